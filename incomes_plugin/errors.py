@@ -1,0 +1,212 @@
+"""Every error the product raises on purpose. HTTP status lives in `server/api/errors.py` alone.
+
+    IncomesError
+    ├── InvalidRequest            the caller can mend it by changing the request
+    │   ├── InvalidValue          invalid_value
+    │   ├── UnknownParameter      unknown_parameter
+    │   ├── EditTooLong           edit_too_long
+    │   └── IdempotencyKeyReuse   idempotency_key_reuse
+    ├── AuthError
+    │   └── InvalidApiKey         invalid_api_key
+    ├── NotFound
+    │   ├── EditNotFound          edit_not_found
+    │   ├── EditSetNotFound       edit_set_not_found
+    │   └── SnapshotNotFound      snapshot_not_found
+    ├── Conflict
+    │   ├── EditConflict          edit_conflict
+    │   ├── EditSetExists         edit_set_exists
+    │   └── SnapshotRetired       snapshot_retired
+    ├── Overloaded
+    │   ├── QueueFull             queue_full
+    │   └── PoolFull              pool_full
+    ├── Unavailable
+    │   ├── NotReady              not_ready
+    │   └── EngineLost            engine_lost
+    ├── GistError
+    │   ├── GistFormatError       gist_format_error
+    │   └── FingerprintMismatch   gist_model_mismatch
+    ├── CompressionFailed         compression_failed
+    ├── SelectionFailed           edit_selection_failed
+    └── UnsupportedEngine         unsupported_engine
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class IncomesError(Exception):
+    """Base of all errors. `code` is the stable machine name, `param` the request field at fault."""
+
+    code: ClassVar[str] = "internal_error"
+
+    def __init__(self, message: str, *, param: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+
+
+class InvalidRequest(IncomesError):
+    """The request is wrong; sending it again unchanged cannot succeed."""
+
+    code = "invalid_request"
+
+
+class InvalidValue(InvalidRequest):
+    """A field has a value outside its limits."""
+
+    code = "invalid_value"
+
+
+class UnknownParameter(InvalidRequest):
+    """A field or query parameter that no route knows: misspelt fields are never ignored."""
+
+    code = "unknown_parameter"
+
+
+class EditTooLong(InvalidRequest):
+    """The edit text has more tokens than the model's gist tokens can hold."""
+
+    code = "edit_too_long"
+
+
+class IdempotencyKeyReuse(InvalidRequest):
+    """The same Idempotency-Key came with another body."""
+
+    code = "idempotency_key_reuse"
+
+
+class AuthError(IncomesError):
+    """The credential does not allow the request."""
+
+    code = "auth_error"
+
+
+class InvalidApiKey(AuthError):
+    """No key, or a key the server does not know."""
+
+    code = "invalid_api_key"
+
+
+class NotFound(IncomesError):
+    """The named thing does not exist for this project (other projects' ids look the same)."""
+
+    code = "not_found"
+
+
+class EditNotFound(NotFound):
+    """No such edit in the project."""
+
+    code = "edit_not_found"
+
+
+class EditSetNotFound(NotFound):
+    """No such edit set in the project."""
+
+    code = "edit_set_not_found"
+
+
+class SnapshotNotFound(NotFound):
+    """No such snapshot of the edit set."""
+
+    code = "snapshot_not_found"
+
+
+class Conflict(IncomesError):
+    """The request contradicts the present state."""
+
+    code = "conflict"
+
+
+class EditConflict(Conflict):
+    """The edit is not in a state that allows the operation."""
+
+    code = "edit_conflict"
+
+
+class EditSetExists(Conflict):
+    """An edit set of that name exists already."""
+
+    code = "edit_set_exists"
+
+
+class SnapshotRetired(Conflict):
+    """The snapshot existed, and the engine holds it no longer."""
+
+    code = "snapshot_retired"
+
+
+class Overloaded(IncomesError):
+    """A bounded resource is full; the same request may succeed later."""
+
+    code = "overloaded"
+
+    def __init__(self, message: str, *, param: str | None = None, retry_after_s: int = 1) -> None:
+        super().__init__(message, param=param)
+        self.retry_after_s = retry_after_s
+
+
+class QueueFull(Overloaded):
+    """The compression queue is full."""
+
+    code = "queue_full"
+
+
+class PoolFull(Overloaded):
+    """The engine's gist pool has no free page."""
+
+    code = "pool_full"
+
+
+class Unavailable(IncomesError):
+    """The server cannot answer now."""
+
+    code = "unavailable"
+
+
+class NotReady(Unavailable):
+    """A start-up stage or the canary has not passed."""
+
+    code = "not_ready"
+
+
+class EngineLost(Unavailable):
+    """The engine died, or runs without the selection layer."""
+
+    code = "engine_lost"
+
+
+class GistError(IncomesError):
+    """Gist bytes that must not be used."""
+
+    code = "gist_error"
+
+
+class GistFormatError(GistError):
+    """Not a gist file, or one that is damaged."""
+
+    code = "gist_format_error"
+
+
+class FingerprintMismatch(GistError):
+    """The gist was made by another model than the one that should read it."""
+
+    code = "gist_model_mismatch"
+
+
+class CompressionFailed(IncomesError):
+    """An edit could not be compressed after all retries."""
+
+    code = "compression_failed"
+
+
+class SelectionFailed(IncomesError):
+    """The selection layer could not apply the pinned snapshot; the request fails."""
+
+    code = "edit_selection_failed"
+
+
+class UnsupportedEngine(IncomesError):
+    """The engine or its configuration is one the selection layer has not been proven on."""
+
+    code = "unsupported_engine"

@@ -1,0 +1,104 @@
+"""The edit adapter: what makes a checkpoint edit-capable. Written by training, read by the engine and the reference.
+
+`edit_adapter.json` holds the shape, the gist token ids and the scale rule; `edit_adapter.safetensors` holds
+    zero_keys  [L', K, D]      learned zero-gist key of each gist layer (its value is 0)
+    query_map  [L', H, D, D]   A_q, applied to the un-rotated query          (optional: absent = identity)
+    key_map    [L', K, D, D]   A_k, applied when a gist is captured          (optional)
+    value_map  [L', K, D, D]   A_v, applied when a gist is captured          (optional)
+all float32; a map multiplies from the right: q'[d2] = sum_d1 q[d1] * A[d1, d2].
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from incomes_plugin.errors import GistFormatError
+from incomes_plugin.gist.types import GistShape
+from incomes_plugin.selection.scale import LogScale
+
+FORMAT = 1
+CONFIG_FILE = "edit_adapter.json"
+TENSOR_FILE = "edit_adapter.safetensors"
+
+
+@dataclass(frozen=True)
+class EditAdapter:
+    """Everything beside the checkpoint that capture and selection need.
+
+    Attributes:
+        shape: gist layers, largest G, K, D.
+        gist_token_ids: `max_gists` vocabulary ids; an edit with G gists is `text ids + gist_token_ids[:G]`.
+        bos_token_id: id put in front of the edit text, or None.
+        max_edit_tokens: longest edit text in tokens (without BOS and gist tokens).
+        scale: the scale rule c_N.
+        zero_keys: `[L', K, D]` float32.
+        query_map, key_map, value_map: see the module docstring; None = identity.
+    """
+
+    shape: GistShape
+    gist_token_ids: tuple[int, ...]
+    bos_token_id: int | None
+    max_edit_tokens: int
+    scale: LogScale
+    zero_keys: torch.Tensor
+    query_map: torch.Tensor | None = None
+    key_map: torch.Tensor | None = None
+    value_map: torch.Tensor | None = None
+
+    def num_gists(self, num_text_tokens: int) -> int:
+        """G for an edit text of `num_text_tokens` tokens: one gist a token up to `max_gists`."""
+        return max(1, min(num_text_tokens, self.shape.max_gists))
+
+    def capture_ids(self, text_ids: list[int]) -> list[int]:
+        """Token ids of the capture prompt `[BOS] + text + <GIST>*G`; its last G positions are the gists."""
+        bos = [] if self.bos_token_id is None else [self.bos_token_id]
+        return bos + text_ids + list(self.gist_token_ids[: self.num_gists(len(text_ids))])
+
+    def save(self, model_dir: Path) -> None:
+        """Write both adapter files beside the checkpoint."""
+        config = {
+            "format": FORMAT,
+            "shape": asdict(self.shape),
+            "gist_token_ids": list(self.gist_token_ids),
+            "bos_token_id": self.bos_token_id,
+            "max_edit_tokens": self.max_edit_tokens,
+            "scale": asdict(self.scale),
+        }
+        (model_dir / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
+        maps = {"query_map": self.query_map, "key_map": self.key_map, "value_map": self.value_map}
+        tensors = {"zero_keys": self.zero_keys} | {k: v for k, v in maps.items() if v is not None}
+        save_file({k: v.detach().float().contiguous().cpu() for k, v in tensors.items()}, model_dir / TENSOR_FILE)
+
+    @classmethod
+    def load(cls, model_dir: Path) -> EditAdapter:
+        """Read the adapter of an edit-capable model.
+
+        Raises:
+            GistFormatError: no adapter, another format, or tensors that do not fit the shape.
+        """
+        path = model_dir / CONFIG_FILE
+        if not path.is_file():
+            raise GistFormatError(f"{model_dir} has no {CONFIG_FILE}: the model is not edit-capable; see `incomes train`")
+        config = json.loads(path.read_text())
+        if config.get("format") != FORMAT:
+            raise GistFormatError(f"{path}: adapter format {config.get('format')!r}, expected {FORMAT}")
+        shape = GistShape(**{**config["shape"], "layers": tuple(config["shape"]["layers"])})
+        tensors = load_file(model_dir / TENSOR_FILE)
+        expected = (len(shape.layers), shape.num_kv_heads, shape.head_dim)
+        if tuple(tensors["zero_keys"].shape) != expected:
+            raise GistFormatError(f"{model_dir}: zero_keys {tuple(tensors['zero_keys'].shape)}, expected {expected}")
+        if len(config["gist_token_ids"]) != shape.max_gists:
+            raise GistFormatError(f"{path}: {len(config['gist_token_ids'])} gist tokens, expected {shape.max_gists}")
+        return cls(
+            shape=shape,
+            gist_token_ids=tuple(config["gist_token_ids"]),
+            bos_token_id=config["bos_token_id"],
+            max_edit_tokens=config["max_edit_tokens"],
+            scale=LogScale(**config["scale"]),
+            **tensors,
+        )
