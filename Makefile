@@ -1,0 +1,46 @@
+# One command runner. Every target sets the environment up first; that takes minutes once, then milliseconds.
+#   make setup | demo | test | lint | bench | serve | docs
+#   make test ARGS="tests/gist -k format"      make serve ARGS="--port 9000"
+#   make bench ARGS=--quick                    make setup EXTRAS=cuda,dev
+
+PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
+	$$p -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null && echo $$p && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+EXTRAS ?= cpu,dev
+ARGS ?=
+
+# Tests and benchmarks share a small machine with the engine they start: one thread each, a small KV cache, no network.
+QUIET := HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1 RAY_USAGE_STATS_ENABLED=0 TOKENIZERS_PARALLELISM=false
+TEST_ENV := $(QUIET) OMP_NUM_THREADS=1 VLLM_CPU_KVCACHE_SPACE=1
+
+.PHONY: help setup demo test lint bench serve docs
+.DEFAULT_GOAL := help
+
+help:
+	@sed -n 's/^#   /  /p' Makefile
+
+setup:
+	@test -n "$(PYTHON)" || { echo "set-up failed: no Python 3.11 or 3.12 found (make PYTHON=/path/to/python3.11)" >&2; exit 1; }
+	@$(PYTHON) deploy/setup/environment.py --venv $(VENV) --extras $(EXTRAS)
+
+demo: setup
+	@$(QUIET) $(BIN)/incomes demo $(ARGS)
+
+serve: setup
+	@$(QUIET) $(BIN)/incomes serve $(ARGS)
+
+test: setup
+	$(TEST_ENV) $(BIN)/python -m pytest -p no:cacheprovider $(ARGS)
+
+lint: setup
+	$(BIN)/ruff check --no-cache
+	$(BIN)/ruff format --no-cache --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+bench: setup
+	$(QUIET) $(BIN)/python -m benchmarks $(ARGS)
+
+docs: setup
+	$(BIN)/python -m pytest -p no:cacheprovider -q tests/docs
