@@ -1,33 +1,34 @@
 """Every error the product raises on purpose. HTTP status lives in `server/api/errors.py` alone.
 
-    IncomesError
-    ├── InvalidRequest            the caller can mend it by changing the request
-    │   ├── InvalidValue          invalid_value
-    │   ├── UnknownParameter      unknown_parameter
-    │   ├── EditTooLong           edit_too_long
-    │   └── IdempotencyKeyReuse   idempotency_key_reuse
-    ├── AuthError
-    │   └── InvalidApiKey         invalid_api_key
-    ├── NotFound
-    │   ├── EditNotFound          edit_not_found
-    │   ├── EditSetNotFound       edit_set_not_found
-    │   └── SnapshotNotFound      snapshot_not_found
-    ├── Conflict
-    │   ├── EditConflict          edit_conflict
-    │   ├── EditSetExists         edit_set_exists
-    │   └── SnapshotRetired       snapshot_retired
-    ├── Overloaded
-    │   ├── QueueFull             queue_full
-    │   └── PoolFull              pool_full
-    ├── Unavailable
-    │   ├── NotReady              not_ready
-    │   └── EngineLost            engine_lost
-    ├── GistError
-    │   ├── GistFormatError       gist_format_error
-    │   └── FingerprintMismatch   gist_model_mismatch
-    ├── CompressionFailed         compression_failed
-    ├── SelectionFailed           edit_selection_failed
-    └── UnsupportedEngine         unsupported_engine
+IncomesError
+├── InvalidRequest            the caller can mend it by changing the request
+│   ├── InvalidValue          invalid_value
+│   ├── UnknownParameter      unknown_parameter
+│   ├── EditTooLong           edit_too_long
+│   ├── RouteNotSupported     route_not_supported
+│   └── IdempotencyKeyReuse   idempotency_key_reuse
+├── AuthError
+│   └── InvalidApiKey         invalid_api_key
+├── NotFound
+│   ├── EditNotFound          edit_not_found
+│   ├── EditSetNotFound       edit_set_not_found
+│   └── SnapshotNotFound      snapshot_not_found
+├── Conflict
+│   ├── EditConflict          edit_conflict
+│   ├── EditSetExists         edit_set_exists
+│   └── SnapshotRetired       snapshot_retired
+├── Overloaded
+│   ├── QueueFull             queue_full
+│   └── PoolFull              pool_full
+├── Unavailable
+│   ├── NotReady              not_ready
+│   └── EngineLost            engine_lost
+├── GistError
+│   ├── GistFormatError       gist_format_error
+│   └── FingerprintMismatch   gist_model_mismatch
+├── CompressionFailed         compression_failed
+├── SelectionFailed           edit_selection_failed
+└── UnsupportedEngine         unsupported_engine
 """
 
 from __future__ import annotations
@@ -68,6 +69,12 @@ class EditTooLong(InvalidRequest):
     """The edit text has more tokens than the model's gist tokens can hold."""
 
     code = "edit_too_long"
+
+
+class RouteNotSupported(InvalidRequest):
+    """A generation route of the engine on which edits are not proven: refused rather than answered without them."""
+
+    code = "route_not_supported"
 
 
 class IdempotencyKeyReuse(InvalidRequest):

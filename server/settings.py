@@ -1,0 +1,159 @@
+"""Settings of the server: CLI > environment > YAML file > default, each value with its origin.
+
+`load_settings` merges the four layers into one validated `Settings`. Environment names have the prefix `INCOMES_`;
+a secret may instead be named by file, `INCOMES_<FIELD>_FILE`. An unknown key in the file is an error.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+import yaml
+from incomes_server.auth.keys import ApiKey
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+import incomes_plugin
+from incomes_plugin.errors import InvalidValue
+
+ENV_PREFIX = "INCOMES_"
+SECRET_FIELDS = ("api_keys", "edit_store")
+DEFAULT_MODEL = str(Path(incomes_plugin.__file__).parent / "model" / "assets" / "default")
+
+
+def default_store_url() -> str:
+    """SQLite file in the user's data folder."""
+    data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
+    return f"sqlite:///{data / 'incomes' / 'edits.db'}"
+
+
+def is_loopback(host: str) -> bool:
+    """True when nothing outside this machine can reach `host`."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class Settings(BaseSettings):
+    """Every setting of `incomes serve`; `docs/settings.md` lists them, a test compares."""
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="forbid", frozen=True)
+
+    model: str = Field(DEFAULT_MODEL, description="folder of an edit-capable checkpoint")
+    served_model_name: str = Field("incomes", description="model name in the OpenAI API")
+    host: str = Field("127.0.0.1", description="address of the chat port")
+    port: int = Field(8000, ge=1, le=65535, description="chat port")
+    admin_host: str = Field("127.0.0.1", description="address of the admin port")
+    admin_port: int = Field(8001, ge=1, le=65535, description="admin port")
+    edit_store: str = Field(
+        default_factory=default_store_url, description="SQLAlchemy URL of the edit store", validate_default=True
+    )
+    api_keys: Annotated[tuple[ApiKey, ...], NoDecode] = Field(
+        (), description="`project:key`, or a bare key for the project `default`; comma-separated in the environment"
+    )
+    default_edit_set: str = Field("default", description="edit set of requests that name none")
+    replica_name: str = Field("replica-0", description="name of this engine among the replicas")
+    compression_batch: int = Field(32, ge=1, le=1024, description="edits per capture batch")
+    queue_limit: int = Field(4096, ge=1, description="edits the compression queue holds before it answers 429")
+    import_batch: int = Field(256, ge=1, le=4096, description="lines of a bulk import written in one transaction")
+    max_import_bytes: int = Field(256 << 20, ge=1, description="largest body of a bulk import")
+    max_wait_s: float = Field(600.0, gt=0, description="upper limit of `timeout_s` in a request")
+    shutdown_timeout_s: float = Field(10.0, ge=0, description="seconds running answers get at shutdown")
+    log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="log level of the server")
+
+    @field_validator("api_keys", mode="before")
+    @classmethod
+    def _parse_keys(cls, value: Any) -> Any:
+        items = value.replace("\n", ",").split(",") if isinstance(value, str) else value
+        return tuple(ApiKey.parse(item) if isinstance(item, str) else item for item in items if item)
+
+    @model_validator(mode="after")
+    def _need_key_when_reachable(self) -> Self:
+        for name in ("host", "admin_host"):
+            host = getattr(self, name)
+            if not self.api_keys and not is_loopback(host):
+                raise ValueError(f"{name}={host} is reachable from other machines: set an API key (--api-key) first")
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, **_: Any
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only explicit values: `load_settings` merges the layers itself, so that it knows each origin."""
+        return (init_settings,)
+
+
+@dataclass(frozen=True)
+class LoadedSettings:
+    """Settings with the origin of each value: `cli`, `env`, `file` or `default`."""
+
+    settings: Settings
+    origins: Mapping[str, str]
+
+
+def load_settings(config: Path | None = None, **cli: Any) -> LoadedSettings:
+    """Merge the layers.
+
+    Args:
+        config: YAML file, or None.
+        cli: values given on the command line; None = not given.
+
+    Raises:
+        InvalidValue: unknown key, wrong value, unreadable file.
+    """
+    layers = {
+        "file": _read_yaml(config) if config else {},
+        "env": EnvSettingsSource(Settings)() | _read_secret_files(),
+        "cli": {name: value for name, value in cli.items() if value is not None},
+    }
+    merged: dict[str, Any] = {}
+    origins = dict.fromkeys(Settings.model_fields, "default")
+    for origin, layer in layers.items():
+        merged |= layer
+        origins |= dict.fromkeys(layer, origin)
+    try:
+        return LoadedSettings(Settings(**merged), origins)
+    except ValidationError as error:
+        raise InvalidValue(_describe(error, origins), param=_field_of(error)) from None
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        data = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise InvalidValue(f"cannot read the settings file {path}: {error}", param="config") from error
+    if not isinstance(data or {}, dict):
+        raise InvalidValue(f"{path}: expected `name: value` lines", param="config")
+    return data or {}
+
+
+def _read_secret_files() -> dict[str, str]:
+    found = {}
+    for field in SECRET_FIELDS:
+        path = os.environ.get(f"{ENV_PREFIX}{field.upper()}_FILE")
+        if path:
+            found[field] = Path(path).read_text().strip()
+    return found
+
+
+def _field_of(error: ValidationError) -> str | None:
+    loc = error.errors()[0]["loc"]
+    return str(loc[0]) if loc else None
+
+
+def _describe(error: ValidationError, origins: Mapping[str, str]) -> str:
+    lines = []
+    for item in error.errors(include_input=False, include_url=False):
+        field = ".".join(map(str, item["loc"])) or "settings"
+        unknown = item["type"] == "extra_forbidden"
+        what = "unknown setting" if unknown else item["msg"].removeprefix("Value error, ")
+        lines.append(f"{field} ({origins.get(field, 'settings')}): {what}")
+    return "; ".join(lines)
