@@ -1,0 +1,60 @@
+"""`CompressionClient`: async face of the scheduler actor, for the API (submit) and the workers (lease, complete)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from incomes_server.compression.model import Lease, QueueStats
+from incomes_server.edits.model import CompressionJob, CompressionOutcome
+from incomes_server.ray_call import call, find_actor
+
+ACTOR_NAME = "compression-scheduler"
+
+
+class CompressionClient:
+    """Typed calls to the scheduler; errors arrive as the `IncomesError` that was raised there."""
+
+    def __init__(self, actor: Any) -> None:
+        self._actor = actor
+
+    @classmethod
+    async def connect(cls, namespace: str = "incomes") -> CompressionClient:
+        """Find the actor that `start_ray` created.
+
+        Raises:
+            NotReady: there is none.
+        """
+        return cls(find_actor(ACTOR_NAME, namespace))
+
+    async def admit(self, num_jobs: int, *, interactive: bool) -> None:
+        """Ask before `StoreClient.add_edits`: pending edits in the store are compressed whether submitted or not.
+
+        Raises:
+            QueueFull: that many jobs have no room now; `retry_after_s` says when to try again.
+        """
+        await call(self._actor.admit.remote(num_jobs, interactive))
+
+    async def submit(self, jobs: Sequence[CompressionJob], *, interactive: bool) -> None:
+        """Queue all jobs or none; jobs that are queued already are left alone.
+
+        Raises:
+            QueueFull: no room; nothing was queued.
+        """
+        await call(self._actor.submit.remote(tuple(jobs), interactive))
+
+    async def lease(self, worker: str, max_jobs: int, *, timeout_s: float) -> Lease:
+        """Wait up to `timeout_s` for jobs: interactive ones first, filled up with bulk ones."""
+        return await call(self._actor.lease.remote(worker, max_jobs, timeout_s))
+
+    async def complete(self, lease_id: str, outcomes: Sequence[CompressionOutcome]) -> None:
+        """Hand in the work. Returns after it is durable; failed jobs are tried again, then fail their edit."""
+        await call(self._actor.complete.remote(lease_id, tuple(outcomes)))
+
+    async def replay(self) -> None:
+        """Look for pending edits in the store now (after `requeue_stale`)."""
+        await call(self._actor.replay.remote())
+
+    async def stats(self) -> QueueStats:
+        """Depths and totals."""
+        return await call(self._actor.stats.remote())

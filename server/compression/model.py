@@ -1,0 +1,45 @@
+"""Nouns of the compression queue, frozen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from incomes_server.edits.model import CompressionJob
+
+
+@dataclass(frozen=True)
+class Lease:
+    """Jobs one worker has for a limited time. No jobs: nothing came before the timeout, ask again."""
+
+    id: str
+    jobs: tuple[CompressionJob, ...]
+
+
+@dataclass(frozen=True)
+class QueueLimits:
+    """Bounds of the queue.
+
+    Attributes:
+        interactive, bulk: jobs each lane holds at most.
+        lease_s: a worker that does not complete by then loses its jobs to the queue.
+        max_attempts: how often a job is tried before its edit fails.
+        sweep_s: how often edits that nobody submitted are looked for in the store.
+    """
+
+    interactive: int = 1_024
+    bulk: int = 16_384
+    lease_s: float = 120.0
+    max_attempts: int = 3
+    sweep_s: float = 2.0
+
+
+@dataclass(frozen=True)
+class QueueStats:
+    """For metrics: jobs waiting in each lane, leased now, and totals since the scheduler started."""
+
+    interactive: int
+    bulk: int
+    leased: int
+    completed: int
+    failed: int
+    retried: int

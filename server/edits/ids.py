@@ -1,0 +1,30 @@
+"""Public ids: a prefix that names the kind, then 24 random characters that are safe in URLs and easy to select."""
+
+from __future__ import annotations
+
+import secrets
+import string
+from enum import StrEnum
+
+_ALPHABET = string.ascii_letters + string.digits
+_RANDOM_CHARS = 24
+
+
+class IdPrefix(StrEnum):
+    """Every kind of id; the value is the prefix."""
+
+    EDIT_SET = "eset_"
+    EDIT = "edit_"
+    SNAPSHOT = "snap_"
+    LEASE = "lease_"
+    REQUEST = "req_"
+
+
+def new_id(prefix: IdPrefix) -> str:
+    """A fresh id, e.g. `edit_8KqT…` (142 random bits)."""
+    return prefix + "".join(secrets.choice(_ALPHABET) for _ in range(_RANDOM_CHARS))
+
+
+def is_id(value: str, prefix: IdPrefix) -> bool:
+    """Whether `value` is written like an id of this kind (a name never is: see `check_name`)."""
+    return value.startswith(prefix)

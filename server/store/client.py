@@ -1,0 +1,145 @@
+"""`StoreClient`: async face of the store actor. The API, the scheduler and the replicas reach the store only by it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from incomes_server.edits.model import CompressionJob, CompressionOutcome, Delta, Edit, EditSet, NewEdit
+from incomes_server.ray_call import call, find_actor
+from incomes_server.replicas.model import ReplicaProgress, ReplicaState
+from incomes_server.store import commands
+from incomes_server.store.counts import StoreCounts
+
+ACTOR_NAME = "edit-store"
+
+
+class StoreClient:
+    """Typed calls to the store actor; errors arrive as the `IncomesError` that was raised there.
+
+    `edit_set` is a name or an id everywhere. Writes with a `request_id` may be sent again: the answer is the same
+    objects, and nothing is written twice. Ids of other projects are as unknown as ids that never existed.
+    """
+
+    def __init__(self, actor: Any) -> None:
+        self._actor = actor
+
+    @classmethod
+    async def connect(cls, namespace: str = "incomes") -> StoreClient:
+        """Find the actor that `start_ray` created.
+
+        Raises:
+            NotReady: there is none.
+        """
+        return cls(find_actor(ACTOR_NAME, namespace))
+
+    async def _write(self, command: commands.Command) -> Any:
+        return await call(self._actor.write.remote(command))
+
+    async def _read(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        return await call(self._actor.read.remote(method, *args, **kwargs))
+
+    async def create_edit_set(self, project: str, name: str, *, request_id: str) -> EditSet:
+        """Raises EditSetExists."""
+        return await self._write(commands.CreateEditSet(project, request_id, name))
+
+    async def ensure_edit_set(self, project: str, name: str) -> EditSet:
+        """Get the set, made if needed."""
+        return await self._write(commands.EnsureEditSet(project, name))
+
+    async def get_edit_set(self, project: str, edit_set: str) -> EditSet:
+        """Raises EditSetNotFound."""
+        return await self._read("get_edit_set", project, edit_set)
+
+    async def list_edit_sets(
+        self, project: str, *, limit: int, after: str | None, order: str
+    ) -> tuple[list[EditSet], bool]:
+        """A page in order of creation (`asc` or `desc`), and whether more follow."""
+        return await self._read("list_edit_sets", project, limit=limit, after=after, order=order)
+
+    async def delete_edit_set(self, project: str, edit_set: str, *, request_id: str) -> EditSet:
+        """Retire every edit in it, then hide it; the answer has the version to wait for."""
+        return await self._write(commands.DeleteEditSet(project, request_id, edit_set))
+
+    async def add_edits(self, project: str, edit_set: str, edits: Sequence[NewEdit], *, request_id: str) -> list[Edit]:
+        """All of them pending, or none. Raises EditConflict when an `external_id` is taken."""
+        return await self._write(commands.AddEdits(project, request_id, edit_set, tuple(edits)))
+
+    async def replace_edit(self, project: str, edit_id: str, edit: NewEdit, *, request_id: str) -> Edit:
+        """A new pending version; the old one serves until the new one is ready. Raises EditConflict when retired."""
+        return await self._write(commands.ReplaceEdit(project, request_id, edit_id, edit))
+
+    async def retire_edit(self, project: str, edit_id: str, *, request_id: str) -> Edit:
+        """Out of the snapshot in the same transaction; wait for its `set_version` (None: it never joined)."""
+        return await self._write(commands.RetireEdit(project, request_id, edit_id))
+
+    async def get_edit(self, project: str, edit_id: str, version: int | None = None) -> Edit:
+        """The newest version, or the given one. Raises EditNotFound."""
+        return await self._read("get_edit", project, edit_id, version)
+
+    async def list_edits(
+        self, project: str, *, edit_set: str | None, status: str | None, limit: int, after: str | None, order: str
+    ) -> tuple[list[Edit], bool]:
+        """A page of edits at their newest version, and whether more follow."""
+        return await self._read(
+            "list_edits", project, edit_set=edit_set, status=status, limit=limit, after=after, order=order
+        )
+
+    async def wait_status(self, project: str, edit_ids: Sequence[str], *, timeout_s: float) -> list[Edit]:
+        """Return when none waits for compression any more, or as they are at the timeout."""
+        return await call(self._actor.wait_status.remote(project, tuple(edit_ids), timeout_s))
+
+    async def wait_active(self, edit_set_id: str, version: int, *, timeout_s: float) -> ReplicaProgress:
+        """Return when every live replica applies `version` or a later one, or the progress at the timeout."""
+        return await call(self._actor.wait_active.remote(edit_set_id, version, timeout_s))
+
+    async def record_outcomes(self, outcomes: Sequence[CompressionOutcome]) -> None:
+        """Ready edits join the snapshot with one version bump per edit set (more only above 8 MiB of gists)."""
+        await self._write(commands.RecordOutcomes(tuple(outcomes)))
+
+    async def mark_compressing(self, jobs: Sequence[CompressionJob]) -> None:
+        """Show that a worker has them."""
+        await self._write(commands.MarkCompressing(tuple((job.edit_id, job.version) for job in jobs)))
+
+    async def pending_jobs(self, limit: int) -> list[CompressionJob]:
+        """The oldest versions that wait for compression."""
+        return await self._read("pending_jobs", limit)
+
+    async def requeue_stale(self, fingerprint: str) -> int:
+        """Call at boot with the engine's model fingerprint, before replicas start; gists of other models are made anew.
+
+        From then on the store refuses gists of any other model. Let the scheduler replay afterwards.
+        """
+        return await self._write(commands.RequeueStale(fingerprint))
+
+    async def poll(
+        self, replica: str, positions: dict[str, int], *, timeout_s: float, serving: bool = True
+    ) -> list[Delta]:
+        """Heartbeat, acknowledge `positions` (edit set id -> version applied), wait for news, get the next deltas.
+
+        Sets that `positions` lacks start from 0. In a delta, removals come before additions.
+
+        Args:
+            serving: False while a new replica catches up and takes no requests: nobody waits for it.
+        """
+        return await call(self._actor.poll.remote(replica, positions, timeout_s, serving))
+
+    async def heartbeat(self, replica: str) -> None:
+        """Keep the lease alive while a large delta is applied."""
+        await call(self._actor.heartbeat.remote(replica))
+
+    async def nack(self, replica: str, edit_set: str, version: int, reason: str) -> None:
+        """Report that a delta could not be applied."""
+        await call(self._actor.nack.remote(replica, edit_set, version, reason))
+
+    async def leave(self, replica: str) -> None:
+        """A replica stops serving; nobody waits for it any more."""
+        await call(self._actor.leave.remote(replica))
+
+    async def replicas(self) -> list[ReplicaState]:
+        """Every replica with a valid lease."""
+        return await call(self._actor.replicas.remote())
+
+    async def counts(self) -> StoreCounts:
+        """Totals for metrics."""
+        return await self._read("counts")

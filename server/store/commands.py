@@ -1,0 +1,100 @@
+"""Every write of the store as a frozen value: built by the client, carried by Ray, applied by `EditStore.commit`."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, fields
+
+from incomes_server.edits.model import CompressionOutcome, NewEdit
+
+
+@dataclass(frozen=True)
+class Requested:
+    """A write a caller may send twice. The same request id gives the same objects back and changes nothing."""
+
+    project: str
+    request_id: str
+
+    def body_hash(self) -> str:
+        """Hash of all but the request id: the same id with another body is a mistake of the caller."""
+        body = [type(self).__name__] + [repr(getattr(self, f.name)) for f in fields(self) if f.name != "request_id"]
+        return hashlib.sha256("\0".join(body).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class CreateEditSet(Requested):
+    """Make a named edit set. Result: EditSet."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class EnsureEditSet:
+    """Make a named edit set unless it is there. Result: EditSet."""
+
+    project: str
+    name: str
+
+
+@dataclass(frozen=True)
+class DeleteEditSet(Requested):
+    """Retire every edit of the set, then hide it. Result: EditSet at its last version."""
+
+    edit_set: str
+
+
+@dataclass(frozen=True)
+class AddEdits(Requested):
+    """Add pending edits. Result: list[Edit]."""
+
+    edit_set: str
+    edits: tuple[NewEdit, ...]
+
+
+@dataclass(frozen=True)
+class ReplaceEdit(Requested):
+    """Give an edit new content as its next version. Result: Edit, pending."""
+
+    edit_id: str
+    edit: NewEdit
+
+
+@dataclass(frozen=True)
+class RetireEdit(Requested):
+    """Take an edit out of service for good. Result: Edit."""
+
+    edit_id: str
+
+
+@dataclass(frozen=True)
+class RecordOutcomes:
+    """Store what the compressor made. Result: None. Outcomes for versions that wait no longer are ignored."""
+
+    outcomes: tuple[CompressionOutcome, ...]
+
+
+@dataclass(frozen=True)
+class MarkCompressing:
+    """Note that a worker has begun. Result: None. Only pending versions change."""
+
+    edits: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True)
+class RequeueStale:
+    """Set every gist that another model made back to pending, out of the snapshots. Result: how many."""
+
+    fingerprint: str
+
+
+Command = (
+    CreateEditSet
+    | EnsureEditSet
+    | DeleteEditSet
+    | AddEdits
+    | ReplaceEdit
+    | RetireEdit
+    | RecordOutcomes
+    | MarkCompressing
+    | RequeueStale
+)

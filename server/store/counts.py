@@ -1,0 +1,19 @@
+"""Totals of the store, for metrics and `doctor`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class StoreCounts:
+    """How much there is.
+
+    Attributes:
+        edits: edit status -> number of edit versions.
+        gist_bytes: bytes of all gists in the snapshots' heads.
+    """
+
+    edit_sets: int
+    edits: dict[str, int]
+    gist_bytes: int
