@@ -1,7 +1,30 @@
-"""The artefact: capture -> Gist -> bytes -> store -> bytes -> pool."""
+"""The artefact: capture -> Gist -> bytes -> store -> bytes -> pool.
 
-from incomes_plugin.gist.fingerprint import model_fingerprint
-from incomes_plugin.gist.format import dump_gists, load_gists, read_header
-from incomes_plugin.gist.types import Gist, GistShape
+Names load on first use: the store's processes import `gist.header` and must not pay for torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from incomes_plugin.gist.fingerprint import model_fingerprint
+    from incomes_plugin.gist.format import dump_gists, load_gists
+    from incomes_plugin.gist.header import read_header
+    from incomes_plugin.gist.types import Gist, GistShape
 
 __all__ = ["Gist", "GistShape", "dump_gists", "load_gists", "model_fingerprint", "read_header"]
+
+_MODULES = {
+    "Gist": "types",
+    "GistShape": "types",
+    "dump_gists": "format",
+    "load_gists": "format",
+    "model_fingerprint": "fingerprint",
+    "read_header": "header",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -13,9 +13,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from incomes_plugin.errors import FingerprintMismatch, GistFormatError
+from incomes_plugin.gist.header import FORMAT, read_header
 from incomes_plugin.gist.types import Gist
 
-FORMAT = 1
+__all__ = ["dump_gists", "load_gists", "read_header"]
 
 
 def dump_gists(gists: Sequence[Gist], fingerprint: str) -> bytes:
@@ -26,23 +27,6 @@ def dump_gists(gists: Sequence[Gist], fingerprint: str) -> bytes:
         tensors[f"{i}.v"] = gist.values.contiguous()
     header = {"format": FORMAT, "fingerprint": fingerprint, "gists": [[g.edit_id, g.version] for g in gists]}
     return save(tensors, metadata={"incomes": json.dumps(header)})
-
-
-def read_header(blob: bytes) -> dict[str, object]:
-    """The JSON header of a gist blob, without its tensors.
-
-    Raises:
-        GistFormatError: the blob is not a gist file of this format.
-    """
-    try:
-        size = int.from_bytes(blob[:8], "little")
-        metadata = json.loads(blob[8 : 8 + size]).get("__metadata__") or {}
-        header = json.loads(metadata["incomes"])
-    except (ValueError, KeyError, UnicodeDecodeError, AttributeError) as error:
-        raise GistFormatError(f"not a gist blob: {error}; compress the edit again") from error
-    if not isinstance(header, dict) or header.get("format") != FORMAT:
-        raise GistFormatError(f"gist format {header!r}, expected {FORMAT}; compress the edit again")
-    return header
 
 
 def load_gists(blob: bytes, fingerprint: str) -> list[Gist]:
