@@ -1,0 +1,119 @@
+"""Pin a request to a snapshot before the engine sees it: the hook behind `InputProcessor.process_inputs`.
+
+in: an `EngineCoreRequest` and the `EditScope` the server set for the credential; out: the same request with the tag of
+the pinned snapshot in `extra_args` and a cache salt that no other snapshot shares. Without a scope the request is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from incomes_plugin.errors import EngineLost, InvalidRequest, InvalidValue, SelectionFailed
+from incomes_plugin.pool.snapshot import SnapshotRef
+from incomes_plugin.vllm.rows import KEY_PREFIX, RequestTag
+
+PINS_ATTRIBUTE = "incomes_pins"
+
+
+@dataclass(frozen=True)
+class EditScope:
+    """What a request may see. Set by the server from the credential, never by the client.
+
+    Attributes:
+        edit_set: id of the edit set, or None for the base model.
+        snapshot: the snapshot to pin; None or an empty one = stock path, no plan, no salt.
+        trace: id under which attribution is collected, or None.
+        user_salt: further separation of the prefix cache (default: the `cache_salt` of the request).
+    """
+
+    edit_set: str | None
+    snapshot: SnapshotRef | None
+    trace: str | None = None
+    user_salt: str | None = None
+
+
+scope_var: ContextVar[EditScope | None] = ContextVar("incomes_edit_scope", default=None)
+capture_var: ContextVar[RequestTag | None] = ContextVar("incomes_capture", default=None)
+
+
+@contextmanager
+def use_scope(scope: EditScope) -> Iterator[None]:
+    """Requests added inside the block (in this task and the tasks it starts) have `scope`."""
+    token = scope_var.set(scope)
+    try:
+        yield
+    finally:
+        scope_var.reset(token)
+
+
+@contextmanager
+def use_capture(tag: RequestTag) -> Iterator[None]:
+    """Requests added inside the block are captures: no pool, no reads from the prefix cache."""
+    token = capture_var.set(tag)
+    try:
+        yield
+    finally:
+        capture_var.reset(token)
+
+
+class Pins(Protocol):
+    """Where pinned snapshots are resolved and counted (`registry.SnapshotRegistry`)."""
+
+    @property
+    def salt_key(self) -> bytes:
+        """Secret of this engine; keeps cache salts unguessable for clients."""
+        ...
+
+    def pin(self, request_id: str, snapshot: SnapshotRef) -> None:
+        """Count a request. Raises SnapshotNotFound or SnapshotRetired."""
+        ...
+
+
+def pin_request(request: Any, pins: Pins | None) -> None:
+    """Apply the current scope to `request` (an `EngineCoreRequest`), in place.
+
+    Raises:
+        SelectionFailed: no scope is set: the request bypassed the server's authorisation.
+        InvalidRequest: the client sent one of our `extra_args`, or a kind of request that cannot carry edits.
+        SnapshotNotFound, SnapshotRetired, EngineLost: the snapshot cannot be pinned.
+    """
+    params = request.sampling_params
+    extra = (params.extra_args if params is not None else None) or {}
+    if any(key.startswith(KEY_PREFIX) for key in extra):
+        raise InvalidRequest(f"vllm_xargs may not contain keys that begin with {KEY_PREFIX!r}", param="vllm_xargs")
+    capture = capture_var.get()
+    if capture is not None:
+        params.extra_args = {**extra, **capture.to_extra_args()}
+        params.skip_reading_prefix_cache = True
+        return
+    scope = scope_var.get()
+    if scope is None:
+        raise SelectionFailed("the request reached the engine without an edit scope; send it through the server's routes")
+    if scope.snapshot is not None and scope.snapshot.num_edits > 0:
+        _pin_snapshot(request, params, extra, scope, scope.snapshot, pins)
+
+
+def _pin_snapshot(
+    request: Any, params: Any, extra: dict[str, Any], scope: EditScope, snapshot: SnapshotRef, pins: Pins | None
+) -> None:
+    if pins is None:
+        raise EngineLost("the engine is not attached to an edit engine; see EditEngine.attach")
+    if params is None or request.resumable:
+        raise InvalidRequest("edits apply to generation requests with a complete prompt only")
+    if snapshot.edit_set != scope.edit_set:
+        raise InvalidValue(f"snapshot {snapshot.id} does not belong to edit set {scope.edit_set}", param="edits")
+    pins.pin(request.request_id, snapshot)
+    params.extra_args = {**extra, **RequestTag(snapshot=snapshot.id, trace=scope.trace).to_extra_args()}
+    request.cache_salt = cache_salt(pins.salt_key, snapshot, scope.user_salt or request.cache_salt or "")
+
+
+def cache_salt(key: bytes, snapshot: SnapshotRef, user_salt: str) -> str:
+    """Salt of the prefix cache: equal for equal (edit set, content, user salt), unguessable without `key`."""
+    message = "\0".join((snapshot.edit_set, snapshot.id, user_salt)).encode()
+    return "incomes-" + hmac.new(key, message, hashlib.sha256).hexdigest()[:48]

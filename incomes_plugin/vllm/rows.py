@@ -1,0 +1,95 @@
+"""Which rows of a step belong to which request: the interface between a vLLM model runner and the selection runtime.
+
+A runner adapter (`rows_v1.py`, `rows_v2.py`) exports `install(runner, runtime)`, called once after the KV cache exists.
+From then on, on every real step and never on a dummy or profiling step, it must
+
+1. call `runtime.add_request(id, extra_args, num_prompt_tokens)` before the first step of a request (again after a
+   preemption that removed it: the call is idempotent) and `runtime.remove_request(id)` when the runner forgets it;
+2. call `runtime.begin_step(spans, positions)` after the inputs of the step are laid out and before the forward pass.
+   `spans` names the rows of tagged requests only (`request_id in runtime.tagged`), ascending and disjoint; `positions`
+   holds the token position of every row of the step (`positions[span.first_row] == span.first_position`);
+3. call `runtime.end_step()` after the forward pass in a `finally`, so that a later dummy batch never sees stale rows.
+
+`runtime.tagged` is empty when no request of the runner has edits or is a capture: skip 2 and 3 then, at no cost.
+Errors from `add_request` and `begin_step` (`SelectionFailed`) must reach vLLM: a step without its edits must not finish.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import torch
+
+KEY_PREFIX = "incomes_"
+
+
+@dataclass(frozen=True, slots=True)
+class RequestTag:
+    """What `pin.py` writes into `SamplingParams.extra_args` and the worker reads back.
+
+    Attributes:
+        snapshot: id of the pinned snapshot, or None (capture requests read no pool).
+        trace: id under which selection weights are collected, or None.
+        capture: id under which the gists of this prompt are kept, or None.
+        num_gists: G of the capture: the last G prompt positions are the gists.
+    """
+
+    snapshot: str | None = None
+    trace: str | None = None
+    capture: str | None = None
+    num_gists: int = 0
+
+    def to_extra_args(self) -> dict[str, str | int]:
+        """Flat entries for `extra_args`; absent fields are left out."""
+        return {KEY_PREFIX + key: value for key, value in asdict(self).items() if value}
+
+    @classmethod
+    def parse(cls, extra_args: Mapping[str, Any] | None) -> RequestTag | None:
+        """The tag of a request, or None for a request that neither reads a pool nor captures."""
+        if not extra_args:
+            return None
+        fields = {k.removeprefix(KEY_PREFIX): v for k, v in extra_args.items() if k.startswith(KEY_PREFIX)}
+        return cls(**fields) if fields else None
+
+
+@dataclass(frozen=True, slots=True)
+class RowSpan:
+    """Consecutive rows of one tagged request in this step.
+
+    Attributes:
+        first_row: index of the first row in the step's flattened batch.
+        num_rows: tokens of the request scheduled in this step.
+        first_position: position of the first row in the request's sequence (= tokens computed before this step).
+    """
+
+    request_id: str
+    first_row: int
+    num_rows: int
+    first_position: int
+
+
+class StepObserver(Protocol):
+    """The selection runtime as a runner adapter sees it."""
+
+    @property
+    def tagged(self) -> Mapping[str, object]:
+        """Tagged requests the runner knows, by request id."""
+        ...
+
+    def add_request(self, request_id: str, extra_args: Mapping[str, Any] | None, num_prompt_tokens: int) -> None:
+        """See the module docstring. Raises SelectionFailed when the pinned snapshot is not resident."""
+        ...
+
+    def remove_request(self, request_id: str) -> None:
+        """Forget a request; unknown ids are ignored."""
+        ...
+
+    def begin_step(self, spans: Sequence[RowSpan], positions: torch.Tensor) -> None:
+        """Plan the selection of this step."""
+        ...
+
+    def end_step(self) -> None:
+        """Drop the plan; safe to call twice."""
+        ...
