@@ -5,6 +5,7 @@ IncomesError
 │   ├── InvalidValue          invalid_value
 │   ├── UnknownParameter      unknown_parameter
 │   ├── EditTooLong           edit_too_long
+│   ├── BodyTooLarge          body_too_large
 │   ├── RouteNotSupported     route_not_supported
 │   └── IdempotencyKeyReuse   idempotency_key_reuse
 ├── AuthError
@@ -16,7 +17,8 @@ IncomesError
 ├── Conflict
 │   ├── EditConflict          edit_conflict
 │   ├── EditSetExists         edit_set_exists
-│   └── SnapshotRetired       snapshot_retired
+│   ├── SnapshotRetired       snapshot_retired
+│   └── SnapshotEmpty         snapshot_empty
 ├── Overloaded
 │   ├── QueueFull             queue_full
 │   └── PoolFull              pool_full
@@ -69,6 +71,12 @@ class EditTooLong(InvalidRequest):
     """The edit text has more tokens than the model's gist tokens can hold."""
 
     code = "edit_too_long"
+
+
+class BodyTooLarge(InvalidRequest):
+    """The request body is larger than the server reads."""
+
+    code = "body_too_large"
 
 
 class RouteNotSupported(InvalidRequest):
@@ -141,6 +149,12 @@ class SnapshotRetired(Conflict):
     """The snapshot existed, and the engine holds it no longer."""
 
     code = "snapshot_retired"
+
+
+class SnapshotEmpty(Conflict):
+    """The request requires edits, and the snapshot has none."""
+
+    code = "snapshot_empty"
 
 
 class Overloaded(IncomesError):

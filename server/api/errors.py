@@ -16,6 +16,7 @@ from incomes_plugin import errors
 
 STATUS: dict[type[errors.IncomesError], int] = {
     errors.EditTooLong: 413,
+    errors.BodyTooLarge: 413,
     errors.IdempotencyKeyReuse: 422,
     errors.RouteNotSupported: 404,
     errors.InvalidRequest: 400,

@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
 from incomes_server.edits.model import Edit, EditSet, EditStatus
+from incomes_server.replicas.model import ReplicaState
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from incomes_plugin.pool.snapshot import SnapshotRef
@@ -183,10 +184,38 @@ class ImportResult(Resource):
 
 
 class ReplicaObject(Resource):
-    """One engine: what it has applied of each edit set, and how stale it is."""
+    """One engine: the version of each edit set that it applies, and how stale it is."""
 
     object: Literal["replica"] = "replica"
-    live: bool
-    last_seen_at: int | None = None
+    serving: bool
+    lag: int
+    idle_s: float
     positions: dict[str, int]
     nacks: dict[str, str]
+
+    @classmethod
+    def of(cls, state: ReplicaState, own_sets: frozenset[str]) -> Self:
+        """Render a replica's state, for the edit sets of one project."""
+        return cls(
+            id=state.name,
+            serving=state.serving,
+            lag=state.lag,
+            idle_s=state.idle_s,
+            positions={k: v for k, v in state.positions.items() if k in own_sets},
+            nacks={k: v for k, v in state.nacks.items() if k in own_sets},
+        )
+
+
+class ErrorContent(BaseModel):
+    """What went wrong; `code` is stable, `param` names the field at fault."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str
+
+
+class ErrorEnvelope(BaseModel):
+    """Body of every answer that is not a success."""
+
+    error: ErrorContent

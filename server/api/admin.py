@@ -1,0 +1,49 @@
+"""The admin app (port 8001): /v1/edits, /v1/edit_sets, /v1/replicas, probes and metrics."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import Depends, FastAPI, Response
+from incomes_server.api import edit_sets, edits, imports, replicas
+from incomes_server.api.context import AdminContext
+from incomes_server.api.errors import install_error_handlers
+from incomes_server.api.health import HealthMiddleware
+from incomes_server.api.readiness import Readiness
+from incomes_server.api.request_id import RequestIdMiddleware
+from incomes_server.api.schemas import ErrorEnvelope
+from incomes_server.api.strict import refuse_unknown_query
+from incomes_server.auth.keys import KeyRing
+from incomes_server.auth.middleware import AuthMiddleware
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorEnvelope} for status in (400, 401, 404, 409, 413, 422, 429, 500, 503)
+}
+
+
+def build_admin_app(context: AdminContext | None, keys: KeyRing, readiness: Readiness) -> FastAPI:
+    """Build the app.
+
+    Args:
+        context: what the routes work with; None when only the OpenAPI description is wanted.
+        keys: all API keys.
+        readiness: read by /readyz.
+    """
+    app = FastAPI(title="InComeS admin API", version="1", docs_url=None, redoc_url=None)
+    app.state.context = context
+    # Before edits: POST /v1/edits/import must not be read as POST /v1/edits/{edit_id}.
+    for module in (imports, edits, edit_sets, replicas):
+        app.include_router(module.router, dependencies=[Depends(refuse_unknown_query)], responses=ERRORS)
+    app.add_api_route("/metrics", metrics, response_class=Response, tags=["operations"])
+    install_error_handlers(app)
+    # The last one added is the outermost.
+    app.add_middleware(AuthMiddleware, keys=keys)
+    app.add_middleware(HealthMiddleware, readiness=readiness)
+    app.add_middleware(RequestIdMiddleware)
+    return app
+
+
+def metrics() -> Response:
+    """Prometheus metrics of the server and its engine."""
+    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)

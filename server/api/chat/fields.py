@@ -1,0 +1,94 @@
+"""The product's own body fields on vLLM's routes: parsed strictly, and taken out before vLLM sees the body."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from incomes_server.api.chat.routes import known_fields
+from incomes_server.api.errors import first_validation_error
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from incomes_plugin.errors import InvalidValue, UnknownParameter
+
+
+class EditsField(BaseModel):
+    """`edits` of a request."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    edit_set: str | None = Field(None, min_length=1, max_length=128)
+    snapshot: str | None = Field(None, pattern=r"^snap_[0-9a-f]{24}$")
+    mode: Literal["auto", "off", "required"] = "auto"
+
+    @model_validator(mode="after")
+    def _off_means_off(self) -> EditsField:
+        if self.mode == "off" and self.snapshot is not None:
+            raise ValueError("`mode: off` contradicts `snapshot`")
+        return self
+
+
+class _OwnFields(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    edits: EditsField | None = None
+    return_edit_attributions: bool = False
+
+
+OWN_FIELDS = frozenset(_OwnFields.model_fields)
+
+
+@dataclass(frozen=True)
+class ParsedBody:
+    """A request body split into our part and vLLM's.
+
+    Attributes:
+        edits: the `edits` object; None when the request has none.
+        attributions: the answer shall name the edits that shaped it.
+        body: what vLLM gets. A `cache_salt` of the caller stays in it: the engine mixes it into its own.
+    """
+
+    edits: EditsField | None
+    attributions: bool
+    body: bytes
+
+
+def parse_body(path: str, raw: bytes) -> ParsedBody:
+    """Split and check the body of a generation route.
+
+    Raises:
+        InvalidValue: not a JSON object, or a wrong value.
+        UnknownParameter: a field that neither this server, vLLM nor the OpenAI API knows.
+    """
+    data = _load(raw)
+    own = {name: data.pop(name) for name in OWN_FIELDS & data.keys()}
+    unknown = next((name for name in data if name not in known_fields(path)), None)
+    if unknown is not None:
+        raise UnknownParameter(f"unknown field `{unknown}`", param=unknown)
+    _refuse_reserved(data)
+    try:
+        fields = _OwnFields.model_validate(own)
+    except ValidationError as error:
+        details = error.errors(include_url=False, include_input=False)
+        raise first_validation_error([dict(d) for d in details]) from None
+    return ParsedBody(fields.edits, fields.return_edit_attributions, json.dumps(data).encode())
+
+
+def _load(raw: bytes) -> dict[str, Any]:
+    try:
+        data = json.loads(raw)
+    except ValueError:
+        raise InvalidValue("the request body is not JSON") from None
+    if not isinstance(data, dict):
+        raise InvalidValue("the request body is not a JSON object")
+    return data
+
+
+def _refuse_reserved(data: Mapping[str, Any]) -> None:
+    """Engine arguments of the plugin come from the server alone."""
+    xargs = data.get("vllm_xargs")
+    name = next((k for k in xargs if k.startswith("incomes")), None) if isinstance(xargs, dict) else None
+    if name is not None:
+        raise InvalidValue(f"`vllm_xargs.{name}` is reserved; use `edits`", param=f"vllm_xargs.{name}")

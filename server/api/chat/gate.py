@@ -1,0 +1,107 @@
+"""ASGI layer around vLLM's app: each generation runs in a pinned edit scope, or is refused with a typed error."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from incomes_server.api.chat.fields import ParsedBody, parse_body
+from incomes_server.api.chat.resolve import Resolved, ScopeResolver
+from incomes_server.api.chat.respond import AttributionSender, HeaderSender
+from incomes_server.api.chat.routes import GENERATION, PASSED
+from incomes_server.api.errors import error_response
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from incomes_plugin.errors import BodyTooLarge, EngineLost, IncomesError, RouteNotSupported
+
+if TYPE_CHECKING:
+    from incomes_plugin.vllm.engine import EditEngine
+
+MAX_BODY_BYTES = 64 << 20
+
+
+class ChatGate:
+    """Middleware of vLLM's FastAPI app; needs `state.project` (AuthMiddleware) and `state.request_id`."""
+
+    def __init__(self, app: ASGIApp, engine: EditEngine, resolver: ScopeResolver) -> None:
+        self._app = app
+        self._engine = engine
+        self._resolver = resolver
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Route one request: pass, generate in a scope, or refuse."""
+        if scope["type"] == "lifespan":
+            return await self._app(scope, receive, send)
+        if scope["type"] != "http":
+            return await send({"type": "websocket.close", "code": 1008, "reason": "no edits on websockets"})
+        try:
+            if (scope["method"], scope["path"]) in PASSED or scope["method"] == "OPTIONS":
+                await self._app(scope, receive, send)
+            elif scope["method"] == "POST" and scope["path"] in GENERATION:
+                await self._generate(scope, receive, send)
+            else:
+                raise RouteNotSupported(f"{scope['method']} {scope['path']} is not served: edits are not proven on it")
+        except IncomesError as error:
+            await error_response(error)(scope, receive, send)
+
+    async def _generate(self, scope: Scope, receive: Receive, send: Send) -> None:
+        from incomes_plugin.vllm.pin import EditScope, use_scope
+
+        parsed = parse_body(scope["path"], await _read_body(receive))
+        resolved = await self._resolver.resolve(scope["state"]["project"], parsed.edits, parsed.attributions)
+        edit_scope = EditScope(resolved.snapshot.edit_set, resolved.snapshot, resolved.trace)
+        answer: Send = HeaderSender(send, resolved.headers)
+        if parsed.attributions:
+            answer = AttributionSender(answer, self._attributor(resolved))
+        inner_scope = _with_body_length(scope, parsed.body)
+        with use_scope(edit_scope):
+            await self._app(inner_scope, _replay(parsed, receive), answer)
+
+    def _attributor(self, resolved: Resolved) -> Callable[[], Awaitable[dict[str, Any]]]:
+        async def attribute() -> dict[str, Any]:
+            found = await self._engine.attribution(resolved.trace or "")
+            return {
+                "edit_set": resolved.snapshot.edit_set,
+                "snapshot": resolved.snapshot.id,
+                "reason": resolved.reason,
+                "applied": [
+                    {"edit": edit, "version": version, "weight": round(weight, 6)}
+                    for edit, version, weight in found.applied
+                ],
+                "none_weight": round(found.none_weight, 6),
+            }
+
+        return attribute
+
+
+async def _read_body(receive: Receive) -> bytes:
+    body = bytearray()
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise EngineLost("the client went away")
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
+        if len(body) > MAX_BODY_BYTES:
+            raise BodyTooLarge(f"the request is larger than {MAX_BODY_BYTES} bytes")
+    return bytes(body)
+
+
+def _with_body_length(scope: Scope, body: bytes) -> Scope:
+    inner = {**scope, "headers": list(scope["headers"])}
+    headers = MutableHeaders(scope=inner)
+    headers["content-length"] = str(len(body))
+    del headers["transfer-encoding"]
+    return inner
+
+
+def _replay(parsed: ParsedBody, receive: Receive) -> Receive:
+    """The rewritten body first, then the real channel, by which vLLM notices a client that went away."""
+    first: list[Message] = [{"type": "http.request", "body": parsed.body, "more_body": False}]
+
+    async def replay() -> Message:
+        return first.pop() if first else await receive()
+
+    return replay

@@ -1,0 +1,87 @@
+"""Adds to vLLM's answers what the request asked for: headers always, attribution as JSON field or last stream event."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import Message, Send
+
+DONE_EVENT = b"data: [DONE]"
+Attribute = Callable[[], Awaitable[dict[str, Any]]]
+"""Fetches the `edits` object of the answer; called once the engine is done with the request."""
+
+
+class HeaderSender:
+    """Passes an answer on unchanged, with headers added."""
+
+    def __init__(self, send: Send, headers: Mapping[str, str]) -> None:
+        self._send = send
+        self._headers = headers
+
+    async def __call__(self, message: Message) -> None:
+        """Send one ASGI message."""
+        if message["type"] == "http.response.start":
+            MutableHeaders(scope=message).update(self._headers)
+        await self._send(message)
+
+
+class AttributionSender:
+    """Adds `edits` to a successful answer: a key of the JSON body, or one more event before `[DONE]`."""
+
+    def __init__(self, send: Send, attribute: Attribute) -> None:
+        self._send = send
+        self._attribute = attribute
+        self._start: Message | None = None
+        self._json = bytearray()
+        self._streams = False
+        self._stamp: dict[str, Any] = {}
+
+    async def __call__(self, message: Message) -> None:
+        """Send one ASGI message; a JSON answer is held back until it is complete."""
+        if message["type"] == "http.response.start":
+            await self._on_start(message)
+        elif self._start is not None:
+            await self._on_json(message)
+        elif self._streams:
+            await self._on_event(message)
+        else:
+            await self._send(message)
+
+    async def _on_start(self, message: Message) -> None:
+        content_type = Headers(raw=message["headers"]).get("content-type", "")
+        if message["status"] == 200 and content_type.startswith("application/json"):
+            self._start = message
+            return
+        self._streams = message["status"] == 200 and content_type.startswith("text/event-stream")
+        await self._send(message)
+
+    async def _on_json(self, message: Message) -> None:
+        self._json += message.get("body", b"")
+        if message.get("more_body", False) or self._start is None:
+            return
+        answer = json.loads(self._json)
+        answer["edits"] = await self._attribute()
+        body = json.dumps(answer, ensure_ascii=False).encode()
+        MutableHeaders(scope=self._start)["content-length"] = str(len(body))
+        await self._send(self._start)
+        await self._send({"type": "http.response.body", "body": body})
+
+    async def _on_event(self, message: Message) -> None:
+        body: bytes = message.get("body", b"")
+        self._remember_stamp(body)
+        before, done, after = body.rpartition(DONE_EVENT)
+        if done:
+            event = {**self._stamp, "choices": [], "edits": await self._attribute()}
+            line = b"data: " + json.dumps(event, ensure_ascii=False).encode() + b"\n\n"
+            message = {**message, "body": before + line + done + after}
+        await self._send(message)
+
+    def _remember_stamp(self, body: bytes) -> None:
+        """Id, model and time of the stream's first event: ours carries the same, so that clients can parse it."""
+        if self._stamp or not body.startswith(b"data: {"):
+            return
+        first = json.loads(body.split(b"\n", 1)[0].removeprefix(b"data: "))
+        self._stamp = {key: first[key] for key in ("id", "object", "created", "model") if key in first}

@@ -1,0 +1,39 @@
+"""Which routes of vLLM's app the chat port serves. Default deny: a new route of a new vLLM is refused until proven."""
+
+from __future__ import annotations
+
+from functools import cache
+
+GENERATION = frozenset({"/v1/chat/completions", "/v1/completions"})
+"""Routes that generate; each takes `edits` and answers with the `x-incomes-*` headers."""
+
+PASSED = frozenset(
+    {
+        ("GET", "/v1/models"),
+        ("GET", "/version"),
+        ("GET", "/ping"),
+        ("GET", "/load"),
+        ("GET", "/metrics"),
+        ("GET", "/openapi.json"),
+        ("POST", "/tokenize"),
+        ("POST", "/detokenize"),
+    }
+)
+"""(method, path) that involve no generation."""
+
+
+@cache
+def known_fields(path: str) -> frozenset[str]:
+    """Body fields of a generation route: vLLM's own, and those the OpenAI client can send (vLLM ignores a few)."""
+    from openai.types import completion_create_params
+    from openai.types.chat import completion_create_params as chat_create_params
+    from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
+    from vllm.entrypoints.openai.completion.protocol import CompletionRequest
+
+    is_chat = path == "/v1/chat/completions"
+    theirs = (chat_create_params if is_chat else completion_create_params).CompletionCreateParamsBase.__annotations__
+    ours = (ChatCompletionRequest if is_chat else CompletionRequest).model_fields
+    names = set(theirs) | {"stream"}
+    for name, info in ours.items():
+        names |= {name} | ({info.alias} if info.alias else set())
+    return frozenset(names)

@@ -1,0 +1,60 @@
+"""How far a write has come: waits until edits are compressed (`ready`) and on every live replica (`active`)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from incomes_server.api.context import AdminContext, Wait
+from incomes_server.api.schemas import WaitFor
+from incomes_server.edits.model import Edit, EditStatus
+
+from incomes_plugin.errors import CompressionFailed
+
+
+async def wait_for_edits(
+    context: AdminContext, project: str, edits: Sequence[Edit], wait: Wait
+) -> tuple[list[Edit], WaitFor]:
+    """Wait for added edits.
+
+    Returns:
+        the edits as they are now, and the state that all of them have reached (failed ones left out).
+    """
+    if wait.target is WaitFor.ACCEPTED or not edits:
+        return list(edits), WaitFor.ACCEPTED
+    deadline = time.monotonic() + wait.timeout_s
+    now = await context.store.wait_status(project, [e.id for e in edits], timeout_s=wait.timeout_s)
+    if any(e.status in {EditStatus.PENDING, EditStatus.COMPRESSING} for e in now):
+        return now, WaitFor.ACCEPTED
+    if wait.target is WaitFor.READY:
+        return now, WaitFor.READY
+    heads: dict[str, int] = {}
+    for edit in now:
+        heads[edit.edit_set] = max(heads.get(edit.edit_set, 0), edit.set_version or 0)
+    for edit_set, version in heads.items():
+        if not await is_active(context, edit_set, version, deadline):
+            return now, WaitFor.READY
+    return now, WaitFor.ACTIVE
+
+
+async def is_active(context: AdminContext, edit_set: str, version: int, deadline: float) -> bool:
+    """True when every live replica (and at least one) has acknowledged `version` before the deadline."""
+    timeout_s = max(0.0, deadline - time.monotonic())
+    progress = await context.store.wait_active(edit_set, version, timeout_s=timeout_s)
+    return progress.reached
+
+
+def raise_if_failed(edit: Edit, wait: Wait) -> None:
+    """A caller that waits must not mistake a failed edit for one that is merely late.
+
+    Raises:
+        CompressionFailed: names the edit and the reason.
+    """
+    if wait.target is not WaitFor.ACCEPTED and edit.status is EditStatus.FAILED:
+        raise CompressionFailed(f"{edit.id} could not be compressed: {edit.status_reason}", param="text")
+
+
+def status_code(wait: Wait, reached: WaitFor, done: int) -> int:
+    """202 while the write is on its way, `done` when it has reached what the caller waits for."""
+    order = list(WaitFor)
+    return done if wait.target is not WaitFor.ACCEPTED and order.index(reached) >= order.index(wait.target) else 202
