@@ -28,14 +28,14 @@ class SetupError(Exception):
     """A set-up step failed; the message says what to do."""
 
 
-def stamp_of(extras: str) -> str:
+def stamp_of(root: Path, extras: str) -> str:
     """Hash of all that decides what is installed: this script, the interpreter, the packaging half of pyproject."""
     import tomllib
 
-    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    pyproject = tomllib.loads((root / "pyproject.toml").read_text())
     parts = [pyproject["build-system"], pyproject["project"], pyproject["tool"]["setuptools"]]
     digest = hashlib.sha256(Path(__file__).read_bytes())
-    digest.update(json.dumps([parts, extras, sys.version_info[:2], str(ROOT)], sort_keys=True).encode())
+    digest.update(json.dumps([parts, extras, sys.version_info[:2], str(root)], sort_keys=True).encode())
     return digest.hexdigest()
 
 
@@ -165,7 +165,7 @@ def present(env: Environment, name: str) -> bool:
 def set_up(venv: Path, extras: str) -> None:
     """Bring `venv` up to date with pyproject.toml; nothing to do when its stamp matches."""
     check_python()
-    env, stamp, stamp_file = Environment(venv), stamp_of(extras), venv / ".incomes-setup"
+    env, stamp, stamp_file = Environment(venv), stamp_of(ROOT, extras), venv / ".incomes-setup"
     if env.python.exists() and stamp_file.is_file() and stamp_file.read_text() == stamp:
         return
     check_machine(venv)

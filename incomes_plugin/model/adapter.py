@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from incomes_plugin.errors import GistFormatError
@@ -24,6 +25,7 @@ from incomes_plugin.selection.scale import LogScale
 FORMAT = 1
 CONFIG_FILE = "edit_adapter.json"
 TENSOR_FILE = "edit_adapter.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class EditAdapter:
         return bos + text_ids + list(self.gist_token_ids[: self.num_gists(len(text_ids))])
 
     def save(self, model_dir: Path) -> None:
-        """Write both adapter files beside the checkpoint."""
+        """Write both adapter files beside the checkpoint, which is there already."""
         config = {
             "format": FORMAT,
             "shape": asdict(self.shape),
@@ -73,6 +75,7 @@ class EditAdapter:
         maps = {"query_map": self.query_map, "key_map": self.key_map, "value_map": self.value_map}
         tensors = {"zero_keys": self.zero_keys} | {k: v for k, v in maps.items() if v is not None}
         save_file({k: v.detach().float().contiguous().cpu() for k, v in tensors.items()}, model_dir / TENSOR_FILE)
+        name_checkpoint_files(model_dir)
 
     @classmethod
     def load(cls, model_dir: Path) -> EditAdapter:
@@ -83,7 +86,9 @@ class EditAdapter:
         """
         path = model_dir / CONFIG_FILE
         if not path.is_file():
-            raise GistFormatError(f"{model_dir} has no {CONFIG_FILE}: the model is not edit-capable; see `incomes train`")
+            raise GistFormatError(
+                f"{model_dir} has no {CONFIG_FILE}: the model is not edit-capable; see `incomes train`"
+            )
         config = json.loads(path.read_text())
         if config.get("format") != FORMAT:
             raise GistFormatError(f"{path}: adapter format {config.get('format')!r}, expected {FORMAT}")
@@ -102,3 +107,16 @@ class EditAdapter:
             scale=LogScale(**config["scale"]),
             **tensors,
         )
+
+
+def name_checkpoint_files(model_dir: Path) -> None:
+    """Give a checkpoint without an index one: else vLLM loads every *.safetensors file as weights, the adapter too."""
+    index = model_dir / INDEX_FILE
+    if index.exists():
+        return
+    weight_map: dict[str, str] = {}
+    for path in sorted(model_dir.glob("model*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            weight_map |= dict.fromkeys(file.keys(), path.name)
+    if weight_map:
+        index.write_text(json.dumps({"metadata": {}, "weight_map": weight_map}, indent=1) + "\n")

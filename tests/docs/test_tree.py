@@ -1,0 +1,63 @@
+"""Rules for files: docstrings, sizes, results with their origin, decision records, links that lead somewhere."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+MODULES = sorted(
+    path for top in ("incomes_plugin", "server", "benchmarks", "deploy") for path in (ROOT / top).rglob("*.py")
+)
+DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+RECORDS = sorted((ROOT / "docs" / "adr").glob("[0-9]*.md"))
+RESULTS = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
+MAX_FILE_BYTES = 20_000_000
+PATH = re.compile(r"`((?:incomes_plugin|server|tests|docs|deploy|benchmarks)/[\w./-]*\w)`")
+LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
+
+
+def relative(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=relative)
+def test_module_says_what_it_is(path: Path) -> None:
+    assert ast.get_docstring(ast.parse(path.read_text())), f"{relative(path)} has no module docstring"
+
+
+def test_no_file_is_too_big() -> None:
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    sizes = {name: (ROOT / name).stat().st_size for name in listed.split("\0") if name and (ROOT / name).is_file()}
+    assert {name: size for name, size in sizes.items() if size > MAX_FILE_BYTES} == {}
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=relative)
+def test_result_says_where_it_comes_from(path: Path) -> None:
+    result = json.loads(path.read_text())
+    for field in ("machine", "commit", "command", "date"):
+        assert result.get(field), f"{relative(path)} lacks {field!r}"
+    assert re.fullmatch(r"[0-9a-f]{7,40}(-dirty)?", result["commit"])
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=relative)
+def test_decision_record_is_complete_and_listed(path: Path) -> None:
+    text = path.read_text()
+    assert re.match(rf"# {path.name[:4]} \S", text)
+    assert re.search(r"^Status: (proposed|accepted|rejected|superseded)", text, re.MULTILINE)
+    headings = re.findall(r"^## (.+)$", text, re.MULTILINE)
+    assert headings == ["Context", "Decision", "Evidence", "Consequences"]
+    assert f"]({path.name})" in (path.parent / "README.md").read_text()
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=relative)
+def test_paths_and_links_lead_somewhere(path: Path) -> None:
+    text = path.read_text()
+    gone = [name for name in PATH.findall(text) if not (ROOT / name).exists()]
+    gone += [link for link in LINK.findall(text) if not (path.parent / link).exists()]
+    assert gone == []

@@ -1,0 +1,42 @@
+"""The adapter's file must not be taken for weights of the checkpoint it lies beside."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from incomes_plugin.gist.types import GistShape
+from incomes_plugin.model.adapter import INDEX_FILE, EditAdapter
+from incomes_plugin.selection.scale import LogScale
+
+
+def adapter() -> EditAdapter:
+    return EditAdapter(GistShape((1,), 2, 1, 4), (8, 9), 1, 16, LogScale(), torch.ones(1, 1, 4))
+
+
+def test_index_names_the_checkpoint_only(tmp_path: Path) -> None:
+    save_file({"a": torch.ones(1), "b": torch.ones(1)}, tmp_path / "model.safetensors")
+    adapter().save(tmp_path)
+    index = json.loads((tmp_path / INDEX_FILE).read_text())
+    assert index["weight_map"] == {"a": "model.safetensors", "b": "model.safetensors"}
+
+
+def test_existing_index_is_kept(tmp_path: Path) -> None:
+    (tmp_path / INDEX_FILE).write_text("{}")
+    save_file({"a": torch.ones(1)}, tmp_path / "model-00001-of-00001.safetensors")
+    adapter().save(tmp_path)
+    assert (tmp_path / INDEX_FILE).read_text() == "{}"
+
+
+def test_vllm_loads_what_the_index_names(tmp_path: Path) -> None:
+    from vllm.model_executor.model_loader.weight_utils import filter_duplicate_safetensors_files
+
+    save_file({"a": torch.ones(1)}, tmp_path / "model.safetensors")
+    adapter().save(tmp_path)
+    found = [str(path) for path in sorted(tmp_path.glob("*.safetensors"))]
+    assert len(found) == 2
+    kept = filter_duplicate_safetensors_files(found, str(tmp_path), INDEX_FILE)
+    assert kept == [str(tmp_path / "model.safetensors")]
