@@ -76,6 +76,12 @@ class Settings(BaseSettings):
         return tuple(ApiKey.parse(item) if isinstance(item, str) else item for item in items if item)
 
     @model_validator(mode="after")
+    def _queue_holds_a_batch(self) -> Self:
+        if self.queue_limit < self.import_batch:
+            raise ValueError(f"queue_limit={self.queue_limit} is smaller than import_batch={self.import_batch}")
+        return self
+
+    @model_validator(mode="after")
     def _need_key_when_reachable(self) -> Self:
         for name in ("host", "admin_host"):
             host = getattr(self, name)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Annotated, cast
 
 from fastapi import Depends, Header, Query, Request
+from incomes_server.api.chat.directory import EditSetDirectory
 from incomes_server.api.schemas import WaitFor
 from incomes_server.api.tokens import EditTokenizer
 from incomes_server.compression.client import CompressionClient
@@ -23,6 +24,7 @@ class AdminContext:
     store: StoreClient
     queue: CompressionClient
     tokenizer: EditTokenizer
+    directory: EditSetDirectory
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,7 @@ async def delete_edit_set(
     """Retire every edit of the set and hide it; 200 means that no replica uses any of them in a later request."""
     deadline = time.monotonic() + wait.timeout_s
     item = await context.store.delete_edit_set(project, edit_set, request_id=request_id)
+    context.directory.forget(item.id)
     active = wait.target is WaitFor.ACTIVE and await is_active(context, item.id, item.version, deadline)
     reached = WaitFor.ACTIVE if active else WaitFor.READY
     response.status_code = status_code(wait, reached, done=200)

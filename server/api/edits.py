@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query, Response
 from incomes_server.api.context import AdminContext, Context, Limit, Project, Wait, WaitToAdd, WaitToRemove, WriteId
 from incomes_server.api.schemas import CreateEdit, EditContent, EditObject, Page, WaitFor
-from incomes_server.api.writes import is_active, raise_if_failed, status_code, wait_for_edits
-from incomes_server.edits.model import CompressionJob, Edit, EditStatus
+from incomes_server.api.writes import is_active, raise_if_failed, status_code, submit, wait_for_edits
+from incomes_server.edits.model import Edit, EditStatus
 
 router = APIRouter(prefix="/v1/edits", tags=["edits"])
 
@@ -23,8 +23,9 @@ async def create_edit(
     if edit_set == context.settings.default_edit_set:
         await context.store.ensure_edit_set(project, edit_set)
     new = context.tokenizer.new_edit(body)
+    await context.queue.admit(1, interactive=True)
     edits = await context.store.add_edits(project, edit_set, [new], request_id=request_id)
-    await submit(context, edits, [new.token_ids])
+    await submit(context, edits, [new], interactive=True)
     return await _answer(context, project, edits[0], wait, response, done=201)
 
 
@@ -65,8 +66,9 @@ async def replace_edit(
 ) -> EditObject:
     """Give an edit a new version; the old one serves until the new one is ready, then both change in one step."""
     new = context.tokenizer.new_edit(body)
+    await context.queue.admit(1, interactive=True)
     edit = await context.store.replace_edit(project, edit_id, new, request_id=request_id)
-    await submit(context, [edit], [new.token_ids])
+    await submit(context, [edit], [new], interactive=True)
     return await _answer(context, project, edit, wait, response, done=200)
 
 
@@ -85,16 +87,6 @@ async def retire_edit(
     reached = WaitFor.ACTIVE if gone else WaitFor.READY
     response.status_code = status_code(wait, reached, done=200)
     return EditObject.of(edit, reached)
-
-
-async def submit(context: AdminContext, edits: list[Edit], token_ids: list[tuple[int, ...]]) -> None:
-    """Queue what is still pending; a repeated request finds its edits beyond that."""
-    jobs = [
-        CompressionJob(edit.id, edit.version, ids)
-        for edit, ids in zip(edits, token_ids, strict=True)
-        if edit.status is EditStatus.PENDING
-    ]
-    await context.queue.submit(jobs, interactive=True)
 
 
 async def _answer(

@@ -80,13 +80,14 @@ def first_validation_error(details: list[dict[str, Any]]) -> errors.InvalidReque
 
 def install_error_handlers(app: FastAPI) -> None:
     """Every answer that is not a success has the envelope."""
-    app.add_exception_handler(errors.IncomesError, _on_incomes_error)
+    app.add_exception_handler(errors.IncomesError, on_incomes_error)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(StarletteHTTPException, _on_http_error)
     app.add_exception_handler(Exception, _on_bug)
 
 
-async def _on_incomes_error(_: Request, error: Exception) -> JSONResponse:
+async def on_incomes_error(_: Request, error: Exception) -> JSONResponse:
+    """Handler of our own errors, for vLLM's app as well."""
     return error_response(cast(errors.IncomesError, error))
 
 

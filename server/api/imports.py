@@ -13,8 +13,8 @@ from incomes_server.api.context import AdminContext, Context, Project, WaitToAdd
 from incomes_server.api.errors import envelope
 from incomes_server.api.import_lines import Line, parse_lines
 from incomes_server.api.schemas import ImportResult, LineResult, RequestCounts
-from incomes_server.api.writes import status_code, wait_for_edits
-from incomes_server.edits.model import CompressionJob, Edit, EditStatus
+from incomes_server.api.writes import status_code, submit, wait_for_edits
+from incomes_server.edits.model import Edit, EditStatus
 
 from incomes_plugin.errors import BodyTooLarge, CompressionFailed, EditConflict, IncomesError, QueueFull
 
@@ -90,11 +90,9 @@ class _Importer:
         try:
             if edit_set == self.context.settings.default_edit_set:
                 await self.context.store.ensure_edit_set(self.project, edit_set)
+            await self._admit(len(batch))
             edits = await self.context.store.add_edits(self.project, edit_set, news, request_id=request_id)
-            pairs = zip(edits, news, strict=True)
-            await self._submit(
-                [CompressionJob(e.id, e.version, n.token_ids) for e, n in pairs if e.status is EditStatus.PENDING]
-            )
+            await submit(self.context, edits, news, interactive=False)
         except EditConflict as error:
             # One line holds an external_id that is taken: it alone fails.
             if len(batch) == 1:
@@ -104,11 +102,11 @@ class _Importer:
             return [error] * len(batch)
         return edits
 
-    async def _submit(self, jobs: list[CompressionJob]) -> None:
+    async def _admit(self, num_jobs: int) -> None:
         """Wait while the queue is full: this is the back-pressure of the import."""
         while True:
             try:
-                return await self.context.queue.submit(jobs, interactive=False)
+                return await self.context.queue.admit(num_jobs, interactive=False)
             except QueueFull:
                 if time.monotonic() > self.deadline:
                     raise

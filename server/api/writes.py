@@ -4,12 +4,27 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 
 from incomes_server.api.context import AdminContext, Wait
 from incomes_server.api.schemas import WaitFor
-from incomes_server.edits.model import Edit, EditStatus
+from incomes_server.edits.model import CompressionJob, Edit, EditStatus, NewEdit
 
-from incomes_plugin.errors import CompressionFailed
+from incomes_plugin.errors import CompressionFailed, QueueFull
+
+
+async def submit(context: AdminContext, edits: Sequence[Edit], news: Sequence[NewEdit], *, interactive: bool) -> None:
+    """Queue what is still pending; a repeated request finds its edits beyond that.
+
+    The edits are durable and were admitted: should the queue have filled up since, its sweep of the store finds them.
+    """
+    jobs = [
+        CompressionJob(edit.id, edit.version, new.token_ids)
+        for edit, new in zip(edits, news, strict=True)
+        if edit.status is EditStatus.PENDING
+    ]
+    with suppress(QueueFull):
+        await context.queue.submit(jobs, interactive=interactive)
 
 
 async def wait_for_edits(

@@ -1,0 +1,228 @@
+"""`incomes serve`: starts Ray and store, engine, canary, replica and both HTTP ports in order; stops them in reverse.
+
+One asyncio main thread. `serve` returns after SIGINT or SIGTERM, when no process of ours is left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from incomes_server.api.admin import build_admin_app
+from incomes_server.api.chat.app import build_chat_app
+from incomes_server.api.chat.directory import EditSetDirectory
+from incomes_server.api.context import AdminContext
+from incomes_server.api.readiness import Readiness
+from incomes_server.api.tokens import EditTokenizer
+from incomes_server.auth.keys import KeyRing
+from incomes_server.compression.client import CompressionClient
+from incomes_server.compression.model import QueueLimits
+from incomes_server.compression.worker import run_worker
+from incomes_server.listen import bind, http_server
+from incomes_server.ray_local import RaySettings, ray_session
+from incomes_server.replicas.sync import run_replica
+from incomes_server.settings import Settings
+from incomes_server.stages import Announce, Stages
+from incomes_server.store.client import StoreClient
+from incomes_server.wiring import apply_to, compress_with
+
+from incomes_plugin.errors import NotReady
+
+if TYPE_CHECKING:
+    from incomes_plugin.vllm.engine import EditEngine
+
+logger = logging.getLogger("incomes.serve")
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+async def serve(settings: Settings, vllm_args: Sequence[str], announce: Announce) -> None:
+    """Run the server until a signal.
+
+    Args:
+        vllm_args: flags passed on to vLLM.
+        announce: prints one line of progress.
+
+    Raises:
+        IncomesError: the start failed; everything started so far is stopped again.
+    """
+    stop = asyncio.Event()
+    try:
+        await Server(settings, announce).run(vllm_args, stop)
+    except KeyboardInterrupt:
+        announce("stopped during the start")
+
+
+class Server:
+    """One process: store actors, engine, worker, replica, chat port, admin port."""
+
+    def __init__(self, settings: Settings, announce: Announce) -> None:
+        self.settings = settings
+        self.readiness = Readiness()
+        self.stages = Stages(self.readiness, announce)
+        self.announce = announce
+
+    async def run(self, vllm_args: Sequence[str], stop: asyncio.Event) -> None:
+        """Start, serve until `stop`, and stop in reverse order."""
+        settings = self.settings
+        async with AsyncExitStack() as stack:
+            sockets = [
+                stack.enter_context(bind(settings.host, settings.port, "--port")),
+                stack.enter_context(bind(settings.admin_host, settings.admin_port, "--admin-port")),
+            ]
+            with self.stages.stage("store", "Ray and edit store"), interruptible():
+                stack.enter_context(ray_session(ray_settings(settings)))
+                store, queue = await StoreClient.connect(), await CompressionClient.connect()
+            # Only now: ray.init puts handlers of its own in place.
+            for number in SIGNALS:
+                asyncio.get_running_loop().add_signal_handler(number, stop.set)
+            with self.stages.stage("engine", "engine load"), interruptible():
+                app, engine, _ = await stack.enter_async_context(self._launch(vllm_args))
+            self.readiness.watch("engine", lambda: engine_loss(app))
+            with self.stages.stage("handshake", "engine and store agree on the model"):
+                await self._handshake(engine, store, queue)
+            await self._canary(engine)
+            await self._start_http(stack, app, engine, store, queue, sockets)
+            caught_up = self._start_loops(stack, engine, store, queue, stop)
+            with self.stages.stage("replica", "edits caught up"):
+                await first_of(caught_up, stop)
+            self._say_ready()
+            await stop.wait()
+            self.announce("stopping")
+            self.readiness.failed("replica", "the server is stopping")
+
+    def _launch(self, vllm_args: Sequence[str]) -> Any:
+        from incomes_plugin.vllm.launcher import launch
+
+        settings = self.settings
+        own = ["--model", settings.model, "--served-model-name", settings.served_model_name]
+        return launch([*own, "--host", settings.host, "--port", str(settings.port), *vllm_args])
+
+    async def _handshake(self, engine: EditEngine, store: StoreClient, queue: CompressionClient) -> None:
+        """Gists of another model must never reach this engine: they go back to the queue."""
+        stale = await store.requeue_stale(engine.fingerprint)
+        if stale:
+            self.announce(f"          {stale} edits were compressed for another model and are compressed again")
+        await queue.replay()
+
+    async def _canary(self, engine: EditEngine) -> None:
+        """A probe edit must change logits; if not, the ports answer, but /readyz says why they refuse."""
+        try:
+            with self.stages.stage("canary", "canary edit changes the model"):
+                report = await engine.canary()
+                if not report.ok:
+                    raise NotReady(f"the canary edit did not change the model: {report.reason}")
+        except NotReady as error:
+            self.announce(f"not ready: {error.message}")
+
+    async def _start_http(
+        self,
+        stack: AsyncExitStack,
+        app: Any,
+        engine: EditEngine,
+        store: StoreClient,
+        queue: CompressionClient,
+        sockets: Sequence[Any],
+    ) -> None:
+        settings, keys = self.settings, KeyRing(self.settings.api_keys)
+        adapter = engine.adapter
+        tokenizer = EditTokenizer(Path(settings.model), adapter.max_edit_tokens, adapter.gist_token_ids)
+        directory = EditSetDirectory(store, settings.default_edit_set)
+        context = AdminContext(settings, store, queue, tokenizer, directory)
+        chat = build_chat_app(app, engine, directory, keys, self.readiness)
+        admin = build_admin_app(context, keys, self.readiness)
+        for asgi, sock in zip((chat, admin), sockets, strict=True):
+            serving = http_server(asgi, sock, log_level=settings.log_level, drain_s=settings.shutdown_timeout_s)
+            await stack.enter_async_context(serving)
+
+    def _start_loops(
+        self,
+        stack: AsyncExitStack,
+        engine: EditEngine,
+        store: StoreClient,
+        queue: CompressionClient,
+        stop: asyncio.Event,
+    ) -> asyncio.Event:
+        """Start worker and replica loop; the event is set when the engine has every edit."""
+        caught_up = asyncio.Event()
+        name = self.settings.replica_name
+
+        def on_caught_up() -> None:
+            if caught_up.is_set():
+                self.readiness.passed("replica")
+            caught_up.set()
+
+        def on_lost(reason: str) -> None:
+            self.readiness.failed("replica", reason)
+
+        worker = run_worker(queue, compress_with(engine), name=name, batch=self.settings.compression_batch)
+        replica = run_replica(store, apply_to(engine), name=name, on_caught_up=on_caught_up, on_lost=on_lost)
+        for stage, loop in (("store", worker), ("replica", replica)):
+            stack.push_async_callback(self._background(stage, loop))
+        return caught_up
+
+    def _background(self, stage: str, loop: Awaitable[None]) -> Callable[[], Awaitable[None]]:
+        """Run a loop beside the server; if it ends by itself the server is not ready any more."""
+
+        async def watched() -> None:
+            try:
+                await loop
+            except Exception as error:  # a bug: say so on /readyz and in the log, whatever it is
+                self.readiness.failed(stage, f"{type(error).__name__}: {error}")
+                logger.exception("the %s loop failed", stage)
+                raise
+
+        task = asyncio.create_task(watched())
+
+        async def cancel() -> None:
+            task.cancel()
+            await asyncio.wait([task])
+
+        return cancel
+
+    def _say_ready(self) -> None:
+        settings = self.settings
+        state = "ready" if self.readiness.ready else "started, but NOT ready (see /readyz)"
+        self.stages.done(
+            f"{state}: chat http://{settings.host}:{settings.port}/v1, "
+            f"admin http://{settings.admin_host}:{settings.admin_port}/v1"
+        )
+
+
+def ray_settings(settings: Settings) -> RaySettings:
+    """Ray's part of the settings."""
+    limits = QueueLimits(interactive=settings.queue_limit, bulk=settings.queue_limit)
+    return RaySettings(settings.edit_store, limits=limits)
+
+
+def engine_loss(app: Any) -> str | None:
+    """Why the engine cannot answer, or None."""
+    client = app.state.engine_client
+    return "the engine died; restart the server" if client.errored else None
+
+
+async def first_of(*events: asyncio.Event) -> None:
+    """Return when one of the events is set."""
+    tasks = [asyncio.create_task(event.wait()) for event in events]
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        task.cancel()
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """For start-up code that blocks the event loop: a signal raises KeyboardInterrupt there at once."""
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,5 @@
+"""`python -m incomes_server.cli`: the same as the `incomes` command."""
+
+from incomes_server.cli import main
+
+main()

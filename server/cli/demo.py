@@ -1,0 +1,39 @@
+"""`incomes demo`: runs `incomes_server.demo` against a server of its own, or a running one."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from incomes_server.cli.output import ExitCode, errors_as_exit, fail, out
+
+
+def demo(
+    model: Annotated[str | None, typer.Argument(help="edit-capable checkpoint; default: the packaged model")] = None,
+    edits: Annotated[int, typer.Option(min=1, help="how many more edits to import")] = 1000,
+) -> None:
+    """Show an edit change an answer, end to end, on a server started for the purpose."""
+    from incomes_server.cli.server_process import server_process
+    from incomes_server.demo import Demo, DemoFailed, invented_facts
+
+    facts = invented_facts(edits)
+    with tempfile.TemporaryDirectory(prefix="incomes-demo-") as folder, errors_as_exit():
+        say("starting the server …")
+        with server_process(Path(folder), say, model=model) as server:
+            say("")
+            try:
+                Demo(server.chat_url, server.admin_url, facts, say).run()
+            except DemoFailed as error:
+                fail(f"the demo failed: {error}")
+            status = server.stop()
+        if status != 0:
+            fail(f"the server ended with status {status}", ExitCode.FAILED)
+        say("server stopped, exit 0")
+
+
+def say(line: str) -> None:
+    """One line of the transcript."""
+    out.print(line, markup=False)
+    out.file.flush()

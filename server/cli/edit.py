@@ -1,0 +1,168 @@
+"""`incomes edit add|list|get|replace|retire|import`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from incomes_server.cli.client import DEFAULT_URL, AdminClient, KeyOption, UrlOption
+from incomes_server.cli.output import (
+    ExitCode,
+    JsonFlag,
+    err,
+    errors_as_exit,
+    fail,
+    out,
+    print_json,
+    print_record,
+    print_table,
+)
+from rich.progress import Progress
+
+app = typer.Typer(help="Add, list, read, replace and retire edits.", no_args_is_help=True)
+
+EditSetOption = Annotated[str | None, typer.Option("--edit-set", "-s", help="name or id of the edit set")]
+WaitOption = Annotated[str, typer.Option("--wait", help="accepted, ready or active")]
+TimeoutOption = Annotated[float, typer.Option("--timeout-s", help="seconds to wait")]
+LINES_PER_REQUEST = 200
+
+
+@app.command()
+def add(
+    text: Annotated[str, typer.Argument(help="the fact; `-` reads it from stdin")],
+    edit_set: EditSetOption = None,
+    external_id: Annotated[str | None, typer.Option(help="your own id of the edit")] = None,
+    wait: WaitOption = "active",
+    timeout_s: TimeoutOption = 60.0,
+    url: UrlOption = DEFAULT_URL,
+    api_key: KeyOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Add an edit, and wait until the model uses it."""
+    body = {"text": sys.stdin.read() if text == "-" else text, "edit_set": edit_set, "external_id": external_id}
+    started = time.monotonic()
+    with errors_as_exit():
+        edit = AdminClient(url, api_key).call(
+            "POST",
+            "/v1/edits",
+            json={k: v for k, v in body.items() if v is not None},
+            params={"wait": wait, "timeout_s": timeout_s},
+            timeout=timeout_s + 30,
+        )
+    _show_write(edit, wait, (time.monotonic() - started) * 1000, as_json)
+
+
+@app.command()
+def replace(
+    edit_id: str,
+    text: str,
+    wait: WaitOption = "active",
+    timeout_s: TimeoutOption = 60.0,
+    url: UrlOption = DEFAULT_URL,
+    api_key: KeyOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Give an edit a new text, as its next version."""
+    started = time.monotonic()
+    params = {"wait": wait, "timeout_s": timeout_s}
+    with errors_as_exit():
+        edit = AdminClient(url, api_key).call(
+            "POST", f"/v1/edits/{edit_id}", json={"text": text}, params=params, timeout=timeout_s + 30
+        )
+    _show_write(edit, wait, (time.monotonic() - started) * 1000, as_json)
+
+
+@app.command()
+def retire(
+    edit_id: str,
+    timeout_s: TimeoutOption = 60.0,
+    url: UrlOption = DEFAULT_URL,
+    api_key: KeyOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Take an edit out of service; returns when no replica uses it any more."""
+    started = time.monotonic()
+    with errors_as_exit():
+        edit = AdminClient(url, api_key).call(
+            "POST", f"/v1/edits/{edit_id}/retire", params={"timeout_s": timeout_s}, timeout=timeout_s + 30
+        )
+    _show_write(edit, "active", (time.monotonic() - started) * 1000, as_json)
+
+
+@app.command()
+def get(edit_id: str, url: UrlOption = DEFAULT_URL, api_key: KeyOption = None, as_json: JsonFlag = False) -> None:
+    """Show one edit."""
+    with errors_as_exit():
+        edit = AdminClient(url, api_key).call("GET", f"/v1/edits/{edit_id}")
+    print_json(edit) if as_json else print_record(edit)
+
+
+@app.command("list")
+def list_edits(
+    edit_set: EditSetOption = None,
+    status: Annotated[str | None, typer.Option(help="pending, compressing, ready, retired, failed …")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="most edits to show")] = 100,
+    url: UrlOption = DEFAULT_URL,
+    api_key: KeyOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """List edits, newest first."""
+    with errors_as_exit():
+        edits = list(AdminClient(url, api_key).pages("/v1/edits", limit, edit_set=edit_set, status=status))
+    if as_json:
+        return print_json(edits)
+    print_table(("id", "version", "status", "text"), ((e["id"], e["version"], e["status"], e["text"]) for e in edits))
+
+
+@app.command("import")
+def import_edits(
+    file: Annotated[Path, typer.Argument(help="JSONL, one `{custom_id, text, …}` a line", exists=True, dir_okay=False)],
+    edit_set: EditSetOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="check every line, add nothing")] = False,
+    wait: WaitOption = "active",
+    timeout_s: TimeoutOption = 600.0,
+    url: UrlOption = DEFAULT_URL,
+    api_key: KeyOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Import a file of edits; every line is accounted for."""
+    lines = [line for line in file.read_bytes().splitlines() if line.strip()]
+    client = AdminClient(url, api_key)
+    params = {"edit_set": edit_set, "dry_run": dry_run, "wait": wait, "timeout_s": timeout_s}
+    with errors_as_exit():
+        results = list(import_lines(client, lines, params))
+    failed = [r for r in results if r["error"]]
+    if as_json:
+        print_json({"total": len(results), "completed": len(results) - len(failed), "failed": failed})
+    else:
+        for r in failed:
+            err.print(f"line {r['line']} ({r['custom_id']}): {r['error']['message']}", markup=False)
+        out.print(f"{len(results) - len(failed)} of {len(results)} lines {'valid' if dry_run else 'imported'}")
+    if failed:
+        raise typer.Exit(int(ExitCode.FAILED))
+
+
+def import_lines(client: AdminClient, lines: list[bytes], params: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Send lines in requests of `LINES_PER_REQUEST`, with a progress bar; yield the result of every line."""
+    timeout = float(params.get("timeout_s") or 60.0) + 600
+    with Progress(console=err, disable=not err.is_terminal) as progress:
+        task = progress.add_task("edits", total=len(lines))
+        for start in range(0, len(lines), LINES_PER_REQUEST):
+            chunk = lines[start : start + LINES_PER_REQUEST]
+            answer = client.call("POST", "/v1/edits/import", content=b"\n".join(chunk), params=params, timeout=timeout)
+            progress.advance(task, len(chunk))
+            yield from ({**result, "line": result["line"] + start} for result in answer["data"])
+
+
+def _show_write(edit: dict[str, Any], wait: str, elapsed_ms: float, as_json: bool) -> None:
+    if as_json:
+        print_json(edit)
+    else:
+        out.print(f"{edit['id']}  version {edit['version']}  {edit['status']}, {edit['reached']} ({elapsed_ms:.0f} ms)")
+    order = ["accepted", "ready", "active"]
+    if order.index(edit["reached"]) < order.index(wait):
+        fail(f"{edit['id']} is {edit['reached']}, not yet {wait}; look again with `incomes edit get {edit['id']}`")

@@ -1,0 +1,81 @@
+"""`incomes serve [MODEL] [options] [-- vLLM flags]`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from incomes_server.cli.output import errors_as_exit, out
+
+EPILOG = "Everything after -- goes to vLLM, e.g. `incomes serve -- --max-model-len 2048`."
+
+ModelArgument = Annotated[str | None, typer.Argument(help="edit-capable checkpoint; default: the packaged model")]
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", envvar="INCOMES_CONFIG", help="YAML file with settings", dir_okay=False)
+]
+HostOption = Annotated[str | None, typer.Option(help="address of the chat port")]
+PortOption = Annotated[int | None, typer.Option(help="chat port")]
+AdminHostOption = Annotated[str | None, typer.Option(help="address of the admin port")]
+AdminPortOption = Annotated[int | None, typer.Option(help="admin port")]
+StoreOption = Annotated[str | None, typer.Option("--edit-store", help="SQLAlchemy URL of the edit store")]
+KeysOption = Annotated[
+    list[str] | None, typer.Option("--api-key", help="`project:key` or `key`; may be given several times")
+]
+NameOption = Annotated[str | None, typer.Option("--served-model-name", help="model name in the OpenAI API")]
+
+
+def serve(
+    context: typer.Context,
+    model: ModelArgument = None,
+    config: ConfigOption = None,
+    host: HostOption = None,
+    port: PortOption = None,
+    admin_host: AdminHostOption = None,
+    admin_port: AdminPortOption = None,
+    edit_store: StoreOption = None,
+    api_key: KeysOption = None,
+    served_model_name: NameOption = None,
+) -> None:
+    """Serve a model with live edits: chat port and admin port."""
+    from incomes_server.settings import load_settings
+
+    with errors_as_exit():
+        settings = load_settings(
+            config,
+            model=model,
+            host=host,
+            port=port,
+            admin_host=admin_host,
+            admin_port=admin_port,
+            edit_store=edit_store,
+            api_keys=tuple(api_key) if api_key else None,
+            served_model_name=served_model_name,
+        ).settings
+        prepare_process(settings.log_level)
+        from incomes_server.app import serve as serve_forever
+
+        try:
+            asyncio.run(serve_forever(settings, context.obj or [], announce))
+        except KeyboardInterrupt:
+            announce("stopped")
+
+
+def announce(line: str) -> None:
+    """One line of progress, at once even in a pipe."""
+    out.print(line, markup=False)
+    out.file.flush()
+
+
+def prepare_process(log_level: str) -> None:
+    """What must hold before Ray and vLLM are imported: sockets on loopback, no usage reports, one log format."""
+    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    # One line per HTTP request of the store's and engine's clients says nothing new.
+    for noisy in ("httpx", "httpcore", "uvicorn.error"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)

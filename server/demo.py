@@ -1,0 +1,150 @@
+"""The demo: a fact added, asked, hidden from another edit set, kept among 1,000 others, retired. Real server and client.
+
+`Demo.run` prints the transcript and raises `DemoFailed` at the first step that does not hold.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from incomes_server.cli.client import AdminClient
+from incomes_server.cli.edit import import_lines
+from openai import OpenAI
+
+QUESTION = "How long is the warranty of the Z9 pump?"
+FACT = "The warranty of the Z9 pump is 36 months."
+ANSWER = "36 months"
+OTHER_SET = "another-customer"
+
+Say = Callable[[str], None]
+
+
+class DemoFailed(Exception):
+    """A step of the demo did not hold."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model said, how sure it was of each token, and which edits it used."""
+
+    text: str
+    logprobs: tuple[float, ...]
+    edits: dict[str, Any]
+
+    @property
+    def credit(self) -> str:
+        """The edit with the largest weight."""
+        applied = self.edits["applied"]
+        return f"{applied[0]['edit']} weight {applied[0]['weight']:.2f}" if applied else "no edit"
+
+
+class Demo:
+    """The steps, in order, on a running server."""
+
+    def __init__(
+        self, chat_url: str, admin_url: str, facts: Sequence[str], say: Say, api_key: str | None = None
+    ) -> None:
+        self.openai = OpenAI(base_url=chat_url + "/v1", api_key=api_key or "none", max_retries=0)
+        self.admin = AdminClient(admin_url, api_key)
+        self.model = self.openai.models.list().data[0].id
+        self.facts = facts
+        self.say = say
+
+    def run(self) -> None:
+        """All steps.
+
+        Raises:
+            DemoFailed: names the step.
+        """
+        self.say(f"Q: {QUESTION}\n")
+        before = self._show("before", self.ask())
+        _check(ANSWER not in before.text, "the model must not know the fact before the edit")
+        edit = self._add()
+        self._check_edited(self._show("with the edit", self.ask()), edit)
+        self._other_set(before)
+        self._import()
+        self._check_edited(self._show(f"among {len(self.facts) + 1:,} edits", self.ask()), edit)
+        self._retire(edit)
+        _check(self._show("after retiring", self.ask()).text == before.text, "the answer must go back")
+        self._empty(before)
+
+    def ask(self, edit_set: str | None = None) -> Answer:
+        """Ask the question, greedily."""
+        edits = {"edit_set": edit_set} if edit_set else {}
+        completion = self.openai.chat.completions.create(
+            model=self.model,
+            messages=[{"role": "user", "content": QUESTION}],
+            temperature=0,
+            max_tokens=32,
+            logprobs=True,
+            extra_body={"return_edit_attributions": True} | ({"edits": edits} if edits else {}),
+        )
+        choice = completion.choices[0]
+        content = choice.logprobs.content if choice.logprobs else None
+        logprobs = tuple(token.logprob for token in content or ())
+        extra = completion.model_extra or {}
+        return Answer((choice.message.content or "").strip(), logprobs, extra["edits"])
+
+    def _add(self) -> str:
+        start = time.monotonic()
+        edit = self.admin.call("POST", "/v1/edits", json={"text": FACT}, params={"wait": "active"})
+        elapsed_ms = (time.monotonic() - start) * 1000
+        _check(edit["reached"] == "active", f"the edit must become active, it is {edit['reached']}")
+        self.say(f"\n+ {FACT}\n  {edit['id']} active after {elapsed_ms:.0f} ms\n")
+        return str(edit["id"])
+
+    def _check_edited(self, answer: Answer, edit: str) -> None:
+        _check(ANSWER in answer.text, f"the answer must be {ANSWER!r}")
+        applied = answer.edits["applied"]
+        _check(bool(applied) and applied[0]["edit"] == edit, f"{edit} must have the largest weight")
+
+    def _other_set(self, before: Answer) -> None:
+        self.admin.call("POST", "/v1/edit_sets", json={"name": OTHER_SET})
+        other = self._show(f"in {OTHER_SET}", self.ask(OTHER_SET))
+        _check((other.text, other.logprobs) == (before.text, before.logprobs), "another edit set must not see the edit")
+
+    def _import(self) -> None:
+        lines = [json.dumps({"custom_id": f"line-{i}", "text": text}).encode() for i, text in enumerate(self.facts)]
+        start = time.monotonic()
+        results = list(import_lines(self.admin, lines, {"wait": "active", "timeout_s": 300}))
+        elapsed_s = time.monotonic() - start
+        failed = [r for r in results if r["error"]]
+        _check(len(results) == len(lines) and not failed, f"{len(failed)} lines failed: {failed[:1]}")
+        self.say(
+            f"\n+ {len(lines):,} more edits active after {elapsed_s:.1f} s ({len(lines) / elapsed_s:.0f} edits/s)\n"
+        )
+
+    def _retire(self, edit: str) -> None:
+        start = time.monotonic()
+        answer = self.admin.call("POST", f"/v1/edits/{edit}/retire")
+        _check(answer["reached"] == "active", "the retirement must reach every replica")
+        self.say(f"\n- {edit} retired after {(time.monotonic() - start) * 1000:.0f} ms\n")
+
+    def _empty(self, before: Answer) -> None:
+        answer = self.admin.call("DELETE", "/v1/edit_sets/default", timeout=300)
+        _check(answer["reached"] == "active", "the deletion must reach every replica")
+        self.say("\n- the other edits deleted with their set\n")
+        after = self._show("without edits", self.ask())
+        _check(after.text == before.text, "the answer must be the first one")
+        _check(after.logprobs == before.logprobs, "the token logprobs must be bit-identical")
+        self.say(f"\nAll as it should be; {len(after.logprobs)} token logprobs bit-identical to the first answer.")
+
+    def _show(self, when: str, answer: Answer) -> Answer:
+        self.say(f"  {when:<22} {answer.text!r}  ({answer.credit})")
+        return answer
+
+
+def _check(holds: bool, what: str) -> None:
+    if not holds:
+        raise DemoFailed(what)
+
+
+def invented_facts(count: int) -> list[str]:
+    """Statements about things that do not exist, so that no model knows them."""
+    from incomes_plugin.training.data.facts import FactSource
+
+    return [fact.statement for fact in FactSource(seed=2026, held_out=True).distinct(count)]

@@ -1,0 +1,89 @@
+"""Layers, origins and refusals of the settings."""
+
+import pytest
+
+from incomes_plugin.errors import InvalidValue
+from incomes_server.settings import is_loopback, load_settings
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch):
+    import os
+
+    for name in [n for n in os.environ if n.startswith("INCOMES_")]:
+        monkeypatch.delenv(name)
+
+
+def write(tmp_path, text):
+    path = tmp_path / "incomes.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_cli_beats_env_beats_file_beats_default(tmp_path, monkeypatch):
+    config = write(tmp_path, "port: 1001\nadmin_port: 1002\nqueue_limit: 300\n")
+    monkeypatch.setenv("INCOMES_PORT", "2001")
+    monkeypatch.setenv("INCOMES_ADMIN_PORT", "2002")
+    loaded = load_settings(config, port=3001, host=None)
+    settings = loaded.settings
+    assert (settings.port, settings.admin_port, settings.queue_limit, settings.host) == (3001, 2002, 300, "127.0.0.1")
+    found = {name: loaded.origins[name] for name in ("port", "admin_port", "queue_limit", "host")}
+    assert found == {"port": "cli", "admin_port": "env", "queue_limit": "file", "host": "default"}
+
+
+def test_unknown_key_in_the_file_is_an_error(tmp_path):
+    with pytest.raises(InvalidValue, match="prot.*unknown setting") as caught:
+        load_settings(write(tmp_path, "prot: 8000\n"))
+    assert caught.value.param == "prot"
+
+
+@pytest.mark.parametrize("text", ["- a list\n", "a: [\n"])
+def test_broken_file(tmp_path, text):
+    with pytest.raises(InvalidValue):
+        load_settings(write(tmp_path, text))
+
+
+def test_secret_from_a_file(tmp_path, monkeypatch):
+    secret = tmp_path / "keys"
+    secret.write_text("acme:k1\nzen:k2\n")
+    monkeypatch.setenv("INCOMES_API_KEYS_FILE", str(secret))
+    keys = load_settings().settings.api_keys
+    assert [(k.project, k.key) for k in keys] == [("acme", "k1"), ("zen", "k2")]
+
+
+def test_keys_from_the_environment_and_the_command_line(monkeypatch):
+    monkeypatch.setenv("INCOMES_API_KEYS", "bare,acme:k1")
+    assert [k.project for k in load_settings().settings.api_keys] == ["default", "acme"]
+    assert [k.project for k in load_settings(api_keys=("zen:k",)).settings.api_keys] == ["zen"]
+
+
+def test_a_key_is_never_printed():
+    settings = load_settings(api_keys=("acme:topsecret",)).settings
+    assert "topsecret" not in repr(settings)
+    assert "topsecret" not in str(settings.api_keys[0])
+
+
+@pytest.mark.parametrize("field", ["host", "admin_host"])
+def test_a_reachable_address_needs_a_key(field):
+    with pytest.raises(InvalidValue, match="API key"):
+        load_settings(**{field: "0.0.0.0"})
+    assert load_settings(**{field: "0.0.0.0"}, api_keys=("k",)).settings
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [("127.0.0.1", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("::", False), ("example", False)],
+)
+def test_is_loopback(host, expected):
+    assert is_loopback(host) is expected
+
+
+def test_wrong_value_names_field_and_origin(monkeypatch):
+    monkeypatch.setenv("INCOMES_PORT", "http")
+    with pytest.raises(InvalidValue, match=r"port \(env\)"):
+        load_settings()
+
+
+def test_queue_must_hold_an_import_batch():
+    with pytest.raises(InvalidValue, match="import_batch"):
+        load_settings(queue_limit=10, import_batch=100)
