@@ -1,0 +1,61 @@
+"""Integrity check: rebuild every edit set from its log and compare with what the tables say. For `doctor` and tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from incomes_server.edits import EditVersion, Head
+from incomes_server.store.log import ADD
+from incomes_server.store.schema import edit_sets, edit_versions, edits, log, revisions
+from sqlalchemy import Connection, Row, select
+
+
+def problems(conn: Connection) -> list[str]:
+    """One line per contradiction; none means that log, revisions and present state agree."""
+    found = []
+    for edit_set in conn.execute(select(edit_sets).order_by(edit_sets.c.seq)).all():
+        found += [f"{edit_set.id}: {problem}" for problem in _of_set(conn, edit_set)]
+    return found
+
+
+def _of_set(conn: Connection, edit_set: Row[Any]) -> Iterator[str]:
+    head, members = Head(), set[EditVersion]()
+    changes = _changes(conn, edit_set.id)
+    query = select(revisions).where(revisions.c.edit_set == edit_set.id).order_by(revisions.c.version)
+    for revision in conn.execute(query):
+        added, removed = changes.pop(revision.version, ([], []))
+        head = head.advance(added, removed)
+        if (head.version, head.digest, head.num_edits) != (revision.version, revision.digest, revision.num_edits):
+            yield f"revision {revision.version} does not follow from the log"
+        if not members.issuperset(removed) or members.intersection(added):
+            yield f"version {revision.version} removes what is not there or adds what is"
+        members = (members - set(removed)) | set(added)
+    if changes:
+        yield f"log versions {sorted(changes)} have no revision"
+    if (head.version, head.digest, head.num_edits) != (edit_set.version, edit_set.digest, edit_set.num_edits):
+        yield f"head is {edit_set.version}, the log ends at {head.version}"
+    if members != _ready(conn, edit_set.id) or members != _active(conn, edit_set.id):
+        yield "the log, the ready versions and the active versions differ"
+
+
+def _changes(conn: Connection, edit_set: str) -> dict[int, tuple[list[EditVersion], list[EditVersion]]]:
+    changes: dict[int, tuple[list[EditVersion], list[EditVersion]]] = {}
+    query = select(log).where(log.c.edit_set == edit_set).order_by(log.c.version, log.c.position)
+    for row in conn.execute(query):
+        added, removed = changes.setdefault(row.version, ([], []))
+        (added if row.op == ADD else removed).append((row.edit_id, row.edit_version))
+    return changes
+
+
+def _ready(conn: Connection, edit_set: str) -> set[EditVersion]:
+    v = edit_versions.c
+    query = select(v.edit_id, v.version).join_from(edit_versions, edits, edits.c.id == v.edit_id)
+    rows = conn.execute(query.where(edits.c.edit_set == edit_set, v.status == "ready", v.blob.is_not(None)))
+    return {(row.edit_id, row.version) for row in rows}
+
+
+def _active(conn: Connection, edit_set: str) -> set[EditVersion]:
+    e = edits.c
+    rows = conn.execute(select(e.id, e.active_version).where(e.edit_set == edit_set, e.active_version.is_not(None)))
+    return {(row.id, row.active_version) for row in rows}

@@ -1,0 +1,70 @@
+"""Open the database: SQLite (WAL, every commit synced) or PostgreSQL; make the tables, refuse a newer schema."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from incomes_server.store.schema import SCHEMA_VERSION, meta, metadata
+from sqlalchemy import Connection, Engine, create_engine, event, insert, make_url, select
+
+from incomes_plugin.errors import NotReady
+
+_PRAGMAS = (
+    "PRAGMA journal_mode=WAL",
+    "PRAGMA synchronous=FULL",
+    "PRAGMA busy_timeout=10000",
+    "PRAGMA foreign_keys=ON",
+    "PRAGMA cache_size=-65536",
+)
+
+
+def open_writer(url: str) -> Engine:
+    """Engine whose transactions write, with all tables made.
+
+    Raises:
+        NotReady: the database belongs to a newer version of the product.
+    """
+    path = make_url(url).database
+    if url.startswith("sqlite") and path:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+    engine = _open(url, begin="BEGIN IMMEDIATE")
+    with engine.begin() as conn:
+        metadata.create_all(conn)
+        check_schema(conn)
+    return engine
+
+
+def open_reader(url: str) -> Engine:
+    """Engine whose transactions each see one state of the database and never wait for a writer."""
+    return _open(url, begin="BEGIN")
+
+
+def check_schema(conn: Connection) -> None:
+    """Stamp a new database; refuse one this code does not know."""
+    found = conn.scalar(select(meta.c.value).where(meta.c.key == "schema_version"))
+    if found is None:
+        conn.execute(insert(meta).values(key="schema_version", value=str(SCHEMA_VERSION)))
+    elif int(found) != SCHEMA_VERSION:
+        raise NotReady(
+            f"the edit database has schema {found}, this version of incomes knows {SCHEMA_VERSION}; "
+            "run the version that wrote it, or give another database"
+        )
+
+
+def _open(url: str, *, begin: str) -> Engine:
+    if not url.startswith("sqlite"):
+        return create_engine(url, isolation_level="READ COMMITTED" if begin == "BEGIN IMMEDIATE" else "REPEATABLE READ")
+    engine = create_engine(url)
+
+    @event.listens_for(engine, "connect")
+    def configure(connection: Any, _: Any) -> None:
+        connection.isolation_level = None  # transactions are begun below, not by the driver's own rules
+        for pragma in _PRAGMAS:
+            connection.execute(pragma)
+
+    @event.listens_for(engine, "begin")
+    def begin_transaction(conn: Connection) -> None:
+        conn.exec_driver_sql(begin)
+
+    return engine

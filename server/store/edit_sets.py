@@ -1,0 +1,112 @@
+"""Edit sets in the database: create, find, list, delete."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from incomes_server.edits import LIVE, EditSet, EditStatus, EditVersion, IdPrefix, check_name, new_id
+from incomes_server.store.log import append
+from incomes_server.store.pages import page_of
+from incomes_server.store.rows import Transaction, edit_set_from, load_edit_set
+from incomes_server.store.schema import edit_sets, edit_versions, edits
+from sqlalchemy import Connection, Row, func, insert, select, update
+
+from incomes_plugin.errors import EditSetExists, EditSetNotFound
+from incomes_plugin.pool.snapshot import EMPTY_DIGEST
+
+c = edit_sets.c
+
+
+def find_edit_set(conn: Connection, project: str, edit_set: str, *, lock: bool = False) -> Row[Any]:
+    """The row of a set that is not deleted, by name or id.
+
+    Raises:
+        EditSetNotFound: the project has none.
+    """
+    query = select(edit_sets).where(
+        c.project == project, c.deleted_at.is_(None), (c.id == edit_set) | (c.name == edit_set)
+    )
+    row = conn.execute(query.with_for_update() if lock else query).one_or_none()
+    if row is None:
+        raise EditSetNotFound(f"no edit set {edit_set!r}", param="edit_set")
+    return row
+
+
+def get_edit_set(conn: Connection, project: str, edit_set: str) -> EditSet:
+    """Raises EditSetNotFound."""
+    return edit_set_from(find_edit_set(conn, project, edit_set))
+
+
+def list_edit_sets(
+    conn: Connection, project: str, *, limit: int, after: str | None, order: str
+) -> tuple[list[EditSet], bool]:
+    """A page of the project's sets, and whether more follow."""
+    query = select(edit_sets).where(c.project == project, c.deleted_at.is_(None))
+    cursor = select(c.seq).where(c.project == project, c.id == after)
+    rows, has_more = page_of(conn, query, c.seq, cursor, limit=limit, after=after, order=order)
+    return [edit_set_from(row) for row in rows], has_more
+
+
+def create_edit_set(tx: Transaction, project: str, name: str) -> list[EditVersion]:
+    """Raises EditSetExists."""
+    if _id_of(tx.conn, project, name) is not None:
+        raise EditSetExists(f"edit set {name!r} exists", param="name")
+    return [(_insert(tx, project, name), 0)]
+
+
+def ensure_edit_set(tx: Transaction, project: str, name: str) -> EditSet:
+    """Get the set, made if needed."""
+    return load_edit_set(tx.conn, _id_of(tx.conn, project, name) or _insert(tx, project, name))
+
+
+def delete_edit_set(tx: Transaction, project: str, edit_set: str) -> list[EditVersion]:
+    """Retire all its edits with one version, then hide it. Raises EditSetNotFound."""
+    found = find_edit_set(tx.conn, project, edit_set, lock=True)
+    e = edits.c
+    members = select(e.id).where(e.edit_set == found.id, e.retired_at.is_(None))
+    active = tx.conn.execute(
+        select(e.id, e.active_version).where(e.edit_set == found.id, e.active_version.is_not(None)).order_by(e.seq)
+    )
+    removed = [(row.id, row.active_version) for row in active]
+    version = append(tx, found.id, removed=removed) if removed else found.version
+    tx.changed.update(tx.conn.scalars(members))
+    tx.conn.execute(
+        update(edit_versions)
+        .where(edit_versions.c.edit_id.in_(members), edit_versions.c.status.in_(LIVE))
+        .values(status=EditStatus.RETIRED, updated_at=tx.now, set_version=version)
+    )
+    tx.conn.execute(
+        update(edits)
+        .where(e.edit_set == found.id, e.retired_at.is_(None))
+        .values(retired_at=tx.now, active_version=None)
+    )
+    tx.conn.execute(update(edit_sets).where(c.id == found.id).values(deleted_at=tx.now))
+    tx.touched.add(found.id)
+    return [(found.id, version)]
+
+
+def count_edit_sets(conn: Connection) -> int:
+    """Sets that are not deleted, of all projects."""
+    return conn.scalar(select(func.count()).select_from(edit_sets).where(c.deleted_at.is_(None))) or 0
+
+
+def _id_of(conn: Connection, project: str, name: str) -> str | None:
+    return conn.scalar(select(c.id).where(c.project == project, c.name == name, c.deleted_at.is_(None)))
+
+
+def _insert(tx: Transaction, project: str, name: str) -> str:
+    edit_set = new_id(IdPrefix.EDIT_SET)
+    tx.conn.execute(
+        insert(edit_sets).values(
+            id=edit_set,
+            project=project,
+            name=check_name(name),
+            created_at=tx.now,
+            version=0,
+            digest=EMPTY_DIGEST,
+            num_edits=0,
+            floor=0,
+        )
+    )
+    tx.touched.add(edit_set)
+    return edit_set

@@ -1,0 +1,158 @@
+"""Edits in the database: add, replace, retire, get, list."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from incomes_server.edits import LIVE, WAITING, Edit, EditStatus, EditVersion, IdPrefix, NewEdit, new_id
+from incomes_server.store.edit_sets import find_edit_set
+from incomes_server.store.log import append
+from incomes_server.store.pages import page_of
+from incomes_server.store.rows import (
+    Transaction,
+    chunks,
+    edit_from,
+    encode_metadata,
+    encode_tokens,
+    select_edits,
+)
+from incomes_server.store.schema import edit_versions, edits
+from sqlalchemy import Connection, Row, func, insert, select, update
+
+from incomes_plugin.errors import EditConflict, EditNotFound, InvalidValue
+
+e, v = edits.c, edit_versions.c
+
+
+def get_edit(conn: Connection, project: str, edit_id: str, version: int | None = None) -> Edit:
+    """The newest version, or the given one. Raises EditNotFound."""
+    wanted = v.version == (e.head_version if version is None else version)
+    row = conn.execute(select_edits().where(e.project == project, e.id == edit_id, wanted)).one_or_none()
+    if row is None:
+        raise EditNotFound(f"no edit {edit_id!r}" + (f" version {version}" if version is not None else ""))
+    return edit_from(row)
+
+
+def get_edits(conn: Connection, project: str, edit_ids: Sequence[str]) -> list[Edit]:
+    """The newest version of each. Raises EditNotFound when one is missing."""
+    found: dict[str, Edit] = {}
+    for part in chunks(edit_ids):
+        query = select_edits().where(e.project == project, e.id.in_(part), v.version == e.head_version)
+        found |= {row.id: edit_from(row) for row in conn.execute(query)}
+    missing = [edit_id for edit_id in edit_ids if edit_id not in found]
+    if missing:
+        raise EditNotFound(f"no edit {missing[0]!r}")
+    return [found[edit_id] for edit_id in edit_ids]
+
+
+def list_edits(
+    conn: Connection,
+    project: str,
+    *,
+    edit_set: str | None,
+    status: str | None,
+    limit: int,
+    after: str | None,
+    order: str,
+) -> tuple[list[Edit], bool]:
+    """A page of the project's edits at their newest version, and whether more follow."""
+    query = select_edits().where(e.project == project, v.version == e.head_version)
+    if edit_set is not None:
+        query = query.where(e.edit_set == find_edit_set(conn, project, edit_set).id)
+    if status is not None:
+        query = query.where(v.status == status)
+    cursor = select(e.seq).where(e.project == project, e.id == after)
+    rows, has_more = page_of(conn, query, e.seq, cursor, limit=limit, after=after, order=order)
+    return [edit_from(row) for row in rows], has_more
+
+
+def add_edits(tx: Transaction, project: str, edit_set: str, new: Sequence[NewEdit]) -> list[EditVersion]:
+    """All pending, or none. Raises EditSetNotFound, EditConflict."""
+    found = find_edit_set(tx.conn, project, edit_set, lock=True)
+    _check_external_ids(tx.conn, found.id, [edit.external_id for edit in new if edit.external_id is not None])
+    ids = [new_id(IdPrefix.EDIT) for _ in new]
+    rows = [
+        {"id": edit_id, "edit_set": found.id, "project": project, "external_id": edit.external_id}
+        | {"created_at": tx.now, "head_version": 1}
+        for edit_id, edit in zip(ids, new, strict=True)
+    ]
+    if rows:
+        tx.conn.execute(insert(edits), rows)
+        tx.conn.execute(insert(edit_versions), [_version(tx, i, 1, n) for i, n in zip(ids, new, strict=True)])
+    return [(edit_id, 1) for edit_id in ids]
+
+
+def replace_edit(tx: Transaction, project: str, edit_id: str, new: NewEdit) -> list[EditVersion]:
+    """A new pending version; one that waited is superseded, an active one serves on. Raises EditConflict."""
+    row = _find(tx.conn, project, edit_id)
+    if new.external_id not in (None, row.external_id):
+        _check_external_ids(tx.conn, row.edit_set, [new.external_id])
+    version = row.head_version + 1
+    tx.conn.execute(
+        update(edit_versions)
+        .where(v.edit_id == edit_id, v.status.in_(WAITING))
+        .values(status=EditStatus.SUPERSEDED, updated_at=tx.now)
+    )
+    tx.conn.execute(insert(edit_versions).values(_version(tx, edit_id, version, new)))
+    external_id = row.external_id if new.external_id is None else new.external_id
+    tx.conn.execute(update(edits).where(e.id == edit_id).values(head_version=version, external_id=external_id))
+    tx.changed.add(edit_id)
+    return [(edit_id, version)]
+
+
+def retire_edit(tx: Transaction, project: str, edit_id: str) -> list[EditVersion]:
+    """Out of the snapshot, for good. Raises EditConflict when it is retired already."""
+    row = _find(tx.conn, project, edit_id)
+    left = None
+    if row.active_version is not None:
+        left = append(tx, row.edit_set, removed=[(edit_id, row.active_version)])
+    tx.conn.execute(
+        update(edit_versions)
+        .where(v.edit_id == edit_id, v.status.in_(LIVE))
+        .values(status=EditStatus.RETIRED, updated_at=tx.now, set_version=left)
+    )
+    tx.conn.execute(update(edits).where(e.id == edit_id).values(retired_at=tx.now, active_version=None))
+    tx.changed.add(edit_id)
+    return [(edit_id, row.head_version)]
+
+
+def count_versions(conn: Connection) -> dict[str, int]:
+    """Edit versions by status, of all projects."""
+    return {row[0]: row[1] for row in conn.execute(select(v.status, func.count()).group_by(v.status))}
+
+
+def _find(conn: Connection, project: str, edit_id: str) -> Row[Any]:
+    row = conn.execute(select(edits).where(e.project == project, e.id == edit_id).with_for_update()).one_or_none()
+    if row is None:
+        raise EditNotFound(f"no edit {edit_id!r}")
+    if row.retired_at is not None:
+        raise EditConflict(f"edit {edit_id} is retired")
+    return row
+
+
+def _version(tx: Transaction, edit_id: str, version: int, new: NewEdit) -> dict[str, Any]:
+    if not new.token_ids:
+        raise InvalidValue("an edit has at least one token", param="text")
+    return {
+        "edit_id": edit_id,
+        "version": version,
+        "status": EditStatus.PENDING,
+        "created_at": tx.now,
+        "updated_at": tx.now,
+        "num_tokens": len(new.token_ids),
+        "num_gists": 0,
+        "gist_bytes": 0,
+        "metadata": encode_metadata(new.metadata),
+        "text": new.text,
+        "token_ids": encode_tokens(new.token_ids),
+    }
+
+
+def _check_external_ids(conn: Connection, edit_set: str, external_ids: Sequence[str | None]) -> None:
+    if len(set(external_ids)) < len(external_ids):
+        raise EditConflict("the same external_id twice in one request", param="external_id")
+    for part in chunks(external_ids):
+        taken = select(e.external_id).where(e.edit_set == edit_set, e.retired_at.is_(None), e.external_id.in_(part))
+        if (found := conn.scalars(taken).first()) is not None:
+            raise EditConflict(f"external_id {found!r} is taken in this edit set", param="external_id")

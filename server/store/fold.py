@@ -1,0 +1,33 @@
+"""Coalesce a stretch of log: what a replica at its start must add and remove to be at its end."""
+
+from __future__ import annotations
+
+from incomes_server.edits import EditVersion
+
+
+class Fold:
+    """Net effect of additions and removals of edit versions.
+
+    Added and removed again is nothing. Removed and added again is both (the gist may have been made anew), so whoever
+    applies a fold removes first.
+    """
+
+    def __init__(self) -> None:
+        self._before: dict[EditVersion, bool] = {}
+        self._after: dict[EditVersion, int | None] = {}
+        self.num_bytes = 0
+
+    def apply(self, pair: EditVersion, *, is_add: bool, num_bytes: int) -> None:
+        """The next change of the log."""
+        self._before.setdefault(pair, not is_add)
+        self.num_bytes -= self._after.get(pair) or 0
+        self._after[pair] = num_bytes if is_add else None
+        self.num_bytes += num_bytes if is_add else 0
+
+    def added(self) -> list[EditVersion]:
+        """Present at the end, and added on the way."""
+        return [pair for pair, size in self._after.items() if size is not None]
+
+    def removed(self) -> list[EditVersion]:
+        """Present at the start, and removed on the way."""
+        return [pair for pair, present in self._before.items() if present]

@@ -1,0 +1,118 @@
+"""The log of an edit set: append one version (`append`), read what lies between two versions (`read_delta`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from typing import Any
+
+from incomes_server.edits import Delta, EditVersion, Head
+from incomes_server.store.fold import Fold
+from incomes_server.store.rows import Transaction
+from incomes_server.store.schema import edit_sets, edit_versions, log, revisions
+from sqlalchemy import Connection, CursorResult, Row, insert, select, update
+
+from incomes_plugin.errors import EditSetNotFound, InvalidValue, NotReady
+
+PAGE_BYTES = 8 * 1024 * 1024
+ADD, REMOVE = "add", "remove"
+
+
+def append(
+    tx: Transaction, edit_set: str, *, added: Sequence[EditVersion] = (), removed: Sequence[EditVersion] = ()
+) -> int:
+    """Commit one change of the snapshot; returns the new version of the edit set."""
+    c = edit_sets.c
+    row = tx.conn.execute(select(c.version, c.digest, c.num_edits).where(c.id == edit_set).with_for_update()).one()
+    head = Head(row.version, row.digest, row.num_edits).advance(added, removed)
+    state = {"version": head.version, "digest": head.digest, "num_edits": head.num_edits}
+    tx.conn.execute(update(edit_sets).where(c.id == edit_set).values(state))
+    tx.conn.execute(insert(revisions).values(edit_set=edit_set, created_at=tx.now, **state))
+    changes = [(REMOVE, pair) for pair in removed] + [(ADD, pair) for pair in added]
+    tx.conn.execute(
+        insert(log),
+        [
+            {"edit_set": edit_set, "version": head.version, "position": position, "op": op}
+            | {"edit_id": edit_id, "edit_version": edit_version}
+            for position, (op, (edit_id, edit_version)) in enumerate(changes)
+        ],
+    )
+    tx.touched.add(edit_set)
+    return head.version
+
+
+def read_delta(conn: Connection, edit_set: str, base: int, *, page_bytes: int = PAGE_BYTES) -> Delta:
+    """The next page after `base`: a prefix of the log of at most `page_bytes` of gists (one version at least).
+
+    Raises:
+        InvalidValue: `base` is not a version of this log: the replica holds a state the store never had.
+    """
+    row = conn.execute(select(edit_sets).where(edit_sets.c.id == edit_set)).one_or_none()
+    if row is None:
+        raise EditSetNotFound(f"no edit set {edit_set}")
+    if base > row.version:
+        raise InvalidValue(f"version {base} of {edit_set} is ahead of the store's {row.version}; restart the replica")
+    with _changes(conn, edit_set, base) as changes:
+        fold, end = _fold_page(changes, floor=row.floor, page_bytes=page_bytes)
+    end = max(end, base)
+    at_end = conn.execute(
+        select(revisions).where(revisions.c.edit_set == edit_set, revisions.c.version == end)
+    ).one_or_none()
+    state = Head() if at_end is None else Head(at_end.version, at_end.digest, at_end.num_edits)
+    return Delta(
+        edit_set=edit_set,
+        project=row.project,
+        base=base,
+        version=end,
+        digest=state.digest,
+        num_edits=state.num_edits,
+        head=row.version,
+        added=_blobs(conn, edit_set, base, end, fold.added()),
+        removed=tuple(fold.removed()),
+    )
+
+
+def _changes(conn: Connection, edit_set: str, base: int) -> CursorResult[Any]:
+    v = edit_versions.c
+    return conn.execute(
+        select(log.c.version, log.c.op, log.c.edit_id, log.c.edit_version, v.gist_bytes)
+        .join_from(log, edit_versions, (v.edit_id == log.c.edit_id) & (v.version == log.c.edit_version))
+        .where(log.c.edit_set == edit_set, log.c.version > base)
+        .order_by(log.c.version, log.c.position),
+        execution_options={"yield_per": 1000},
+    )
+
+
+def _fold_page(changes: Iterable[Row[Any]], *, floor: int, page_bytes: int) -> tuple[Fold, int]:
+    """Fold whole versions until the next one would not fit; returns the fold and the version it ends at (0: none)."""
+    fold, end = Fold(), 0
+    for version, rows in groupby(changes, key=lambda row: row.version):
+        group = [(row.op == ADD, (row.edit_id, row.edit_version), row.gist_bytes) for row in rows]
+        growth = sum(size for is_add, _, size in group if is_add)
+        if end and end >= floor and fold.num_bytes + growth > page_bytes:
+            break
+        for is_add, pair, size in group:
+            fold.apply(pair, is_add=is_add, num_bytes=size)
+        end = version
+    return fold, end
+
+
+def _blobs(
+    conn: Connection, edit_set: str, base: int, end: int, wanted: Sequence[EditVersion]
+) -> tuple[tuple[str, int, bytes], ...]:
+    v = edit_versions.c
+    rows = conn.execute(
+        select(v.edit_id, v.version, v.blob)
+        .join_from(log, edit_versions, (v.edit_id == log.c.edit_id) & (v.version == log.c.edit_version))
+        .where(log.c.edit_set == edit_set, log.c.version > base, log.c.version <= end, log.c.op == ADD)
+        .order_by(log.c.version, log.c.position)
+    )
+    missing = set(wanted)
+    blobs = []
+    for edit_id, version, blob in rows:
+        if (edit_id, version) in missing and blob is not None:
+            missing.discard((edit_id, version))
+            blobs.append((edit_id, version, blob))
+    if missing:
+        raise NotReady(f"{len(missing)} gists of {edit_set} between versions {base} and {end} are missing in the store")
+    return tuple(blobs)

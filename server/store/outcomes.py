@@ -1,0 +1,202 @@
+"""What compression changes: pending -> compressing -> ready (joins the snapshot) or failed; stale gists go back."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from incomes_server.edits import WAITING, CompressionJob, CompressionOutcome, EditStatus, EditVersion
+from incomes_server.store.log import PAGE_BYTES, append
+from incomes_server.store.rows import Transaction, chunks, job_from
+from incomes_server.store.schema import edit_sets, edit_versions, edits, meta
+from sqlalchemy import Connection, Row, bindparam, delete, insert, select, update
+
+from incomes_plugin.errors import GistFormatError
+from incomes_plugin.gist.header import read_header
+
+e, v = edits.c, edit_versions.c
+
+_FINGERPRINT = "model_fingerprint"
+_THIS_VERSION = (v.edit_id == bindparam("b_edit")) & (v.version == bindparam("b_version"))
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """A gist that may join the snapshot."""
+
+    edit_id: str
+    version: int
+    active_version: int | None
+    blob: bytes
+    num_gists: int
+    fingerprint: str
+
+
+def pending_jobs(conn: Connection, limit: int) -> list[CompressionJob]:
+    """The oldest versions that wait."""
+    query = select(v.edit_id, v.version, v.token_ids).where(v.status.in_(WAITING)).order_by(v.seq).limit(limit)
+    return [job_from(row) for row in conn.execute(query)]
+
+
+def mark_compressing(tx: Transaction, refs: Sequence[EditVersion]) -> None:
+    """Only pending versions change."""
+    tx.conn.execute(
+        update(edit_versions)
+        .where(_THIS_VERSION, v.status == EditStatus.PENDING)
+        .values(status=EditStatus.COMPRESSING, updated_at=tx.now),
+        [{"b_edit": edit_id, "b_version": version} for edit_id, version in refs],
+    )
+
+
+def record_outcomes(tx: Transaction, outcomes: Sequence[CompressionOutcome]) -> None:
+    """Ready edits join the snapshot of their set; versions that wait no longer (retired, replaced, done) are left."""
+    expected = tx.conn.scalar(select(meta.c.value).where(meta.c.key == _FINGERPRINT))
+    ready: dict[str, list[_Ready]] = defaultdict(list)
+    for outcome, row in _waiting(tx.conn, outcomes):
+        tx.changed.add(outcome.edit_id)
+        checked = _check(outcome, row, expected)
+        if isinstance(checked, str):
+            _fail(tx, outcome, checked)
+        else:
+            ready[row.edit_set].append(checked)
+    for edit_set in sorted(ready):
+        for page in _pages(ready[edit_set]):
+            _join(tx, edit_set, page)
+
+
+def requeue_stale(tx: Transaction, fingerprint: str) -> int:
+    """Gists of other models leave the snapshots and are made again; from now on only this model's are accepted."""
+    tx.conn.execute(delete(meta).where(meta.c.key == _FINGERPRINT))
+    tx.conn.execute(insert(meta).values(key=_FINGERPRINT, value=fingerprint))
+    stale: dict[str, list[EditVersion]] = defaultdict(list)
+    query = (
+        select(e.edit_set, v.edit_id, v.version)
+        .join_from(edit_versions, edits, e.id == v.edit_id)
+        .where(v.status == EditStatus.READY, v.fingerprint != fingerprint)
+        .order_by(v.seq)
+    )
+    for row in tx.conn.execute(query):
+        stale[row.edit_set].append((row.edit_id, row.version))
+    for edit_set in sorted(stale):
+        _requeue(tx, edit_set, stale[edit_set])
+    return sum(map(len, stale.values()))
+
+
+def _waiting(conn: Connection, outcomes: Sequence[CompressionOutcome]) -> Iterator[tuple[CompressionOutcome, Row[Any]]]:
+    """Each outcome whose edit version still waits, once, with its row."""
+    by_ref = {(outcome.edit_id, outcome.version): outcome for outcome in reversed(outcomes)}
+    for part in chunks(list(by_ref)):
+        query = (
+            select(e.id, e.edit_set, e.active_version, v.version)
+            .join_from(edits, edit_versions, v.edit_id == e.id)
+            .where(e.id.in_([edit_id for edit_id, _ in part]), v.status.in_(WAITING))
+            .order_by(v.seq)
+        )
+        for row in conn.execute(query).all():
+            if (row.id, row.version) in by_ref:
+                yield by_ref[row.id, row.version], row
+
+
+def _check(outcome: CompressionOutcome, row: Row[Any], expected: str | None) -> _Ready | str:
+    """The gist, or why it must not be used."""
+    if outcome.error is not None or outcome.blob is None:
+        return outcome.error or "the worker returned neither a gist nor a reason"
+    try:
+        header = read_header(outcome.blob)
+    except GistFormatError as error:
+        return error.message
+    if header.get("gists") != [[outcome.edit_id, outcome.version]]:
+        return f"the gist names {header.get('gists')!r}, not this edit version"
+    fingerprint = str(header.get("fingerprint"))
+    if expected is not None and fingerprint != expected:
+        return f"the gist was made by model {fingerprint}, this server runs {expected}"
+    return _Ready(row.id, row.version, row.active_version, outcome.blob, outcome.num_gists, fingerprint)
+
+
+def _fail(tx: Transaction, outcome: CompressionOutcome, reason: str) -> None:
+    tx.conn.execute(
+        update(edit_versions)
+        .where(v.edit_id == outcome.edit_id, v.version == outcome.version)
+        .values(status=EditStatus.FAILED, status_reason=reason, updated_at=tx.now)
+    )
+
+
+def _pages(ready: Sequence[_Ready]) -> Iterator[list[_Ready]]:
+    """Split so that one version of the log fits one page of a delta."""
+    page: list[_Ready] = []
+    size = 0
+    for gist in ready:
+        if page and size + len(gist.blob) > PAGE_BYTES:
+            yield page
+            page, size = [], 0
+        page.append(gist)
+        size += len(gist.blob)
+    if page:
+        yield page
+
+
+def _join(tx: Transaction, edit_set: str, page: Sequence[_Ready]) -> None:
+    """One version of the edit set: new gists in, the versions they replace out."""
+    replaced = [(gist.edit_id, gist.active_version) for gist in page if gist.active_version is not None]
+    set_version = append(tx, edit_set, added=[(gist.edit_id, gist.version) for gist in page], removed=replaced)
+    tx.conn.execute(
+        update(edit_versions)
+        .where(_THIS_VERSION)
+        .values(
+            status=EditStatus.READY,
+            status_reason=None,
+            updated_at=tx.now,
+            set_version=set_version,
+            num_gists=bindparam("b_gists"),
+            gist_bytes=bindparam("b_bytes"),
+            fingerprint=bindparam("b_fingerprint"),
+            blob=bindparam("b_blob"),
+        ),
+        [
+            {"b_edit": gist.edit_id, "b_version": gist.version, "b_gists": gist.num_gists}
+            | {"b_bytes": len(gist.blob), "b_fingerprint": gist.fingerprint, "b_blob": gist.blob}
+            for gist in page
+        ],
+    )
+    _leave(tx, replaced, status=EditStatus.SUPERSEDED, set_version=set_version)
+    tx.conn.execute(
+        update(edits).where(e.id == bindparam("b_edit")).values(active_version=bindparam("b_version")),
+        [{"b_edit": gist.edit_id, "b_version": gist.version} for gist in page],
+    )
+
+
+def _requeue(tx: Transaction, edit_set: str, stale: Sequence[EditVersion]) -> None:
+    """One version of the edit set without them. No page for a replica may end before it: their gists are gone."""
+    floor = append(tx, edit_set, removed=stale)
+    tx.conn.execute(update(edit_sets).where(edit_sets.c.id == edit_set).values(floor=floor))
+    newer_waits = [
+        edit_id
+        for part in chunks(stale)
+        for edit_id in tx.conn.scalars(
+            select(v.edit_id).where(v.edit_id.in_([edit_id for edit_id, _ in part]), v.status.in_(WAITING))
+        )
+    ]
+    superseded = [ref for ref in stale if ref[0] in set(newer_waits)]
+    _leave(tx, stale, status=EditStatus.PENDING, set_version=None)
+    _leave(tx, superseded, status=EditStatus.SUPERSEDED, set_version=floor)
+    tx.conn.execute(
+        update(edit_versions).where(_THIS_VERSION).values(blob=None, gist_bytes=0, num_gists=0, fingerprint=None),
+        [{"b_edit": edit_id, "b_version": version} for edit_id, version in stale],
+    )
+    tx.conn.execute(
+        update(edits).where(e.id == bindparam("b_edit")).values(active_version=None),
+        [{"b_edit": edit_id} for edit_id, _ in stale],
+    )
+    tx.changed.update(edit_id for edit_id, _ in stale)
+
+
+def _leave(tx: Transaction, refs: Sequence[EditVersion], *, status: EditStatus, set_version: int | None) -> None:
+    if refs:
+        tx.conn.execute(
+            update(edit_versions)
+            .where(_THIS_VERSION)
+            .values(status=status, set_version=set_version, updated_at=tx.now),
+            [{"b_edit": edit_id, "b_version": version} for edit_id, version in refs],
+        )

@@ -1,0 +1,43 @@
+"""Request ids: a write that arrives twice (a retry of the caller, or of Ray after a crash) happens once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from incomes_server.edits import EditVersion
+from incomes_server.store.commands import Requested
+from incomes_server.store.rows import Transaction
+from incomes_server.store.schema import requests
+from sqlalchemy import insert, select
+
+from incomes_plugin.errors import IdempotencyKeyReuse
+
+
+def find_result(tx: Transaction, command: Requested) -> list[EditVersion] | None:
+    """What the request made when it came first; None when it is new.
+
+    Raises:
+        IdempotencyKeyReuse: the id came with another body.
+    """
+    row = tx.conn.execute(
+        select(requests).where(requests.c.project == command.project, requests.c.request_id == command.request_id)
+    ).one_or_none()
+    if row is None:
+        return None
+    if row.body_hash != command.body_hash():
+        raise IdempotencyKeyReuse(f"request id {command.request_id!r} was used for another request")
+    return [(str(name), int(version)) for name, version in json.loads(row.result)]
+
+
+def keep_result(tx: Transaction, command: Requested, refs: Sequence[EditVersion]) -> None:
+    """Remember it, in the transaction of the write itself."""
+    tx.conn.execute(
+        insert(requests).values(
+            project=command.project,
+            request_id=command.request_id,
+            body_hash=command.body_hash(),
+            result=json.dumps(refs),
+            created_at=tx.now,
+        )
+    )

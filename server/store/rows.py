@@ -1,0 +1,109 @@
+"""Rows of the tables <-> nouns of the domain."""
+
+from __future__ import annotations
+
+import json
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from incomes_server.edits import CompressionJob, Edit, EditSet, EditStatus, EditVersion
+from incomes_server.store.schema import edit_sets, edit_versions, edits
+from sqlalchemy import Connection, Row, Select, select
+
+T = TypeVar("T")
+
+_CHUNK = 500
+
+
+@dataclass
+class Transaction:
+    """An open write transaction and what it changes, for those who wait.
+
+    Attributes:
+        now: unix seconds.
+        changed: edits whose status moved.
+        touched: edit sets that were made, moved to a new version or deleted.
+    """
+
+    conn: Connection
+    now: int
+    changed: set[str] = field(default_factory=set)
+    touched: set[str] = field(default_factory=set)
+
+
+def chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Pieces small enough for one statement's parameters."""
+    for start in range(0, len(items), _CHUNK):
+        yield items[start : start + _CHUNK]
+
+
+def encode_tokens(token_ids: Sequence[int]) -> bytes:
+    """Little-endian int32."""
+    return array("i", token_ids).tobytes()
+
+
+def decode_tokens(data: bytes) -> tuple[int, ...]:
+    """Back to ids."""
+    return tuple(array("i", data))
+
+
+def encode_metadata(metadata: dict[str, str]) -> str:
+    """JSON with sorted keys."""
+    return json.dumps(metadata, sort_keys=True)
+
+
+def select_edits() -> Select[Any]:
+    """Edits joined with their versions, without token ids and gist bytes."""
+    v = edit_versions.c
+    return select(
+        edits.c.id, edits.c.project, edits.c.edit_set, edits.c.external_id, edits.c.head_version,
+        edits.c.active_version, edits.c.retired_at, v.version, v.status, v.status_reason, v.text, v.metadata,
+        v.created_at, v.updated_at, v.set_version, v.num_tokens, v.num_gists, v.gist_bytes,
+    ).join_from(edits, edit_versions, v.edit_id == edits.c.id)  # fmt: skip
+
+
+def edit_from(row: Row[Any]) -> Edit:
+    """One row of `select_edits`."""
+    return Edit(
+        id=row.id,
+        project=row.project,
+        edit_set=row.edit_set,
+        version=row.version,
+        status=EditStatus(row.status),
+        status_reason=row.status_reason,
+        text=row.text,
+        external_id=row.external_id,
+        metadata=json.loads(row.metadata),
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+        set_version=row.set_version,
+        num_tokens=row.num_tokens,
+        num_gists=row.num_gists,
+        gist_bytes=row.gist_bytes,
+    )
+
+
+def load_edits(conn: Connection, refs: Sequence[EditVersion]) -> list[Edit]:
+    """The given edit versions, in the given order."""
+    found: dict[EditVersion, Edit] = {}
+    for part in chunks(refs):
+        for row in conn.execute(select_edits().where(edits.c.id.in_([edit_id for edit_id, _ in part]))):
+            found[row.id, row.version] = edit_from(row)
+    return [found[ref] for ref in refs]
+
+
+def edit_set_from(row: Row[Any]) -> EditSet:
+    """One row of `edit_sets`."""
+    return EditSet(row.id, row.project, row.name, row.created_at, row.version, row.digest, row.num_edits)
+
+
+def load_edit_set(conn: Connection, edit_set_id: str) -> EditSet:
+    """By id, deleted or not."""
+    return edit_set_from(conn.execute(select(edit_sets).where(edit_sets.c.id == edit_set_id)).one())
+
+
+def job_from(row: Row[Any]) -> CompressionJob:
+    """A row with edit_id, version, token_ids."""
+    return CompressionJob(row.edit_id, row.version, decode_tokens(row.token_ids))

@@ -1,0 +1,145 @@
+"""The tables. `revisions` and `log` are append-only and the truth; `edit_sets` and `edits` hold the present state.
+
+edit_sets 1─n edits 1─n edit_versions (text, token ids, gist blob)
+    1─n revisions (version, digest) 1─n log (op, edit version)
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+
+SCHEMA_VERSION = 1
+
+metadata = MetaData()
+
+_Seq = BigInteger().with_variant(Integer, "sqlite")
+
+meta = Table("meta", metadata, Column("key", String, primary_key=True), Column("value", String, nullable=False))
+
+edit_sets = Table(
+    "edit_sets",
+    metadata,
+    Column("seq", _Seq, primary_key=True, autoincrement=True),
+    Column("id", String, nullable=False, unique=True),
+    Column("project", String, nullable=False),
+    Column("name", String, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("deleted_at", BigInteger),
+    Column("version", BigInteger, nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("num_edits", BigInteger, nullable=False),
+    # Oldest version whose gists exist: pages for replicas end at or after it, older states cannot be rebuilt.
+    Column("floor", BigInteger, nullable=False),
+)
+Index(
+    "edit_set_names",
+    edit_sets.c.project,
+    edit_sets.c.name,
+    unique=True,
+    sqlite_where=text("deleted_at IS NULL"),
+    postgresql_where=text("deleted_at IS NULL"),
+)
+
+edits = Table(
+    "edits",
+    metadata,
+    Column("seq", _Seq, primary_key=True, autoincrement=True),
+    Column("id", String, nullable=False, unique=True),
+    Column("edit_set", String, ForeignKey("edit_sets.id"), nullable=False),
+    Column("project", String, nullable=False),
+    Column("external_id", String),
+    Column("created_at", BigInteger, nullable=False),
+    Column("retired_at", BigInteger),
+    Column("head_version", BigInteger, nullable=False),
+    Column("active_version", BigInteger),
+)
+Index("edits_of_set", edits.c.edit_set, edits.c.seq)
+Index("edits_of_project", edits.c.project, edits.c.seq)
+Index(
+    "edit_external_ids",
+    edits.c.edit_set,
+    edits.c.external_id,
+    unique=True,
+    sqlite_where=text("retired_at IS NULL"),
+    postgresql_where=text("retired_at IS NULL"),
+)
+
+edit_versions = Table(
+    "edit_versions",
+    metadata,
+    Column("seq", _Seq, primary_key=True, autoincrement=True),
+    Column("edit_id", String, ForeignKey("edits.id"), nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("status", String, nullable=False),
+    Column("status_reason", String),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    Column("set_version", BigInteger),
+    Column("num_tokens", BigInteger, nullable=False),
+    Column("num_gists", BigInteger, nullable=False),
+    Column("gist_bytes", BigInteger, nullable=False),
+    Column("fingerprint", String),
+    Column("metadata", Text, nullable=False),
+    Column("text", Text, nullable=False),
+    Column("token_ids", LargeBinary, nullable=False),
+    Column("blob", LargeBinary),
+    UniqueConstraint("edit_id", "version"),
+)
+Index("edit_version_states", edit_versions.c.status, edit_versions.c.seq)
+Index(
+    "edit_version_models",
+    edit_versions.c.fingerprint,
+    sqlite_where=text("status = 'ready'"),
+    postgresql_where=text("status = 'ready'"),
+)
+
+revisions = Table(
+    "revisions",
+    metadata,
+    Column("edit_set", String, ForeignKey("edit_sets.id"), primary_key=True),
+    Column("version", BigInteger, primary_key=True, autoincrement=False),
+    Column("digest", String(64), nullable=False),
+    Column("num_edits", BigInteger, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+)
+
+log = Table(
+    "log",
+    metadata,
+    Column("edit_set", String, primary_key=True),
+    Column("version", BigInteger, primary_key=True, autoincrement=False),
+    Column("position", BigInteger, primary_key=True, autoincrement=False),
+    Column("op", String, nullable=False),
+    Column("edit_id", String, nullable=False),
+    Column("edit_version", BigInteger, nullable=False),
+)
+
+requests = Table(
+    "requests",
+    metadata,
+    Column("project", String, primary_key=True),
+    Column("request_id", String, primary_key=True),
+    Column("body_hash", String, nullable=False),
+    Column("result", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+)
+
+replicas = Table(
+    "replicas",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("joined_at", BigInteger, nullable=False),
+)
