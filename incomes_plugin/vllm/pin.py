@@ -1,7 +1,7 @@
 """Pin a request to a snapshot before the engine sees it: the hook behind `InputProcessor.process_inputs`.
 
 in: an `EngineCoreRequest` and the `EditScope` the server set for the credential; out: the same request with the tag of
-the pinned snapshot in `extra_args` and a cache salt that no other snapshot shares. Without a scope the request is refused.
+the pinned snapshot in `extra_args` and a cache salt no other snapshot shares. Without a scope the request is refused.
 """
 
 from __future__ import annotations
@@ -94,7 +94,9 @@ def pin_request(request: Any, pins: Pins | None) -> None:
         return
     scope = scope_var.get()
     if scope is None:
-        raise SelectionFailed("the request reached the engine without an edit scope; send it through the server's routes")
+        raise SelectionFailed(
+            "the request reached the engine without an edit scope; send it through the server's routes"
+        )
     if scope.snapshot is not None and scope.snapshot.num_edits > 0:
         _pin_snapshot(request, params, extra, scope, scope.snapshot, pins)
 

@@ -11,7 +11,7 @@ From then on, on every real step and never on a dummy or profiling step, it must
 3. call `runtime.end_step()` after the forward pass in a `finally`, so that a later dummy batch never sees stale rows.
 
 `runtime.tagged` is empty when no request of the runner has edits or is a capture: skip 2 and 3 then, at no cost.
-Errors from `add_request` and `begin_step` (`SelectionFailed`) must reach vLLM: a step without its edits must not finish.
+Errors of `add_request` and `begin_step` (`SelectionFailed`) must reach vLLM: no step may finish without its edits.
 """
 
 from __future__ import annotations

@@ -44,7 +44,5 @@ def _spans(runner: Any, runtime: StepObserver) -> list[RowSpan]:
     for i, request_id in enumerate(batch.req_ids):
         if request_id in runtime.tagged:
             first = int(starts[i])
-            spans.append(
-                RowSpan(request_id, first, int(starts[i + 1]) - first, int(batch.num_computed_tokens_cpu[i]))
-            )
+            spans.append(RowSpan(request_id, first, int(starts[i + 1]) - first, int(batch.num_computed_tokens_cpu[i])))
     return spans

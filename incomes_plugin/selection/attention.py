@@ -1,0 +1,76 @@
+"""Queries and keys on their way to the pool: rotary embedding undone, scale and per-head map applied.
+
+The pool itself is read by the engine's own attention kernel; this is the part before it, as few tensor operations as
+possible, because on a CPU each one costs about as much as the arithmetic of a decode step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Unrotation:
+    """The inverse rotary embedding of some rows, times a factor: `x * cosine + swap(x) * sine`.
+
+    Attributes:
+        cosine, sine: `[R, 1, D]` float32; dimensions beyond the rotary ones have cosine = factor, sine = 0.
+        rotary_dim: leading dimensions that are rotated.
+        neox: halves are rotated against each other (Llama); otherwise neighbours are (GPT-J).
+    """
+
+    cosine: torch.Tensor
+    sine: torch.Tensor
+    rotary_dim: int
+    neox: bool
+
+    @classmethod
+    def of_rows(
+        cls,
+        cos_sin: torch.Tensor,
+        positions: torch.Tensor,
+        factor: torch.Tensor | float,
+        *,
+        head_dim: int,
+        neox: bool,
+        dtype: torch.dtype,
+    ) -> Unrotation:
+        """Tables for rows at `positions`.
+
+        Args:
+            cos_sin: the layer's own cache `[positions, rotary_dim]`, cosines then sines. Dividing by cos²+sin² also
+                undoes a magnitude factor such as YaRN's.
+            positions: `[R]`.
+            factor: multiplies the result; a number or `[R]`.
+            dtype: dtype in which the engine applied the rotation.
+        """
+        rotary_dim = cos_sin.shape[1]
+        rows = cos_sin.index_select(0, positions).to(dtype).float()
+        cos, sin = rows.chunk(2, dim=-1)
+        gain = (factor if isinstance(factor, float) else factor[:, None]) / (cos * cos + sin * sin)
+        cos, sin = cos * gain, sin * gain
+        if neox:
+            cosine, sine = torch.cat([cos, cos], -1), torch.cat([sin, -sin], -1)
+        else:
+            cosine, sine = cos.repeat_interleave(2, -1), torch.stack([sin, -sin], -1).flatten(-2)
+        if rotary_dim < head_dim:
+            rest = torch.ones(len(positions), head_dim - rotary_dim, device=cos.device)
+            rest = rest * (factor if isinstance(factor, float) else factor[:, None])
+            cosine, sine = torch.cat([cosine, rest], -1), torch.cat([sine, torch.zeros_like(rest)], -1)
+        return cls(cosine[:, None], sine[:, None], rotary_dim, neox)
+
+    def __call__(self, heads: torch.Tensor) -> torch.Tensor:
+        """Undo the rotation of `[R, H, D]`; float32 out."""
+        rotated = heads.float()
+        part = rotated[..., : self.rotary_dim]
+        swapped = part.roll(self.rotary_dim // 2, -1) if self.neox else part.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
+        if self.rotary_dim < heads.shape[-1]:
+            swapped = torch.cat([swapped, rotated[..., self.rotary_dim :]], -1)
+        return torch.addcmul(rotated * self.cosine, swapped, self.sine)
+
+
+def map_heads(heads: torch.Tensor, maps: torch.Tensor | None) -> torch.Tensor:
+    """Apply per-head maps `[H, D, D]` (from the right) to `[R, H, D]`; None = identity."""
+    return heads if maps is None else torch.bmm(heads.transpose(0, 1), maps).transpose(0, 1)

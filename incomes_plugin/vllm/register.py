@@ -1,0 +1,63 @@
+"""The `vllm.general_plugins` entry point: installs the class-level hooks in every vLLM process, once."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from incomes_plugin.vllm.config import has_selection_layer
+from incomes_plugin.vllm.guard import check_request, observe_rpc
+from incomes_plugin.vllm.pin import PINS_ATTRIBUTE, pin_request
+
+_MARK = "incomes_hooked"
+
+
+def register() -> None:
+    """Check the installed vLLM and hook into it; calling again does nothing.
+
+    The hooks act only on engines whose worker class is ours; other engines of the process stay stock.
+
+    Raises:
+        UnsupportedEngine: vLLM differs from what the plugin was written for.
+    """
+    from vllm.v1.engine.core import EngineCore
+    from vllm.v1.engine.input_processor import InputProcessor
+
+    if hasattr(InputProcessor, _MARK):
+        return
+    _hook_input_processor(InputProcessor)
+    _hook_engine_core(EngineCore)
+    setattr(InputProcessor, _MARK, True)
+
+
+def _hook_input_processor(cls: Any) -> None:
+    process_inputs = cls.process_inputs
+
+    @functools.wraps(process_inputs)
+    def process_and_pin(self: Any, *args: Any, **kwargs: Any) -> Any:
+        request = process_inputs(self, *args, **kwargs)
+        if has_selection_layer(self.vllm_config):
+            pin_request(request, getattr(self, PINS_ATTRIBUTE, None))
+        return request
+
+    cls.process_inputs = process_and_pin
+
+
+def _hook_engine_core(cls: Any) -> None:
+    preprocess, collective_rpc = cls.preprocess_add_request, cls.collective_rpc
+
+    @functools.wraps(preprocess)
+    def check_and_preprocess(self: Any, request: Any) -> Any:
+        if has_selection_layer(self.vllm_config):
+            check_request(self, request)
+        return preprocess(self, request)
+
+    @functools.wraps(collective_rpc)
+    def rpc_and_observe(self: Any, method: Any, timeout: Any = None, args: Any = (), kwargs: Any = None) -> Any:
+        answers = collective_rpc(self, method, timeout, args, kwargs)
+        if isinstance(method, str) and method.startswith("incomes_"):
+            observe_rpc(self, method, args, answers)
+        return answers
+
+    cls.preprocess_add_request = check_and_preprocess
+    cls.collective_rpc = rpc_and_observe

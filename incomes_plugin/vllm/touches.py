@@ -1,0 +1,123 @@
+"""Every touch of vLLM internals that the plugin relies on, checked against the installed vLLM at start-up."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from incomes_plugin.errors import UnsupportedEngine
+
+
+@dataclass(frozen=True)
+class Touch:
+    """One touch.
+
+    Attributes:
+        target: `module:qualified.name`.
+        parameters: parameter names that must exist, in this order.
+        why, how: what we need it for and what we do with it.
+        versions: vLLM versions it was seen with.
+        remove_when: what upstream would have to offer.
+    """
+
+    target: str
+    parameters: tuple[str, ...]
+    why: str
+    how: str
+    versions: str
+    remove_when: str
+
+
+TOUCHES = (
+    Touch(
+        "vllm.v1.engine.input_processor:InputProcessor.process_inputs",
+        ("self", "request_id", "prompt", "params"),
+        "pin every generation request to a snapshot, whatever route it came by",
+        "post-hook on the class (register.py) that edits the returned EngineCoreRequest (pin.py)",
+        "0.20-0.33",
+        "vLLM has an input-processor plugin group",
+    ),
+    Touch(
+        "vllm.v1.engine.core:EngineCore.preprocess_add_request",
+        ("self", "request"),
+        "fail a request alone when the pool lacks its snapshot",
+        "pre-hook on the class (register.py, guard.py)",
+        "0.28-0.32",
+        "vLLM lets a worker fail one request of a step",
+    ),
+    Touch(
+        "vllm.v1.engine.core:EngineCore.collective_rpc",
+        ("self", "method", "timeout", "args", "kwargs"),
+        "know in the engine core which snapshots are resident",
+        "post-hook on the class (register.py, guard.py)",
+        "0.28-0.32",
+        "as above",
+    ),
+    Touch(
+        "vllm.v1.worker.gpu_model_runner:GPUModelRunner._model_forward",
+        ("self", "input_ids", "positions", "intermediate_tensors", "inputs_embeds"),
+        "know which rows of a step belong to which request (V1 runner)",
+        "wrap on the runner instance (rows_v1.py); its docstring offers it for overriding",
+        "0.20-0.33",
+        "the V1 runner is removed",
+    ),
+    Touch(
+        "vllm.v1.attention.backend:AttentionImpl.forward",
+        ("self", "layer", "query", "key", "value", "kv_cache", "attn_metadata", "output"),
+        "add the selection to the attention output; capture keys and values",
+        "class swap of `Attention.impl` after load_model (inject.py)",
+        "0.20-0.33",
+        "vLLM has a hook between attention and the output projection",
+    ),
+    Touch(
+        "vllm.v1.attention.backend:AttentionMetadataBuilder.build",
+        ("self", "common_prefix_len", "common_attn_metadata", "fast_build"),
+        "read the pool with the engine's own kernel",
+        "a second builder and impl instance, non-causal (reader.py), as cross attention does",
+        "0.24-0.33",
+        "vLLM offers attention over a caller's pages",
+    ),
+    Touch(
+        "vllm.v1.worker.gpu_worker:Worker.initialize_from_config",
+        ("self", "kv_cache_config"),
+        "allocate the pool in the KV cache's layout",
+        "override in the worker subclass (worker.py)",
+        "0.28-0.32",
+        "never: subclassing by `worker_cls` is documented",
+    ),
+    Touch(
+        "vllm.v1.engine.output_processor:OutputProcessor.add_request",
+        ("self", "request", "prompt"),
+        "know when a request has left, so that its snapshot may go",
+        "read-only look at `external_req_ids` (registry.py)",
+        "0.28-0.32",
+        "vLLM has a request-finished hook in the front-end",
+    ),
+)
+
+
+def assert_touches(touches: tuple[Touch, ...] = TOUCHES) -> None:
+    """Raise UnsupportedEngine when the installed vLLM differs from what the touches expect."""
+    for touch in touches:
+        names = tuple(inspect.signature(_resolve(touch)).parameters)
+        if names[: len(touch.parameters)] != touch.parameters:
+            raise UnsupportedEngine(
+                f"vLLM changed {touch.target}: parameters {names}, expected {touch.parameters} "
+                f"(seen with {touch.versions}); install a supported vLLM: pip install 'incomes[cpu]'"
+            )
+
+
+def _resolve(touch: Touch) -> Callable[..., Any]:
+    module, _, path = touch.target.partition(":")
+    try:
+        found: Any = import_module(module)
+        for name in path.split("."):
+            found = getattr(found, name)
+    except (ImportError, AttributeError) as error:
+        raise UnsupportedEngine(
+            f"vLLM has no {touch.target}; install a supported vLLM: pip install 'incomes[cpu]'"
+        ) from error
+    return found  # type: ignore[no-any-return]

@@ -1,0 +1,72 @@
+"""What travels between the server process and the workers: plain dicts of str, int, list, bytes.
+
+A worker answers `{"ok": True, ...}` or `{"ok": False, "code": ..., "message": ...}` and never raises: vLLM's executor
+stops reading at the first failing rank and would mix up all later answers.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+from incomes_plugin.errors import EngineLost, IncomesError
+from incomes_plugin.pool.snapshot import SnapshotDelta
+
+Answer = dict[str, Any]
+Method = TypeVar("Method", bound=Callable[..., Answer])
+
+
+def answers_errors(method: Callable[..., Answer]) -> Callable[..., Answer]:
+    """Turn what a worker method raises into an answer."""
+
+    @functools.wraps(method)
+    def call(*args: Any, **kwargs: Any) -> Answer:
+        try:
+            return {"ok": True, **method(*args, **kwargs)}
+        except IncomesError as error:
+            return {"ok": False, "code": error.code, "message": error.message}
+        except Exception as error:  # noqa: BLE001  every error must become an answer, see the module docstring
+            return {"ok": False, "code": EngineLost.code, "message": f"{type(error).__name__}: {error}"}
+
+    return call
+
+
+def one_answer(method: str, answers: Sequence[Answer]) -> Answer:
+    """The answer all ranks agree on.
+
+    Raises:
+        IncomesError: the typed error every rank answered.
+        EngineLost: ranks disagree, so their pools may differ.
+    """
+    failed = [a for a in answers if not a.get("ok")]
+    if not failed and answers:
+        return answers[0]
+    if len(failed) != len(answers) or len({a.get("code") for a in failed}) != 1:
+        raise EngineLost(f"{method}: ranks disagree: {[a.get('message', 'ok') for a in answers]}; restart the server")
+    raise error_of(failed[0])
+
+
+def error_of(answer: Answer) -> IncomesError:
+    """The typed error behind a failed answer."""
+    by_code = {cls.code: cls for cls in _subclasses(IncomesError)}
+    return by_code.get(answer["code"], EngineLost)(answer["message"])
+
+
+def pack_delta(delta: SnapshotDelta, retire: Sequence[str]) -> Answer:
+    """A commit as RPC argument; `retire` names snapshots nobody reads any more."""
+    return {
+        "edit_set": delta.snapshot.edit_set,
+        "base": delta.base,
+        "snapshot": delta.snapshot.id,
+        "num_edits": delta.snapshot.num_edits,
+        "added": list(delta.added),
+        "removed": [list(key) for key in delta.removed],
+        "retire": list(retire),
+    }
+
+
+def _subclasses(cls: type[IncomesError]) -> Iterator[type[IncomesError]]:
+    for sub in cls.__subclasses__():
+        yield sub
+        yield from _subclasses(sub)
