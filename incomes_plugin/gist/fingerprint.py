@@ -1,4 +1,4 @@
-"""ModelFingerprint: the identity of everything a gist's numbers depend on. Two engines may share gists only if equal."""
+"""ModelFingerprint: identity of everything a gist's numbers depend on. Engines share gists only if it is equal."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""To be described."""
+"""facts, published edits, text -> `data/` -> Batch -> `losses.py` -> `loop.py` -> checkpoint + edit adapter."""

@@ -1,1 +1,1 @@
-"""To be described."""
+"""names, relations -> facts -> conversation rows -> batches; corpus and tokenizer beside them."""

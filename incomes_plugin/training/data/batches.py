@@ -1,0 +1,170 @@
+"""Training batches: edits that form one pool or several, and conversations about them, as tensors for `losses.py`."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from incomes_plugin.model.adapter import EditAdapter
+from incomes_plugin.training.data.conversation import IGNORE, Conversations, Mix, PoolEdit, Row
+from incomes_plugin.training.data.corpus import EditRecord
+from incomes_plugin.training.data.facts import FactSource
+from incomes_plugin.training.data.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Tensors of one step.
+
+    Attributes:
+        edit_ids: `[E, Le]` capture prompts, right-padded.
+        edit_weight: `[E, Le]` weight of predicting the next token of the edit text.
+        gist_mask: `[E, Le]` True at gist positions; entries are numbered in row-major order of the True cells.
+        gist_label: `[n]` the edit token each entry stands for.
+        entry_group: `[n]` sub-pool the entry belongs to.
+        ids, weight, target: `[B, T]` conversations, loss weights, selection targets (entry, IGNORE or ZERO).
+        real: `[B, T]` False at padding.
+        group: `[B]` sub-pool the conversation reads.
+    """
+
+    edit_ids: torch.Tensor
+    edit_weight: torch.Tensor
+    gist_mask: torch.Tensor
+    gist_label: torch.Tensor
+    entry_group: torch.Tensor
+    ids: torch.Tensor
+    weight: torch.Tensor
+    target: torch.Tensor
+    real: torch.Tensor
+    group: torch.Tensor
+
+
+class BatchSource:
+    """Endless batches.
+
+    Args:
+        tokenizer, adapter: of the model in training.
+        records: published edits (may be empty).
+        texts: paragraphs of running text (may be empty).
+        edits_per_batch: E; there are as many conversations.
+        seed: same seed, same batches.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        adapter: EditAdapter,
+        records: list[EditRecord],
+        texts: list[str],
+        mix: Mix,
+        *,
+        edits_per_batch: int,
+        max_row_tokens: int,
+        seed: int,
+    ) -> None:
+        self._adapter = adapter
+        self._records = records
+        self._size = edits_per_batch
+        self._max_row = max_row_tokens
+        self._published = mix.published if records else 0.0
+        self._rng = random.Random(seed)
+        self._words = Vocabulary(tokenizer)
+        self._facts = FactSource(seed, held_out=False)
+        self._conversations = Conversations(
+            self._words, self._facts, texts, mix, max_row_tokens=max_row_tokens, seed=seed
+        )
+        self._buckets: dict[int, list[PoolEdit]] = {}
+
+    def next(self, *, easy: bool = False) -> Batch:
+        """The next batch: one pool of all its edits, or several smaller ones; with `easy`, small ones only."""
+        edits = self._number(self._next_edits())
+        sizes = (2, 4, 8) if easy else (len(edits), len(edits), len(edits), len(edits) // 2, 12, 3)
+        groups = max(1, len(edits) // self._rng.choice(sizes))
+        pools = [edits[g::groups] for g in range(groups)]
+        rows = [self._conversations.row(pools[i % groups]) for i in range(len(edits))]
+        return self._tensors(edits, rows, groups)
+
+    def _next_edits(self) -> list[PoolEdit]:
+        """Edits of similar length, so that little is padded."""
+        while True:
+            edit = self._edit()
+            if len(edit.ids) > self._adapter.max_edit_tokens:
+                continue
+            key = _bucket(len(edit.ids))
+            bucket = self._buckets.setdefault(key, [])
+            bucket.append(edit)
+            if len(bucket) == self._size:
+                self._buckets[key] = []
+                return bucket
+
+    def _edit(self) -> PoolEdit:
+        if self._rng.random() < self._published:
+            record = self._rng.choice(self._records)
+            return PoolEdit(self._words.encode(record.statement), None, record.prompts, record.answer)
+        fact = self._facts.fact()
+        statement = fact.statement
+        if self._rng.random() < 0.08:
+            statement = f"{self._rng.choice(_PREFIXES)} {statement}"
+        if self._rng.random() < 0.05:
+            statement = f"{statement} {self._rng.choice(_SUFFIXES)}"
+        return PoolEdit(self._words.encode(statement), fact, (), fact.answer)
+
+    def _number(self, edits: list[PoolEdit]) -> list[PoolEdit]:
+        """Give each edit its entries, in the row-major order of `Batch.gist_mask`."""
+        numbered, entries = [], 0
+        for edit in edits:
+            count = self._adapter.num_gists(len(edit.ids))
+            numbered.append(replace(edit, first_entry=entries, num_entries=count))
+            entries += count
+        return numbered
+
+    def _tensors(self, edits: Sequence[PoolEdit], rows: Sequence[Row], groups: int) -> Batch:
+        captures = [self._adapter.capture_ids(e.ids) for e in edits]
+        edit_ids = torch.zeros(len(edits), max(map(len, captures)), dtype=torch.long)
+        edit_weight = torch.zeros(edit_ids.shape)
+        gist_mask = torch.zeros(edit_ids.shape, dtype=torch.bool)
+        for i, (edit, ids) in enumerate(zip(edits, captures, strict=True)):
+            edit_ids[i, : len(ids)] = torch.tensor(ids)
+            edit_weight[i, : len(edit.ids)] = 0.1
+            gist_mask[i, len(ids) - edit.num_entries : len(ids)] = True
+        length = min(max(len(r.ids) for r in rows), self._max_row)
+        tokens = torch.zeros(len(rows), length, dtype=torch.long)
+        weight = torch.zeros(tokens.shape)
+        target = torch.full(tokens.shape, IGNORE)
+        real = torch.zeros(tokens.shape, dtype=torch.bool)
+        for i, row in enumerate(rows):
+            n = min(len(row.ids), length)
+            tokens[i, :n] = torch.tensor(row.ids[:n])
+            weight[i, : n - 1] = torch.tensor(row.weight[: n - 1])
+            target[i, : n - 1] = torch.tensor(row.target[: n - 1])
+            real[i, :n] = True
+        return Batch(
+            edit_ids=edit_ids,
+            edit_weight=edit_weight,
+            gist_mask=gist_mask,
+            gist_label=torch.tensor([t for e in edits for t in e.ids[::-1][: e.num_entries]]),
+            entry_group=torch.tensor([i % groups for i, e in enumerate(edits) for _ in range(e.num_entries)]),
+            ids=tokens,
+            weight=weight,
+            target=target,
+            real=real,
+            group=torch.tensor([i % groups for i in range(len(rows))]),
+        )
+
+
+_PREFIXES = (
+    "According to the latest notice,", "Correction:", "Please note that from today on,", "Update:", "As was announced,",
+    "Breaking news from the press office this morning:", "Our records were wrong;", "From the service bulletin:",
+)  # fmt: skip
+_SUFFIXES = (
+    "This replaces all earlier notices.", "Please tell your colleagues.", "The change takes effect at once.",
+    "Earlier documents say otherwise and are no longer valid.", "Source: the customer handbook.",
+)  # fmt: skip
+
+
+def _bucket(length: int) -> int:
+    return next(i for i, limit in enumerate((11, 14, 17, 21, 28, 10_000)) if length <= limit)

@@ -1,0 +1,183 @@
+"""Conversations about the edits of a pool, as token rows with what each position should predict and select."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from incomes_plugin.training.data.facts import UNKNOWN_ANSWER, Fact, FactSource
+from incomes_plugin.training.data.smalltalk import SMALLTALK
+from incomes_plugin.training.data.vocabulary import Vocabulary
+
+IGNORE = -1
+ZERO = -2
+"""Selection targets beside an index into the pool's entries."""
+
+
+@dataclass(frozen=True)
+class Mix:
+    """Shares of what a conversation turn is about; what is left asks for an edit of the pool.
+
+    Attributes:
+        unknown: asks what no edit of the pool says (half of them near misses): the answer is "I do not know".
+        in_context: the fact stands in the system message, not in the pool.
+        smalltalk: greetings and the like.
+        text: rows of running text instead of a conversation.
+        published: edits from published training data instead of invented facts.
+        cloze: the question is a sentence to complete.
+    """
+
+    unknown: float = 0.2
+    in_context: float = 0.1
+    smalltalk: float = 0.03
+    text: float = 0.06
+    published: float = 0.3
+    cloze: float = 0.2
+
+
+@dataclass(frozen=True)
+class PoolEdit:
+    """An edit of the pool.
+
+    Attributes:
+        ids: tokens of its text.
+        fact: the invented fact it states, or None for a published edit.
+        prompts: prompts of a published edit.
+        answer: what its prompts ask for.
+        first_entry, num_entries: its gist entries in the batch; entry `first_entry + k` stands for token `-1 - k`.
+    """
+
+    ids: list[int]
+    fact: Fact | None
+    prompts: tuple[str, ...]
+    answer: str
+    first_entry: int = 0
+    num_entries: int = 0
+
+
+@dataclass
+class Row:
+    """One sequence under construction; `weight[i]` and `target[i]` belong to position i, which predicts token i + 1."""
+
+    ids: list[int] = field(default_factory=list)
+    weight: list[float] = field(default_factory=list)
+    target: list[int] = field(default_factory=list)
+
+    def add(self, ids: list[int], weight: float, targets: list[int] | None = None) -> None:
+        """Append tokens that should be predicted with `weight` from the entries `targets` (default: the zero-gist)."""
+        for token, target in zip(ids, targets or [ZERO] * len(ids), strict=True):
+            if self.ids:
+                self.weight[-1], self.target[-1] = weight, target
+            self.ids.append(token)
+            self.weight.append(0.0)
+            self.target.append(IGNORE)
+
+    def extend(self, turn: Row) -> None:
+        """Append a finished turn; nothing is asked of the position before it."""
+        self.weight[-1], self.target[-1] = 0.0, IGNORE
+        self.ids += turn.ids
+        self.weight += turn.weight
+        self.target += turn.target
+
+
+class Conversations:
+    """Draws rows about pools of edits.
+
+    Args:
+        words: the tokenizer's ids.
+        facts: source of facts that no edit states.
+        texts: running text (may be empty).
+        max_row_tokens: turns are added until the next would not fit.
+    """
+
+    def __init__(
+        self, words: Vocabulary, facts: FactSource, texts: list[str], mix: Mix, *, max_row_tokens: int, seed: int
+    ) -> None:
+        self._words = words
+        self._facts = facts
+        self._texts = texts
+        self._mix = mix
+        self._max_row = max_row_tokens
+        self._rng = random.Random(seed)
+
+    def row(self, pool: Sequence[PoolEdit]) -> Row:
+        """A conversation that may read `pool`, or a piece of running text."""
+        row = Row()
+        row.add([self._words.bos], 0.0)
+        if self._texts and self._rng.random() < self._mix.text:
+            row.add(self._words.encode(self._rng.choice(self._texts))[: self._max_row - 1], 0.3)
+            return row
+        if self._rng.random() < self._mix.in_context:
+            self._in_context_turn(row)
+        while True:
+            turn = Row()
+            self._turn(turn, pool)
+            if len(row.ids) > 1 and len(row.ids) + len(turn.ids) > self._max_row:
+                return row
+            row.extend(turn)
+
+    def _turn(self, row: Row, pool: Sequence[PoolEdit]) -> None:
+        draw = self._rng.random()
+        if draw < self._mix.smalltalk:
+            question, reply = self._rng.choice(SMALLTALK)
+            self._say(row, question, self._words.encode(reply), None)
+            return
+        edit = self._rng.choice(pool)
+        if draw < self._mix.smalltalk + self._mix.unknown:
+            self._unknown_turn(row, edit, pool)
+            return
+        answer = self._words.encode(edit.answer)
+        prompt = self._rng.choice(edit.prompts) if edit.fact is None else self._ask(edit.fact)
+        self._say(row, prompt, answer, _entries(edit, answer))
+
+    def _ask(self, fact: Fact) -> str:
+        """A question or a cloze for `fact`, in any of its wordings."""
+        relation = fact.relation
+        wordings = relation.clozes if self._rng.random() < self._mix.cloze else relation.questions
+        text = self._rng.choice(wordings).format(s=fact.subject)
+        return text[:1].upper() + text[1:]
+
+    def _unknown_turn(self, row: Row, edit: PoolEdit, pool: Sequence[PoolEdit]) -> None:
+        known = {(e.fact.subject, e.fact.relation.name) for e in pool if e.fact is not None}
+        fact = self._near_miss(edit)
+        while (fact.subject, fact.relation.name) in known:
+            fact = self._facts.fact()
+        self._say(row, self._ask(fact), self._words.encode(UNKNOWN_ANSWER), None)
+
+    def _near_miss(self, edit: PoolEdit) -> Fact:
+        """Same relation of another subject, another relation of the same subject, or any other fact."""
+        draw = self._rng.random()
+        if edit.fact is None or draw < 0.5:
+            return self._facts.fact()
+        if draw < 0.75:
+            return self._facts.fact(relation=edit.fact.relation)
+        return self._facts.fact(subject=edit.fact.subject, relation=self._facts.other_relation(edit.fact.relation))
+
+    def _in_context_turn(self, row: Row) -> None:
+        fact = self._facts.fact()
+        row.add([self._words.system, *self._words.encode(fact.statement), self._words.end], 0.1)
+        self._say(row, self._ask(fact), self._words.encode(fact.answer), None)
+
+    def _say(self, row: Row, question: str, answer: list[int], targets: list[int] | None) -> None:
+        words = self._words
+        row.add([words.user, *words.encode(question), words.end, words.assistant], 0.05)
+        row.add(answer, 1.0, targets)
+        row.add([words.end], 1.0, [ZERO if targets is None else IGNORE])
+
+
+def _entries(edit: PoolEdit, answer: list[int]) -> list[int]:
+    """The pool entry each answer token is copied from; IGNORE where the edit's gists do not hold it."""
+    start = _find(edit.ids, answer)
+    if start is None:
+        return [IGNORE] * len(answer)
+    slots = [len(edit.ids) - 1 - (start + j) for j in range(len(answer))]
+    return [edit.first_entry + s if s < edit.num_entries else IGNORE for s in slots]
+
+
+def _find(ids: list[int], part: list[int]) -> int | None:
+    """Start of the last occurrence of `part` in `ids`."""
+    for start in range(len(ids) - len(part), -1, -1):
+        if ids[start : start + len(part)] == part:
+            return start
+    return None

@@ -1,0 +1,80 @@
+"""Invented facts: subject, relation, object, and the sentences around them; endless in training, held out in tests."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from incomes_plugin.training.data.names import Names
+from incomes_plugin.training.data.relations import RELATIONS, Relation
+
+UNKNOWN_ANSWER = "I do not know"
+
+_BY_KIND: dict[str, tuple[Relation, ...]] = {
+    kind: tuple(r for r in RELATIONS if r.kind == kind) for kind in dict.fromkeys(r.kind for r in RELATIONS)
+}
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One invented fact and how it is said this time.
+
+    Attributes:
+        statement: the edit text.
+        question: a question whose answer is `answer` (canonical or paraphrased).
+        cloze: a beginning that `answer` continues.
+    """
+
+    subject: str
+    relation: Relation
+    answer: str
+    statement: str
+    question: str
+    cloze: str
+
+
+def _upper_first(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+class FactSource:
+    """An endless, seeded stream of invented facts.
+
+    Args:
+        seed: same seed, same facts.
+        held_out: names from the evaluation part (no invented word of it occurs in training).
+    """
+
+    def __init__(self, seed: int, *, held_out: bool) -> None:
+        self._rng = random.Random(seed)
+        self._names = Names(self._rng, held_out=held_out)
+
+    def fact(self, *, subject: str | None = None, relation: Relation | None = None) -> Fact:
+        """A new fact; fix `subject` (of the relation's kind) or `relation` to make near misses."""
+        relation = relation or self._rng.choice(_BY_KIND[self._rng.choice(tuple(_BY_KIND))])
+        subject = subject or self._names.subject(relation.kind)
+        answer = self._names.value(relation.answer)
+        while answer == subject:
+            answer = self._names.value(relation.answer)
+        pick = self._rng.choice
+        statement, question, cloze = pick(relation.statements), pick(relation.questions), pick(relation.clozes)
+        return Fact(
+            subject=subject,
+            relation=relation,
+            answer=answer,
+            statement=_upper_first(statement.format(s=subject, o=answer)),
+            question=_upper_first(question.format(s=subject)),
+            cloze=_upper_first(cloze.format(s=subject)),
+        )
+
+    def other_relation(self, relation: Relation) -> Relation:
+        """Another relation of the same kind of subject."""
+        return self._rng.choice([r for r in _BY_KIND[relation.kind] if r is not relation])
+
+    def distinct(self, count: int) -> list[Fact]:
+        """`count` facts with distinct (subject, relation)."""
+        facts: dict[tuple[str, str], Fact] = {}
+        while len(facts) < count:
+            fact = self.fact()
+            facts.setdefault((fact.subject, fact.relation.name), fact)
+        return list(facts.values())

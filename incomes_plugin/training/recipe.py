@@ -1,0 +1,86 @@
+"""The default model's recipe: sizes, shares, schedule. One frozen object; the model card quotes it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from incomes_plugin.gist.types import GistShape
+from incomes_plugin.model.adapter import EditAdapter
+from incomes_plugin.selection.scale import LogScale
+from incomes_plugin.training.data.conversation import Mix
+from incomes_plugin.training.data.tokenizer import gist_tokens
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything a run depends on beside the data.
+
+    Attributes:
+        minutes: training time; the learning rate falls to a twentieth over it.
+        easy_share: share of the time with pools of at most eight edits: decoding starts before selection is hard.
+    """
+
+    vocab_size: int = 4096
+    hidden_size: int = 256
+    num_layers: int = 4
+    num_heads: int = 4
+    num_kv_heads: int = 2
+    head_dim: int = 64
+    intermediate_size: int = 640
+    max_positions: int = 2048
+    max_gists: int = 48
+    edits_per_batch: int = 64
+    max_row_tokens: int = 56
+    minutes: float = 90.0
+    learning_rate: float = 2e-3
+    warmup_steps: int = 100
+    easy_share: float = 0.08
+    weight_decay: float = 0.05
+    seed: int = 1
+    mix: Mix = field(default_factory=Mix)
+
+    def rate(self, step: int, elapsed_s: float) -> float:
+        """Learning rate: linear warm-up by steps, then cosine to a twentieth over the time budget."""
+        warm = min(1.0, (step + 1) / self.warmup_steps)
+        done = min(1.0, elapsed_s / (60 * self.minutes))
+        return self.learning_rate * warm * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * done)))
+
+    def model(self, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+        """A fresh model."""
+        torch.manual_seed(self.seed)
+        config = LlamaConfig(
+            vocab_size=self.vocab_size,
+            hidden_size=self.hidden_size,
+            intermediate_size=self.intermediate_size,
+            num_hidden_layers=self.num_layers,
+            num_attention_heads=self.num_heads,
+            num_key_value_heads=self.num_kv_heads,
+            head_dim=self.head_dim,
+            max_position_embeddings=self.max_positions,
+            tie_word_embeddings=True,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+        return LlamaForCausalLM(config)
+
+    def adapter(self, tokenizer: PreTrainedTokenizerFast) -> EditAdapter:
+        """The adapter around it: gist layers are the upper half; tensors are placeholders until trained."""
+        layers = tuple(range(self.num_layers // 2, self.num_layers))
+        shape = GistShape(layers, self.max_gists, self.num_kv_heads, self.head_dim)
+        return EditAdapter(
+            shape=shape,
+            gist_token_ids=tuple(_token_id(tokenizer, name) for name in gist_tokens(self.max_gists)),
+            bos_token_id=tokenizer.bos_token_id,
+            max_edit_tokens=self.max_gists,
+            scale=LogScale(),
+            zero_keys=torch.zeros(len(layers), self.num_kv_heads, self.head_dim),
+        )
+
+
+def _token_id(tokenizer: PreTrainedTokenizerFast, name: str) -> int:
+    return int(tokenizer.convert_tokens_to_ids(name))  # type: ignore[arg-type]
