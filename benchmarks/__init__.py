@@ -1,0 +1,9 @@
+"""Serving benchmark: `make bench` -> `python -m benchmarks` -> results/serving.json and serving.md.
+
+model.py       a 0.3 B random-weight checkpoint with an edit adapter, written to a temporary folder
+engines.py     stock vLLM and the edit engine, each in a process of its own, driven over a pipe
+throughput.py  tokens/s and time to first token, variants interleaved, ratios to stock
+bulk.py        capture of many edits against plain prefill of the same tokens
+server.py      a real `incomes serve`: start time, add-to-active latency, bulk import over HTTP
+machine.py     where a result comes from;  stats.py  medians;  report.py  the Markdown table
+"""

@@ -1,0 +1,118 @@
+"""`python -m benchmarks [--quick] [--only throughput bulk server] [--out DIR]`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from benchmarks import bulk, server, throughput
+from benchmarks.engines import EngineProcess, EngineSpec
+from benchmarks.machine import provenance
+from benchmarks.model import QUICK, Size, write_model
+from benchmarks.report import markdown
+from benchmarks.server import ServerWork
+from benchmarks.throughput import Variant, Workload
+
+RESULTS = Path(__file__).parent / "results"
+SECTIONS = ("throughput", "bulk", "server")
+MAX_GISTS = 48
+ENGINE_POOL_GISTS = "40000"
+
+
+def main(argv: list[str]) -> int:
+    """Run the sections and write serving.json and serving.md."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="toy sizes: proves the harness, not the speed")
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=SECTIONS)
+    parser.add_argument("--out", type=Path, help="default: benchmarks/results; a quick run writes only where told")
+    parser.add_argument("--gists", type=int, default=12, help="gists per edit of the second line of variants")
+    args = parser.parse_args(argv)
+    console, start_s = Console(stderr=True, highlight=False), time.perf_counter()
+
+    def progress(line: str) -> None:
+        console.print(f"[dim]{time.perf_counter() - start_s:6.0f} s[/dim]  {line}")
+
+    result: dict[str, Any] = {**provenance(argv), "quick": args.quick}
+    with tempfile.TemporaryDirectory(prefix="incomes-bench-") as folder:
+        if {"throughput", "bulk"} & set(args.only):
+            result |= engine_sections(Path(folder), args, progress)
+        if "server" in args.only:
+            result["server"] = server.measure(Path(folder), server_work(args.quick), progress)
+    result["seconds"] = round(time.perf_counter() - start_s)
+    out = args.out or (None if args.quick else RESULTS)
+    if out:
+        write(result, out)
+    Console().print(markdown(result), markup=False)
+    return 0
+
+
+def engine_sections(folder: Path, args: argparse.Namespace, progress: Callable[[str], None]) -> dict[str, Any]:
+    """Throughput and bulk: both engines up at once, one working at a time."""
+    size = QUICK if args.quick else Size()
+    adapter = write_model(folder / "model", size, MAX_GISTS)
+    progress("model written")
+    os.environ["INCOMES_POOL_GISTS"] = ENGINE_POOL_GISTS
+    found: dict[str, Any] = {}
+    with (
+        EngineProcess(EngineSpec(folder / "model", edits=False)) as stock,
+        EngineProcess(EngineSpec(folder / "model", edits=True)) as edited,
+    ):
+        progress("engines started")
+        if "throughput" in args.only:
+            work = Workload(rounds=1, batch=2, output_tokens=8) if args.quick else Workload()
+            found["throughput"] = {
+                "model": model_facts(folder / "model", size, adapter.shape.bytes_per_gist),
+                "workload": asdict(work),
+                "variants": throughput.measure(stock, edited, variants(args), work, progress),
+            }
+        if "bulk" in args.only:
+            work_bulk = bulk.BulkWork(rounds=1, edits=4) if args.quick else bulk.BulkWork()
+            found["bulk"] = bulk.measure(stock, edited, adapter, work_bulk, progress)
+    return found
+
+
+def variants(args: argparse.Namespace) -> list[Variant]:
+    """No edits; 100 to 10,000 of one gist as in the paper; 100 and 1,000 of as many gists as the default model takes."""
+    if args.quick:
+        return [Variant(0), Variant(100), Variant(20, args.gists)]
+    one = [Variant(edits) for edits in (0, 100, 1000, 10_000)]
+    return [*one, Variant(100, args.gists), Variant(1000, args.gists)]
+
+
+def model_facts(folder: Path, size: Size, bytes_per_gist: Callable[[Any], int]) -> dict[str, object]:
+    """What the throughput figures belong to."""
+    import torch
+
+    weights = sum(path.stat().st_size for path in folder.glob("model*.safetensors"))
+    return {
+        **asdict(size),
+        "dtype": "bfloat16",
+        "parameters_million": round(weights / 2 / 1e6),
+        "bytes_per_gist": bytes_per_gist(torch.bfloat16),
+    }
+
+
+def server_work(quick: bool) -> ServerWork:
+    """Sizes for the HTTP section."""
+    return ServerWork(present=(5, 50), adds=3, warm_starts=1) if quick else ServerWork()
+
+
+def write(result: dict[str, Any], folder: Path) -> None:
+    """Both files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "serving.json").write_text(json.dumps(result, indent=2) + "\n")
+    (folder / "serving.md").write_text(markdown(result))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
