@@ -1,4 +1,4 @@
-"""The demo: a fact added, asked, hidden from another edit set, kept among 1,000 others, retired. Real server and client.
+"""The demo: a fact added, asked, hidden from another edit set, kept among 1,000 others, retired. All of it real.
 
 `Demo.run` prints the transcript and raises `DemoFailed` at the first step that does not hold.
 """

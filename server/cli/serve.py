@@ -6,10 +6,13 @@ import asyncio
 import logging
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from incomes_server.cli.output import errors_as_exit, out
+
+if TYPE_CHECKING:
+    from incomes_server.settings import Settings
 
 EPILOG = "Everything after -- goes to vLLM, e.g. `incomes serve -- --max-model-len 2048`."
 
@@ -55,7 +58,7 @@ def serve(
             api_keys=tuple(api_key) if api_key else None,
             served_model_name=served_model_name,
         ).settings
-        prepare_process(settings.log_level)
+        prepare_process(settings)
         from incomes_server.app import serve as serve_forever
 
         try:
@@ -70,12 +73,13 @@ def announce(line: str) -> None:
     out.file.flush()
 
 
-def prepare_process(log_level: str) -> None:
+def prepare_process(settings: Settings) -> None:
     """What must hold before Ray and vLLM are imported: sockets on loopback, no usage reports, one log format."""
+    os.environ["INCOMES_POOL_GISTS"] = str(settings.pool_gists)
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-    logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     # One line per HTTP request of the store's and engine's clients says nothing new.
     for noisy in ("httpx", "httpcore", "uvicorn.error"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -1,9 +1,9 @@
 """Layers, origins and refusals of the settings."""
 
 import pytest
+from incomes_server.settings import is_loopback, load_settings
 
 from incomes_plugin.errors import InvalidValue
-from incomes_server.settings import is_loopback, load_settings
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +32,7 @@ def test_cli_beats_env_beats_file_beats_default(tmp_path, monkeypatch):
 
 
 def test_unknown_key_in_the_file_is_an_error(tmp_path):
-    with pytest.raises(InvalidValue, match="prot.*unknown setting") as caught:
+    with pytest.raises(InvalidValue, match=r"prot.*unknown setting") as caught:
         load_settings(write(tmp_path, "prot: 8000\n"))
     assert caught.value.param == "prot"
 

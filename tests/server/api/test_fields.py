@@ -1,0 +1,76 @@
+"""The product's body fields on vLLM's routes."""
+
+import json
+
+import pytest
+from incomes_server.api.chat.fields import parse_body
+
+from incomes_plugin.errors import InvalidValue, UnknownParameter
+
+CHAT = "/v1/chat/completions"
+BODY = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+
+
+def parse(body, path=CHAT):
+    return parse_body(path, json.dumps(body).encode())
+
+
+def test_our_fields_are_taken_out_and_the_rest_passes_unchanged():
+    parsed = parse(BODY | {"edits": {"edit_set": "a"}, "return_edit_attributions": True, "cache_salt": "s"})
+    assert json.loads(parsed.body) == BODY | {"cache_salt": "s"}
+    assert (parsed.edits.edit_set, parsed.edits.mode, parsed.attributions) == ("a", "auto", True)
+
+
+def test_absent_fields():
+    parsed = parse(BODY)
+    assert (parsed.edits, parsed.attributions) == (None, False)
+
+
+@pytest.mark.parametrize(
+    ("extra", "param"),
+    [
+        ({"edit": {}}, "edit"),
+        ({"return_edit_attribution": True}, "return_edit_attribution"),
+        ({"edits": {"editset": "a"}}, "edits.editset"),
+    ],
+)
+def test_a_misspelt_field_is_named(extra, param):
+    with pytest.raises(UnknownParameter) as caught:
+        parse(BODY | extra)
+    assert caught.value.param == param
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"edits": []},
+        {"edits": "support"},
+        {"edits": {"mode": "on"}},
+        {"edits": {"edit_set": ""}},
+        {"edits": {"edit_set": 3}},
+        {"edits": {"snapshot": "latest"}},
+        {"edits": {"mode": "off", "snapshot": "snap_" + "0" * 24}},
+        {"return_edit_attributions": "yes"},
+        {"vllm_xargs": {"incomes_snapshot": "snap"}},
+    ],
+)
+def test_wrong_values(extra):
+    with pytest.raises(InvalidValue):
+        parse(BODY | extra)
+
+
+@pytest.mark.parametrize("raw", [b"", b"[]", b"{", b"null", b"\xff"])
+def test_not_an_object(raw):
+    with pytest.raises(InvalidValue):
+        parse_body(CHAT, raw)
+
+
+@pytest.mark.parametrize("field", ["store", "service_tier", "stream_options", "min_tokens", "vllm_xargs", "user"])
+def test_fields_of_openai_and_vllm_are_known(field):
+    assert parse(BODY | {field: None})
+
+
+def test_completions_have_their_own_fields():
+    assert parse({"model": "m", "prompt": "x", "echo": False}, "/v1/completions")
+    with pytest.raises(UnknownParameter):
+        parse({"model": "m", "prompt": "x", "messages": []}, "/v1/completions")
