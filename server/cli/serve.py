@@ -76,8 +76,9 @@ def announce(line: str) -> None:
 def prepare_process(settings: Settings) -> None:
     """What must hold before Ray and vLLM are imported: sockets on loopback, no usage reports, one log format."""
     os.environ["INCOMES_POOL_GISTS"] = str(settings.pool_gists)
-    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    from incomes_server.ray_local import prepare_environment
+
+    prepare_environment()
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     # One line per HTTP request of the store's and engine's clients says nothing new.

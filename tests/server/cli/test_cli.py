@@ -1,0 +1,101 @@
+"""The command line without a server: fast start, documents, exit codes."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+import typer
+from incomes_server.cli import split_passed_on
+from incomes_server.cli.main import app
+from incomes_server.settings import Settings
+from typer.testing import CliRunner
+
+DOCS = Path(__file__).parents[3] / "docs"
+COMMON = {"--url", "--api-key", "--json", "--help"}
+
+
+def commands(command, path="incomes"):
+    if isinstance(command, click.Group) or hasattr(command, "commands"):
+        for name, sub in command.commands.items():
+            yield from commands(sub, f"{path} {name}")
+    else:
+        yield path, command
+
+
+ALL = list(commands(typer.main.get_command(app)))
+
+
+def run(*args, **env):
+    return CliRunner().invoke(app, list(args), env=env)
+
+
+@pytest.mark.parametrize(("path", "command"), ALL, ids=[path for path, _ in ALL])
+def test_every_command_and_option_is_documented(path, command):
+    text = (DOCS / "cli.md").read_text()
+    row = next((line for line in text.splitlines() if line.startswith(f"| `{path}")), "")
+    assert row, f"{path} is not in docs/cli.md"
+    options = {max(p.opts, key=len) for p in command.params if p.param_type_name == "option"}
+    missing = [option for option in options - COMMON if option.lstrip("-") not in row]
+    assert not missing
+
+
+@pytest.mark.parametrize("name", list(Settings.model_fields))
+def test_every_setting_is_documented(name):
+    assert f"`{name}`" in (DOCS / "settings.md").read_text()
+
+
+def test_start_is_fast_because_nothing_heavy_is_imported():
+    code = (
+        "import sys; from incomes_server.cli.main import app; "
+        "print([m for m in ('torch', 'vllm', 'ray', 'transformers', 'openai') if m in sys.modules])"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+
+
+def test_vllm_flags_come_after_the_dashes():
+    assert split_passed_on(["serve", "m", "--", "--max-model-len", "9"]) == (["serve", "m"], ["--max-model-len", "9"])
+    assert split_passed_on(["edit", "add", "--", "-x"]) == (["edit", "add", "--", "-x"], [])
+
+
+def test_no_server_is_exit_3():
+    result = run("edit", "list", "--url", "http://127.0.0.1:9")
+    assert result.exit_code == 3
+    assert "incomes serve" in result.stderr
+
+
+@pytest.mark.parametrize("args", [("edit", "add"), ("nonsense",), ("serve", "--prot", "1")])
+def test_wrong_usage_is_exit_2(args):
+    assert run(*args).exit_code == 2
+
+
+def test_serve_refuses_a_reachable_address_without_a_key():
+    result = run("serve", "--host", "0.0.0.0")
+    assert result.exit_code == 2
+    assert "API key" in result.stderr
+
+
+def test_config_show_masks_secrets():
+    store = "postgresql://user:hunter2@db/edits"
+    result = run("config", "show", "--json", INCOMES_API_KEYS="acme:topsecret", INCOMES_EDIT_STORE=store)
+    shown = json.loads(result.stdout)
+    assert shown["api_keys"] == {"value": "acme:***", "origin": "env"}
+    assert "hunter2" not in result.stdout
+    assert shown["port"] == {"value": 8000, "origin": "default"}
+
+
+def test_doctor_names_a_model_without_adapter(tmp_path):
+    result = run("doctor", str(tmp_path), "--json")
+    checks = {check["name"]: check for check in json.loads(result.stdout)["checks"]}
+    assert result.exit_code == 1
+    assert "not edit-capable" in checks["model"]["detail"]
+    assert checks["vLLM internals"]["ok"] is True
+    assert checks["running server"]["ok"] is None
+
+
+def test_doctor_sees_a_plugin_list_without_us(monkeypatch):
+    result = run("doctor", "--json", VLLM_PLUGINS="lora_filesystem_resolver")
+    checks = {check["name"]: check for check in json.loads(result.stdout)["checks"]}
+    assert checks["VLLM_PLUGINS"]["ok"] is False
