@@ -51,6 +51,10 @@ class CompressionClient:
         """Hand in the work. Returns after it is durable; failed jobs are tried again, then fail their edit."""
         await call(self._actor.complete.remote(lease_id, tuple(outcomes)))
 
+    async def release(self, lease_id: str) -> None:
+        """Give the jobs back untried: the engine cannot work now, which is not the edits' fault."""
+        await call(self._actor.release.remote(lease_id))
+
     async def replay(self) -> None:
         """Look for pending edits in the store now (after `requeue_stale`)."""
         await call(self._actor.replay.remote())

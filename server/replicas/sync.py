@@ -1,16 +1,30 @@
-"""The replica loop: poll -> apply in order -> acknowledge by the next poll. Runs beside every engine."""
+"""The replica loop: poll -> apply in order -> acknowledge by the next poll. Runs beside every engine.
+
+catching up ──(everything applied, store told)──► serving ──(store out of reach for a lease)──► catching up
+"""
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
 
 from incomes_server.edits.model import Delta
+from incomes_server.replicas.table import LEASE_S
 from incomes_server.store.client import StoreClient
+
+from incomes_plugin.errors import IncomesError
 
 logger = logging.getLogger("incomes.replicas")
 
 Apply = Callable[[Delta], Awaitable[None]]
+
+WAIT_S = 5.0
+MIN_BACKOFF_S = 0.05
+MAX_BACKOFF_S = 5.0
 
 
 async def run_replica(
@@ -24,10 +38,102 @@ async def run_replica(
     """Keep one engine's pool at the store's head until cancelled.
 
     Args:
-        apply: takes the engine from `delta.base` to `delta.version`, all or nothing.
+        apply: takes the engine from `delta.base` to `delta.version`, all or nothing, removals before additions. A delta
+            may come again after a failure.
         name: unique among replicas, stable over restarts of the same place.
-        on_caught_up: called when the replica has everything: it may serve from now on.
-        on_lost: called with a reason when the store has been out of reach for longer than the lease: writes are then
-            acknowledged without this replica, so it must stop serving until `on_caught_up` is called again.
+        on_caught_up: called when the replica has everything and the store waits for it: it may serve from now on.
+        on_lost: called with a reason when the store has been out of reach for longer than the lease. Writes may then be
+            acknowledged as active without this replica, so it must not serve until `on_caught_up` is called again.
     """
-    raise NotImplementedError
+    await _Replica(store, apply, name, on_caught_up, on_lost).run()
+
+
+@dataclass
+class _Replica:
+    store: StoreClient
+    apply: Apply
+    name: str
+    on_caught_up: Callable[[], None]
+    on_lost: Callable[[str], None] | None
+    positions: dict[str, int] = field(default_factory=dict)
+    serving: bool = False
+    backoff_s: float = MIN_BACKOFF_S
+    heard_s: float = field(default_factory=time.monotonic)
+
+    async def run(self) -> None:
+        try:
+            while True:
+                await self._step()
+        finally:
+            with suppress(IncomesError):
+                await asyncio.shield(self.store.leave(self.name))
+
+    async def _step(self) -> None:
+        try:
+            deltas = await self._poll()
+        except IncomesError as error:
+            await self._lost(error)
+            return
+        failed = False
+        for delta in deltas:
+            failed |= not await self._take(delta)
+        if failed:
+            await self._wait()
+        else:
+            self.backoff_s = MIN_BACKOFF_S
+
+    async def _poll(self) -> list[Delta]:
+        """Deltas to apply. While catching up an empty answer means there is nothing left: register, then serve."""
+        if self.serving:
+            deltas = await self.store.poll(self.name, self.positions, timeout_s=WAIT_S)
+        else:
+            deltas = await self.store.poll(self.name, self.positions, timeout_s=0, serving=False)
+            if not deltas:
+                deltas = await self.store.poll(self.name, self.positions, timeout_s=0)
+                self.serving = True
+                self.on_caught_up()
+        self.heard_s = time.monotonic()
+        return deltas
+
+    async def _take(self, delta: Delta) -> bool:
+        """Apply one delta; a refusal is reported and the delta comes again with the next poll."""
+        try:
+            async with self._heartbeats():
+                await self.apply(delta)
+        except Exception as error:  # noqa: BLE001 - whatever the engine raises is the reason the others get to see
+            reason = f"{type(error).__name__}: {error}"
+            logger.warning("%s cannot go to version %d of %s: %s", self.name, delta.version, delta.edit_set, reason)
+            with suppress(IncomesError):
+                await self.store.nack(self.name, delta.edit_set, delta.version, reason)
+            return False
+        self.positions[delta.edit_set] = delta.version
+        return True
+
+    @asynccontextmanager
+    async def _heartbeats(self) -> AsyncIterator[None]:
+        """Keep the lease while a long apply runs."""
+        task = asyncio.create_task(self._beat())
+        try:
+            yield
+        finally:
+            task.cancel()
+
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.sleep(LEASE_S / 3)
+            with suppress(IncomesError):
+                await self.store.heartbeat(self.name)
+                self.heard_s = time.monotonic()
+
+    async def _lost(self, error: IncomesError) -> None:
+        """The store does not answer, or refuses our positions."""
+        logger.warning("%s cannot poll the store: %s: %s", self.name, type(error).__name__, error)
+        if self.serving and time.monotonic() - self.heard_s > LEASE_S:
+            self.serving = False
+            if self.on_lost is not None:
+                self.on_lost(f"the edit store has been out of reach for {LEASE_S:g} s: {error}")
+        await self._wait()
+
+    async def _wait(self) -> None:
+        await asyncio.sleep(self.backoff_s)
+        self.backoff_s = min(2 * self.backoff_s, MAX_BACKOFF_S)

@@ -1,0 +1,165 @@
+"""Two lanes of jobs and the leases on them, in memory. Pure: the scheduler gives the clock and stores the outcomes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from incomes_server.compression.model import Lease, QueueLimits, QueueStats
+from incomes_server.edits import CompressionJob, CompressionOutcome, EditVersion, IdPrefix, new_id
+
+from incomes_plugin.errors import QueueFull
+
+_MAX_RETRY_AFTER_S = 60
+
+
+@dataclass
+class _Held:
+    """A lease as the queue sees it."""
+
+    worker: str
+    jobs: dict[EditVersion, CompressionJob]
+    interactive: frozenset[EditVersion]
+    since_s: float
+    until_s: float
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a worker's results mean: outcomes to store, and jobs to try again."""
+
+    settled: list[CompressionOutcome]
+    again: list[CompressionJob]
+
+
+def key_of(item: CompressionJob | CompressionOutcome) -> EditVersion:
+    """Identity of a job."""
+    return item.edit_id, item.version
+
+
+class JobQueue:
+    """Interactive jobs before bulk ones. A job is in a lane or in one lease, never in both."""
+
+    def __init__(self, limits: QueueLimits) -> None:
+        self.limits = limits
+        self._interactive: dict[EditVersion, CompressionJob] = {}
+        self._bulk: dict[EditVersion, CompressionJob] = {}
+        self._leases: dict[str, _Held] = {}
+        self._attempts: dict[EditVersion, int] = {}
+        self._s_per_job = 0.01
+        self._completed = self._failed = self._retried = 0
+
+    def room(self, *, interactive: bool) -> int:
+        """Jobs the lane can still take."""
+        if interactive:
+            return self.limits.interactive - len(self._interactive)
+        return self.limits.bulk - len(self._bulk)
+
+    def known(self) -> set[EditVersion]:
+        """Jobs in the lanes and in leases."""
+        leased = (key for held in self._leases.values() for key in held.jobs)
+        return {*self._interactive, *self._bulk, *leased}
+
+    def admit(self, num_jobs: int, *, interactive: bool) -> None:
+        """Raises QueueFull unless the lane has room for so many."""
+        room = self.room(interactive=interactive)
+        if num_jobs > room:
+            waiting = len(self._interactive) + (0 if interactive else len(self._bulk))
+            raise QueueFull(
+                f"the compression queue has room for {max(0, room)} more edits, not {num_jobs}",
+                retry_after_s=min(_MAX_RETRY_AFTER_S, max(1, math.ceil(waiting * self._s_per_job))),
+            )
+
+    def submit(self, jobs: Iterable[CompressionJob], *, interactive: bool) -> None:
+        """All or none. A job in the bulk lane moves up when it is submitted as interactive. Raises QueueFull."""
+        skip = self.known() - (set(self._bulk) if interactive else set())
+        new = {key_of(job): job for job in jobs if key_of(job) not in skip}
+        self.admit(len(new), interactive=interactive)
+        for key in new:
+            self._bulk.pop(key, None)
+        (self._interactive if interactive else self._bulk).update(new)
+
+    def take(self, worker: str, max_jobs: int, now_s: float) -> Lease | None:
+        """Lease the next jobs, if any; a lease the worker had before is given up (it restarted, or lost our answer)."""
+        for lease_id in [name for name, held in self._leases.items() if held.worker == worker]:
+            self.give_back(lease_id)
+        taken: dict[EditVersion, CompressionJob] = {}
+        for lane in (self._interactive, self._bulk):
+            for key in list(lane)[: max_jobs - len(taken)]:
+                taken[key] = lane.pop(key)
+            if lane is self._interactive:
+                interactive = frozenset(taken)
+        if not taken:
+            return None
+        for key in taken:
+            self._attempts[key] = self._attempts.get(key, 0) + 1
+        lease = Lease(new_id(IdPrefix.LEASE), tuple(taken.values()))
+        self._leases[lease.id] = _Held(worker, taken, interactive, now_s, now_s + self.limits.lease_s)
+        return lease
+
+    def judge(self, lease_id: str, outcomes: Sequence[CompressionOutcome]) -> Verdict:
+        """Decide, change nothing but the lease's end: it must not expire while its outcomes are being stored."""
+        good = [outcome for outcome in outcomes if outcome.error is None and outcome.blob is not None]
+        held = self._leases.get(lease_id)
+        if held is None:  # it expired, or the scheduler restarted: the work is still good
+            return Verdict(good, [])
+        held.until_s = math.inf
+        done = set(map(key_of, good)) & set(held.jobs)
+        reasons = {key_of(outcome): outcome.error for outcome in outcomes}
+        failed = {key: reasons.get(key) or "the worker returned no gist" for key in held.jobs if key not in done}
+        spent = {key for key in failed if self._attempts.get(key, 0) >= self.limits.max_attempts}
+        last = [self._give_up(key, failed[key]) for key in failed if key in spent]
+        return Verdict(good + last, [held.jobs[key] for key in failed if key not in spent])
+
+    def finish(self, lease_id: str, verdict: Verdict, now_s: float) -> None:
+        """The settled outcomes are durable: drop the lease, queue the others again."""
+        settled = set(map(key_of, verdict.settled))
+        self._completed += sum(outcome.error is None for outcome in verdict.settled)
+        self._failed += sum(outcome.error is not None for outcome in verdict.settled)
+        self._retried += len(verdict.again)
+        for key in settled:
+            self._attempts.pop(key, None)
+            self._interactive.pop(key, None)
+            self._bulk.pop(key, None)
+        if (held := self._leases.pop(lease_id, None)) is not None:
+            self._s_per_job += 0.2 * ((now_s - held.since_s) / len(held.jobs) - self._s_per_job)
+            self._return(held, [job for job in verdict.again if key_of(job) in held.jobs])
+
+    def give_back(self, lease_id: str, *, attempted: bool = True) -> None:
+        """Return a lease's jobs to the front of their lanes. `attempted=False`: the worker never tried."""
+        if (held := self._leases.pop(lease_id, None)) is not None:
+            if not attempted:
+                for key in held.jobs:
+                    self._attempts[key] -= 1
+            self._return(held, list(held.jobs.values()))
+
+    def expire(self, now_s: float) -> list[CompressionOutcome]:
+        """Return the jobs of late workers to the lanes; those tried too often come out as failures to be stored."""
+        for lease_id in [name for name, held in self._leases.items() if held.until_s <= now_s]:
+            self._retried += len(self._leases[lease_id].jobs)
+            self.give_back(lease_id)
+        spent = [
+            key for lane in (self._interactive, self._bulk) for key in lane
+            if self._attempts.get(key, 0) >= self.limits.max_attempts
+        ]  # fmt: skip
+        return [self._give_up(key, f"no worker finished it within {self.limits.lease_s:g} s") for key in spent]
+
+    def next_expiry_s(self) -> float | None:
+        """When the next lease ends."""
+        return min((held.until_s for held in self._leases.values()), default=None)
+
+    def stats(self) -> QueueStats:
+        """Depths and totals."""
+        leased = sum(len(held.jobs) for held in self._leases.values())
+        return QueueStats(len(self._interactive), len(self._bulk), leased, self._completed, self._failed, self._retried)
+
+    def _give_up(self, key: EditVersion, reason: str) -> CompressionOutcome:
+        return CompressionOutcome(*key, None, error=f"gave up after {self._attempts.get(key, 0)} attempts: {reason}")
+
+    def _return(self, held: _Held, jobs: Sequence[CompressionJob]) -> None:
+        """To the front, so that retries do not wait behind a long import; bounds do not apply to them."""
+        urgent = {key_of(job): job for job in jobs if key_of(job) in held.interactive}
+        others = {key_of(job): job for job in jobs if key_of(job) not in held.interactive}
+        self._interactive = urgent | self._interactive
+        self._bulk = others | self._bulk

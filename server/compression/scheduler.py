@@ -1,0 +1,146 @@
+"""The scheduler actor: hands leases on the queue's jobs to pulling workers, stores what they made, forgets nothing.
+
+API ──submit──► JobQueue ◄──lease── worker ──complete──► store (durable) ──► lease dropped
+                   ▲ sweep: edits that wait in the store and were never submitted (crash, restart, requeue)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+
+from incomes_server.compression.model import Lease, QueueLimits, QueueStats
+from incomes_server.compression.queue import JobQueue, Verdict, key_of
+from incomes_server.edits import CompressionJob, CompressionOutcome
+from incomes_server.store.client import StoreClient
+from incomes_server.store.signals import Signal
+
+from incomes_plugin.errors import IncomesError
+
+logger = logging.getLogger("incomes.compression")
+
+_REFILL_BELOW = 1_024
+_REFILL_JOBS = 4_096
+
+
+class SchedulerActor:
+    """One event loop, no threads. Reached through `CompressionClient` only. May be killed at any moment."""
+
+    def __init__(self, namespace: str, limits: QueueLimits) -> None:
+        self._namespace = namespace
+        self._queue = JobQueue(limits)
+        self._work = Signal()
+        self._calls: dict[str, int] = {}
+        self._store: StoreClient | None = None
+        self._ticker: asyncio.Task[None] | None = None
+        self._marks: set[asyncio.Task[None]] = set()
+
+    async def admit(self, num_jobs: int, interactive: bool) -> None:
+        """Raises QueueFull."""
+        self._queue.admit(num_jobs, interactive=interactive)
+
+    async def submit(self, jobs: Sequence[CompressionJob], interactive: bool) -> None:
+        """Queue all or none. Raises QueueFull."""
+        self._start()
+        self._queue.submit(jobs, interactive=interactive)
+        self._work.notify()
+
+    async def lease(self, worker: str, max_jobs: int, timeout_s: float) -> Lease:
+        """The next jobs, or none at the timeout. A worker's newer call ends its older one (it has been restarted)."""
+        self._start()
+        deadline_s = time.monotonic() + timeout_s
+        call = self._calls[worker] = self._calls.get(worker, 0) + 1
+        self._work.notify()
+        while self._calls[worker] == call:
+            lease = self._queue.take(worker, max_jobs, time.monotonic())
+            if lease is not None:
+                self._mark(lease.jobs)
+                return lease
+            left_s = deadline_s - time.monotonic()
+            if left_s <= 0:
+                break
+            await self._work.wait(left_s)
+        return Lease("", ())
+
+    async def complete(self, lease_id: str, outcomes: Sequence[CompressionOutcome]) -> None:
+        """Store first, then drop the lease; a store that fails leaves the jobs in the queue."""
+        self._start()
+        verdict = self._queue.judge(lease_id, outcomes)
+        try:
+            await self._record(verdict.settled)
+        except IncomesError:
+            self._queue.give_back(lease_id, attempted=False)
+            self._work.notify()
+            raise
+        self._queue.finish(lease_id, verdict, time.monotonic())
+        self._work.notify()
+
+    async def release(self, lease_id: str) -> None:
+        """The worker could not try: its jobs go back and no attempt is counted."""
+        self._queue.give_back(lease_id, attempted=False)
+        self._work.notify()
+
+    async def replay(self) -> None:
+        """Queue what waits in the store and is not known here, oldest first, as far as there is room."""
+        self._start()
+        known = self._queue.known()
+        store = await self._connect()
+        jobs = [job for job in await store.pending_jobs(len(known) + _REFILL_JOBS) if key_of(job) not in known]
+        self._queue.submit(jobs[: max(0, self._queue.room(interactive=False))], interactive=False)
+        if jobs:
+            self._work.notify()
+
+    async def stats(self) -> QueueStats:
+        """Depths and totals."""
+        self._start()
+        return self._queue.stats()
+
+    def _start(self) -> None:
+        """The first call after a start or restart begins the sweeps."""
+        if self._ticker is None or self._ticker.done():
+            self._ticker = asyncio.create_task(self._tick())
+
+    async def _tick(self) -> None:
+        """Sweep the store, return late leases, fail what was tried too often."""
+        while True:
+            try:
+                stats = self._queue.stats()
+                if stats.bulk < _REFILL_BELOW:
+                    await self.replay()
+                await self._expire()
+            except IncomesError as error:
+                logger.warning("sweep failed, trying again: %s", error)
+            wait_s = self._queue.limits.sweep_s
+            if (expiry_s := self._queue.next_expiry_s()) is not None:
+                wait_s = min(wait_s, max(0.01, expiry_s - time.monotonic()))
+            await asyncio.sleep(wait_s)
+
+    async def _expire(self) -> None:
+        failed = self._queue.expire(time.monotonic())
+        if failed:
+            await self._record(failed)
+            self._queue.finish("", Verdict(failed, []), time.monotonic())
+        self._work.notify()
+
+    async def _record(self, outcomes: Sequence[CompressionOutcome]) -> None:
+        if outcomes:
+            await (await self._connect()).record_outcomes(outcomes)
+
+    def _mark(self, jobs: Sequence[CompressionJob]) -> None:
+        """Show the edits as `compressing`. Nobody waits for it: it only informs."""
+        task = asyncio.create_task(self._try_mark(jobs))
+        self._marks.add(task)
+        task.add_done_callback(self._marks.discard)
+
+    async def _try_mark(self, jobs: Sequence[CompressionJob]) -> None:
+        try:
+            await (await self._connect()).mark_compressing(jobs)
+        except IncomesError as error:
+            logger.warning("could not mark %d edits as compressing: %s", len(jobs), error)
+
+    async def _connect(self) -> StoreClient:
+        if self._store is None:
+            self._store = await StoreClient.connect(self._namespace)
+        return self._store

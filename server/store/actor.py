@@ -1,0 +1,179 @@
+"""The store as a Ray actor: group commit, wake-ups and the replicas' leases around the durable `EditStore`.
+
+Only the database is truth. The actor may be killed at any moment: Ray restarts it and sends the calls again, request
+ids make repeated writes harmless, and replicas tell their positions with the next poll.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from incomes_server.edits import SETTLED, Delta, Edit
+from incomes_server.replicas.model import ReplicaProgress, ReplicaState
+from incomes_server.replicas.table import LEASE_S, ReplicaTable
+from incomes_server.store.commands import Command
+from incomes_server.store.core import Committed, EditStore, SetHead
+from incomes_server.store.group_commit import GroupCommit
+from incomes_server.store.log import PAGE_BYTES
+from incomes_server.store.signals import Signal, Watch, wait_event
+from sqlalchemy.exc import SQLAlchemyError
+
+from incomes_plugin.errors import EditSetNotFound, InvalidValue, NotReady
+
+READS = frozenset(
+    {"get_edit_set", "list_edit_sets", "get_edit", "get_edits", "list_edits", "pending_jobs", "counts", "problems"}
+)
+OTHER_WRITER_CHECK_S = 1.0
+
+
+class EditStoreActor:
+    """One event loop; SQL runs in one writer and one reader thread. Reached through `StoreClient` only."""
+
+    def __init__(self, url: str, *, lease_s: float = LEASE_S) -> None:
+        self._store = EditStore(url)
+        self._shared = not url.startswith("sqlite")
+        self._reader = ThreadPoolExecutor(1, "store-reader")
+        self._writer = ThreadPoolExecutor(1, "store-writer")
+        self._group = GroupCommit(self._store, self._writer, self._committed)
+        self._heads: dict[str, SetHead] = self._store.heads()
+        self._table = ReplicaTable(lease_s=lease_s)
+        self._table.restore(self._store.replica_names(), time.monotonic())
+        self._news = Signal()
+        self._acks = Signal()
+        self._watch = Watch()
+
+    async def write(self, command: Command) -> Any:
+        """Apply one command, durably."""
+        return await self._group.submit(command)
+
+    async def read(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        """Call one of the store's reading methods."""
+        if method not in READS:
+            raise InvalidValue(f"{method!r} does not read")
+        return await self._in_thread(self._reader, getattr(self._store, method), *args, **kwargs)
+
+    async def wait_status(self, project: str, edit_ids: tuple[str, ...], timeout_s: float) -> list[Edit]:
+        """The edits, once none waits for compression or the time is over."""
+        deadline_s = time.monotonic() + timeout_s
+        with self._watch.on(edit_ids) as changed:
+            while True:
+                changed.clear()
+                edits: list[Edit] = await self.read("get_edits", project, edit_ids)
+                left_s = deadline_s - time.monotonic()
+                if left_s <= 0 or all(edit.status in SETTLED for edit in edits):
+                    return edits
+                await wait_event(changed, left_s)
+
+    async def wait_active(self, edit_set: str, version: int, timeout_s: float) -> ReplicaProgress:
+        """The progress, once every live replica has the version or the time is over."""
+        deadline_s = time.monotonic() + timeout_s
+        while True:
+            self._expire()
+            if edit_set not in self._heads:
+                raise EditSetNotFound(f"no edit set {edit_set!r}", param="edit_set")
+            progress = self._table.progress(edit_set, version, deleted=self._heads[edit_set].deleted)
+            now_s = time.monotonic()
+            if progress.reached or now_s >= deadline_s:
+                return progress
+            expiry_s = self._table.next_expiry_s()
+            await self._acks.wait(min(deadline_s, expiry_s or deadline_s) - now_s)
+
+    async def poll(self, replica: str, positions: dict[str, int], timeout_s: float, serving: bool) -> list[Delta]:
+        """Acknowledge, wait for news, answer with the next pages."""
+        deadline_s = time.monotonic() + timeout_s
+        if self._table.ack(replica, positions, time.monotonic(), wait_s=timeout_s, serving=serving):
+            await self._in_thread(self._writer, self._store.keep_replica, replica, serving=serving)
+        self._acks.notify()
+        await self._check_positions(positions)
+        while not (behind := self._behind(positions)):
+            left_s = deadline_s - time.monotonic()
+            if left_s <= 0:
+                break
+            await self._wait_news(left_s)
+        deltas = await self._pages(behind, positions)
+        self._table.heard(replica, time.monotonic())
+        return deltas
+
+    async def heartbeat(self, replica: str) -> None:
+        """The replica lives, and is busy."""
+        self._table.heard(replica, time.monotonic())
+
+    async def nack(self, replica: str, edit_set: str, version: int, reason: str) -> None:
+        """The replica could not apply a delta."""
+        self._table.nack(replica, edit_set, version, reason, time.monotonic())
+
+    async def leave(self, replica: str) -> None:
+        """The replica stops; it is waited for no longer."""
+        self._table.leave(replica)
+        await self._in_thread(self._writer, self._store.keep_replica, replica, serving=False)
+        self._acks.notify()
+
+    async def replicas(self) -> list[ReplicaState]:
+        """All with a valid lease."""
+        self._expire()
+        versions = {edit_set: head.version for edit_set, head in self._heads.items() if not head.deleted}
+        return self._table.states(versions, time.monotonic())
+
+    def _committed(self, committed: Committed) -> None:
+        self._watch.notify(committed.changed)
+        if committed.heads:
+            self._heads.update(committed.heads)
+            self._news.notify()
+
+    def _behind(self, positions: dict[str, int]) -> list[str]:
+        """Edit sets with news. A deleted one that the replica never had is none."""
+        return [
+            edit_set
+            for edit_set, head in self._heads.items()
+            if head.version > positions.get(edit_set, 0) and (not head.deleted or edit_set in positions)
+        ]
+
+    async def _pages(self, behind: list[str], positions: dict[str, int]) -> list[Delta]:
+        """One page for each set, as long as all together stay near one page's size."""
+        deltas: list[Delta] = []
+        size = 0
+        for edit_set in behind:
+            delta = await self._in_thread(self._reader, self._store.delta, edit_set, positions.get(edit_set, 0))
+            deltas.append(delta)
+            size += sum(len(blob) for _, _, blob in delta.added)
+            if size >= PAGE_BYTES:
+                break
+        return deltas
+
+    async def _check_positions(self, positions: dict[str, int]) -> None:
+        """Refuse a replica that is ahead of the log: the database was replaced by an older one under its feet."""
+        if self._ahead(positions):
+            await self._refresh()
+        if ahead := self._ahead(positions):
+            raise InvalidValue(f"the replica is ahead of the store in {', '.join(ahead)}; restart the replica")
+
+    def _ahead(self, positions: dict[str, int]) -> list[str]:
+        nothing = SetHead(0, deleted=True)
+        return [name for name, version in positions.items() if version > self._heads.get(name, nothing).version]
+
+    async def _wait_news(self, left_s: float) -> None:
+        """On a shared database another store actor may write too (two clusters overlap during an upgrade)."""
+        if not self._shared:
+            await self._news.wait(left_s)
+            return
+        await self._news.wait(min(left_s, OTHER_WRITER_CHECK_S))
+        await self._refresh()
+
+    async def _refresh(self) -> None:
+        self._heads = await self._in_thread(self._reader, self._store.heads)
+
+    def _expire(self) -> None:
+        for name in self._table.expire(time.monotonic()):
+            self._writer.submit(self._store.keep_replica, name, serving=False)
+
+    async def _in_thread(
+        self, pool: ThreadPoolExecutor, function: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> Any:
+        try:
+            return await asyncio.wrap_future(pool.submit(function, *args, **kwargs))
+        except SQLAlchemyError as error:
+            raise NotReady(f"the edit database failed: {type(error).__name__}: {error}") from error
