@@ -82,7 +82,7 @@ def engine_sections(folder: Path, args: argparse.Namespace, progress: Callable[[
 
 
 def variants(args: argparse.Namespace) -> list[Variant]:
-    """No edits; 100 to 10,000 of one gist as in the paper; 100 and 1,000 of as many gists as the default model takes."""
+    """No edits; 100 to 10,000 of one gist as in the paper; 100 and 1,000 of as many gists as the default model has."""
     if args.quick:
         return [Variant(0), Variant(100), Variant(20, args.gists)]
     one = [Variant(edits) for edits in (0, 100, 1000, 10_000)]

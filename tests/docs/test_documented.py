@@ -7,7 +7,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
+import click
+import typer
+from incomes_server.cli.main import app
+from incomes_server.settings import Settings
 
 from incomes_plugin import errors
 
@@ -81,11 +84,6 @@ def test_every_route() -> None:
 
 
 def test_every_command_and_flag() -> None:
-    pytest.importorskip("incomes_server.cli")
-    import click
-    import typer
-    from incomes_server import cli
-
     names: set[str] = set()
 
     def walk(command: click.Command, path: str) -> None:
@@ -94,5 +92,10 @@ def test_every_command_and_flag() -> None:
         for name, child in getattr(command, "commands", {}).items():
             walk(child, f"{path} {name}")
 
-    walk(typer.main.get_command(cli.app), "incomes")
+    walk(typer.main.get_command(app), "incomes")
     assert missing(names - {"--help", "--install-completion", "--show-completion"}) == []
+
+
+def test_every_setting() -> None:
+    undocumented = set(missing({f"INCOMES_{name.upper()}" for name in Settings.model_fields}))
+    assert {name for name in undocumented if f"`{name.removeprefix('INCOMES_').lower()}`" not in DOCUMENTS} == set()

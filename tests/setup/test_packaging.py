@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import subprocess
+import sys
 import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -29,6 +32,40 @@ def test_gpu_packages_stay_out_of_the_cpu_extra() -> None:
     assert any(line.startswith("xformers") for line in extras["cuda"])
     everywhere = [*PYPROJECT["project"]["dependencies"], *extras["cpu"], *extras["dev"]]
     assert not [line for line in everywhere if re.match(r"xformers|vllm\b(?!-cpu)", line)]
+
+
+def test_every_import_is_a_dependency() -> None:
+    extras = PYPROJECT["project"]["optional-dependencies"]
+    declared = {
+        requirement_name(line) for line in [*PYPROJECT["project"]["dependencies"], *extras["cpu"], *extras["cuda"]]
+    }
+    owners = packages_distributions()
+    undeclared = {
+        name
+        for name in imported_modules()
+        if name not in sys.stdlib_module_names and not {canonical(d) for d in owners.get(name, [])} & declared
+    }
+    assert undeclared - {"incomes_plugin", "incomes_server"} == set()
+
+
+def imported_modules() -> set[str]:
+    """Top-level names that the two packages import, wherever in a file."""
+    found = set()
+    for path in [*(ROOT / "incomes_plugin").rglob("*.py"), *(ROOT / "server").rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                found.add(node.module.split(".")[0])
+    return found
+
+
+def requirement_name(line: str) -> str:
+    return canonical(re.split(r"[\[<>=~! ;]", line)[0])
+
+
+def canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 @pytest.mark.parametrize("target", TARGETS)
