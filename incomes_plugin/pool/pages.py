@@ -143,6 +143,10 @@ class GistPool:
             snapshot.resident = False
             self._reclaim(snapshot)
 
+    def forget(self, edit_set: str) -> None:
+        """Drop the edit set's index; its next commit starts from nothing. Snapshots stay until retired."""
+        self._heads.pop(edit_set, None)
+
     def read_keys(self, layer: int, snapshot: PooledSnapshot) -> torch.Tensor:
         """Keys `[n + 1, K, D]` of a snapshot, zero-gist first (attribution only: a copy)."""
         places = self._places(snapshot.pages, np.arange(snapshot.num_entries), self.layout.keys)

@@ -20,7 +20,7 @@ class Attribution:
 
     Attributes:
         none_weight: weight of the zero-gist: how far no edit was picked.
-        applied: (edit id, version, weight), heaviest first; edits below 0.1 % are left out.
+        applied: (edit id, version, weight), heaviest first; at most 32, none below 0.1 %.
     """
 
     none_weight: float
@@ -41,7 +41,9 @@ def selection_weights(query: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
     return logits.softmax(dim=-1).mean(dim=(1, 2)).sum(dim=0)
 
 
-def by_edit(weights: Sequence[float], owners: Iterable[tuple[str, int] | None], *, least: float = 0.001) -> Attribution:
+def by_edit(
+    weights: Sequence[float], owners: Iterable[tuple[str, int] | None], *, least: float = 0.001, most: int = 32
+) -> Attribution:
     """Sum the weights of each edit's entries; the entry without owner is the zero-gist."""
     none_weight, sums = 0.0, dict[tuple[str, int], float]()
     for weight, owner in zip(weights, owners, strict=True):
@@ -50,4 +52,4 @@ def by_edit(weights: Sequence[float], owners: Iterable[tuple[str, int] | None], 
         else:
             sums[owner] = sums.get(owner, 0.0) + weight
     heaviest = sorted(sums.items(), key=lambda item: -item[1])
-    return Attribution(none_weight, [(*edit, weight) for edit, weight in heaviest if weight >= least])
+    return Attribution(none_weight, [(*edit, weight) for edit, weight in heaviest[:most] if weight >= least])

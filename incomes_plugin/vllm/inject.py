@@ -57,8 +57,10 @@ def unsupported(config: VllmConfig) -> Iterator[str]:
         "multi-head latent attention": model.use_mla,
         "encoder-decoder models": model.is_encoder_decoder,
         "M-RoPE position ids": bool(getattr(model, "uses_mrope", False)),
-        'full CUDA graphs (set --compilation-config \'{"cudagraph_mode": "PIECEWISE"}\')': (
-            compilation.cudagraph_mode is not None and compilation.cudagraph_mode.has_full_cudagraphs()
+        'full CUDA graphs on the V1 model runner (set --compilation-config \'{"cudagraph_mode": "PIECEWISE"}\')': (
+            not config.use_v2_model_runner
+            and compilation.cudagraph_mode is not None
+            and compilation.cudagraph_mode.has_full_cudagraphs()
         ),
     }
     yield from (reason for reason, present in refused.items() if present)

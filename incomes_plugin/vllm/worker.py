@@ -111,6 +111,12 @@ class EditWorkerMixin:
         return {}
 
     @answers_errors
+    def incomes_forget(self: Any, edit_set: str) -> Answer:
+        """Forget the newest snapshot of a set as base of commits; the next commit starts from the empty pool."""
+        self.incomes_runtime.pool.forget(edit_set)
+        return {}
+
+    @answers_errors
     def incomes_take_captures(self: Any, wanted: list[list[Any]]) -> Answer:
         """Finished gists of `[capture id, edit id, version]`, one blob or error each."""
         taken: list[list[Any]] = []

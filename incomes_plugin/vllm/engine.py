@@ -1,0 +1,279 @@
+"""EditEngine: what the server sees of the engine. Capture gists, commit snapshots, resolve them, trace answers.
+
+One instance per `AsyncLLM`, used on its event loop. Errors are typed (`errors.py`); a worker that cannot do as asked
+leaves its old state intact, and ranks that disagree make the engine lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from incomes_plugin.errors import (
+    CompressionFailed,
+    EditTooLong,
+    EngineLost,
+    FingerprintMismatch,
+    IncomesError,
+    SelectionFailed,
+    UnsupportedEngine,
+)
+from incomes_plugin.gist.fingerprint import model_fingerprint
+from incomes_plugin.model.adapter import EditAdapter
+from incomes_plugin.pool.snapshot import SnapshotDelta, SnapshotRef
+from incomes_plugin.selection.attribution import Attribution
+from incomes_plugin.vllm.canary import CanaryReport, run_canary
+from incomes_plugin.vllm.config import WORKER_CLS, has_selection_layer
+from incomes_plugin.vllm.pin import PINS_ATTRIBUTE, EditScope, use_capture, use_scope
+from incomes_plugin.vllm.registry import SnapshotRegistry
+from incomes_plugin.vllm.rows import RequestTag
+from incomes_plugin.vllm.wire import Answer, one_answer, pack_delta
+
+if TYPE_CHECKING:
+    from vllm import SamplingParams
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+_RETIRE_EVERY_S = 0.05
+
+
+@dataclass(frozen=True)
+class CaptureJob:
+    """One edit version to capture; `token_ids` are the text's, without BOS and gist tokens."""
+
+    edit_id: str
+    version: int
+    token_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Captured:
+    """A one-gist blob, or the reason there is none."""
+
+    edit_id: str
+    version: int
+    blob: bytes | None
+    num_gists: int
+    error: str | None
+
+
+@dataclass(frozen=True)
+class EngineStatus:
+    """State of engine and pool.
+
+    Attributes:
+        runner: vLLM model runner, `v1` or `v2`.
+        capacity_gists, free_gists: size of the pool in entries.
+        resident_snapshots: on the workers, pinned older ones included.
+        num_steps: steps that carried edits or captures since the start.
+    """
+
+    fingerprint: str
+    vllm_version: str
+    runner: str
+    layers: tuple[int, ...]
+    capacity_gists: int
+    free_gists: int
+    resident_snapshots: int
+    num_steps: int
+    pinned_requests: int
+    edit_sets: dict[str, SnapshotRef]
+
+
+class EditEngine:
+    """See the module docstring. Make it with `attach`.
+
+    Attributes:
+        fingerprint: identity of model, adapter and dtype; gists of another one are refused.
+        adapter: the model's edit adapter.
+    """
+
+    def __init__(self, engine: AsyncLLM, adapter: EditAdapter, fingerprint: str) -> None:
+        self.fingerprint = fingerprint
+        self.adapter = adapter
+        self._engine = engine
+        self._registry = SnapshotRegistry(lambda: engine.output_processor.external_req_ids.keys())
+        self._commits = asyncio.Lock()
+        self._retiring: asyncio.Task[None] | None = None
+
+    @classmethod
+    async def attach(cls, engine: AsyncLLM, model_dir: Path) -> EditEngine:
+        """Shake hands with every rank of a running engine and take over the pinning of its requests.
+
+        Raises:
+            UnsupportedEngine: the engine runs without our worker class.
+            FingerprintMismatch: the workers loaded another model than `model_dir`.
+            EngineLost: the engine is dead or ranks differ.
+        """
+        if not has_selection_layer(engine.vllm_config):
+            raise UnsupportedEngine(
+                f"the engine runs without the selection layer; start it with --worker-cls {WORKER_CLS}"
+            )
+        dtype: Any = engine.vllm_config.model_config.dtype
+        fingerprint = await asyncio.to_thread(model_fingerprint, model_dir, dtype)
+        self = cls(engine, EditAdapter.load(model_dir), fingerprint)
+        answer = await self._call("incomes_handshake")
+        if answer["fingerprint"] != fingerprint:
+            raise FingerprintMismatch(f"the engine runs model {answer['fingerprint']}, {model_dir} is {fingerprint}")
+        setattr(engine.input_processor, PINS_ATTRIBUTE, self._registry)
+        return self
+
+    async def capture(self, jobs: Sequence[CaptureJob]) -> list[Captured]:
+        """Compress edits by prefill on the serving engine, batched by its scheduler; one result per job, in order.
+
+        Raises:
+            EngineLost: the engine died; no job has a result then.
+        """
+        names = [f"capture-{secrets.token_hex(8)}" for _ in jobs]
+        failures = await asyncio.gather(*(self._prefill(job, name) for job, name in zip(jobs, names, strict=True)))
+        wanted = [
+            [name, job.edit_id, job.version]
+            for job, name, failure in zip(jobs, names, failures, strict=True)
+            if failure is None
+        ]
+        taken = iter((await self._call("incomes_take_captures", wanted))["captures"] if wanted else [])
+        results = []
+        for job, failure in zip(jobs, failures, strict=True):
+            blob, num_gists, error = (None, 0, failure) if failure is not None else next(taken)
+            results.append(Captured(job.edit_id, job.version, None if blob is None else bytes(blob), num_gists, error))
+        return results
+
+    async def commit(self, delta: SnapshotDelta) -> None:
+        """Bring the snapshot to all ranks in time O(changes); then `current` of its edit set moves.
+
+        Raises:
+            SnapshotNotFound: `delta.base` is not the current snapshot, or the delta does not fit it.
+            PoolFull, GistFormatError, FingerprintMismatch: refused; the old state is intact.
+            EngineLost: ranks disagree or the engine is dead.
+        """
+        async with self._commits:
+            # Retired in this very call, before pages are needed; the target may be an older content come back.
+            retire = self._registry.unused(keep=delta.snapshot.id)
+            await self._call("incomes_commit", pack_delta(delta, retire))
+            self._registry.committed(delta.snapshot)
+        self._retire_soon()
+
+    def current(self, edit_set: str) -> SnapshotRef | None:
+        """Newest committed snapshot of an edit set; None when it has none."""
+        return self._registry.current(edit_set)
+
+    def find(self, edit_set: str, snapshot_id: str) -> SnapshotRef:
+        """A snapshot that may be pinned now. Raises SnapshotNotFound, SnapshotRetired."""
+        return self._registry.find(edit_set, snapshot_id)
+
+    async def drop(self, edit_set: str) -> None:
+        """Forget an edit set; its snapshots leave the pool as soon as no request reads them."""
+        async with self._commits:
+            self._registry.dropped(edit_set)
+            await self._call("incomes_forget", edit_set)
+        self._retire_soon()
+
+    async def canary(self) -> CanaryReport:
+        """Prove that edits reach the forward pass: a probe edit must change log-probabilities, no edits must not."""
+        return await run_canary(self)
+
+    async def attribution(self, trace: str) -> Attribution:
+        """Selection weights of the finished request with that trace id. Can be fetched once.
+
+        Raises:
+            SelectionFailed: nothing was traced under the id: the answer was made without reading a pool.
+        """
+        answer = await self._call("incomes_take_trace", trace)
+        if not answer["found"]:
+            raise SelectionFailed(f"no attribution under trace {trace}")
+        applied = [(str(edit_id), int(version), float(weight)) for edit_id, version, weight in answer["applied"]]
+        return Attribution(float(answer["none_weight"]), applied)
+
+    async def status(self) -> EngineStatus:
+        """Counters of engine and pool. Raises EngineLost."""
+        answer = await self._call("incomes_handshake")
+        return EngineStatus(
+            fingerprint=answer["fingerprint"],
+            vllm_version=answer["vllm_version"],
+            runner=answer["runner"],
+            layers=tuple(answer["layers"]),
+            capacity_gists=answer["capacity_gists"],
+            free_gists=answer["free_gists"],
+            resident_snapshots=answer["snapshots"],
+            num_steps=answer["num_steps"],
+            pinned_requests=self._registry.num_pinned_requests,
+            edit_sets=self._registry.edit_sets,
+        )
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Tokens the model knows."""
+        return int(self._engine.vllm_config.model_config.get_vocab_size())
+
+    async def generate(self, token_ids: Sequence[int], params: SamplingParams, scope: EditScope) -> Any:
+        """Run one prompt to its end under `scope`; returns vLLM's final `RequestOutput`."""
+        with use_scope(scope):
+            return await self._run(token_ids, params)
+
+    async def _prefill(self, job: CaptureJob, name: str) -> str | None:
+        """Run a capture prompt; the reason why it could not be captured, or None."""
+        from vllm import SamplingParams
+
+        try:
+            ids = self._capture_prompt(job)
+            tag = RequestTag(capture=name, num_gists=self.adapter.num_gists(len(job.token_ids)))
+            with use_capture(tag):
+                output = await self._run(ids, SamplingParams(max_tokens=1, temperature=0.0, detokenize=False))
+        except EngineLost:
+            raise
+        except (IncomesError, ValueError) as error:
+            return str(error)
+        reason = output.outputs[0].finish_reason
+        return None if reason in ("length", "stop") else f"prefill of {job.edit_id} ended with {reason}"
+
+    def _capture_prompt(self, job: CaptureJob) -> list[int]:
+        if not job.token_ids:
+            raise CompressionFailed(f"{job.edit_id} has no tokens")
+        if len(job.token_ids) > self.adapter.max_edit_tokens:
+            raise EditTooLong(
+                f"{job.edit_id} has {len(job.token_ids)} tokens, the limit is {self.adapter.max_edit_tokens}"
+            )
+        return self.adapter.capture_ids(list(job.token_ids))
+
+    async def _run(self, token_ids: Sequence[int], params: SamplingParams) -> Any:
+        from vllm.inputs.engine import tokens_input
+        from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+
+        output = None
+        try:
+            stream = self._engine.generate(tokens_input(list(token_ids)), params, f"incomes-{secrets.token_hex(8)}")
+            async for update in stream:
+                output = update
+        except EngineDeadError as error:
+            raise EngineLost(f"the engine died: {error}") from error
+        except EngineGenerateError as error:
+            raise SelectionFailed(f"the engine could not run the request: {error.__cause__ or error}") from error
+        return output
+
+    async def _call(self, method: str, *args: Any) -> Answer:
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        try:
+            answers = await self._engine.collective_rpc(method, args=args)
+        except EngineDeadError as error:
+            raise EngineLost(f"the engine died: {error}") from error
+        except Exception as error:
+            raise EngineLost(f"{method} did not reach the workers: {error}") from error
+        return one_answer(method, answers)
+
+    def _retire_soon(self) -> None:
+        """Free superseded snapshots in the background for as long as there are any."""
+        if self._registry.num_superseded and (self._retiring is None or self._retiring.done()):
+            self._retiring = asyncio.create_task(self._retire_superseded())
+
+    async def _retire_superseded(self) -> None:
+        with suppress(EngineLost):  # nothing is left to free then, and every other call reports it
+            while self._registry.num_superseded:
+                async with self._commits:
+                    if unused := self._registry.unused():
+                        await self._call("incomes_retire", unused)
+                await asyncio.sleep(_RETIRE_EVERY_S)

@@ -1,0 +1,113 @@
+"""Start vLLM's OpenAI server in this process with the selection layer: its arguments in, its FastAPI app out.
+
+`vllm serve` is not used: the CPU package cannot run it, and the server needs the app object to add its own layers.
+"""
+
+from __future__ import annotations
+
+import os
+from argparse import Namespace
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+from fastapi import FastAPI
+
+from incomes_plugin.errors import UnsupportedEngine
+from incomes_plugin.vllm.config import WORKER_CLS
+from incomes_plugin.vllm.endpoints import ENGINE_STATE
+from incomes_plugin.vllm.engine import EditEngine
+from incomes_plugin.vllm.register import register
+from incomes_plugin.vllm.touches import assert_touches
+
+PLUGIN_NAME = "incomes"
+
+
+@dataclass(frozen=True)
+class Launched:
+    """A running engine behind vLLM's app.
+
+    Attributes:
+        app: vLLM's FastAPI app, state initialised; middleware may still be added.
+        engine: the attached edit engine.
+        args: vLLM's parsed arguments.
+    """
+
+    app: FastAPI
+    engine: EditEngine
+    args: Namespace
+
+
+@asynccontextmanager
+async def launch(arguments: Sequence[str]) -> AsyncIterator[Launched]:
+    """Run the engine for the length of the block.
+
+    Args:
+        arguments: vLLM's server arguments, e.g. `["--model", "path/to/model", "--dtype", "bfloat16"]`.
+
+    Raises:
+        UnsupportedEngine: vLLM or a setting that edits have not been proven with.
+        GistFormatError: the model has no edit adapter.
+    """
+    prepare_environment()
+    from vllm.entrypoints.launchers.api_server.app_state import init_app_state
+    from vllm.entrypoints.launchers.api_server.entry import build_async_engine_client
+    from vllm.entrypoints.launchers.app import build_app
+
+    args = parse_arguments(arguments)
+    assert_touches()
+    register()
+    async with build_async_engine_client(args) as client:
+        engine = await EditEngine.attach(client, Path(args.model))  # type: ignore[arg-type]
+        tasks = await client.get_supported_tasks()
+        app = build_app(args, tasks, client.model_config)
+        await init_app_state(client, app.state, args, tasks)
+        setattr(app.state, ENGINE_STATE, engine)
+        yield Launched(app, engine, args)
+
+
+async def serve(app: FastAPI, *, host: str, port: int, log_level: str = "info") -> None:
+    """Serve an app until the process is told to stop (SIGINT, SIGTERM)."""
+    server = uvicorn.Server(uvicorn.Config(app, host=host, port=port, log_level=log_level))
+    app.state.server = server  # vLLM's error handlers stop the server when the engine has died
+    await server.serve()
+
+
+def prepare_environment() -> None:
+    """Name our plugin in VLLM_PLUGINS (endpoint plugins load only then), before vLLM reads its environment.
+
+    Raises:
+        UnsupportedEngine: VLLM_SERVER_DEV_MODE is on; it opens `/collective_rpc` to anyone.
+    """
+    if os.environ.get("VLLM_SERVER_DEV_MODE", "0") not in ("", "0"):
+        raise UnsupportedEngine("VLLM_SERVER_DEV_MODE opens the pool to anyone; unset it")
+    if os.environ.get("VLLM_USE_RUST_FRONTEND", "0") not in ("", "0"):
+        raise UnsupportedEngine(
+            "the Rust front-end of vLLM skips the pinning of requests; unset VLLM_USE_RUST_FRONTEND"
+        )
+    named = [name for name in os.environ.get("VLLM_PLUGINS", "").split(",") if name]
+    if PLUGIN_NAME not in named:
+        os.environ["VLLM_PLUGINS"] = ",".join([*named, PLUGIN_NAME])
+
+
+def parse_arguments(arguments: Sequence[str]) -> Namespace:
+    """vLLM's own parser and checks, plus our worker class.
+
+    Raises:
+        UnsupportedEngine: another worker class, or more than one API server process.
+    """
+    from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    args = make_arg_parser(FlexibleArgumentParser()).parse_args(list(arguments))
+    if args.model_tag:
+        args.model = args.model_tag
+    if args.worker_cls not in ("auto", WORKER_CLS):
+        raise UnsupportedEngine(f"--worker-cls is {WORKER_CLS} here, not {args.worker_cls}")
+    if (args.api_server_count or 1) > 1:
+        raise UnsupportedEngine("snapshots are pinned in one API server process; drop --api-server-count")
+    args.worker_cls = WORKER_CLS
+    validate_parsed_serve_args(args)
+    return args

@@ -1,0 +1,102 @@
+"""Which snapshots the engine holds and which requests read them: the server process's view of the pool.
+
+A request pins a snapshot on its way in (`pin.py`); it has left when vLLM's output processor no longer knows its id. A
+snapshot that is neither current nor pinned may be retired on the workers. Lives on the event loop; no locks.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import OrderedDict
+from collections.abc import Callable, Container
+
+from incomes_plugin.errors import SnapshotNotFound, SnapshotRetired
+from incomes_plugin.pool.snapshot import SnapshotRef
+
+_MAX_REMEMBERED = 4096
+_SWEEP_EVERY = 256
+
+
+class SnapshotRegistry:
+    """See the module docstring.
+
+    Args:
+        live_requests: returns the ids of the requests the output processor knows.
+    """
+
+    def __init__(self, live_requests: Callable[[], Container[str]]) -> None:
+        self.salt_key = secrets.token_bytes(32)
+        self._live_requests = live_requests
+        self._current: dict[str, SnapshotRef] = {}
+        self._resident: dict[str, SnapshotRef] = {}
+        self._retired: OrderedDict[str, str] = OrderedDict()
+        self._pins: dict[str, set[str]] = {}
+        self._sweep_at = _SWEEP_EVERY
+
+    def current(self, edit_set: str) -> SnapshotRef | None:
+        """Newest committed snapshot of the set."""
+        return self._current.get(edit_set)
+
+    def find(self, edit_set: str, snapshot_id: str) -> SnapshotRef:
+        """A snapshot new requests may pin: the current one, or an older one that is still pinned.
+
+        Raises:
+            SnapshotRetired: the engine held it once.
+            SnapshotNotFound: it never did, or it belongs to another edit set.
+        """
+        found = self._resident.get(snapshot_id)
+        if found is not None and found.edit_set == edit_set:
+            return found
+        if self._retired.get(snapshot_id) == edit_set:
+            raise SnapshotRetired(f"snapshot {snapshot_id} is retired; use the current one")
+        raise SnapshotNotFound(f"no snapshot {snapshot_id} in edit set {edit_set}")
+
+    def pin(self, request_id: str, snapshot: SnapshotRef) -> None:
+        """Keep the snapshot until the request leaves. Raises as `find` does."""
+        self.find(snapshot.edit_set, snapshot.id)
+        self._pins.setdefault(request_id, set()).add(snapshot.id)
+        if len(self._pins) > self._sweep_at:
+            self._drop_dead_pins()
+            self._sweep_at = 2 * len(self._pins) + _SWEEP_EVERY
+
+    def committed(self, snapshot: SnapshotRef) -> None:
+        """The snapshot is on all ranks and becomes the current one of its set."""
+        self._current[snapshot.edit_set] = snapshot
+        self._resident[snapshot.id] = snapshot
+        self._retired.pop(snapshot.id, None)
+
+    def dropped(self, edit_set: str) -> None:
+        """The set has no current snapshot any more; pinned ones stay until their requests leave."""
+        self._current.pop(edit_set, None)
+
+    def unused(self, keep: str | None = None) -> list[str]:
+        """Ids of snapshots that are neither current nor pinned nor `keep`; nobody can pin them from now on."""
+        self._drop_dead_pins()
+        used = {snapshot_id for ids in self._pins.values() for snapshot_id in ids}
+        used |= {snapshot.id for snapshot in self._current.values()}
+        gone = [snapshot_id for snapshot_id in self._resident if snapshot_id not in used and snapshot_id != keep]
+        for snapshot_id in gone:
+            self._retired[snapshot_id] = self._resident.pop(snapshot_id).edit_set
+        while len(self._retired) > _MAX_REMEMBERED:
+            self._retired.popitem(last=False)
+        return gone
+
+    @property
+    def num_superseded(self) -> int:
+        """Resident snapshots that are not current."""
+        return len(self._resident) - len(self._current)
+
+    @property
+    def num_pinned_requests(self) -> int:
+        """Requests in flight that read a pool."""
+        self._drop_dead_pins()
+        return len(self._pins)
+
+    @property
+    def edit_sets(self) -> dict[str, SnapshotRef]:
+        """Current snapshot of every set."""
+        return dict(self._current)
+
+    def _drop_dead_pins(self) -> None:
+        live = self._live_requests()
+        self._pins = {request_id: ids for request_id, ids in self._pins.items() if request_id in live}
