@@ -9,7 +9,8 @@ import asyncio
 import logging
 import signal
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +24,9 @@ from incomes_server.auth.keys import KeyRing
 from incomes_server.compression.client import CompressionClient
 from incomes_server.compression.model import QueueLimits
 from incomes_server.compression.worker import run_worker
+from incomes_server.engine_args import is_cpu_package, vllm_arguments
 from incomes_server.listen import bind, http_server
-from incomes_server.ray_local import RaySettings, ray_session
+from incomes_server.ray_local import RaySettings, start_ray, stop_ray
 from incomes_server.replicas.sync import run_replica
 from incomes_server.settings import Settings
 from incomes_server.stages import Announce, Stages
@@ -35,6 +37,7 @@ from incomes_plugin.errors import NotReady
 
 if TYPE_CHECKING:
     from incomes_plugin.vllm.engine import EditEngine
+    from incomes_plugin.vllm.launcher import Launched
 
 logger = logging.getLogger("incomes.serve")
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -74,14 +77,13 @@ class Server:
                 stack.enter_context(bind(settings.host, settings.port, "--port")),
                 stack.enter_context(bind(settings.admin_host, settings.admin_port, "--admin-port")),
             ]
-            with self.stages.stage("store", "Ray and edit store"), interruptible():
-                stack.enter_context(ray_session(ray_settings(settings)))
-                store, queue = await StoreClient.connect(), await CompressionClient.connect()
-            # Only now: ray.init puts handlers of its own in place.
             for number in SIGNALS:
                 asyncio.get_running_loop().add_signal_handler(number, stop.set)
+            with self.stages.stage("store", "Ray and edit store"), interruptible():
+                store, queue = await self._start_store(stack)
             with self.stages.stage("engine", "engine load"), interruptible():
-                app, engine, _ = await stack.enter_async_context(self._launch(vllm_args))
+                launched = await stack.enter_async_context(self._launch(vllm_args))
+            app, engine = launched.app, launched.engine
             self.readiness.watch("engine", lambda: engine_loss(app))
             with self.stages.stage("handshake", "engine and store agree on the model"):
                 await self._handshake(engine, store, queue)
@@ -95,12 +97,20 @@ class Server:
             self.announce("stopping")
             self.readiness.failed("replica", "the server is stopping")
 
-    def _launch(self, vllm_args: Sequence[str]) -> Any:
+    async def _start_store(self, stack: AsyncExitStack) -> tuple[StoreClient, CompressionClient]:
+        """Start Ray in a thread, for its processes take seconds to come up; vLLM is imported meanwhile."""
+        starting = asyncio.create_task(asyncio.to_thread(start_ray, ray_settings(self.settings)))
+        stack.push_async_callback(stop_ray_after, starting)
+        await asyncio.sleep(0)
+        import_module("incomes_plugin.vllm.launcher")
+        import_module("vllm.entrypoints.launchers.api_server.entry")
+        await starting
+        return await StoreClient.connect(), await CompressionClient.connect()
+
+    def _launch(self, vllm_args: Sequence[str]) -> AbstractAsyncContextManager[Launched]:
         from incomes_plugin.vllm.launcher import launch
 
-        settings = self.settings
-        own = ["--model", settings.model, "--served-model-name", settings.served_model_name]
-        return launch([*own, "--host", settings.host, "--port", str(settings.port), *vllm_args])
+        return launch(vllm_arguments(self.settings, vllm_args, cpu=is_cpu_package()))
 
     async def _handshake(self, engine: EditEngine, store: StoreClient, queue: CompressionClient) -> None:
         """Gists of another model must never reach this engine: they go back to the queue."""
@@ -197,6 +207,12 @@ def ray_settings(settings: Settings) -> RaySettings:
     """Ray's part of the settings."""
     limits = QueueLimits(interactive=settings.queue_limit, bulk=settings.queue_limit)
     return RaySettings(settings.edit_store, limits=limits)
+
+
+async def stop_ray_after(starting: asyncio.Task[None]) -> None:
+    """Stop Ray, but never while it is still starting."""
+    await asyncio.wait([starting])
+    stop_ray()
 
 
 def engine_loss(app: Any) -> str | None:

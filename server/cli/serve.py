@@ -46,6 +46,7 @@ def serve(
     """Serve a model with live edits: chat port and admin port."""
     from incomes_server.settings import load_settings
 
+    vllm_args: list[str] = context.obj or []
     with errors_as_exit():
         settings = load_settings(
             config,
@@ -58,11 +59,11 @@ def serve(
             api_keys=tuple(api_key) if api_key else None,
             served_model_name=served_model_name,
         ).settings
-        prepare_process(settings)
+        prepare_process(settings, vllm_args)
         from incomes_server.app import serve as serve_forever
 
         try:
-            asyncio.run(serve_forever(settings, context.obj or [], announce))
+            asyncio.run(serve_forever(settings, vllm_args, announce))
         except KeyboardInterrupt:
             announce("stopped")
 
@@ -73,13 +74,13 @@ def announce(line: str) -> None:
     out.file.flush()
 
 
-def prepare_process(settings: Settings) -> None:
+def prepare_process(settings: Settings, vllm_args: list[str]) -> None:
     """What must hold before Ray and vLLM are imported: sockets on loopback, no usage reports, one log format."""
-    os.environ["INCOMES_POOL_GISTS"] = str(settings.pool_gists)
+    from incomes_server.engine_args import is_cpu_package, prepare_vllm
     from incomes_server.ray_local import prepare_environment
 
     prepare_environment()
-    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    prepare_vllm(settings, vllm_args, os.environ, cpu=is_cpu_package())
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     # One line per HTTP request of the store's and engine's clients says nothing new.
     for noisy in ("httpx", "httpcore", "uvicorn.error"):

@@ -60,16 +60,17 @@ class ChatGate:
 
     def _attributor(self, resolved: Resolved) -> Callable[[], Awaitable[dict[str, Any]]]:
         async def attribute() -> dict[str, Any]:
-            found = await self._engine.attribution(resolved.trace or "")
+            snapshot = resolved.snapshot
+            applied, none_weight = [], 1.0
+            if snapshot.num_edits:  # else the request took the stock path, where nothing is traced
+                found = await self._engine.attribution(resolved.trace or "")
+                applied, none_weight = list(found.applied), found.none_weight
             return {
-                "edit_set": resolved.snapshot.edit_set,
-                "snapshot": resolved.snapshot.id,
+                "edit_set": snapshot.edit_set,
+                "snapshot": snapshot.id,
                 "reason": resolved.reason,
-                "applied": [
-                    {"edit": edit, "version": version, "weight": round(weight, 6)}
-                    for edit, version, weight in found.applied
-                ],
-                "none_weight": round(found.none_weight, 6),
+                "applied": [{"edit": edit, "version": v, "weight": round(w, 6)} for edit, v, w in applied],
+                "none_weight": round(none_weight, 6),
             }
 
         return attribute

@@ -6,8 +6,11 @@ import json
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+from incomes_server.api.errors import envelope, status_of
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import Message, Send
+
+from incomes_plugin.errors import IncomesError
 
 DONE_EVENT = b"data: [DONE]"
 Attribute = Callable[[], Awaitable[dict[str, Any]]]
@@ -63,7 +66,10 @@ class AttributionSender:
         if message.get("more_body", False) or self._start is None:
             return
         answer = json.loads(self._json)
-        answer["edits"] = await self._attribute()
+        try:
+            answer["edits"] = await self._attribute()
+        except IncomesError as error:
+            self._start["status"], answer = status_of(error), envelope(error)
         body = json.dumps(answer, ensure_ascii=False).encode()
         MutableHeaders(scope=self._start)["content-length"] = str(len(body))
         await self._send(self._start)
@@ -74,10 +80,15 @@ class AttributionSender:
         self._remember_stamp(body)
         before, done, after = body.rpartition(DONE_EVENT)
         if done:
-            event = {**self._stamp, "choices": [], "edits": await self._attribute()}
-            line = b"data: " + json.dumps(event, ensure_ascii=False).encode() + b"\n\n"
+            line = b"data: " + json.dumps(await self._event(), ensure_ascii=False).encode() + b"\n\n"
             message = {**message, "body": before + line + done + after}
         await self._send(message)
+
+    async def _event(self) -> Mapping[str, Any]:
+        try:
+            return {**self._stamp, "choices": [], "edits": await self._attribute()}
+        except IncomesError as error:
+            return envelope(error)
 
     def _remember_stamp(self, body: bytes) -> None:
         """Id, model and time of the stream's first event: ours carries the same, so that clients can parse it."""
