@@ -5,7 +5,7 @@ NewEdit ──► Edit (EditStatus, lifecycle.py) ──► joins the snapshot: 
 
 from incomes_server.edits.head import EditVersion, Head
 from incomes_server.edits.ids import IdPrefix, is_id, new_id
-from incomes_server.edits.lifecycle import LIVE, SETTLED, TRANSITIONS, WAITING, check_name, check_transition, sources_of
+from incomes_server.edits.lifecycle import SETTLED, TRANSITIONS, WAITING, check_name, sources_of
 from incomes_server.edits.model import (
     CompressionJob,
     CompressionOutcome,
@@ -17,7 +17,6 @@ from incomes_server.edits.model import (
 )
 
 __all__ = [
-    "LIVE",
     "SETTLED",
     "TRANSITIONS",
     "WAITING",
@@ -32,7 +31,6 @@ __all__ = [
     "IdPrefix",
     "NewEdit",
     "check_name",
-    "check_transition",
     "is_id",
     "new_id",
     "sources_of",

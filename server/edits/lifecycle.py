@@ -1,9 +1,10 @@
 """What an edit version may become. Pure rules: the store asks them inside its transactions.
 
-pending ──► compressing ──► ready ──► retired
-   ▲  └──────────┬────────►   │  └──► superseded   (a newer version took its place)
-   │             └──► failed  │
-   └──────────────────────────┘   (made by another model: compressed again)
+pending ──► compressing ──► ready
+   ▲                 └────► failed
+   └── ready, when another model made the gist: compressed again
+
+All but `superseded` may become `retired`; all but `failed` and `retired` may become `superseded` by a newer version.
 """
 
 from __future__ import annotations
@@ -11,39 +12,32 @@ from __future__ import annotations
 from incomes_server.edits.ids import IdPrefix, is_id
 from incomes_server.edits.model import EditStatus
 
-from incomes_plugin.errors import EditConflict, InvalidValue
+from incomes_plugin.errors import InvalidValue
 
 S = EditStatus
 
 TRANSITIONS: dict[EditStatus, frozenset[EditStatus]] = {
     S.PENDING: frozenset({S.COMPRESSING, S.READY, S.FAILED, S.RETIRED, S.SUPERSEDED}),
-    S.COMPRESSING: frozenset({S.PENDING, S.READY, S.FAILED, S.RETIRED, S.SUPERSEDED}),
+    S.COMPRESSING: frozenset({S.READY, S.FAILED, S.RETIRED, S.SUPERSEDED}),
     S.READY: frozenset({S.PENDING, S.RETIRED, S.SUPERSEDED}),
-    S.FAILED: frozenset({S.RETIRED, S.SUPERSEDED}),
+    S.FAILED: frozenset({S.RETIRED}),
     S.RETIRED: frozenset(),
     S.SUPERSEDED: frozenset(),
 }
 
-WAITING = frozenset({S.PENDING, S.COMPRESSING})
-SETTLED = frozenset(S) - WAITING
-LIVE = frozenset(S) - {S.RETIRED, S.SUPERSEDED}
-
-MAX_NAME_CHARS = 128
-
 
 def sources_of(target: EditStatus) -> frozenset[EditStatus]:
-    """Every status from which `target` may be reached."""
+    """Every status from which `target` may be reached in one step. The store's updates are limited to these."""
     return frozenset(status for status, targets in TRANSITIONS.items() if target in targets)
 
 
-def check_transition(edit_id: str, status: EditStatus, target: EditStatus) -> None:
-    """Raise unless `status -> target` is allowed.
+WAITING = sources_of(S.READY)
+"""For the compressor."""
 
-    Raises:
-        EditConflict: it is not.
-    """
-    if target not in TRANSITIONS[status]:
-        raise EditConflict(f"edit {edit_id} is {status}; it cannot become {target}")
+SETTLED = frozenset(S) - WAITING
+"""Whoever waits for the compressor has its answer."""
+
+MAX_NAME_CHARS = 128
 
 
 def check_name(name: str) -> str:

@@ -12,7 +12,7 @@ from incomes_server.edits import CompressionJob, Delta, Edit, EditSet, EditVersi
 from incomes_server.store import check, commands, edit_sets, edits, outcomes
 from incomes_server.store.counts import StoreCounts
 from incomes_server.store.database import open_reader, open_writer
-from incomes_server.store.log import read_delta
+from incomes_server.store.log import PAGE_BYTES, read_delta
 from incomes_server.store.requests import find_result, keep_result
 from incomes_server.store.rows import Transaction, load_edit_set, load_edits
 from incomes_server.store.schema import edit_sets as edit_sets_table
@@ -103,9 +103,9 @@ class EditStore:
         """The oldest edit versions that wait for compression."""
         return self._read(outcomes.pending_jobs, limit)
 
-    def delta(self, edit_set: str, base: int) -> Delta:
+    def delta(self, edit_set: str, base: int, *, page_bytes: int = PAGE_BYTES) -> Delta:
         """The next page of changes after `base`."""
-        return self._read(read_delta, edit_set, base)
+        return self._read(read_delta, edit_set, base, page_bytes=page_bytes)
 
     def heads(self) -> dict[str, SetHead]:
         """Every edit set, deleted ones too."""

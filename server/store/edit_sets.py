@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from incomes_server.edits import LIVE, EditSet, EditStatus, EditVersion, IdPrefix, check_name, new_id
+from incomes_server.edits import EditSet, EditStatus, EditVersion, IdPrefix, check_name, new_id, sources_of
 from incomes_server.store.log import append
 from incomes_server.store.pages import page_of
 from incomes_server.store.rows import Transaction, edit_set_from, load_edit_set
@@ -72,7 +72,7 @@ def delete_edit_set(tx: Transaction, project: str, edit_set: str) -> list[EditVe
     tx.changed.update(tx.conn.scalars(members))
     tx.conn.execute(
         update(edit_versions)
-        .where(edit_versions.c.edit_id.in_(members), edit_versions.c.status.in_(LIVE))
+        .where(edit_versions.c.edit_id.in_(members), edit_versions.c.status.in_(sources_of(EditStatus.RETIRED)))
         .values(status=EditStatus.RETIRED, updated_at=tx.now, set_version=version)
     )
     tx.conn.execute(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from incomes_server.edits import LIVE, WAITING, Edit, EditStatus, EditVersion, IdPrefix, NewEdit, new_id
+from incomes_server.edits import WAITING, Edit, EditStatus, EditVersion, IdPrefix, NewEdit, new_id, sources_of
 from incomes_server.store.edit_sets import find_edit_set
 from incomes_server.store.log import append
 from incomes_server.store.pages import page_of
@@ -109,7 +109,7 @@ def retire_edit(tx: Transaction, project: str, edit_id: str) -> list[EditVersion
         left = append(tx, row.edit_set, removed=[(edit_id, row.active_version)])
     tx.conn.execute(
         update(edit_versions)
-        .where(v.edit_id == edit_id, v.status.in_(LIVE))
+        .where(v.edit_id == edit_id, v.status.in_(sources_of(EditStatus.RETIRED)))
         .values(status=EditStatus.RETIRED, updated_at=tx.now, set_version=left)
     )
     tx.conn.execute(update(edits).where(e.id == edit_id).values(retired_at=tx.now, active_version=None))

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from incomes_server.edits import WAITING, CompressionJob, CompressionOutcome, EditStatus, EditVersion
+from incomes_server.edits import WAITING, CompressionJob, CompressionOutcome, EditStatus, EditVersion, sources_of
 from incomes_server.store.log import PAGE_BYTES, append
 from incomes_server.store.rows import Transaction, chunks, job_from
 from incomes_server.store.schema import edit_sets, edit_versions, edits, meta
-from sqlalchemy import Connection, Row, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, delete, insert, select, tuple_, update
 
 from incomes_plugin.errors import GistFormatError
 from incomes_plugin.gist.header import read_header
@@ -42,12 +42,12 @@ def pending_jobs(conn: Connection, limit: int) -> list[CompressionJob]:
 
 def mark_compressing(tx: Transaction, refs: Sequence[EditVersion]) -> None:
     """Only pending versions change."""
-    tx.conn.execute(
-        update(edit_versions)
-        .where(_THIS_VERSION, v.status == EditStatus.PENDING)
-        .values(status=EditStatus.COMPRESSING, updated_at=tx.now),
-        [{"b_edit": edit_id, "b_version": version} for edit_id, version in refs],
-    )
+    for part in chunks(refs):
+        tx.conn.execute(
+            update(edit_versions)
+            .where(tuple_(v.edit_id, v.version).in_(part), v.status.in_(sources_of(EditStatus.COMPRESSING)))
+            .values(status=EditStatus.COMPRESSING, updated_at=tx.now)
+        )
 
 
 def record_outcomes(tx: Transaction, outcomes: Sequence[CompressionOutcome]) -> None:

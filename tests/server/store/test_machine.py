@@ -1,0 +1,131 @@
+"""The store under writes in any order: its log, the rules of the lifecycle, and a replica that follows page by page."""
+
+import tempfile
+from pathlib import Path
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
+from incomes_server.edits import TRANSITIONS, WAITING, CompressionOutcome, EditStatus, NewEdit
+from incomes_server.store import commands
+from incomes_server.store.core import EditStore
+
+from incomes_plugin.gist import read_header
+from incomes_plugin.pool.snapshot import EMPTY_DIGEST, add_to_digest
+from tests.server.gists import outcome_of
+
+MODELS = ("mf_a", "mf_b")
+MEMORY = Path("/dev/shm")  # where it exists, thousands of synced commits cost nothing
+
+
+class StoreMachine(RuleBasedStateMachine):
+    live = Bundle("live")
+
+    @initialize()
+    def open(self):
+        self.folder = tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None)
+        self.store = EditStore(f"sqlite:///{self.folder.name}/edits.db")
+        self.edit_set = self.store.write(commands.EnsureEditSet("p", "default")).id
+        self.model = MODELS[0]
+        self.store.write(commands.RequeueStale(self.model))
+        self.requests = 0
+        self.status = {}
+        self.replica, self.position = {}, 0
+
+    def teardown(self):
+        if hasattr(self, "store"):
+            self.store.close()
+            self.folder.cleanup()
+
+    def request_id(self):
+        self.requests += 1
+        return f"r{self.requests}"
+
+    @rule(target=live, count=st.integers(1, 4))
+    def add(self, count):
+        new = tuple(NewEdit(f"text {i}", (1, 2, i)) for i in range(count))
+        command = commands.AddEdits("p", self.request_id(), "default", new)
+        edits = self.store.write(command)
+        assert self.store.write(command) == edits
+        return multiple(*(edit.id for edit in edits))
+
+    @rule(edit=live)
+    def replace(self, edit):
+        before = self.store.get_edit("p", edit)
+        after = self.store.write(commands.ReplaceEdit("p", self.request_id(), edit, NewEdit("new", (9,))))
+        assert (after.version, after.status) == (before.version + 1, EditStatus.PENDING)
+
+    @rule(edit=consumes(live))
+    def retire(self, edit):
+        assert self.store.write(commands.RetireEdit("p", self.request_id(), edit)).status is EditStatus.RETIRED
+
+    @rule(limit=st.integers(1, 5))
+    def compress(self, limit):
+        jobs = self.store.pending_jobs(limit)
+        outcomes = tuple(outcome_of(job.edit_id, job.version, fingerprint=self.model) for job in jobs)
+        head = self.store.get_edit_set("p", "default").version
+        self.store.write(commands.RecordOutcomes(outcomes))
+        self.store.write(commands.RecordOutcomes(outcomes))
+        assert self.store.get_edit_set("p", "default").version == head + bool(jobs)
+
+    @rule(edit=live, version=st.integers(1, 3), good=st.booleans())
+    def late_outcome(self, edit, version, good):
+        outcome = outcome_of(edit, version, fingerprint=self.model)
+        if not good:
+            outcome = CompressionOutcome(edit, version, None, error="broken")
+        self.store.write(commands.RecordOutcomes((outcome,)))
+
+    @rule()
+    def mark(self):
+        refs = tuple((job.edit_id, job.version) for job in self.store.pending_jobs(2))
+        self.store.write(commands.MarkCompressing(refs))
+
+    @rule(model=st.sampled_from(MODELS))
+    def boot(self, model):
+        self.store.write(commands.RequeueStale(model))
+        if model != self.model:
+            self.model, self.replica, self.position = model, {}, 0  # another engine starts with an empty pool
+
+    @rule(page_bytes=st.sampled_from([1, 700, 10_000]), pages=st.integers(1, 4))
+    def follow(self, page_bytes, pages):
+        for _ in range(pages):
+            delta = self.store.delta(self.edit_set, self.position, page_bytes=page_bytes)
+            for pair in delta.removed:
+                del self.replica[pair]
+            for edit_id, version, blob in delta.added:
+                assert (edit_id, version) not in self.replica
+                self.replica[edit_id, version] = blob
+            self.position = delta.version
+            self.check_replica(delta)
+            if delta.version == delta.head:
+                break
+
+    def check_replica(self, delta):
+        digest = EMPTY_DIGEST
+        for (edit_id, version), blob in self.replica.items():
+            digest = add_to_digest(digest, edit_id, version)
+            assert read_header(blob)["fingerprint"] == self.model
+        assert (digest, len(self.replica)) == (delta.digest, delta.num_edits)
+
+    @invariant()
+    def log_and_present_agree(self):
+        assert self.store.problems() == []
+
+    @invariant()
+    def every_step_is_a_transition(self):
+        status = {}
+        for edit in self.store.list_edits("p", edit_set=None, status=None, limit=99, after=None, order="asc")[0]:
+            for version in range(1, edit.version + 1):
+                status[edit.id, version] = self.store.get_edit("p", edit.id, version).status
+        for ref, before in self.status.items():
+            assert status[ref] in {before} | TRANSITIONS[before] | {
+                t for s in TRANSITIONS[before] for t in TRANSITIONS[s]
+            }
+        assert all(sum(status[r] in WAITING for r in status if r[0] == edit) <= 1 for edit, _ in status)
+        self.status = status
+
+
+TestStoreMachine = StoreMachine.TestCase
+TestStoreMachine.settings = settings(
+    max_examples=20, stateful_step_count=20, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
