@@ -47,7 +47,7 @@ def main(argv: list[str]) -> int:
         if {"throughput", "bulk"} & set(args.only):
             result |= engine_sections(Path(folder), args, progress)
         if "server" in args.only:
-            result["server"] = server.measure(Path(folder), server_work(args.quick), progress)
+            result["server"] = server.measure(Path(folder), server_work(args.quick, Path(folder)), progress)
     result["seconds"] = round(time.perf_counter() - start_s)
     out = args.out or (None if args.quick else RESULTS)
     if out:
@@ -102,9 +102,12 @@ def model_facts(folder: Path, size: Size, bytes_per_gist: Callable[[Any], int]) 
     }
 
 
-def server_work(quick: bool) -> ServerWork:
-    """Sizes for the HTTP section."""
-    return ServerWork(present=(5, 50), adds=3, warm_starts=1) if quick else ServerWork()
+def server_work(quick: bool, folder: Path) -> ServerWork:
+    """Sizes for the HTTP section, on the default model; a quick run serves the toy model."""
+    if not quick:
+        return ServerWork()
+    write_model(folder / "toy", QUICK, MAX_GISTS)
+    return ServerWork(present=(5, 50), adds=3, warm_starts=1, model=str(folder / "toy"))
 
 
 def write(result: dict[str, Any], folder: Path) -> None:

@@ -7,8 +7,9 @@ import contextlib
 import itertools
 from typing import Any, Self
 
-from vllm import SamplingParams, TokensPrompt
+from vllm import SamplingParams
 from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.inputs.engine import tokens_input
 from vllm.v1.engine.async_llm import AsyncLLM
 
 from benchmarks.engines import EngineSpec, Generated, Prompts, timer
@@ -43,13 +44,12 @@ class Child:
         )
         if not spec.edits:
             return cls(spec, AsyncLLM.from_engine_args(args), None)
-        from incomes_plugin.vllm.engine import EditEngine
-
         from incomes_plugin.vllm.config import WORKER_CLS
+        from incomes_plugin.vllm.engine import EditEngine
 
         args.worker_cls = WORKER_CLS
         llm = AsyncLLM.from_engine_args(args)
-        return cls(spec, llm, await EditEngine.attach(llm))
+        return cls(spec, llm, await EditEngine.attach(llm, spec.model))
 
     def close(self) -> None:
         """Stop the engine core."""
@@ -95,7 +95,7 @@ class Child:
         params = SamplingParams(max_tokens=max_tokens, temperature=0.0, ignore_eos=True)
         first_s, ids = 0.0, []
         with self._scope(edit_set):
-            async for output in self.llm.generate(TokensPrompt(prompt_token_ids=prompt), params, next(self.ids)):
+            async for output in self.llm.generate(tokens_input(prompt), params, next(self.ids)):
                 first_s = first_s or timer()
                 ids = list(output.outputs[0].token_ids)
         return first_s, ids

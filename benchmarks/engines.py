@@ -114,7 +114,7 @@ async def run_commands(spec: EngineSpec, pipe: Connection) -> None:
             try:
                 pipe.send(await getattr(child, name)(*args))
             except Exception as error:  # noqa: BLE001 - whatever happens belongs to the parent
-                pipe.send(RuntimeError(f"{name}: {type(error).__name__}: {error}"))
+                pipe.send(RuntimeError(f"{name}: {error!r} because of {error.__cause__!r}"))
     finally:
         child.close()
 
