@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -164,6 +164,10 @@ class EditEngine:
     def find(self, edit_set: str, snapshot_id: str) -> SnapshotRef:
         """A snapshot that may be pinned now. Raises SnapshotNotFound, SnapshotRetired."""
         return self._registry.find(edit_set, snapshot_id)
+
+    def hold(self, snapshot: SnapshotRef) -> AbstractContextManager[None]:
+        """Keep a resolved snapshot until the requests of the block are through. Raises as `find` does."""
+        return self._registry.hold(snapshot)
 
     async def drop(self, edit_set: str) -> None:
         """Forget an edit set; its snapshots leave the pool as soon as no request reads them."""

@@ -7,8 +7,9 @@ snapshot that is neither current nor pinned may be retired on the workers. Lives
 from __future__ import annotations
 
 import secrets
-from collections import OrderedDict
-from collections.abc import Callable, Container
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Container, Iterator
+from contextlib import contextmanager
 
 from incomes_plugin.errors import SnapshotNotFound, SnapshotRetired
 from incomes_plugin.pool.snapshot import SnapshotRef
@@ -31,6 +32,7 @@ class SnapshotRegistry:
         self._resident: dict[str, SnapshotRef] = {}
         self._retired: OrderedDict[str, str] = OrderedDict()
         self._pins: dict[str, set[str]] = {}
+        self._held: Counter[str] = Counter()
         self._sweep_at = _SWEEP_EVERY
 
     def current(self, edit_set: str) -> SnapshotRef | None:
@@ -59,6 +61,17 @@ class SnapshotRegistry:
             self._drop_dead_pins()
             self._sweep_at = 2 * len(self._pins) + _SWEEP_EVERY
 
+    @contextmanager
+    def hold(self, snapshot: SnapshotRef) -> Iterator[None]:
+        """Keep a snapshot inside the block, so that a request can still pin it. Raises as `find` does."""
+        self.find(snapshot.edit_set, snapshot.id)
+        self._held[snapshot.id] += 1
+        try:
+            yield
+        finally:
+            self._held[snapshot.id] -= 1
+            self._held += Counter()  # drops what is held no more
+
     def committed(self, snapshot: SnapshotRef) -> None:
         """The snapshot is on all ranks and becomes the current one of its set."""
         self._current[snapshot.edit_set] = snapshot
@@ -70,10 +83,10 @@ class SnapshotRegistry:
         self._current.pop(edit_set, None)
 
     def unused(self, keep: str | None = None) -> list[str]:
-        """Ids of snapshots that are neither current nor pinned nor `keep`; nobody can pin them from now on."""
+        """Ids of snapshots that are neither current, pinned, held nor `keep`; nobody can pin them from now on."""
         self._drop_dead_pins()
         used = {snapshot_id for ids in self._pins.values() for snapshot_id in ids}
-        used |= {snapshot.id for snapshot in self._current.values()}
+        used |= self._held.keys() | {snapshot.id for snapshot in self._current.values()}
         gone = [snapshot_id for snapshot_id in self._resident if snapshot_id not in used and snapshot_id != keep]
         for snapshot_id in gone:
             self._retired[snapshot_id] = self._resident.pop(snapshot_id).edit_set

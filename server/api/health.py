@@ -1,4 +1,4 @@
-"""/livez, /readyz, /health as a pure ASGI layer of both ports: they work before the engine is up and after it died."""
+"""/livez, /readyz, /health as a pure ASGI layer of both ports. /livez fails only when a restart is the sole remedy."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ class HealthMiddleware:
         if scope["type"] != "http" or scope["method"] not in {"GET", "HEAD"}:
             return await self.app(scope, receive, send)
         if scope["path"] == "/livez":
-            return await JSONResponse({"status": "ok"})(scope, receive, send)
+            lost = self.readiness.lost
+            return await JSONResponse({"status": "lost" if lost else "ok"}, 503 if lost else 200)(scope, receive, send)
         if scope["path"] in {"/readyz", "/health"}:
             return await self._readyz()(scope, receive, send)
         await self.app(scope, receive, send)

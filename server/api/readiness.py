@@ -34,6 +34,11 @@ class Readiness:
         return {stage: reason or lost.get(stage) for stage, reason in self._reasons.items()}
 
     @property
+    def lost(self) -> bool:
+        """True when a watched part died after it had been good: only a restart helps."""
+        return any(self._reasons[stage] is None and probe() for stage, probe in self._watches.items())
+
+    @property
     def ready(self) -> bool:
         """True when every stage is good."""
         return not any(self.reasons().values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from incomes_server.api.chat.fields import ParsedBody, parse_body
@@ -55,7 +56,9 @@ class ChatGate:
         if parsed.attributions:
             answer = AttributionSender(answer, self._attributor(resolved))
         inner_scope = _with_body_length(scope, parsed.body)
-        with use_scope(edit_scope):
+        # No await between resolving and holding: a commit in between could retire the snapshot.
+        held = self._engine.hold(resolved.snapshot) if resolved.snapshot.num_edits else nullcontext()
+        with held, use_scope(edit_scope):
             await self._app(inner_scope, _replay(parsed, receive), answer)
 
     def _attributor(self, resolved: Resolved) -> Callable[[], Awaitable[dict[str, Any]]]:
