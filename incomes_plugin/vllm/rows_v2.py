@@ -12,12 +12,11 @@ eager steps run the attention op in Python and need nothing), and `run_fullgraph
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
 from typing import Any
 
 from incomes_plugin.errors import SelectionFailed, UnsupportedEngine
 from incomes_plugin.vllm.rows import RowSpan, StepObserver
+from incomes_plugin.vllm.touches import V2_TOUCHES, assert_touches
 
 ATTENTION_OP = "vllm::unified_attention_with_output"
 
@@ -29,6 +28,7 @@ class V2Rows:
         self._runner = runner
         self._runtime = runtime
         self._known: set[str] = set(runner.req_states.req_id_to_index)
+        self._staying: set[str] = set()
         self._planned = False
         self._manager = runner.cudagraph_manager
         state, manager = runner.model_state, self._manager
@@ -52,10 +52,14 @@ class V2Rows:
         self._known.add(new_req_data.req_id)
 
     def remove_request(self, req_id: str) -> None:
-        """A request that finished, was preempted, or (unknown id) is about to be added."""
+        """A request that finished, was preempted, or is about to be added.
+
+        A preempted request keeps its tag and with it its snapshot, which may be retired before the request comes back.
+        """
         self._remove(req_id)
-        self._runtime.remove_request(req_id)
         self._known.discard(req_id)
+        if req_id not in self._staying:
+            self._runtime.remove_request(req_id)
 
     def prepare_inputs(self, input_batch: Any, req_states: Any) -> dict[str, Any]:
         """Plan the step, when the batch is laid out and the model has not run yet."""
@@ -69,10 +73,11 @@ class V2Rows:
         inputs: dict[str, Any] = self._prepare(input_batch, req_states)
         return inputs
 
-    def execute_model(self, *args: Any, **kwargs: Any) -> Any:
+    def execute_model(self, scheduler_output: Any, *args: Any, **kwargs: Any) -> Any:
         """Run one step and drop its plan, whatever happens."""
+        self._staying = _staying(scheduler_output)
         try:
-            return self._execute(*args, **kwargs)
+            return self._execute(scheduler_output, *args, **kwargs)
         finally:
             if self._planned:
                 self._planned = False
@@ -119,32 +124,9 @@ def install(runner: Any, runtime: StepObserver) -> None:
     Raises:
         UnsupportedEngine: another vLLM than the one this was written for, or a feature that moves rows.
     """
-    check_targets()
+    assert_touches(V2_TOUCHES)
     _refuse_unproven(runner)
     V2Rows(runner, runtime).attach()
-
-
-def check_targets() -> None:
-    """Compare the signatures of everything wrapped here with those of the vLLM it was written for."""
-    from vllm.v1.worker.gpu.cudagraph_utils import CudaGraphManager
-    from vllm.v1.worker.gpu.model_runner import GPUModelRunner
-    from vllm.v1.worker.gpu.model_states.default import DefaultModelState
-
-    dispatch = "self num_reqs num_tokens uniform_token_count num_active_loras max_query_len num_ubatches"
-    _require_parameters(DefaultModelState.add_request, "self req_index new_req_data")
-    _require_parameters(DefaultModelState.remove_request, "self req_id")
-    _require_parameters(DefaultModelState.prepare_inputs, "self input_batch req_states")
-    _require_parameters(CudaGraphManager.dispatch, dispatch)
-    _require_parameters(CudaGraphManager.run_fullgraph, "self desc")
-    _require_parameters(GPUModelRunner.execute_model, "self scheduler_output intermediate_tensors dummy_run", more=True)
-
-
-def _require_parameters(function: Callable[..., Any], names: str, *, more: bool = False) -> None:
-    expected, got = names.split(), list(inspect.signature(function).parameters)
-    if (got[: len(expected)] if more else got) != expected:
-        raise UnsupportedEngine(
-            f"{function.__qualname__} takes {got}, expected {expected}; this vLLM is not supported (see docs)"
-        )
 
 
 def _refuse_unproven(runner: Any) -> None:
@@ -168,6 +150,12 @@ def _refuse_unproven(runner: Any) -> None:
     }
     if found := [name for name, present in refused.items() if present]:
         raise UnsupportedEngine(f"edits are not proven on the V2 model runner with: {', '.join(found)}")
+
+
+def _staying(scheduler_output: Any) -> set[str]:
+    """Requests the runner drops in this step although they go on: preempted now, or added again after a preemption."""
+    added = {request.req_id for request in scheduler_output.scheduled_new_reqs}
+    return (added | (scheduler_output.preempted_req_ids or set())) - scheduler_output.finished_req_ids
 
 
 def _is_full(desc: Any) -> bool:

@@ -98,6 +98,58 @@ TOUCHES = (
     ),
 )
 
+# Checked by `rows_v2.install`: importing the V2 runner where V1 runs would cost seconds and may lack Triton.
+V2_TOUCHES = (
+    Touch(
+        "vllm.v1.worker.gpu.model_states.default:DefaultModelState.add_request",
+        ("self", "req_index", "new_req_data"),
+        "learn the tag of a new or resumed request (V2 runner)",
+        "wrap on the model state instance (rows_v2.py)",
+        "0.20-0.33",
+        "`SamplingParams.extra_args` is part of the V2 request state",
+    ),
+    Touch(
+        "vllm.v1.worker.gpu.model_states.default:DefaultModelState.remove_request",
+        ("self", "req_id"),
+        "let go of the snapshot of a request that left",
+        "wrap on the model state instance (rows_v2.py)",
+        "0.24-0.33",
+        "as above",
+    ),
+    Touch(
+        "vllm.v1.worker.gpu.model_states.default:DefaultModelState.prepare_inputs",
+        ("self", "input_batch", "req_states"),
+        "know which rows of a step belong to which request, before the forward pass",
+        "wrap on the model state instance (rows_v2.py); reads req_ids, query_start_loc_np, positions of the batch",
+        "0.20-0.33",
+        "models may add hooks to a stock ModelState",
+    ),
+    Touch(
+        "vllm.v1.worker.gpu.model_runner:GPUModelRunner.execute_model",
+        ("self", "scheduler_output", "intermediate_tensors", "dummy_run"),
+        "drop the plan after the forward pass; tell preempted requests from finished ones",
+        "wrap on the runner instance (rows_v2.py)",
+        "0.32",
+        "ModelState has a hook after the forward pass",
+    ),
+    Touch(
+        "vllm.v1.worker.gpu.cudagraph_utils:CudaGraphManager.dispatch",
+        ("self", "num_reqs", "num_tokens", "uniform_token_count", "num_active_loras", "max_query_len", "num_ubatches"),
+        "FULL CUDA graphs hold the stock model and would leave edits out",
+        "wrap on the graph manager instance (rows_v2.py): no FULL graph while a tagged request is resident",
+        "0.32",
+        "selection runs inside FULL graphs",
+    ),
+    Touch(
+        "vllm.v1.worker.gpu.cudagraph_utils:CudaGraphManager.run_fullgraph",
+        ("self", "desc"),
+        "second line of defence behind `dispatch`",
+        "wrap on the graph manager instance (rows_v2.py): a planned step is refused",
+        "0.32",
+        "as above",
+    ),
+)
+
 
 def assert_touches(touches: tuple[Touch, ...] = TOUCHES) -> None:
     """Raise UnsupportedEngine when the installed vLLM differs from what the touches expect."""

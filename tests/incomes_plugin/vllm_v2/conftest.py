@@ -6,7 +6,8 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,10 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from incomes_plugin.gist import GistShape
+from incomes_plugin.model.adapter import EditAdapter
+from incomes_plugin.selection.scale import LogScale
 
 HERE = Path(__file__).parent
 VOCAB = 128
@@ -42,6 +47,11 @@ ENVIRONMENT = {
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "VLLM_HOST_IP": "127.0.0.1",
+    "VLLM_PLUGINS": "",  # requests carry their tags as the worker sees them; pinning is tested elsewhere
+}
+PLUGIN: dict[str, Any] = {
+    "worker_cls": "incomes_plugin.vllm.worker.EditWorker",
+    "additional_config": {"incomes": {"pool_gists": 512}},
 }
 SWITCHES = {
     "v1": {"VLLM_USE_V2_MODEL_RUNNER": "0"},
@@ -52,9 +62,9 @@ SWITCHES = {
 class RemoteEngine:
     """A child process with one engine; every method of `child.Engine` is callable by `call`."""
 
-    def __init__(self, runner: str, options: dict[str, Any], plugins: str, log: Path) -> None:
+    def __init__(self, runner: str, options: dict[str, Any], log: Path) -> None:
         ours, theirs = socket.socketpair()
-        variables = {**os.environ, **ENVIRONMENT, **SWITCHES[runner], "VLLM_PLUGINS": plugins}
+        variables = {**os.environ, **ENVIRONMENT, **SWITCHES[runner]}
         self._log = log
         with log.open("w") as output, theirs:
             self._process = subprocess.Popen(
@@ -73,7 +83,10 @@ class RemoteEngine:
         return self._receive(CALL_S)
 
     def close(self) -> None:
-        if self._process.poll() is None:
+        """End the process, which ends by itself after an error or a None."""
+        if self._pipe.closed:
+            return
+        with suppress(BrokenPipeError):
             self._pipe.send(None)
         try:
             self._process.wait(timeout=30)
@@ -88,13 +101,14 @@ class RemoteEngine:
         except EOFError:
             ok, value = False, "the engine process ended"
         if not ok:
+            self.close()
             pytest.fail(f"{value}\n--- end of its log ---\n{self._log.read_text()[-3000:]}", pytrace=False)
         return value
 
 
 @pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Random Llama: 4 layers, 2 query heads over 1 kv head of 32, words `t0` … `t127`."""
+def checkpoint(tmp_path_factory: pytest.TempPathFactory, adapter: EditAdapter) -> Path:
+    """Random Llama with the adapter: 4 layers, 2 query heads over 1 kv head of 32, words `t0` … `t127`."""
     path = tmp_path_factory.mktemp("v2_checkpoint")
     config = LlamaConfig(
         vocab_size=VOCAB,
@@ -115,23 +129,87 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         LlamaForCausalLM(config).save_pretrained(path)
     words = Tokenizer(WordLevel({f"t{i}": i for i in range(VOCAB)}, unk_token="t0"))
     words.pre_tokenizer = WhitespaceSplit()
-    PreTrainedTokenizerFast(tokenizer_object=words, unk_token="t0", bos_token="t1", eos_token="t2").save_pretrained(
-        path
-    )
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, unk_token="t0", bos_token="t1", eos_token="t2")
+    tokenizer.save_pretrained(path)
+    adapter.save(path)
     return path
 
 
 @pytest.fixture(scope="session")
-def stock_v1(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RemoteEngine]:
-    """vLLM's V1 runner without our plugin."""
-    engine = RemoteEngine("v1", {"model": str(checkpoint), **OPTIONS}, "", tmp_path_factory.mktemp("v1") / "log")
-    yield engine
-    engine.close()
+def adapter() -> EditAdapter:
+    """Gist layers 2 and 3, up to 2 gists an edit, random maps: large enough that edits change the answers."""
+    shape = GistShape(layers=(2, 3), max_gists=2, num_kv_heads=1, head_dim=32)
+    random = torch.Generator().manual_seed(1)
+
+    def near_identity(heads: int) -> torch.Tensor:
+        return torch.eye(32) + 0.05 * torch.randn(2, heads, 32, 32, generator=random)
+
+    return EditAdapter(
+        shape=shape,
+        gist_token_ids=(126, 127),
+        bos_token_id=1,
+        max_edit_tokens=64,
+        scale=LogScale(),
+        zero_keys=torch.randn(2, 1, 32, generator=random),
+        query_map=near_identity(2),
+        key_map=near_identity(1),
+        value_map=near_identity(1),
+    )
 
 
 @pytest.fixture(scope="session")
-def stock_v2(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RemoteEngine]:
+def start(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., RemoteEngine]]:
+    """Start an engine by runner ("v1", "v2"), with or without the plugin; stopped at the end."""
+    engines: list[RemoteEngine] = []
+
+    def start(runner: str, **options: Any) -> RemoteEngine:
+        log = tmp_path_factory.mktemp(runner) / "log"
+        engines.append(RemoteEngine(runner, {"model": str(checkpoint), **OPTIONS, **options}, log))
+        return engines[-1]
+
+    yield start
+    for engine in engines:
+        engine.close()
+
+
+@pytest.fixture(scope="session")
+def stock_v1(start: Callable[..., RemoteEngine]) -> RemoteEngine:
+    """vLLM's V1 runner without our plugin."""
+    return start("v1")
+
+
+@pytest.fixture(scope="session")
+def stock_v2(start: Callable[..., RemoteEngine]) -> RemoteEngine:
     """vLLM's V2 runner without our plugin."""
-    engine = RemoteEngine("v2", {"model": str(checkpoint), **OPTIONS}, "", tmp_path_factory.mktemp("v2") / "log")
-    yield engine
-    engine.close()
+    return start("v2")
+
+
+@pytest.fixture(scope="session")
+def edits_v1(start: Callable[..., RemoteEngine]) -> RemoteEngine:
+    """The V1 runner with the selection layer."""
+    return start("v1", **PLUGIN)
+
+
+@pytest.fixture(scope="session")
+def edits_v2(start: Callable[..., RemoteEngine]) -> RemoteEngine:
+    """The V2 runner with the selection layer."""
+    return start("v2", **PLUGIN)
+
+
+@pytest.fixture(scope="session")
+def prompt() -> Callable[[int, int], list[int]]:
+    """`prompt(first, length)`: BOS and a walk through the vocabulary that leaves out the gist tokens."""
+    return lambda first, length: [1] + [3 + (first + 7 * i) % 120 for i in range(length - 1)]
+
+
+@pytest.fixture(scope="session")
+def assert_same() -> Callable[..., None]:
+    """`assert_same(ours, theirs, atol)`: equal tokens, logprobs within `atol` (0 = bit-identical)."""
+
+    def assert_same(ours: list[Any], theirs: list[Any], atol: float) -> None:
+        for (tokens, logprobs), (other_tokens, other_logprobs) in zip(ours, theirs, strict=True):
+            assert tokens == other_tokens
+            for step, other in zip(logprobs, other_logprobs, strict=True):
+                assert step == pytest.approx(other, abs=atol, rel=0)
+
+    return assert_same

@@ -7,30 +7,19 @@ import pytest
 pytestmark = pytest.mark.vllm
 
 
-def prompt(first: int, length: int) -> list[int]:
-    return [1] + [3 + (first + 7 * i) % 120 for i in range(length - 1)]
-
-
-def assert_same_answers(ours, theirs, atol: float) -> None:
-    for (tokens, logprobs), (other_tokens, other_logprobs) in zip(ours, theirs, strict=True):
-        assert tokens == other_tokens
-        for step, other in zip(logprobs, other_logprobs, strict=True):
-            assert step == pytest.approx(other, abs=atol, rel=0)
-
-
 def test_runners_are_the_ones_named(stock_v1, stock_v2):
     assert stock_v1.runner == "vllm.v1.worker.cpu_model_runner.CPUModelRunner"
     assert stock_v2.runner == "vllm.v1.worker.cpu.model_runner.CPUModelRunner"
 
 
-def test_v2_answers_like_v1(stock_v1, stock_v2):
+def test_v2_answers_like_v1(stock_v1, stock_v2, prompt, assert_same):
     prompts = [prompt(5, 4), prompt(9, 30), prompt(40, 70)]
-    assert_same_answers(*(engine.call("generate", prompts, 6) for engine in (stock_v2, stock_v1)), atol=1e-5)
+    assert_same(*(engine.call("generate", prompts, 6) for engine in (stock_v2, stock_v1)), atol=1e-5)
 
 
-def test_v2_survives_preemption(stock_v1, stock_v2):
+def test_v2_survives_preemption(stock_v1, stock_v2, prompt, assert_same):
     prompts = [prompt(first, 40) for first in (11, 23, 57, 91)]
     before = stock_v2.call("counter", "vllm:num_preemptions")
     answers = [engine.call("generate", prompts, 50) for engine in (stock_v2, stock_v1)]
     assert stock_v2.call("counter", "vllm:num_preemptions") > before
-    assert_same_answers(*answers, atol=1e-4)
+    assert_same(*answers, atol=1e-4)
