@@ -1,0 +1,293 @@
+"""The durable store alone: request ids, isolation, paging, joining and leaving snapshots."""
+
+import subprocess
+import sys
+
+import pytest
+from incomes_server.edits import CompressionOutcome, EditStatus, NewEdit
+from incomes_server.store import commands
+from incomes_server.store.core import EditStore
+from incomes_server.store.database import open_writer
+from incomes_server.store.log import PAGE_BYTES
+from incomes_server.store.schema import meta
+from sqlalchemy import update
+
+from incomes_plugin.errors import (
+    EditConflict,
+    EditNotFound,
+    EditSetExists,
+    EditSetNotFound,
+    IdempotencyKeyReuse,
+    InvalidValue,
+    NotReady,
+)
+from tests.server.gists import outcome_of
+
+
+def add(store, *texts, project="p", request_id="add", edit_set="default"):
+    store.write(commands.EnsureEditSet(project, edit_set))
+    new = tuple(NewEdit(text, (1, 2, 3)) for text in texts)
+    return store.write(commands.AddEdits(project, request_id, edit_set, new))
+
+
+def make_ready(store, *edits, **how):
+    store.write(commands.RecordOutcomes(tuple(outcome_of(edit.id, edit.version, **how) for edit in edits)))
+
+
+def pairs(entries):
+    return {entry[:2] for entry in entries}
+
+
+def test_one_batch_of_outcomes_is_one_version(store):
+    edits = add(store, "a", "b", "c")
+    make_ready(store, *edits)
+    edit_set = store.get_edit_set("p", "default")
+    assert (edit_set.version, edit_set.num_edits) == (1, 3)
+    ready = store.get_edit("p", edits[0].id)
+    assert (ready.status, ready.set_version, ready.num_gists) == (EditStatus.READY, 1, 2)
+    assert ready.gist_bytes > 0
+
+
+def test_the_same_request_twice_is_one_write(store):
+    first = add(store, "a", "b")
+    assert add(store, "a", "b") == first
+    create = commands.CreateEditSet("p", "c", "other")
+    assert store.write(create) == store.write(create)
+    make_ready(store, *first)
+    for command in (
+        commands.ReplaceEdit("p", "x", first[0].id, NewEdit("new", (5,))),
+        commands.RetireEdit("p", "y", first[1].id),
+        commands.DeleteEditSet("p", "z", "default"),
+    ):
+        assert store.write(command) == store.write(command)
+    assert store.counts().edits == {"retired": 3}
+    assert store.problems() == []
+
+
+def test_a_request_id_with_another_body_is_refused(store):
+    add(store, "a")
+    with pytest.raises(IdempotencyKeyReuse):
+        add(store, "b")
+    assert add(store, "b", project="other")[0].text == "b", "request ids belong to a project"
+
+
+def test_a_replay_survives_a_restart(store, database_url):
+    first = add(store, "a")
+    store.close()
+    again = EditStore(database_url)
+    assert add(again, "a") == first
+    again.close()
+
+
+def test_a_failing_command_stops_no_other(store):
+    store.write(commands.EnsureEditSet("p", "default"))
+    good = commands.AddEdits("p", "1", "default", (NewEdit("a", (1,)),))
+    half = commands.AddEdits("p", "2", "default", (NewEdit("b", (1,)), NewEdit("c", ())))
+    lost = commands.AddEdits("p", "3", "nowhere", (NewEdit("d", (1,)),))
+    results = store.commit([good, half, lost]).results
+    assert [type(result) for result in results] == [list, InvalidValue, EditSetNotFound]
+    assert [job.token_ids for job in store.pending_jobs(9)] == [(1,)]
+
+
+def test_other_projects_see_nothing(store):
+    (edit,) = add(store, "secret")
+    edit_set = store.get_edit_set("p", "default")
+    for read in (
+        lambda: store.get_edit("q", edit.id),
+        lambda: store.get_edits("q", [edit.id]),
+        lambda: store.write(commands.RetireEdit("q", "1", edit.id)),
+        lambda: store.write(commands.ReplaceEdit("q", "2", edit.id, NewEdit("x", (1,)))),
+    ):
+        with pytest.raises(EditNotFound):
+            read()
+    for name in ("default", edit_set.id):
+        with pytest.raises(EditSetNotFound):
+            store.get_edit_set("q", name)
+        with pytest.raises(EditSetNotFound):
+            store.write(commands.DeleteEditSet("q", "3", name))
+        with pytest.raises(EditSetNotFound):
+            store.write(commands.AddEdits("q", "4", name, (NewEdit("x", (1,)),)))
+    assert store.list_edit_sets("q", limit=9, after=None, order="asc") == ([], False)
+    assert store.list_edits("q", edit_set=None, status=None, limit=9, after=None, order="asc") == ([], False)
+
+
+def test_a_replacement_takes_over_in_one_version(store):
+    (edit,) = add(store, "old")
+    make_ready(store, edit)
+    new = store.write(commands.ReplaceEdit("p", "r", edit.id, NewEdit("new", (7,))))
+    assert store.get_edit_set("p", "default").version == 1, "the old version serves until the new one is ready"
+    assert store.get_edit("p", edit.id, 1).status is EditStatus.READY
+    make_ready(store, new)
+    delta = store.delta(edit.edit_set, 1)
+    assert (pairs(delta.added), set(delta.removed)) == ({(edit.id, 2)}, {(edit.id, 1)})
+    assert (delta.version, delta.num_edits) == (2, 1)
+    assert store.get_edit("p", edit.id, 1).status is EditStatus.SUPERSEDED
+    make_ready(store, edit)
+    assert store.get_edit_set("p", "default").version == 2, "a late gist of the old version changes nothing"
+
+
+def test_a_failed_replacement_leaves_the_old_one_in_service(store):
+    (edit,) = add(store, "old")
+    make_ready(store, edit)
+    store.write(commands.ReplaceEdit("p", "r", edit.id, NewEdit("new", (7,))))
+    store.write(commands.RecordOutcomes((CompressionOutcome(edit.id, 2, None, error="poisoned"),)))
+    failed = store.get_edit("p", edit.id)
+    assert (failed.version, failed.status, failed.status_reason) == (2, EditStatus.FAILED, "poisoned")
+    assert pairs(store.delta(edit.edit_set, 0).added) == {(edit.id, 1)}
+
+
+def test_an_edit_retired_during_compression_stays_retired(store):
+    (edit,) = add(store, "gone")
+    store.write(commands.MarkCompressing(((edit.id, 1),)))
+    assert store.get_edit("p", edit.id).status is EditStatus.COMPRESSING
+    assert store.write(commands.RetireEdit("p", "r", edit.id)).set_version is None
+    make_ready(store, edit)
+    assert store.get_edit("p", edit.id).status is EditStatus.RETIRED
+    assert store.get_edit_set("p", "default").version == 0
+    with pytest.raises(EditConflict):
+        store.write(commands.RetireEdit("p", "again", edit.id))
+    with pytest.raises(EditConflict):
+        store.write(commands.ReplaceEdit("p", "late", edit.id, NewEdit("x", (1,))))
+
+
+def test_retiring_tells_the_version_to_wait_for(store):
+    edits = add(store, "a", "b")
+    make_ready(store, *edits)
+    assert store.write(commands.RetireEdit("p", "r", edits[0].id)).set_version == 2
+    delta = store.delta(edits[0].edit_set, 1)
+    assert (delta.added, delta.removed, delta.num_edits) == ((), ((edits[0].id, 1),), 1)
+
+
+def test_deleting_a_set_retires_all_and_frees_the_name(store):
+    edits = add(store, "a", "b")
+    make_ready(store, edits[0])
+    gone = store.write(commands.DeleteEditSet("p", "d", "default"))
+    assert (gone.version, gone.num_edits) == (2, 0)
+    assert {store.get_edit("p", edit.id).status for edit in edits} == {EditStatus.RETIRED}
+    with pytest.raises(EditSetNotFound):
+        store.get_edit_set("p", gone.id)
+    assert store.write(commands.CreateEditSet("p", "c", "default")).id != gone.id
+    assert store.problems() == []
+
+
+def test_names_and_external_ids_are_unique_while_they_live(store):
+    store.write(commands.CreateEditSet("p", "1", "kb"))
+    with pytest.raises(EditSetExists):
+        store.write(commands.CreateEditSet("p", "2", "kb"))
+    new = (NewEdit("a", (1,), external_id="doc-1"),)
+    (edit,) = store.write(commands.AddEdits("p", "3", "kb", new))
+    with pytest.raises(EditConflict):
+        store.write(commands.AddEdits("p", "4", "kb", new))
+    with pytest.raises(EditConflict):
+        store.write(commands.AddEdits("p", "5", "kb", (NewEdit("b", (1,), external_id="doc-2"),) * 2))
+    store.write(commands.RetireEdit("p", "6", edit.id))
+    assert store.write(commands.AddEdits("p", "7", "kb", new))[0].external_id == "doc-1"
+
+
+@pytest.mark.parametrize("order", ["asc", "desc"])
+def test_pages_meet_without_gap_or_overlap(store, order):
+    ids = [edit.id for edit in add(store, *map(str, range(7)))]
+    seen, after, more = [], None, True
+    while more:
+        page, more = store.list_edits("p", edit_set="default", status="pending", limit=3, after=after, order=order)
+        seen += [edit.id for edit in page]
+        after = seen[-1]
+    assert seen == (ids if order == "asc" else ids[::-1])
+    with pytest.raises(InvalidValue):
+        store.list_edits("p", edit_set=None, status=None, limit=3, after="edit_unknown", order=order)
+
+
+def test_a_bad_gist_fails_its_edit_and_no_other(store):
+    good, renamed, garbage, foreign, empty = add(store, *"abcde")
+    store.write(commands.RequeueStale("mf_a"))
+    store.write(
+        commands.RecordOutcomes(
+            (
+                outcome_of(good.id, 1),
+                CompressionOutcome(renamed.id, 1, outcome_of(good.id, 1).blob, 2),
+                CompressionOutcome(garbage.id, 1, b"not a gist", 2),
+                outcome_of(foreign.id, 1, fingerprint="mf_b"),
+                CompressionOutcome(empty.id, 1, None),
+            )
+        )
+    )
+    assert store.get_edit("p", good.id).status is EditStatus.READY
+    reasons = [store.get_edit("p", edit.id).status_reason for edit in (renamed, garbage, foreign, empty)]
+    for reason, words in zip(reasons, ("not this edit", "not a gist", "mf_b", "neither"), strict=True):
+        assert words in reason
+
+
+def test_pages_stay_below_the_limit_and_are_states_of_the_past(store):
+    edits = add(store, *map(str, range(40)))
+    for edit in edits:
+        make_ready(store, edit, num_gists=500)
+    size = store.get_edit("p", edits[0].id).gist_bytes
+    position, digests, seen = 0, {}, set()
+    for version in range(40):
+        digests[version + 1] = store.delta(edits[0].edit_set, version, page_bytes=1).digest
+    while position < 40:
+        delta = store.delta(edits[0].edit_set, position, page_bytes=7 * size)
+        assert len(delta.added) <= 7
+        assert (delta.digest, delta.num_edits) == (digests[delta.version], delta.version)
+        seen |= pairs(delta.added)
+        position = delta.version
+    assert seen == {(edit.id, 1) for edit in edits}
+
+
+def test_outcomes_above_a_page_become_several_versions(store):
+    edits = add(store, "a", "b", "c")
+    make_ready(store, *edits, num_gists=PAGE_BYTES // 50)
+    assert store.get_edit_set("p", "default").version == 3
+    delta = store.delta(edits[0].edit_set, 0)
+    assert (delta.version, delta.head, len(delta.added)) == (1, 3, 1)
+
+
+def test_a_replica_ahead_of_the_log_is_refused(store):
+    (edit,) = add(store, "a")
+    with pytest.raises(InvalidValue):
+        store.delta(edit.edit_set, 5)
+
+
+def test_gists_of_another_model_leave_and_are_made_again(store):
+    edits = add(store, "a", "b")
+    make_ready(store, *edits, fingerprint="mf_a")
+    assert store.write(commands.RequeueStale("mf_a")) == 0
+    assert store.write(commands.RequeueStale("mf_b")) == 2
+    edit_set = store.get_edit_set("p", "default")
+    assert (edit_set.version, edit_set.num_edits) == (2, 0)
+    assert [job.edit_id for job in store.pending_jobs(9)] == [edit.id for edit in edits]
+    assert store.delta(edit_set.id, 0, page_bytes=1).version == 2, "no page ends where the old gists were"
+    make_ready(store, *edits, fingerprint="mf_b")
+    delta = store.delta(edit_set.id, 1)
+    assert pairs(delta.added) == set(delta.removed) == {(edit.id, 1) for edit in edits}
+    assert store.problems() == []
+
+
+def test_a_newer_schema_is_refused(store, database_url):
+    engine = open_writer(database_url)
+    with engine.begin() as conn:
+        conn.execute(update(meta).where(meta.c.key == "schema_version").values(value="99"))
+    engine.dispose()
+    with pytest.raises(NotReady, match="schema 99"):
+        EditStore(database_url)
+
+
+def test_every_commit_is_synced(store):
+    with store._writer.begin() as conn:
+        assert conn.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+        assert conn.exec_driver_sql("PRAGMA synchronous").scalar() == 2
+
+
+def test_the_integrity_check_finds_a_forged_log(store):
+    (edit,) = add(store, "a")
+    make_ready(store, edit)
+    with store._writer.begin() as conn:
+        conn.exec_driver_sql("DELETE FROM log")
+    assert store.problems()
+
+
+def test_the_actors_do_without_torch():
+    code = (
+        "import sys, incomes_server.store.actor, incomes_server.compression.scheduler; sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,149 @@
+"""The queue alone: order, bounds, leases, attempts."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from incomes_server.compression.model import QueueLimits
+from incomes_server.compression.queue import JobQueue, key_of
+from incomes_server.edits import CompressionJob, CompressionOutcome
+
+from incomes_plugin.errors import QueueFull
+
+LIMITS = QueueLimits(interactive=4, bulk=8, lease_s=10, max_attempts=3)
+
+
+def jobs(*names):
+    return [CompressionJob(name, 1, (1,)) for name in names]
+
+
+def good(lease):
+    return [CompressionOutcome(job.edit_id, job.version, b"gist", 1) for job in lease.jobs]
+
+
+def bad(lease, reason="broken"):
+    return [CompressionOutcome(job.edit_id, job.version, None, error=reason) for job in lease.jobs]
+
+
+def names(items):
+    return [item.edit_id for item in items]
+
+
+@pytest.fixture
+def queue():
+    return JobQueue(LIMITS)
+
+
+def complete(queue, lease, outcomes, now_s=0.0):
+    verdict = queue.judge(lease.id, outcomes)
+    queue.finish(lease.id, verdict, now_s)
+    return verdict
+
+
+def test_interactive_jobs_go_first_and_bulk_fills_the_batch(queue):
+    queue.submit(jobs("b1", "b2", "b3"), interactive=False)
+    queue.submit(jobs("i1"), interactive=True)
+    assert names(queue.take("w", 3, 0).jobs) == ["i1", "b1", "b2"]
+
+
+def test_a_full_lane_takes_nothing_of_a_submission(queue):
+    queue.submit(jobs("b1", "b2"), interactive=False)
+    with pytest.raises(QueueFull) as error:
+        queue.submit(jobs(*map(str, range(7))), interactive=False)
+    assert error.value.retry_after_s >= 1
+    assert queue.stats().bulk == 2
+    queue.submit(jobs("i1"), interactive=True)
+    assert queue.stats().interactive == 1, "imports do not shut single edits out"
+
+
+def test_a_job_is_queued_once_and_moves_up_when_it_becomes_interactive(queue):
+    queue.submit(jobs("a", "b"), interactive=False)
+    queue.submit(jobs("a"), interactive=False)
+    queue.submit(jobs("b"), interactive=True)
+    assert names(queue.take("w", 9, 0).jobs) == ["b", "a"]
+    queue.submit(jobs("a", "b"), interactive=True)
+    assert queue.take("w2", 9, 0) is None
+
+
+def test_an_expired_lease_returns_its_jobs_and_late_work_still_counts(queue):
+    queue.submit(jobs("a", "b"), interactive=False)
+    late = queue.take("w1", 9, 0)
+    assert queue.expire(9.9) == []
+    assert queue.take("w2", 9, 9.9) is None
+    assert queue.expire(10) == []
+    verdict = complete(queue, late, good(late)[:1])
+    assert names(verdict.settled) == ["a"]
+    assert names(queue.take("w2", 9, 11).jobs) == ["b"], "a is done, b was lost"
+
+
+def test_a_job_fails_after_its_last_attempt_with_the_reason(queue):
+    queue.submit(jobs("poison", "fine"), interactive=True)
+    for _ in range(2):
+        lease = queue.take("w", 9, 0)
+        verdict = complete(queue, lease, bad(lease)[:1] + good(lease)[1:])
+        assert names(verdict.again) == ["poison"]
+    (failed,) = complete(queue, lease := queue.take("w", 9, 0), bad(lease)).settled
+    assert (failed.edit_id, failed.error) == ("poison", "gave up after 3 attempts: broken")
+    assert queue.stats().failed == 1
+    assert queue.known() == set()
+
+
+def test_a_job_whose_workers_all_vanish_fails_too(queue):
+    queue.submit(jobs("poison"), interactive=True)
+    for attempt in range(3):
+        queue.take(f"w{attempt}", 9, 100 * attempt)
+        failed = queue.expire(100 * attempt + 50)
+    assert names(failed) == ["poison"]
+    assert "3 attempts" in failed[0].error
+
+
+def test_a_job_that_was_never_tried_loses_no_attempt(queue):
+    queue.submit(jobs("a"), interactive=True)
+    for _ in range(10):
+        queue.give_back(queue.take("w", 1, 0).id, attempted=False)
+    assert queue.expire(0) == []
+    assert queue.stats().interactive == 1
+
+
+def test_a_worker_that_asks_again_has_lost_its_lease(queue):
+    queue.submit(jobs("a"), interactive=True)
+    first = queue.take("w", 1, 0)
+    second = queue.take("w", 1, 0)
+    assert names(second.jobs) == ["a"]
+    assert first.id != second.id
+
+
+def test_a_lease_cannot_expire_while_its_outcomes_are_stored(queue):
+    queue.submit(jobs("a"), interactive=True)
+    lease = queue.take("w", 1, 0)
+    verdict = queue.judge(lease.id, good(lease))
+    queue.expire(1e9)
+    assert queue.take("w2", 1, 1e9) is None
+    queue.finish(lease.id, verdict, 1e9)
+    assert queue.known() == set()
+
+
+@given(st.data())
+def test_no_job_is_lost_or_leased_twice(data):
+    queue = JobQueue(LIMITS)
+    submitted, settled, leases, clock = set(), set(), [], 0.0
+    for step in range(data.draw(st.integers(1, 40))):
+        action = data.draw(st.sampled_from(["submit", "take", "complete", "expire"]))
+        if action == "submit":
+            new = jobs(*(f"j{step}-{i}" for i in range(data.draw(st.integers(1, 3)))))
+            try:
+                queue.submit(new, interactive=data.draw(st.booleans()))
+                submitted |= {key_of(job) for job in new}
+            except QueueFull:
+                continue
+        elif action == "take" and (lease := queue.take(f"w{step}", data.draw(st.integers(1, 4)), clock)):
+            leases.append(lease)
+        elif action == "complete" and leases:
+            lease = leases.pop(data.draw(st.integers(0, len(leases) - 1)))
+            outcomes = [data.draw(st.sampled_from([g, b])) for g, b in zip(good(lease), bad(lease), strict=True)]
+            settled |= {key_of(outcome) for outcome in complete(queue, lease, outcomes, clock).settled}
+        elif action == "expire":
+            clock += data.draw(st.sampled_from([1.0, 20.0]))
+            settled |= {key_of(outcome) for outcome in queue.expire(clock)}
+        stats = queue.stats()
+        assert submitted == queue.known() | settled
+        assert stats.interactive + stats.bulk + stats.leased == len(queue.known())

@@ -1,0 +1,167 @@
+"""The actor's logic in this process: polls, acknowledgements, leases, waits. Ray's part is in test_ray.py."""
+
+import asyncio
+import time
+
+import pytest
+from incomes_server.edits import EditStatus, NewEdit
+from incomes_server.store import commands
+from incomes_server.store.actor import EditStoreActor
+
+from incomes_plugin.errors import EditNotFound, EditSetNotFound, InvalidValue
+from tests.server.gists import outcome_of
+
+LEASE_S = 0.4
+
+
+@pytest.fixture
+def actor(database_url):
+    return EditStoreActor(database_url, lease_s=LEASE_S)
+
+
+async def add(actor, *texts, request_id="add", edit_set="default"):
+    await actor.write(commands.EnsureEditSet("p", edit_set))
+    new = tuple(NewEdit(text, (1, 2)) for text in texts)
+    return await actor.write(commands.AddEdits("p", request_id, edit_set, new))
+
+
+async def make_ready(actor, *edits):
+    await actor.write(commands.RecordOutcomes(tuple(outcome_of(edit.id, edit.version) for edit in edits)))
+
+
+async def test_many_callers_share_commits(actor):
+    await actor.write(commands.EnsureEditSet("p", "default"))
+    groups = []
+    commit = actor._store.commit
+    actor._store.commit = lambda batch: groups.append(len(batch)) or commit(batch)
+    writes = [commands.AddEdits("p", str(i), "default", (NewEdit("t", (i,)),)) for i in range(200)]
+    results = await asyncio.gather(*map(actor.write, writes))
+    assert len({edit.id for (edit,) in results}) == 200
+    assert sum(groups) == 200
+    assert len(groups) < 20
+
+
+async def test_an_error_reaches_its_caller_only(actor):
+    good, bad = await asyncio.gather(
+        add(actor, "a"), actor.write(commands.RetireEdit("p", "r", "edit_nope")), return_exceptions=True
+    )
+    assert good[0].status is EditStatus.PENDING
+    assert type(bad) is EditNotFound
+
+
+async def test_a_poll_wakes_for_news_and_acknowledges(actor):
+    (edit,) = await add(actor, "a")
+    waiting = asyncio.create_task(actor.poll("r1", {}, 5, True))
+    await asyncio.sleep(0.05)
+    start_s = time.monotonic()
+    await make_ready(actor, edit)
+    (delta,) = await waiting
+    assert time.monotonic() - start_s < 1
+    progress = await actor.wait_active(edit.edit_set, delta.version, 0)
+    assert (progress.live, progress.acked, progress.reached) == (1, 0, False)
+    active = asyncio.create_task(actor.wait_active(edit.edit_set, delta.version, 5))
+    await asyncio.sleep(0)
+    assert await actor.poll("r1", {edit.edit_set: delta.version}, 0, True) == []
+    assert (await active).reached
+
+
+async def test_nobody_waits_for_a_replica_that_catches_up(actor):
+    (edit,) = await add(actor, "a")
+    await make_ready(actor, edit)
+    await actor.poll("old", {edit.edit_set: 1}, 0, True)
+    await actor.poll("new", {}, 0, False)
+    assert (await actor.wait_active(edit.edit_set, 1, 0)).reached
+    await actor.poll("new", {}, 0, True)
+    assert not (await actor.wait_active(edit.edit_set, 1, 0)).reached
+
+
+async def test_no_replica_is_not_active(actor):
+    (edit,) = await add(actor, "a")
+    progress = await actor.wait_active(edit.edit_set, 0, 0.05)
+    assert (progress.live, progress.reached) == (0, False)
+    with pytest.raises(EditSetNotFound):
+        await actor.wait_active("eset_unknown", 1, 0)
+
+
+async def test_a_silent_replica_is_waited_for_until_its_lease_ends(actor):
+    (edit,) = await add(actor, "a")
+    await make_ready(actor, edit)
+    await actor.poll("dead", {}, 0, True)
+    beating = asyncio.create_task(_beat(actor, "alive", {edit.edit_set: 1}))
+    start_s = time.monotonic()
+    progress = await actor.wait_active(edit.edit_set, 1, 5)
+    beating.cancel()
+    assert (progress.reached, progress.live) == (True, 1)
+    assert LEASE_S / 2 < time.monotonic() - start_s < 3
+
+
+async def _beat(actor, name, positions):
+    await actor.poll(name, positions, 0, True)
+    while True:
+        await asyncio.sleep(LEASE_S / 4)
+        await actor.heartbeat(name)
+
+
+async def test_a_refusal_is_shown_until_the_replica_gets_over_it(actor):
+    (edit,) = await add(actor, "a")
+    await make_ready(actor, edit)
+    await actor.poll("r1", {}, 0, True)
+    await actor.nack("r1", edit.edit_set, 1, "PoolFull: no page")
+    assert (await actor.wait_active(edit.edit_set, 1, 0)).nacks == {"r1": "PoolFull: no page"}
+    (state,) = await actor.replicas()
+    assert (state.name, state.lag, state.nacks) == ("r1", 1, {edit.edit_set: "PoolFull: no page"})
+    await actor.poll("r1", {edit.edit_set: 1}, 0, True)
+    assert (await actor.wait_active(edit.edit_set, 1, 0)).nacks == {}
+
+
+async def test_a_restarted_store_waits_for_the_replicas_it_knew(actor, database_url):
+    (edit,) = await add(actor, "a")
+    await make_ready(actor, edit)
+    for name in ("one", "two"):
+        await actor.poll(name, {}, 0, True)
+    again = EditStoreActor(database_url, lease_s=LEASE_S)
+    await again.poll("one", {edit.edit_set: 1}, 0, True)
+    assert not (await again.wait_active(edit.edit_set, 1, 0)).reached, "`two` may serve the old state"
+    await again.poll("two", {edit.edit_set: 1}, 0, True)
+    assert (await again.wait_active(edit.edit_set, 1, 0)).reached
+    await again.leave("two")
+    assert [state.name for state in await again.replicas()] == ["one"]
+    assert again._store.replica_names() == ["one"]
+
+
+async def test_a_deleted_set_is_gone_for_those_who_never_had_it(actor):
+    (edit,) = await add(actor, "a", edit_set="temp")
+    await make_ready(actor, edit)
+    await actor.poll("had", {edit.edit_set: 1}, 0, True)
+    gone = await actor.write(commands.DeleteEditSet("p", "d", "temp"))
+    assert await actor.poll("new", {}, 0, True) == []
+    assert not (await actor.wait_active(gone.id, gone.version, 0)).reached
+    (delta,) = await actor.poll("had", {edit.edit_set: 1}, 0, True)
+    assert delta.removed == ((edit.id, 1),)
+    await actor.poll("had", {edit.edit_set: 2}, 0, True)
+    assert (await actor.wait_active(gone.id, gone.version, 0)).reached
+
+
+async def test_a_replica_from_the_future_is_refused(actor):
+    (edit,) = await add(actor, "a")
+    with pytest.raises(InvalidValue, match="ahead"):
+        await actor.poll("r1", {edit.edit_set: 7}, 0, True)
+
+
+async def test_wait_status_returns_when_all_are_settled_or_time_is_over(actor):
+    edits = await add(actor, "a", "b")
+    ids = tuple(edit.id for edit in edits)
+    early = await actor.wait_status("p", ids, 0.05)
+    assert {edit.status for edit in early} == {EditStatus.PENDING}
+    waiting = asyncio.create_task(actor.wait_status("p", ids, 5))
+    await asyncio.sleep(0.05)
+    await make_ready(actor, edits[0])
+    await actor.write(commands.RetireEdit("p", "r", edits[1].id))
+    assert [edit.status for edit in await waiting] == [EditStatus.READY, EditStatus.RETIRED]
+    with pytest.raises(EditNotFound):
+        await actor.wait_status("q", ids, 0)
+
+
+async def test_reading_cannot_call_anything_else(actor):
+    with pytest.raises(InvalidValue):
+        await actor.read("close")
