@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,7 +12,7 @@ from incomes_server.api.chat.directory import EditSetDirectory
 from incomes_server.api.chat.fields import EditsField
 from incomes_server.api.readiness import Readiness
 
-from incomes_plugin.errors import SnapshotEmpty
+from incomes_plugin.errors import EditSetNotFound, SnapshotEmpty, SnapshotNotFound, SnapshotRetired
 from incomes_plugin.pool.snapshot import EMPTY_DIGEST, SnapshotRef
 
 if TYPE_CHECKING:
@@ -59,7 +61,8 @@ class ScopeResolver:
         """
         self._readiness.require()
         wanted = field or EditsField()
-        edit_set = await self._directory.id_of(project, wanted.edit_set)
+        with field_at_fault("edits.edit_set"):
+            edit_set = await self._directory.id_of(project, wanted.edit_set)
         trace = "trace_" + secrets.token_hex(12) if attributions else None
         if wanted.mode == "off":
             return Resolved(empty_snapshot(edit_set), "DISABLED", trace)
@@ -73,7 +76,18 @@ class ScopeResolver:
         empty = empty_snapshot(edit_set)
         if snapshot_id is None:
             return self._engine.current(edit_set) or empty
-        return empty if snapshot_id == empty.id else self._engine.find(edit_set, snapshot_id)
+        with field_at_fault("edits.snapshot"):
+            return empty if snapshot_id == empty.id else self._engine.find(edit_set, snapshot_id)
+
+
+@contextmanager
+def field_at_fault(param: str) -> Iterator[None]:
+    """Name the request's field in errors that store and engine raise about its value."""
+    try:
+        yield
+    except (EditSetNotFound, SnapshotNotFound, SnapshotRetired) as error:
+        error.param = param
+        raise
 
 
 def empty_snapshot(edit_set: str) -> SnapshotRef:
