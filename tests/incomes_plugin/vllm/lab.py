@@ -1,0 +1,276 @@
+"""Real vLLM engines in a child process, driven step by step: several engines, one import of vLLM.
+
+The child has no server: it plays the part of `EditEngine` for the synchronous `LLM`, through the same RPCs, pins and
+hooks. `test_edit_engine.py` tests `EditEngine` itself on `AsyncLLM`.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from incomes_plugin.errors import IncomesError
+from incomes_plugin.gist import Gist, load_gists
+from incomes_plugin.pool.snapshot import EMPTY_DIGEST, SnapshotDelta, SnapshotRef, add_to_digest
+
+ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "TORCHDYNAMO_DISABLE": "1",
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "VLLM_HOST_IP": "127.0.0.1",
+    "VLLM_LOGGING_LEVEL": "WARNING",
+    "VLLM_USE_V2_MODEL_RUNNER": "0",
+}
+COMMON: dict[str, Any] = {
+    "enforce_eager": True,
+    "distributed_executor_backend": "uni",
+    "max_model_len": 512,
+    "block_size": 32,
+    "max_num_batched_tokens": 2048,
+    "max_num_seqs": 64,
+    "num_gpu_blocks_override": 512,
+    "disable_log_stats": False,
+}
+EDITED: dict[str, Any] = {
+    "worker_cls": "incomes_plugin.vllm.worker.EditWorker",
+    "additional_config": {"incomes": {"pool_gists": 4096}},
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """A prompt and what it may see."""
+
+    ids: tuple[int, ...]
+    snapshot: SnapshotRef | None = None
+    trace: str | None = None
+    max_tokens: int = 8
+    user_salt: str | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A greedy continuation; `logprobs[i]` maps token ids to log-probabilities of position i."""
+
+    tokens: tuple[int, ...]
+    logprobs: list[dict[int, float]] = field(repr=False)
+    cached: int
+    finish: str
+
+
+class LabEngine:
+    """One `LLM` in the child."""
+
+    def __init__(self, model_dir: Path, options: dict[str, Any]) -> None:
+        from vllm import LLM
+
+        self.llm = LLM(model=str(model_dir), **{**COMMON, **options})
+        self.core = self.llm.llm_engine
+        self.pins: Any = None
+        self.count = 0
+        if "worker_cls" in options:
+            from incomes_plugin.vllm.pin import PINS_ATTRIBUTE
+            from incomes_plugin.vllm.registry import SnapshotRegistry
+
+            self.pins = SnapshotRegistry(lambda: self.core.output_processor.external_req_ids.keys())
+            setattr(self.core.input_processor, PINS_ATTRIBUTE, self.pins)
+
+    def rpc(self, method: str, *args: Any) -> Any:
+        from incomes_plugin.vllm.wire import one_answer
+
+        return one_answer(method, self.llm.collective_rpc(method, args=args))
+
+    def capture(self, prompts: Sequence[tuple[str, list[int], int]]) -> list[Any]:
+        """Capture `(edit id, prompt ids, G)`; returns `[blob, G, error]` each."""
+        from incomes_plugin.vllm.pin import use_capture
+        from incomes_plugin.vllm.rows import RequestTag
+
+        for edit_id, ids, num_gists in prompts:
+            with use_capture(RequestTag(capture=edit_id, num_gists=num_gists)):
+                self._add(Job(tuple(ids), max_tokens=1))
+        self._finish()
+        return self.rpc("incomes_take_captures", [[edit_id, edit_id, 1] for edit_id, _, _ in prompts])["captures"]
+
+    def commit(self, delta: SnapshotDelta) -> None:
+        from incomes_plugin.vllm.wire import pack_delta
+
+        self.rpc("incomes_commit", pack_delta(delta, self.pins.unused(keep=delta.snapshot.id)))
+        self.pins.committed(delta.snapshot)
+
+    def run(self, jobs: Sequence[Job], together: bool = True) -> list[Answer]:
+        """Run the jobs in one batch, or one after the other."""
+        from incomes_plugin.vllm.pin import EditScope, use_scope
+
+        answers: dict[str, Answer] = {}
+        names = []
+        for job in jobs:
+            edit_set = None if job.snapshot is None else job.snapshot.edit_set
+            with use_scope(EditScope(edit_set, job.snapshot, job.trace, job.user_salt)):
+                names.append(self._add(job))
+            if not together:
+                answers |= self._finish()
+        answers |= self._finish()
+        return [answers[name] for name in names]
+
+    def run_unscoped_request(self, ids: tuple[int, ...]) -> None:
+        """A request nobody authorised."""
+        self._add(Job(ids))
+
+    def run_smuggled(self, ids: tuple[int, ...], extra_args: dict[str, Any]) -> None:
+        """A client that sends our own arguments."""
+        from vllm import SamplingParams
+        from vllm.inputs.engine import tokens_input
+
+        from incomes_plugin.vllm.pin import EditScope, use_scope
+
+        with use_scope(EditScope(None, None)):
+            self.core.add_request("smuggler", tokens_input(list(ids)), SamplingParams(extra_args=extra_args))
+
+    def run_stock(self, jobs: Sequence[Job]) -> list[Answer]:
+        """Run jobs on an engine without the plugin."""
+        names = [self._add(job) for job in jobs]
+        answers = self._finish()
+        return [answers[name] for name in names]
+
+    def worker_add_request(self, snapshot_id: str) -> None:
+        """What the model runner would do with a request whose snapshot is not resident."""
+        worker = self.core.model_executor.driver_worker.worker
+        worker.incomes_runtime.add_request("ghost", {"incomes_snapshot": snapshot_id}, 1)
+
+    def preemptions(self) -> int:
+        return sum(m.value for m in self.llm.get_metrics() if m.name == "vllm:num_preemptions")
+
+    def _add(self, job: Job) -> str:
+        from vllm import SamplingParams
+        from vllm.inputs.engine import tokens_input
+
+        self.count += 1
+        params = SamplingParams(
+            max_tokens=job.max_tokens, temperature=0, logprobs=5, ignore_eos=True, detokenize=False
+        )
+        self.core.add_request(f"job-{self.count}", tokens_input(list(job.ids)), params)
+        return f"job-{self.count}"
+
+    def _finish(self) -> dict[str, Answer]:
+        done = {}
+        while self.core.has_unfinished_requests():
+            for output in self.core.step():
+                if output.finished:
+                    best = output.outputs[0]
+                    logprobs = [{t: e.logprob for t, e in step.items()} for step in best.logprobs or []]
+                    done[output.request_id] = Answer(
+                        tuple(best.token_ids), logprobs, output.num_cached_tokens or 0, best.finish_reason
+                    )
+        return done
+
+
+def child_main(pipe: Connection, environment: dict[str, str]) -> None:
+    """Serve `(engine name, method, args)` until None."""
+    os.environ.update(ENVIRONMENT | environment)
+    engines: dict[str, LabEngine] = {}
+    while (call := pipe.recv()) is not None:
+        name, method, args = call
+        try:
+            if method == "open":
+                engines[name] = LabEngine(*args)
+                pipe.send((True, None))
+            elif method == "modules":
+                import sys
+
+                pipe.send((True, [m for m in sys.modules if m.startswith("incomes_plugin.vllm")]))
+            else:
+                pipe.send((True, getattr(engines[name], method)(*args)))
+        except Exception as error:  # noqa: BLE001  the parent raises it again
+            import traceback
+
+            known = isinstance(error, IncomesError)
+            pipe.send((False, error if known else RuntimeError("".join(traceback.format_exception(error)))))
+
+
+class Lab:
+    """The child as seen by the tests."""
+
+    def __init__(self, **environment: str) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=child_main, args=(theirs, environment))
+        self._process.start()
+        theirs.close()
+        self._opened: set[str] = set()
+
+    def engine(self, name: str, model_dir: Path, options: dict[str, Any]) -> RemoteEngine:
+        if name not in self._opened:
+            self.call(name, "open", model_dir, options)
+            self._opened.add(name)
+        return RemoteEngine(self, name)
+
+    def call(self, name: str, method: str, *args: Any) -> Any:
+        self._pipe.send((name, method, args))
+        ok, value = self._pipe.recv()
+        if not ok:
+            raise value
+        return value
+
+    def close(self) -> None:
+        self._pipe.send(None)
+        self._process.join(30)
+        if self._process.is_alive():
+            self._process.kill()
+        self._process.close()
+        self._pipe.close()
+
+
+@dataclass(frozen=True)
+class RemoteEngine:
+    """One engine of the child; the methods are `LabEngine`'s."""
+
+    lab: Lab
+    name: str
+
+    def run(self, jobs: Sequence[Job], together: bool = True) -> list[Answer]:
+        return self.lab.call(self.name, "run", list(jobs), together)
+
+    def call(self, method: str, *args: Any) -> Any:
+        return self.lab.call(self.name, method, *args)
+
+    @property
+    def fingerprint(self) -> str:
+        return self.call("rpc", "incomes_handshake")["fingerprint"]
+
+    def free_gists(self) -> int:
+        return self.call("rpc", "incomes_handshake")["free_gists"]
+
+    def capture(self, adapter: Any, texts: dict[str, list[int]]) -> dict[str, bytes]:
+        """One-gist blob of every text."""
+        prompts = [(e, adapter.capture_ids(ids), adapter.num_gists(len(ids))) for e, ids in texts.items()]
+        taken = self.call("capture", prompts)
+        assert [error for _, _, error in taken] == [None] * len(prompts)
+        return {edit_id: bytes(blob) for (edit_id, _, _), (blob, _, _) in zip(prompts, taken, strict=True)}
+
+    def gists(self, blobs: dict[str, bytes]) -> list[Gist]:
+        fingerprint = self.fingerprint
+        return [gist for blob in blobs.values() for gist in load_gists(blob, fingerprint)]
+
+    def commit(
+        self,
+        edit_set: str,
+        base: SnapshotRef | None,
+        added: dict[str, bytes],
+        removed: Sequence[str] = (),
+    ) -> SnapshotRef:
+        digest, num_edits = (base.digest, base.num_edits) if base else (EMPTY_DIGEST, 0)
+        for edit_id in added:
+            digest = add_to_digest(digest, edit_id, 1)
+        for edit_id in removed:
+            digest = add_to_digest(digest, edit_id, 1, sign=-1)
+        version = base.version + 1 if base else 1
+        snapshot = SnapshotRef(edit_set, version, digest, num_edits + len(added) - len(removed))
+        gone = tuple((edit_id, 1) for edit_id in removed)
+        self.call("commit", SnapshotDelta(base.id if base else None, snapshot, tuple(added.values()), gone))
+        return snapshot
