@@ -52,7 +52,7 @@ def main(argv: list[str]) -> int:
     out = args.out or (None if args.quick else RESULTS)
     if out:
         write(result, out)
-    Console().print(markdown(result), markup=False)
+    sys.stdout.write(markdown(result))
     return 0
 
 
