@@ -51,7 +51,7 @@ def throughput(section: dict[str, Any]) -> str:
         f"{model['parameters_million']} M parameters (random), {model['layers']} layers, {model['dtype']}, one core. "
         f"Throughput: {work['batch']} requests of {work['prompt_tokens']} prompt tokens "
         f"and {work['output_tokens']} output tokens. "
-        f"Time to first token: one prompt of {work['ttft_prompt_tokens']} tokens. "
+        f"Time to first token: one prompt of {work['ttft_prompt_tokens']} tokens, at the engine. "
         f"A gist token takes {model['bytes_per_gist']:,} bytes."
     )
     head = ["", "gists/edit", "output tokens/s", "ratio to stock", "first token ms", "ratio to stock"]
