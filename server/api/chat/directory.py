@@ -6,6 +6,8 @@ import time
 
 from incomes_server.store.client import StoreClient
 
+from incomes_plugin.errors import EditSetNotFound
+
 FRESH_S = 1.0
 MAX_ENTRIES = 65536
 
@@ -32,10 +34,12 @@ class EditSetDirectory:
         found, at = self._ids.get(key, ("", 0.0))
         if found and time.monotonic() - at < FRESH_S:
             return found
-        if edit_set is None or edit_set == self._default_set:
+        try:
+            item = await self._store.get_edit_set(project, key[1])
+        except EditSetNotFound:
+            if key[1] != self._default_set:
+                raise
             item = await self._store.ensure_edit_set(project, self._default_set)
-        else:
-            item = await self._store.get_edit_set(project, edit_set)
         if len(self._ids) >= MAX_ENTRIES:
             self._ids.clear()
         self._ids[key] = (item.id, time.monotonic())
