@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import tempfile
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import hypothesis
 import pytest
+from incomes_server.compression.client import ACTOR_NAME as SCHEDULER
 from incomes_server.compression.client import CompressionClient
 from incomes_server.compression.model import QueueLimits
+from incomes_server.ray_call import find_actor
 from incomes_server.ray_local import RaySettings, create_actors, prepare_environment, start_ray, stop_ray
+from incomes_server.store.client import ACTOR_NAME as STORE
 from incomes_server.store.client import StoreClient
 from incomes_server.store.core import EditStore
 
 prepare_environment()
+
+FIGURES = pytest.StashKey[list[str]]()
 
 hypothesis.settings.register_profile("shared-machine", deadline=None)
 hypothesis.settings.load_profile("shared-machine")
@@ -37,17 +44,17 @@ def store(database_url: str) -> Iterator[EditStore]:
 
 @dataclass(frozen=True)
 class Stack:
-    """A store and a scheduler of their own, in the session's Ray."""
+    """A store and a scheduler of their own, in the session's Ray; shared by the tests of one module."""
 
     settings: RaySettings
     store: StoreClient
     compression: CompressionClient
 
-    def pid_of(self, client: Any) -> int:
-        """Process of the actor behind a client."""
-        from ray.util.state import get_actor
-
-        return get_actor(client._actor._actor_id.hex()).pid
+    async def kill(self, client: Any) -> int:
+        """kill -9 the process of the actor behind a client; Ray starts another one."""
+        pid: int = await client._actor.__ray_call__.remote(lambda _: os.getpid())
+        os.kill(pid, signal.SIGKILL)
+        return pid
 
     def core(self) -> EditStore:
         """The same database, opened beside the actor."""
@@ -63,20 +70,37 @@ def local_ray() -> Iterator[RaySettings]:
         stop_ray()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def limits() -> QueueLimits:
-    """Tests override it."""
+    """Modules override it."""
     return QueueLimits(sweep_s=0.3)
 
 
-@pytest.fixture
-async def stack(local_ray: RaySettings, database_url: str, limits: QueueLimits) -> AsyncIterator[Stack]:
+@pytest.fixture(scope="module")
+def stack(local_ray: RaySettings, tmp_path_factory: pytest.TempPathFactory, limits: QueueLimits) -> Iterator[Stack]:
     import ray
 
-    settings = replace(local_ray, database_url=database_url, namespace=f"test-{uuid.uuid4().hex[:8]}", limits=limits)
+    url = f"sqlite:///{tmp_path_factory.mktemp('store')}/edits.db"
+    settings = replace(local_ray, database_url=url, namespace=f"test-{uuid.uuid4().hex[:8]}", limits=limits)
     create_actors(settings)
-    store = await StoreClient.connect(settings.namespace)
-    compression = await CompressionClient.connect(settings.namespace)
-    yield Stack(settings, store, compression)
-    for client in (compression, store):
-        ray.kill(client._actor)
+    actors = [find_actor(name, settings.namespace) for name in (STORE, SCHEDULER)]
+    yield Stack(settings, StoreClient(actors[0]), CompressionClient(actors[1]))
+    for actor in reversed(actors):
+        ray.kill(actor)
+
+
+@pytest.fixture
+def project() -> str:
+    """A tenant of the test's own."""
+    return f"p-{uuid.uuid4().hex[:8]}"
+
+
+@pytest.fixture
+def figure(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Show a measured number at the end of the session."""
+    return request.config.stash.setdefault(FIGURES, []).append
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    for line in config.stash.get(FIGURES, []):
+        terminalreporter.write_line(f"measured: {line}")
