@@ -1,7 +1,7 @@
-"""One vLLM engine in a process of its own, driven over a pipe by `conftest.RemoteEngine`. Run as a script.
+"""vLLM engines in a process of their own, driven over a pipe by `conftest.EngineProcess`. Run as a script.
 
-`child.py <fd>`: receives the options, builds the engine, then answers `(method, args)` messages until None comes.
-Replies are `(True, value)` or `(False, traceback)`; values are plain lists, dicts, numbers, strings and bytes.
+`child.py <fd>`: receives the options of each engine by name, builds them, then answers `(name, method, args)` messages
+until None comes. Replies are `(True, value)` or `(False, traceback)`; values are plain lists, dicts, numbers, bytes.
 """
 
 from __future__ import annotations
@@ -21,15 +21,13 @@ class Engine:
     """The methods a test may call."""
 
     def __init__(self, options: dict[str, Any]) -> None:
-        if os.environ["VLLM_USE_V2_MODEL_RUNNER"] == "1":
-            from triton_cpu import install
-
-            install()
         from vllm import LLM
 
         self.llm = LLM(**options)
         self.worker = self.llm.llm_engine.model_executor.driver_worker.worker
         self.events: list[tuple[str, Any]] = []
+        self.num_preemptions = 0
+        self._count_preemptions()
 
     def runner(self) -> str:
         """Module and class of the model runner in use."""
@@ -46,9 +44,9 @@ class Engine:
     def generate_and_retire(self, prompts: list[list[int]], max_tokens: int, snapshot: str) -> list[Answer]:
         """As `generate` with all prompts under `snapshot`, which is retired as soon as a request was preempted."""
         self._add(prompts, max_tokens, [snapshot] * len(prompts))
-        before = self.counter("vllm:num_preemptions")
+        before = self.num_preemptions
         done: dict[str, Answer] = {}
-        while self.counter("vllm:num_preemptions") == before:
+        while self.num_preemptions == before:
             done |= self._step()
         assert self.rpc("incomes_retire", [snapshot])["ok"]
         return self._finish(done)
@@ -76,9 +74,9 @@ class Engine:
         """Answer of the only worker."""
         return self.llm.collective_rpc(method, args=args)[0]
 
-    def counter(self, name: str) -> int:
-        """Value of a vLLM counter, e.g. `vllm:num_preemptions`."""
-        return sum(metric.value for metric in self.llm.get_metrics() if metric.name == name)
+    def preemptions(self) -> int:
+        """Preemptions since the start (vLLM's metric is one for all engines of a process)."""
+        return self.num_preemptions
 
     def watch(self) -> None:
         """Record every plan of the runtime from now on."""
@@ -145,6 +143,16 @@ class Engine:
                 refused.append(touch.target.rpartition(".")[2])
         return refused
 
+    def _count_preemptions(self) -> None:
+        scheduler = self.llm.llm_engine.engine_core.engine_core.scheduler
+        preempt = scheduler._preempt_request
+
+        def count_and_preempt(*args: Any, **kwargs: Any) -> Any:
+            self.num_preemptions += 1
+            return preempt(*args, **kwargs)
+
+        scheduler._preempt_request = count_and_preempt
+
     @contextmanager
     def _resident(self, snapshot: str | None) -> Iterator[None]:
         """One request, prefilled and still running."""
@@ -207,11 +215,15 @@ class Engine:
 
 
 def serve(pipe: Connection) -> None:
-    engine = Engine(pipe.recv())
-    pipe.send((True, engine.runner()))
+    if os.environ["VLLM_USE_V2_MODEL_RUNNER"] == "1":
+        from triton_cpu import install
+
+        install()
+    engines = {name: Engine(options) for name, options in pipe.recv().items()}
+    pipe.send((True, None))
     while (message := pipe.recv()) is not None:
-        method, args = message
-        pipe.send((True, getattr(engine, method)(*args)))
+        name, method, args = message
+        pipe.send((True, getattr(engines[name], method)(*args)))
 
 
 def main() -> None:
@@ -220,6 +232,8 @@ def main() -> None:
         serve(pipe)
     except Exception:  # noqa: BLE001 - the other process must see whatever went wrong
         pipe.send((False, traceback.format_exc()))
+    sys.stdout.flush()
+    os._exit(0)  # nothing to save, and taking vLLM and torch down in order lasts seconds
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ OPTIONS: dict[str, Any] = {
     "block_size": 32,
     "num_gpu_blocks_override": 9,
     "enable_prefix_caching": True,
-    "disable_log_stats": False,
+    "disable_log_stats": True,
 }
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
@@ -59,10 +60,13 @@ SWITCHES = {
 }
 
 
-class RemoteEngine:
-    """A child process with one engine; every method of `child.Engine` is callable by `call`."""
+class EngineProcess:
+    """A child process with one model runner: a stock engine and one with the selection layer, of the same model.
 
-    def __init__(self, runner: str, options: dict[str, Any], log: Path) -> None:
+    A second engine in the process costs next to nothing; importing vLLM costs 10 s.
+    """
+
+    def __init__(self, runner: str, model: Path, log: Path) -> None:
         ours, theirs = socket.socketpair()
         variables = {**os.environ, **ENVIRONMENT, **SWITCHES[runner]}
         self._log = log
@@ -75,12 +79,12 @@ class RemoteEngine:
                 stderr=subprocess.STDOUT,
             )
         self._pipe = Connection(ours.detach())
-        self._pipe.send(options)
-        self.runner: str = self._receive(STARTUP_S)
+        stock = {"model": str(model), **OPTIONS}
+        self._ask({"stock": stock, "edits": {**stock, **PLUGIN}}, STARTUP_S)
 
-    def call(self, method: str, *args: Any) -> Any:
-        self._pipe.send((method, args))
-        return self._receive(CALL_S)
+    def engine(self, name: str) -> RemoteEngine:
+        """`stock` or `edits`."""
+        return RemoteEngine(lambda method, args: self._ask((name, method, args), CALL_S))
 
     def close(self) -> None:
         """End the process, which ends by itself after an error or a None."""
@@ -95,15 +99,26 @@ class RemoteEngine:
             self._process.wait()
         self._pipe.close()
 
-    def _receive(self, timeout_s: float) -> Any:
+    def _ask(self, message: Any, timeout_s: float) -> Any:
         try:
+            self._pipe.send(message)
             ok, value = self._pipe.recv() if self._pipe.poll(timeout_s) else (False, f"no answer in {timeout_s} s")
-        except EOFError:
-            ok, value = False, "the engine process ended"
+        except (EOFError, OSError):
+            ok, value = False, "the engine process has ended"
         if not ok:
             self.close()
             pytest.fail(f"{value}\n--- end of its log ---\n{self._log.read_text()[-3000:]}", pytrace=False)
         return value
+
+
+@dataclass(frozen=True)
+class RemoteEngine:
+    """One engine of a child process; every method of `child.Engine` is callable by `call`."""
+
+    ask: Callable[[str, tuple[Any, ...]], Any]
+
+    def call(self, method: str, *args: Any) -> Any:
+        return self.ask(method, args)
 
 
 @pytest.fixture(scope="session")
@@ -158,42 +173,43 @@ def adapter() -> EditAdapter:
 
 
 @pytest.fixture(scope="session")
-def start(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., RemoteEngine]]:
-    """Start an engine by runner ("v1", "v2"), with or without the plugin; stopped at the end."""
-    engines: list[RemoteEngine] = []
-
-    def start(runner: str, **options: Any) -> RemoteEngine:
-        log = tmp_path_factory.mktemp(runner) / "log"
-        engines.append(RemoteEngine(runner, {"model": str(checkpoint), **OPTIONS, **options}, log))
-        return engines[-1]
-
-    yield start
-    for engine in engines:
-        engine.close()
+def v1(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
+    """Engines on vLLM's V1 model runner."""
+    process = EngineProcess("v1", checkpoint, tmp_path_factory.mktemp("v1") / "log")
+    yield process
+    process.close()
 
 
 @pytest.fixture(scope="session")
-def stock_v1(start: Callable[..., RemoteEngine]) -> RemoteEngine:
-    """vLLM's V1 runner without our plugin."""
-    return start("v1")
+def v2(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
+    """Engines on vLLM's V2 model runner."""
+    process = EngineProcess("v2", checkpoint, tmp_path_factory.mktemp("v2") / "log")
+    yield process
+    process.close()
 
 
 @pytest.fixture(scope="session")
-def stock_v2(start: Callable[..., RemoteEngine]) -> RemoteEngine:
-    """vLLM's V2 runner without our plugin."""
-    return start("v2")
+def stock_v1(v1: EngineProcess) -> RemoteEngine:
+    """V1 without our plugin."""
+    return v1.engine("stock")
 
 
 @pytest.fixture(scope="session")
-def edits_v1(start: Callable[..., RemoteEngine]) -> RemoteEngine:
-    """The V1 runner with the selection layer."""
-    return start("v1", **PLUGIN)
+def stock_v2(v2: EngineProcess) -> RemoteEngine:
+    """V2 without our plugin."""
+    return v2.engine("stock")
 
 
 @pytest.fixture(scope="session")
-def edits_v2(start: Callable[..., RemoteEngine]) -> RemoteEngine:
-    """The V2 runner with the selection layer."""
-    return start("v2", **PLUGIN)
+def edits_v1(v1: EngineProcess) -> RemoteEngine:
+    """V1 with the selection layer."""
+    return v1.engine("edits")
+
+
+@pytest.fixture(scope="session")
+def edits_v2(v2: EngineProcess) -> RemoteEngine:
+    """V2 with the selection layer."""
+    return v2.engine("edits")
 
 
 @pytest.fixture(scope="session")

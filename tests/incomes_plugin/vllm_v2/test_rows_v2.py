@@ -8,7 +8,7 @@ import torch
 from incomes_plugin.gist import load_gists
 
 pytestmark = pytest.mark.vllm
-PREEMPTIONS = "vllm:num_preemptions"
+LONG = 32  # tokens until four prompts of 40 have outgrown the 8 blocks of the KV cache
 
 
 @pytest.fixture(scope="module")
@@ -82,17 +82,17 @@ def test_mixed_batch_keeps_requests_apart(edits_v1, edits_v2, scopes, prompt, as
 def test_preempted_requests_keep_their_edits(edits_v1, edits_v2, scopes, prompt, assert_same):
     a, b = scopes
     prompts = [prompt(first, 40) for first in (11, 23, 57, 91)]
-    before = edits_v2.call("counter", PREEMPTIONS)
-    ours, theirs = (engine.call("generate", prompts, 50, [a, b, None, a]) for engine in (edits_v2, edits_v1))
-    assert edits_v2.call("counter", PREEMPTIONS) > before
+    before = edits_v2.call("preemptions")
+    ours, theirs = (engine.call("generate", prompts, LONG, [a, b, None, a]) for engine in (edits_v2, edits_v1))
+    assert edits_v2.call("preemptions") > before
     assert_same(ours, theirs, atol=1e-4)
 
 
 def test_snapshot_retired_during_a_preemption_still_serves(edits_v2, commit, blobs, prompt, assert_same):
     prompts = [prompt(first, 40) for first in (11, 23, 57, 91)]
-    undisturbed = edits_v2.call("generate", prompts, 50, [commit("snap_kept", blobs[:5], [edits_v2])] * 4)
+    undisturbed = edits_v2.call("generate", prompts, LONG, [commit("snap_kept", blobs[:5], [edits_v2])] * 4)
     retired = commit("snap_retired", blobs[:5], [edits_v2])
-    assert_same(edits_v2.call("generate_and_retire", prompts, 50, retired), undisturbed, atol=1e-4)
+    assert_same(edits_v2.call("generate_and_retire", prompts, LONG, retired), undisturbed, atol=1e-4)
     edits_v2.call("generate", prompts[:1], 1)  # the runner drops finished requests with its next step
     usage = edits_v2.call("rpc", "incomes_handshake")
     edits_v2.call("rpc", "incomes_retire", ["snap_kept"])
@@ -104,7 +104,7 @@ def test_snapshot_retired_during_a_preemption_still_serves(edits_v2, commit, blo
 def test_plan_follows_every_row_of_tagged_requests(edits_v2, scopes, prompt):
     a, b = scopes
     edits_v2.call("watch")
-    edits_v2.call("generate", [prompt(11, 40), prompt(23, 70), prompt(57, 40)], 50, [a, None, b])
+    edits_v2.call("generate", [prompt(11, 40), prompt(23, 70), prompt(57, 40)], LONG, [a, None, b])
     events = edits_v2.call("watched")
     assert [kind for kind, _ in events] == ["begin", "end"] * (len(events) // 2)
     rows: dict[str, list[int]] = {}
@@ -115,7 +115,7 @@ def test_plan_follows_every_row_of_tagged_requests(edits_v2, scopes, prompt):
             rows.setdefault(name.partition("-")[0], []).extend(laid_out)
     assert set(rows) == {"request_0", "request_2"}
     for seen in rows.values():
-        assert sorted(set(seen)) == list(range(40 + 50 - 1))
+        assert sorted(set(seen)) == list(range(40 + LONG - 1))
 
 
 def test_dummy_runs_see_no_plan(edits_v2, scopes, prompt):
