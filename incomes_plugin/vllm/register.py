@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+from incomes_plugin.errors import IncomesError
 from incomes_plugin.vllm.config import has_selection_layer
 from incomes_plugin.vllm.guard import check_request, observe_rpc
 from incomes_plugin.vllm.pin import PINS_ATTRIBUTE, pin_request
@@ -37,10 +38,25 @@ def _hook_input_processor(cls: Any) -> None:
     def process_and_pin(self: Any, *args: Any, **kwargs: Any) -> Any:
         request = process_inputs(self, *args, **kwargs)
         if has_selection_layer(self.vllm_config):
-            pin_request(request, getattr(self, PINS_ATTRIBUTE, None))
+            try:
+                pin_request(request, getattr(self, PINS_ATTRIBUTE, None))
+            except IncomesError as error:
+                raise _refusal(error) from error
         return request
 
     cls.process_inputs = process_and_pin
+
+
+def _refusal(error: IncomesError) -> IncomesError:
+    """The same error, of a class that `AsyncLLM.generate` passes on; it would hide any other behind a 500."""
+    return _refusal_class(type(error))(error.message, param=error.param)
+
+
+@functools.cache
+def _refusal_class(cls: type[IncomesError]) -> type[IncomesError]:
+    from vllm.exceptions import VLLMClientError
+
+    return type(cls.__name__, (cls, VLLMClientError), {"__module__": cls.__module__})
 
 
 def _hook_engine_core(cls: Any) -> None:

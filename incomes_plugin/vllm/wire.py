@@ -49,7 +49,9 @@ def one_answer(method: str, answers: Sequence[Answer]) -> Answer:
 
 def error_of(answer: Answer) -> IncomesError:
     """The typed error behind a failed answer."""
-    by_code = {cls.code: cls for cls in _subclasses(IncomesError)}
+    by_code: dict[str, type[IncomesError]] = {}
+    for cls in _subclasses(IncomesError):
+        by_code.setdefault(cls.code, cls)  # a class comes before what is derived from it (register.py)
     return by_code.get(answer["code"], EngineLost)(answer["message"])
 
 

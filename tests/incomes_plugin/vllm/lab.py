@@ -151,11 +151,14 @@ class LabEngine:
         from vllm.inputs.engine import tokens_input
 
         self.count += 1
-        params = SamplingParams(
-            max_tokens=job.max_tokens, temperature=0, logprobs=5, ignore_eos=True, detokenize=False
-        )
-        self.core.add_request(f"job-{self.count}", tokens_input(list(job.ids)), params)
-        return f"job-{self.count}"
+        params = SamplingParams(max_tokens=job.max_tokens, temperature=0, logprobs=5, ignore_eos=True, detokenize=False)
+        name = f"job-{self.count}"
+        try:
+            self.core.add_request(name, tokens_input(list(job.ids)), params)
+        except IncomesError:
+            self.core.abort_request([name])  # `LLM` leaves what the engine core refused in its output processor
+            raise
+        return name
 
     def _finish(self) -> dict[str, Answer]:
         done = {}
@@ -191,6 +194,7 @@ def child_main(pipe: Connection, environment: dict[str, str]) -> None:
 
             known = isinstance(error, IncomesError)
             pipe.send((False, error if known else RuntimeError("".join(traceback.format_exception(error)))))
+    os._exit(0)  # vLLM's own shutdown of several engines takes half a minute
 
 
 class Lab:

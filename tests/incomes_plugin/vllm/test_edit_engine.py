@@ -1,0 +1,245 @@
+"""EditEngine on AsyncLLM behind vLLM's own app: the façade the server uses, with requests in flight."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import pytest_asyncio
+
+from incomes_plugin.errors import (
+    FingerprintMismatch,
+    GistFormatError,
+    PoolFull,
+    SelectionFailed,
+    SnapshotNotFound,
+    SnapshotRetired,
+)
+from incomes_plugin.gist import dump_gists, load_gists
+from incomes_plugin.pool.snapshot import EMPTY_DIGEST, SnapshotDelta, SnapshotRef, add_to_digest
+from incomes_plugin.vllm.engine import CaptureJob, EditEngine
+from incomes_plugin.vllm.pin import EditScope, use_scope
+from tests.incomes_plugin.vllm.lab import ENVIRONMENT
+from tests.incomes_plugin.vllm.test_reference import prompt
+
+pytestmark = [
+    pytest.mark.vllm,
+    pytest.mark.asyncio(loop_scope="session"),
+    pytest.mark.filterwarnings("ignore"),  # vLLM's imports and its forgotten resources at shutdown
+]
+NO_EDITS = EditScope(None, None)
+
+
+@pytest.fixture(scope="module")
+def environment() -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ.update(ENVIRONMENT)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def launched(environment: None, model_dir: Path) -> AsyncIterator[Any]:
+    from incomes_plugin.vllm.launcher import launch
+
+    arguments = ["--model", str(model_dir), "--dtype", "float32", "--enforce-eager", "--max-model-len", "512"]
+    arguments += ["--block-size", "32", "--distributed-executor-backend", "uni", "--max-num-seqs", "32"]
+    arguments += ["--additional-config", '{"incomes": {"pool_gists": 2048}}', "--served-model-name", "tiny"]
+    async with launch(arguments) as launched:
+        yield launched
+
+
+@pytest.fixture(scope="module")
+def engine(launched: Any) -> EditEngine:
+    return launched.engine
+
+
+class EditSetLog:
+    """Makes consecutive snapshots of one edit set, as the server would."""
+
+    def __init__(self, engine: EditEngine, name: str) -> None:
+        self.engine = engine
+        self.head = SnapshotRef(name, 0, EMPTY_DIGEST, 0)
+        self.base: str | None = None
+
+    async def change(self, added: dict[str, list[int]], removed: tuple[str, ...] = ()) -> SnapshotRef:
+        captured = await self.engine.capture([CaptureJob(e, 1, tuple(ids)) for e, ids in added.items()])
+        assert [c.error for c in captured] == [None] * len(added)
+        delta = self.delta([c.blob for c in captured if c.blob], list(added), removed)
+        await self.engine.commit(delta)
+        self.head, self.base = delta.snapshot, delta.snapshot.id
+        return self.head
+
+    def delta(self, blobs: list[bytes], added: list[str], removed: tuple[str, ...] = ()) -> SnapshotDelta:
+        digest = self.head.digest
+        for edit_id in added:
+            digest = add_to_digest(digest, edit_id, 1)
+        for edit_id in removed:
+            digest = add_to_digest(digest, edit_id, 1, sign=-1)
+        num_edits = self.head.num_edits + len(added) - len(removed)
+        snapshot = SnapshotRef(self.head.edit_set, self.head.version + 1, digest, num_edits)
+        return SnapshotDelta(self.base, snapshot, tuple(blobs), tuple((e, 1) for e in removed))
+
+
+def params(max_tokens: int = 6) -> Any:
+    from vllm import SamplingParams
+
+    return SamplingParams(max_tokens=max_tokens, temperature=0, logprobs=3, ignore_eos=True, detokenize=False)
+
+
+async def answer(engine: EditEngine, ids: tuple[int, ...], scope: EditScope, max_tokens: int = 6) -> list[Any]:
+    output = (await engine.generate(ids, params(max_tokens), scope)).outputs[0]
+    return [list(output.token_ids), [{t: e.logprob for t, e in step.items()} for step in output.logprobs]]
+
+
+async def settled(engine: EditEngine, snapshots: int) -> Any:
+    for _ in range(200):
+        status = await engine.status()
+        if status.resident_snapshots == snapshots:
+            return status
+        await asyncio.sleep(0.05)
+    raise AssertionError(f"{status.resident_snapshots} snapshots stay resident, expected {snapshots}")
+
+
+async def test_the_canary_passes_and_leaves_nothing(engine: EditEngine) -> None:
+    report = await engine.canary()
+    assert report.ok, report.reason
+    assert report.max_logprob_diff > 0.01
+    status = await settled(engine, 0)
+    assert status.free_gists == status.capacity_gists == 2048
+    assert status.fingerprint == engine.fingerprint
+
+
+async def test_capture_reports_each_job(engine: EditEngine) -> None:
+    jobs = [CaptureJob("a", 1, (20, 21)), CaptureJob("long", 1, tuple(range(300))), CaptureJob("none", 1, ())]
+    good, long, none = await engine.capture([*jobs[:2], jobs[2]])
+    assert good.blob is not None
+    (gist,) = load_gists(good.blob, engine.fingerprint)
+    assert (gist.edit_id, gist.version, gist.num_gists, good.num_gists) == ("a", 1, 2, 2)
+    assert long.blob is None
+    assert "256" in str(long.error)
+    assert none.blob is None
+
+
+async def test_add_and_retire_while_sixteen_requests_stream(engine: EditEngine) -> None:
+    log = EditSetLog(engine, "eset_stream")
+    first = await log.change({f"e{i}": [30 + i, 31 + i, 32 + i] for i in range(6)})
+    prompts = [prompt(500 + i, 20 + i) for i in range(16)]
+    scopes = [EditScope("eset_stream", first) if i % 4 else NO_EDITS for i in range(16)]
+    expected = await asyncio.gather(*(answer(engine, p, s, 48) for p, s in zip(prompts, scopes, strict=True)))
+    running = [asyncio.create_task(answer(engine, p, s, 48)) for p, s in zip(prompts, scopes, strict=True)]
+    await asyncio.sleep(0.05)
+    second = await log.change({"new": [60, 61, 62]}, removed=("e0", "e1"))
+    third = await log.change({}, removed=("new",))
+    assert engine.current("eset_stream") == third
+    assert not all(task.done() for task in running)
+    assert engine.find("eset_stream", first.id) == first  # pinned by the running requests
+    now = await answer(engine, prompts[1], EditScope("eset_stream", third))
+    for got, want in zip(await asyncio.gather(*running), expected, strict=True):
+        assert got[0] == want[0]
+    assert now != expected[1]
+    status = await settled(engine, 1)
+    assert status.pinned_requests == 0
+    for gone in (first, second):
+        with pytest.raises(SnapshotRetired):
+            engine.find("eset_stream", gone.id)
+        with pytest.raises(SnapshotRetired):
+            await answer(engine, prompts[0], EditScope("eset_stream", gone))
+    await engine.drop("eset_stream")
+    assert (await settled(engine, 0)).free_gists == 2048
+
+
+async def test_an_aborted_stream_lets_its_snapshot_go(engine: EditEngine) -> None:
+    log = EditSetLog(engine, "eset_abort")
+    first = await log.change({"a": [30, 31]})
+    task = asyncio.create_task(answer(engine, prompt(1, 30), EditScope("eset_abort", first), 400))
+    await asyncio.sleep(0.1)
+    await log.change({"b": [32, 33]})
+    task.cancel()
+    await settled(engine, 1)
+    await engine.drop("eset_abort")
+    await settled(engine, 0)
+
+
+async def test_refused_commits_leave_the_state(engine: EditEngine) -> None:
+    log = EditSetLog(engine, "eset_refused")
+    first = await log.change({"a": [30, 31, 32, 33]})
+    before = await answer(engine, prompt(2, 30), EditScope("eset_refused", first))
+    (captured,) = await engine.capture([CaptureJob("b", 1, (40, 41, 42, 43))])
+    assert captured.blob is not None
+    (gist,) = load_gists(captured.blob, engine.fingerprint)
+    foreign = dump_gists([gist], "mf_other")
+    stale = SnapshotDelta(None, log.delta([captured.blob], ["b"]).snapshot, (captured.blob,))
+    names = [f"m{i}" for i in range(600)]
+    many = [dump_gists([type(gist)(n, 1, gist.keys, gist.values)], engine.fingerprint) for n in names]
+    for error, delta in (
+        (FingerprintMismatch, log.delta([foreign], ["b"])),
+        (GistFormatError, log.delta([captured.blob[:-9]], ["b"])),
+        (SnapshotNotFound, stale),
+        (SnapshotNotFound, log.delta([], [], removed=("ghost",))),
+        (PoolFull, log.delta(many, names)),
+    ):
+        with pytest.raises(error):
+            await engine.commit(delta)
+        assert engine.current("eset_refused") == first
+    assert await answer(engine, prompt(2, 30), EditScope("eset_refused", first)) == before
+    await engine.drop("eset_refused")
+
+
+async def test_a_snapshot_lost_in_the_workers_is_an_error_not_an_answer(engine: EditEngine) -> None:
+    log = EditSetLog(engine, "eset_ghost")
+    first = await log.change({"a": [30, 31]})
+    await engine._call("incomes_retire", [first.id])
+    output = await engine.generate(prompt(3, 10), params(), EditScope("eset_ghost", first))
+    assert output.outputs[0].finish_reason == "error"
+    assert output.outputs[0].token_ids == []
+    assert (await answer(engine, prompt(3, 10), NO_EDITS))[0]
+    await engine.drop("eset_ghost")
+
+
+async def test_http_needs_a_scope_and_gets_what_it_allows(launched: Any, engine: EditEngine) -> None:
+    log = EditSetLog(engine, "eset_http")
+    first = await log.change({f"e{i}": [30 + 3 * i, 31, 32] for i in range(8)})
+    body = {"model": "tiny", "messages": [{"role": "user", "content": "hello there"}], "max_tokens": 6}
+    body |= {"temperature": 0, "logprobs": True}
+    launched.app.state.server = None  # what `serve` sets; vLLM's error handlers read it
+    transport = httpx.ASGITransport(app=launched.app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        assert (await client.post("/v1/chat/completions", json=body)).status_code >= 400
+        with use_scope(NO_EDITS):
+            plain = (await client.post("/v1/chat/completions", json=body)).json()
+            smuggled = await client.post(
+                "/v1/chat/completions", json=body | {"vllm_xargs": {"incomes_snapshot": first.id}}
+            )
+        with use_scope(EditScope("eset_http", first, trace="trace-http")):
+            edited = (await client.post("/v1/chat/completions", json=body)).json()
+            completion = await client.post(
+                "/v1/completions", json={"model": "tiny", "prompt": "hello", "max_tokens": 3, "temperature": 0}
+            )
+        status = (await client.get("/plugins/incomes/status")).json()
+    assert smuggled.status_code >= 400
+    assert completion.status_code == 200
+    assert plain["choices"][0]["logprobs"] != edited["choices"][0]["logprobs"]
+    assert status["ready"] is True
+    found = await engine.attribution("trace-http")
+    assert {e for e, _, _ in found.applied} <= {f"e{i}" for i in range(8)}
+    assert found.none_weight + sum(w for _, _, w in found.applied) == pytest.approx(1, abs=0.01)
+    with pytest.raises(SelectionFailed):
+        await engine.attribution("trace-http")
+    await engine.drop("eset_http")
+
+
+async def test_a_commit_costs_the_change_not_the_set(engine: EditEngine) -> None:
+    log = EditSetLog(engine, "eset_cost")
+    await log.change({f"e{i}": [30 + i % 200, 31, 32] for i in range(400)})
+    before = (await settled(engine, 1)).free_gists
+    await log.change({"more": [50, 51]})
+    used = before - (await settled(engine, 1)).free_gists
+    assert abs(used) <= 64  # at most two pages of 32 entries, the set has 1,201
+    await engine.drop("eset_cost")
