@@ -30,8 +30,6 @@ ENVIRONMENT = {
     # Keeps every socket of core Ray on 127.0.0.1, on Linux too in spite of its name. Ray reads it when imported.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
-    # Ray may leave CUDA_VISIBLE_DEVICES alone in workers without a GPU.
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 
 

@@ -98,6 +98,10 @@ class JobQueue:
         self._leases[lease.id] = _Held(worker, taken, interactive, now_s, now_s + self.limits.lease_s)
         return lease
 
+    def holds(self, lease_id: str) -> bool:
+        """Whether the lease is still out."""
+        return lease_id in self._leases
+
     def judge(self, lease_id: str, outcomes: Sequence[CompressionOutcome]) -> Verdict:
         """Decide, change nothing but the lease's end: it must not expire while its outcomes are being stored."""
         good = [outcome for outcome in outcomes if outcome.error is None and outcome.blob is not None]

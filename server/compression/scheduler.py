@@ -23,6 +23,7 @@ logger = logging.getLogger("incomes.compression")
 
 _REFILL_BELOW = 1_024
 _REFILL_JOBS = 4_096
+_MARK_AFTER_S = 0.1  # a single edit is ready by then; its activation must not queue behind a write that only informs
 
 
 class SchedulerActor:
@@ -56,7 +57,7 @@ class SchedulerActor:
         while self._calls[worker] == call:
             lease = self._queue.take(worker, max_jobs, time.monotonic())
             if lease is not None:
-                self._mark(lease.jobs)
+                self._mark(lease)
                 return lease
             left_s = deadline_s - time.monotonic()
             if left_s <= 0:
@@ -128,17 +129,20 @@ class SchedulerActor:
         if outcomes:
             await (await self._connect()).record_outcomes(outcomes)
 
-    def _mark(self, jobs: Sequence[CompressionJob]) -> None:
-        """Show the edits as `compressing`. Nobody waits for it: it only informs."""
-        task = asyncio.create_task(self._try_mark(jobs))
+    def _mark(self, lease: Lease) -> None:
+        """Show the edits of a long lease as `compressing`. Nobody waits for it: it only informs."""
+        task = asyncio.create_task(self._mark_later(lease))
         self._marks.add(task)
         task.add_done_callback(self._marks.discard)
 
-    async def _try_mark(self, jobs: Sequence[CompressionJob]) -> None:
+    async def _mark_later(self, lease: Lease) -> None:
+        await asyncio.sleep(_MARK_AFTER_S)
+        if not self._queue.holds(lease.id):
+            return
         try:
-            await (await self._connect()).mark_compressing(jobs)
+            await (await self._connect()).mark_compressing(lease.jobs)
         except IncomesError as error:
-            logger.warning("could not mark %d edits as compressing: %s", len(jobs), error)
+            logger.warning("could not mark %d edits as compressing: %s", len(lease.jobs), error)
 
     async def _connect(self) -> StoreClient:
         if self._store is None:
