@@ -11,6 +11,7 @@ from incomes_plugin.vllm.guard import check_request, observe_rpc
 from incomes_plugin.vllm.pin import PINS_ATTRIBUTE, pin_request
 
 _MARK = "incomes_hooked"
+_REFUSALS: dict[type[IncomesError], type[IncomesError]] = {}
 
 
 def register() -> None:
@@ -49,14 +50,12 @@ def _hook_input_processor(cls: Any) -> None:
 
 def _refusal(error: IncomesError) -> IncomesError:
     """The same error, of a class that `AsyncLLM.generate` passes on; it would hide any other behind a 500."""
-    return _refusal_class(type(error))(error.message, param=error.param)
-
-
-@functools.cache
-def _refusal_class(cls: type[IncomesError]) -> type[IncomesError]:
     from vllm.exceptions import VLLMClientError
 
-    return type(cls.__name__, (cls, VLLMClientError), {"__module__": cls.__module__})
+    cls = type(error)
+    if cls not in _REFUSALS:
+        _REFUSALS[cls] = type(cls.__name__, (cls, VLLMClientError), {"__module__": cls.__module__})
+    return _REFUSALS[cls](error.message, param=error.param)
 
 
 def _hook_engine_core(cls: Any) -> None:
