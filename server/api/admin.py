@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
-from fastapi import Depends, FastAPI, Response
+from fastapi import Depends, FastAPI, Request, Response
+from incomes_server import metrics
 from incomes_server.api import edit_sets, edits, imports, replicas
 from incomes_server.api.context import AdminContext
 from incomes_server.api.errors import install_error_handlers
@@ -16,6 +18,8 @@ from incomes_server.api.strict import refuse_unknown_query
 from incomes_server.auth.keys import KeyRing
 from incomes_server.auth.middleware import AuthMiddleware
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from incomes_plugin.errors import Unavailable
 
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorEnvelope} for status in (400, 401, 404, 409, 413, 422, 429, 500, 503)
@@ -32,10 +36,11 @@ def build_admin_app(context: AdminContext | None, keys: KeyRing, readiness: Read
     """
     app = FastAPI(title="InComeS admin API", version="1", docs_url=None, redoc_url=None)
     app.state.context = context
+    app.state.readiness = readiness
     # Before edits: POST /v1/edits/import must not be read as POST /v1/edits/{edit_id}.
     for module in (imports, edits, edit_sets, replicas):
         app.include_router(module.router, dependencies=[Depends(refuse_unknown_query)], responses=ERRORS)
-    app.add_api_route("/metrics", metrics, response_class=Response, tags=["operations"])
+    app.add_api_route("/metrics", read_metrics, response_class=Response, tags=["operations"])
     install_error_handlers(app)
     # The last one added is the outermost.
     app.add_middleware(AuthMiddleware, keys=keys)
@@ -44,6 +49,10 @@ def build_admin_app(context: AdminContext | None, keys: KeyRing, readiness: Read
     return app
 
 
-def metrics() -> Response:
+async def read_metrics(request: Request) -> Response:
     """Prometheus metrics of the server and its engine."""
+    context: AdminContext = request.app.state.context
+    metrics.READY.set(request.app.state.readiness.ready)
+    with suppress(Unavailable):  # the store is down: /readyz says so, the other metrics still count
+        await metrics.refresh(context.store, context.queue)
     return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)

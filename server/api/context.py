@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from typing import Annotated, cast
 
 from fastapi import Depends, Header, Query, Request
@@ -29,10 +30,21 @@ class AdminContext:
 
 @dataclass(frozen=True)
 class Wait:
-    """How long a write may take to reach which state."""
+    """How long a write may take to reach which state; made when the request arrives."""
 
     target: WaitFor
     timeout_s: float
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def left_s(self) -> float:
+        """Seconds until the timeout."""
+        return max(0.0, self.started + self.timeout_s - time.monotonic())
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the request arrived."""
+        return time.monotonic() - self.started
 
 
 def admin_context(request: Request) -> AdminContext:

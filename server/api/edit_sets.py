@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Response
@@ -45,10 +44,9 @@ async def delete_edit_set(
     edit_set: str, context: Context, project: Project, request_id: WriteId, wait: WaitToRemove, response: Response
 ) -> Deleted:
     """Retire every edit of the set and hide it; 200 means that no replica uses any of them in a later request."""
-    deadline = time.monotonic() + wait.timeout_s
     item = await context.store.delete_edit_set(project, edit_set, request_id=request_id)
     context.directory.forget(item.id)
-    active = wait.target is WaitFor.ACTIVE and await is_active(context, item.id, item.version, deadline)
+    active = wait.target is WaitFor.ACTIVE and await is_active(context, item.id, item.version, wait)
     reached = WaitFor.ACTIVE if active else WaitFor.READY
     response.status_code = status_code(wait, reached, done=200)
     return Deleted(id=item.id, object="edit_set.deleted", reached=reached)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Response
@@ -10,6 +9,7 @@ from incomes_server.api.context import AdminContext, Context, Limit, Project, Wa
 from incomes_server.api.schemas import CreateEdit, EditContent, EditObject, Page, WaitFor
 from incomes_server.api.writes import is_active, raise_if_failed, status_code, submit, wait_for_edits
 from incomes_server.edits.model import Edit, EditStatus
+from incomes_server.metrics import ACTIVATION_S
 
 router = APIRouter(prefix="/v1/edits", tags=["edits"])
 
@@ -77,14 +77,15 @@ async def retire_edit(
     edit_id: str, context: Context, project: Project, request_id: WriteId, wait: WaitToRemove, response: Response
 ) -> EditObject:
     """Take an edit out of service; 200 means that no replica uses it in any later request."""
-    deadline = time.monotonic() + wait.timeout_s
     edit = await context.store.retire_edit(project, edit_id, request_id=request_id)
     # Without a set_version the edit never was in a snapshot: there is nothing to wait for.
     never_served = edit.set_version is None
     gone = never_served or (
-        wait.target is WaitFor.ACTIVE and await is_active(context, edit.edit_set, edit.set_version or 0, deadline)
+        wait.target is WaitFor.ACTIVE and await is_active(context, edit.edit_set, edit.set_version or 0, wait)
     )
     reached = WaitFor.ACTIVE if gone else WaitFor.READY
+    if gone and not never_served:
+        ACTIVATION_S.observe(wait.elapsed_s)
     response.status_code = status_code(wait, reached, done=200)
     return EditObject.of(edit, reached)
 

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
@@ -48,7 +49,8 @@ async def import_edits(
             edit, error = (outcome, None) if isinstance(outcome, Edit) else (None, outcome)
             results[line.number] = _result(line, edit, error)
             edits += [edit] if edit else []
-    edits, reached = await wait_for_edits(context, project, edits, wait)
+    # The timeout is for the wait: it begins when every line is durable.
+    edits, reached = await wait_for_edits(context, project, edits, replace(wait, started=time.monotonic()))
     _refresh(results, edits)
     response.status_code = 200 if dry_run else status_code(wait, reached, done=200)
     failed = sum(1 for r in results.values() if r.error is not None)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 
 from incomes_server.api.context import AdminContext, Wait
 from incomes_server.api.schemas import WaitFor
 from incomes_server.edits.model import CompressionJob, Edit, EditStatus, NewEdit
+from incomes_server.metrics import ACTIVATION_S
 
 from incomes_plugin.errors import CompressionFailed, QueueFull
 
@@ -37,8 +37,7 @@ async def wait_for_edits(
     """
     if wait.target is WaitFor.ACCEPTED or not edits:
         return list(edits), WaitFor.ACCEPTED
-    deadline = time.monotonic() + wait.timeout_s
-    now = await context.store.wait_status(project, [e.id for e in edits], timeout_s=wait.timeout_s)
+    now = await context.store.wait_status(project, [e.id for e in edits], timeout_s=wait.left_s)
     if any(e.status in {EditStatus.PENDING, EditStatus.COMPRESSING} for e in now):
         return now, WaitFor.ACCEPTED
     if wait.target is WaitFor.READY:
@@ -47,15 +46,15 @@ async def wait_for_edits(
     for edit in now:
         heads[edit.edit_set] = max(heads.get(edit.edit_set, 0), edit.set_version or 0)
     for edit_set, version in heads.items():
-        if not await is_active(context, edit_set, version, deadline):
+        if not await is_active(context, edit_set, version, wait):
             return now, WaitFor.READY
+    ACTIVATION_S.observe(wait.elapsed_s)
     return now, WaitFor.ACTIVE
 
 
-async def is_active(context: AdminContext, edit_set: str, version: int, deadline: float) -> bool:
-    """True when every live replica (and at least one) has acknowledged `version` before the deadline."""
-    timeout_s = max(0.0, deadline - time.monotonic())
-    progress = await context.store.wait_active(edit_set, version, timeout_s=timeout_s)
+async def is_active(context: AdminContext, edit_set: str, version: int, wait: Wait) -> bool:
+    """Wait for the replicas: True when every live one, and at least one, has acknowledged `version` in time."""
+    progress = await context.store.wait_active(edit_set, version, timeout_s=wait.left_s)
     return progress.reached
 
 

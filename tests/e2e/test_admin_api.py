@@ -96,3 +96,15 @@ def test_metadata_and_names(admin, edit_set):
     assert admin.get(f"/v1/edit_sets/{name}").json()["id"] == edit_set
     taken = admin.post("/v1/edit_sets", json={"name": name})
     assert (taken.status_code, taken.json()["error"]["code"]) == (409, "edit_set_exists")
+
+
+def test_metrics_count_edits_and_hold_no_id(running, admin, edit_set):
+    edit = add(admin, edit_set, "The warranty is 36 months.")
+    ask(running.chat(), edit_set=edit_set)
+    text = admin.get("/metrics").text
+    assert 'incomes:generations_total{reason="TARGETING_MATCH",refused=""}' in text
+    assert "incomes:ready 1.0" in text
+    assert 'incomes:edits{status="ready"}' in text
+    assert float(text.split("incomes:activation_seconds_count ")[1].split()[0]) >= 1
+    assert edit["id"] not in text
+    assert edit_set not in text

@@ -11,6 +11,7 @@ from incomes_server.api.chat.resolve import Resolved, ScopeResolver
 from incomes_server.api.chat.respond import AttributionSender, HeaderSender
 from incomes_server.api.chat.routes import GENERATION, PASSED
 from incomes_server.api.errors import error_response
+from incomes_server.metrics import GENERATIONS
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -44,6 +45,7 @@ class ChatGate:
             else:
                 raise RouteNotSupported(f"{scope['method']} {scope['path']} is not served: edits are not proven on it")
         except IncomesError as error:
+            GENERATIONS.labels("", error.code).inc()
             await error_response(error)(scope, receive, send)
 
     async def _generate(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -51,6 +53,7 @@ class ChatGate:
 
         parsed = parse_body(scope["path"], await _read_body(receive))
         resolved = await self._resolver.resolve(scope["state"]["project"], parsed.edits, parsed.attributions)
+        GENERATIONS.labels(resolved.reason, "").inc()
         edit_scope = EditScope(resolved.snapshot.edit_set, resolved.snapshot, resolved.trace)
         answer: Send = HeaderSender(send, resolved.headers)
         if parsed.attributions:

@@ -1,7 +1,7 @@
 import pytest
+from incomes_server.auth.keys import ApiKey, KeyRing
 
 from incomes_plugin.errors import InvalidApiKey
-from incomes_server.auth.keys import ApiKey, KeyRing
 
 RING = KeyRing([ApiKey.parse("acme:k1"), ApiKey.parse("k2")])
 

@@ -2,13 +2,12 @@
 
 import httpx
 import pytest
-from starlette.responses import JSONResponse
-
 from incomes_server.api.health import HealthMiddleware
 from incomes_server.api.readiness import STAGES, Readiness
 from incomes_server.api.request_id import RequestIdMiddleware
 from incomes_server.auth.keys import ApiKey, KeyRing
 from incomes_server.auth.middleware import AuthMiddleware
+from starlette.responses import JSONResponse
 
 
 async def inner(scope, receive, send):
