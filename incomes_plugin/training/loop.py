@@ -109,7 +109,7 @@ class Run:
             group["lr"] = self.recipe.rate(self.step, self.elapsed_s)
         easy = self.elapsed_s < 60 * self.recipe.minutes * self.recipe.easy_share
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            losses: Losses = self.trainer(source.next(easy=easy))
+            losses: Losses = self.trainer(source.next(easy=easy), self.recipe.forced(self.elapsed_s))
         self.optimizer.zero_grad(set_to_none=True)
         losses.total.backward()
         torch.nn.utils.clip_grad_norm_(self.trainer.parameters(), 1.0)

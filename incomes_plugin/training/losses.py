@@ -66,10 +66,10 @@ class EditTrainer(nn.Module):
         self.selection = SelectionParameters(adapter.shape, model.config.num_attention_heads)
         self._taps = GistTaps(model, adapter.shape.layers, adapter.shape.head_dim)
 
-    def forward(self, batch: Batch) -> Losses:
-        """Losses of one batch."""
+    def forward(self, batch: Batch, forced: float = 0.0) -> Losses:
+        """Losses of one batch; `forced` is the share of answer positions that read the right entry in any case."""
         keys, values, reconstruction, edit_text = self._edits(batch)
-        reader = _PoolReader(self.selection, self.adapter, keys, values, batch)
+        reader = _PoolReader(self.selection, self.adapter, keys, values, batch, forced)
         self._taps.reader = reader
         hidden = self.model.model(input_ids=batch.ids).last_hidden_state
         self._taps.reader = None
@@ -124,6 +124,7 @@ class _PoolReader:
         keys: list[torch.Tensor],
         values: list[torch.Tensor],
         batch: Batch,
+        forced: float,
     ) -> None:
         self._parameters = parameters
         self._keys = keys
@@ -141,6 +142,7 @@ class _PoolReader:
             self._mask = torch.zeros_like(allowed, dtype=torch.float32).masked_fill_(~allowed, -1e9)
         answers = (self._target >= 0).nonzero()[:, 0]
         zeros = (self._target == ZERO).nonzero()[:, 0]
+        self._forced = answers[torch.rand(len(answers)) < forced]
         zeros = zeros[torch.randperm(len(zeros))[:_MAX_ZEROS]]
         self._supervised = torch.cat([answers, zeros])
         self._entry = torch.where(self._target == ZERO, 0, self._target + 1)[self._supervised]
@@ -160,6 +162,8 @@ class _PoolReader:
         values = values.transpose(0, 1).repeat_interleave(heads_per_kv, dim=0)
         mask = None if self._mask is None else self._mask.to(flat.dtype)
         out = F.scaled_dot_product_attention(flat[None], keys[None], values[None], attn_mask=mask, scale=1.0)[0]
+        right = values[:, self._target[self._forced] + 1]
+        out = out.index_copy(1, self._forced, right.to(out.dtype))
         added = torch.zeros_like(query)
         added[self._real] = out.transpose(0, 1).to(added.dtype)
         return added

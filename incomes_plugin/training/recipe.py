@@ -22,6 +22,8 @@ class Recipe:
     Attributes:
         minutes: training time; the learning rate falls to a twentieth over it.
         easy_share: share of the time with pools of at most eight edits: decoding starts before selection is hard.
+        forced_share: share of the time over which the chance that an answer position reads the right entry, whatever it
+            selects, falls from 0.8 to 0: decoding a value is learned before selection is good.
     """
 
     vocab_size: int = 4096
@@ -39,6 +41,7 @@ class Recipe:
     learning_rate: float = 2e-3
     warmup_steps: int = 100
     easy_share: float = 0.08
+    forced_share: float = 0.5
     weight_decay: float = 0.05
     seed: int = 1
     mix: Mix = field(default_factory=Mix)
@@ -48,6 +51,10 @@ class Recipe:
         warm = min(1.0, (step + 1) / self.warmup_steps)
         done = min(1.0, elapsed_s / (60 * self.minutes))
         return self.learning_rate * warm * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * done)))
+
+    def forced(self, elapsed_s: float) -> float:
+        """Chance of a forced read, see `forced_share`."""
+        return 0.8 * max(0.0, 1 - elapsed_s / (60 * self.minutes * self.forced_share))
 
     def model(self, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
         """A fresh model."""
@@ -66,7 +73,11 @@ class Recipe:
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
         )
-        return LlamaForCausalLM(config)
+        model = LlamaForCausalLM(config)
+        # Facts want the most likely answer: servers that read the generation config then decode greedily by default.
+        model.generation_config.do_sample = True
+        model.generation_config.top_k = 1
+        return model
 
     def adapter(self, tokenizer: PreTrainedTokenizerFast) -> EditAdapter:
         """The adapter around it: gist layers are the upper half; tensors are placeholders until trained."""

@@ -79,6 +79,11 @@ class BatchSource:
         )
         self._buckets: dict[int, list[PoolEdit]] = {}
 
+    @property
+    def end_id(self) -> int:
+        """Id of the token that ends an answer."""
+        return self._words.end
+
     def next(self, *, easy: bool = False) -> Batch:
         """The next batch: one pool of all its edits, or several smaller ones; with `easy`, small ones only."""
         edits = self._number(self._next_edits())

@@ -32,7 +32,7 @@ class Mix:
     in_context: float = 0.1
     smalltalk: float = 0.03
     text: float = 0.06
-    published: float = 0.3
+    published: float = 0.2
     cloze: float = 0.2
 
 
@@ -162,17 +162,19 @@ class Conversations:
     def _say(self, row: Row, question: str, answer: list[int], targets: list[int] | None) -> None:
         words = self._words
         row.add([words.user, *words.encode(question), words.end, words.assistant], 0.05)
-        row.add(answer, 1.0, targets)
-        row.add([words.end], 1.0, [ZERO if targets is None else IGNORE])
+        row.add([*answer, words.end], 1.0, targets)
 
 
 def _entries(edit: PoolEdit, answer: list[int]) -> list[int]:
-    """The pool entry each answer token is copied from; IGNORE where the edit's gists do not hold it."""
+    """The pool entry each answer token is copied from, and for the end the one that follows in the edit text.
+
+    Reading on tells the model that the answer is over. IGNORE where the edit's gists do not hold the token.
+    """
     start = _find(edit.ids, answer)
     if start is None:
-        return [IGNORE] * len(answer)
-    slots = [len(edit.ids) - 1 - (start + j) for j in range(len(answer))]
-    return [edit.first_entry + s if s < edit.num_entries else IGNORE for s in slots]
+        return [IGNORE] * (len(answer) + 1)
+    slots = [len(edit.ids) - 1 - (start + j) for j in range(len(answer) + 1)]
+    return [edit.first_entry + s if 0 <= s < edit.num_entries else IGNORE for s in slots]
 
 
 def _find(ids: list[int], part: list[int]) -> int | None:
