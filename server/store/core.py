@@ -18,6 +18,7 @@ from incomes_server.store.rows import Transaction, load_edit_set, load_edits
 from incomes_server.store.schema import edit_sets as edit_sets_table
 from incomes_server.store.schema import edit_versions, replicas
 from sqlalchemy import Connection, delete, func, insert, select
+from sqlalchemy.exc import IntegrityError
 
 from incomes_plugin.errors import IncomesError
 
@@ -65,8 +66,7 @@ class EditStore:
             tx = Transaction(conn, int(self._clock()))
             for command in batch:
                 try:
-                    with conn.begin_nested():
-                        results.append(_apply(command, tx))
+                    results.append(_apply_alone(command, tx))
                 except IncomesError as error:
                     results.append(error)
             heads = _heads(conn, tx.touched)
@@ -133,6 +133,16 @@ class EditStore:
     def _read(self, query: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         with self._reader.begin() as conn:
             return query(conn, *args, **kwargs)
+
+
+def _apply_alone(command: commands.Command, tx: Transaction) -> Any:
+    """All of it or nothing. On a shared database another writer may have had the same request: then look again."""
+    try:
+        with tx.conn.begin_nested():
+            return _apply(command, tx)
+    except IntegrityError:
+        with tx.conn.begin_nested():
+            return _apply(command, tx)
 
 
 @singledispatch
