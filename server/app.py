@@ -79,7 +79,7 @@ class Server:
             ]
             for number in SIGNALS:
                 asyncio.get_running_loop().add_signal_handler(number, stop.set)
-            with self.stages.stage("store", "Ray and edit store"), interruptible():
+            with self.stages.stage("store", "Ray, edit store and vLLM's imports"), interruptible():
                 store, queue = await self._start_store(stack)
             with self.stages.stage("engine", "engine load"), interruptible():
                 launched = await stack.enter_async_context(self._launch(vllm_args))

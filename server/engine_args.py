@@ -8,6 +8,8 @@ from importlib.metadata import PackageNotFoundError, distribution
 
 from incomes_server.settings import Settings
 
+from incomes_plugin.errors import InvalidValue
+
 CPU_ENVIRONMENT = {
     # One process for engine core and worker instead of two: half the start time. vLLM allows that on CPUs only so.
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
@@ -24,6 +26,7 @@ CPU_ARGUMENTS = {
     "--block-size": ("32",),
 }
 OPPOSITES = {"--enforce-eager": "--no-enforce-eager"}
+OURS = ("--model", "--served-model-name", "--host", "--port", "--api-key")
 PARALLEL = ("--tensor-parallel-size", "-tp", "--pipeline-parallel-size", "-pp", "--data-parallel-size", "-dp")
 
 
@@ -49,7 +52,14 @@ def prepare_vllm(settings: Settings, extra: Sequence[str], environment: MutableM
 
 
 def vllm_arguments(settings: Settings, extra: Sequence[str], *, cpu: bool) -> list[str]:
-    """vLLM's arguments: ours, then the user's, which win."""
+    """vLLM's arguments: ours, then the user's, which win.
+
+    Raises:
+        InvalidValue: the user gives vLLM what both of us must know.
+    """
+    ours = next((a for a in extra if a.split("=")[0] in OURS), None)
+    if ours is not None:
+        raise InvalidValue(f"{ours} is an option of `incomes serve`: give it before the --", param=ours)
     own = ["--model", settings.model, "--served-model-name", settings.served_model_name]
     own += ["--host", settings.host, "--port", str(settings.port)]
     if cpu and not uses_several_workers(extra):

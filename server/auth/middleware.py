@@ -24,7 +24,9 @@ class AuthMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Set `state.project`, or answer 401."""
-        if scope["type"] == "lifespan" or scope.get("path") in OPEN_PATHS:
+        # A browser sends its preflight (OPTIONS) without the key; it reads and changes nothing.
+        preflight = scope.get("method") == "OPTIONS"
+        if scope["type"] == "lifespan" or preflight or scope.get("path") in OPEN_PATHS:
             return await self.app(scope, receive, send)
         try:
             project = self.keys.project_of(Headers(scope=scope).get("authorization"))

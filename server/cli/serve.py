@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -63,9 +64,19 @@ def serve(
         from incomes_server.app import serve as serve_forever
 
         try:
-            asyncio.run(serve_forever(settings, vllm_args, announce))
+            with asyncio.Runner(loop_factory=event_loop_factory()) as runner:
+                runner.run(serve_forever(settings, vllm_args, announce))
         except KeyboardInterrupt:
             announce("stopped")
+
+
+def event_loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop where vLLM brought it along, as in vLLM's own server."""
+    try:
+        import uvloop
+    except ModuleNotFoundError:
+        return None
+    return uvloop.new_event_loop
 
 
 def announce(line: str) -> None:

@@ -1,0 +1,21 @@
+"""A store delta becomes an engine delta with the same identity of content."""
+
+from incomes_server.edits.model import Delta
+from incomes_server.wiring import snapshot_delta
+
+from incomes_plugin.pool.snapshot import EMPTY_DIGEST, SnapshotRef, add_to_digest
+
+DIGEST = add_to_digest(EMPTY_DIGEST, "edit_b", 1)
+DELTA = Delta("eset_1", "acme", 1, 2, DIGEST, 1, 2, (("edit_b", 1, b"blob"),), (("edit_a", 1),))
+
+
+def test_base_is_what_the_engine_has():
+    current = SnapshotRef("eset_1", 1, add_to_digest(EMPTY_DIGEST, "edit_a", 1), 1)
+    delta = snapshot_delta(DELTA, current)
+    assert delta.base == current.id
+    assert delta.snapshot == SnapshotRef("eset_1", 2, DIGEST, 1)
+    assert (delta.added, delta.removed) == ((b"blob",), (("edit_a", 1),))
+
+
+def test_an_engine_without_the_set_starts_empty():
+    assert snapshot_delta(DELTA, None).base is None
