@@ -22,9 +22,10 @@ logger = logging.getLogger("incomes.replicas")
 
 Apply = Callable[[Delta], Awaitable[None]]
 
-WAIT_S = 5.0
+WAIT_S = 2.0
+LEAVE_S = 2.0
 MIN_BACKOFF_S = 0.05
-MAX_BACKOFF_S = 5.0
+MAX_BACKOFF_S = 1.0  # one edit set that cannot be applied delays the others by no more
 
 
 async def run_replica(
@@ -65,13 +66,14 @@ class _Replica:
             while True:
                 await self._step()
         finally:
-            with suppress(IncomesError):
-                await asyncio.shield(self.store.leave(self.name))
+            with suppress(IncomesError, TimeoutError):
+                await asyncio.wait_for(self.store.leave(self.name), LEAVE_S)
 
     async def _step(self) -> None:
         try:
-            deltas = await self._poll()
-        except IncomesError as error:
+            async with asyncio.timeout(self._silence_s()):
+                deltas = await self._poll()
+        except (IncomesError, TimeoutError) as error:
             await self._lost(error)
             return
         failed = False
@@ -81,6 +83,10 @@ class _Replica:
             await self._wait()
         else:
             self.backoff_s = MIN_BACKOFF_S
+
+    def _silence_s(self) -> float | None:
+        """How long the store may be silent before it stops waiting for us; a replica that does not serve has time."""
+        return max(0.0, self.heard_s + LEASE_S - time.monotonic()) if self.serving else None
 
     async def _poll(self) -> list[Delta]:
         """Deltas to apply. While catching up an empty answer means there is nothing left: register, then serve."""
@@ -125,10 +131,10 @@ class _Replica:
                 await self.store.heartbeat(self.name)
                 self.heard_s = time.monotonic()
 
-    async def _lost(self, error: IncomesError) -> None:
+    async def _lost(self, error: Exception) -> None:
         """The store does not answer, or refuses our positions."""
         logger.warning("%s cannot poll the store: %s: %s", self.name, type(error).__name__, error)
-        if self.serving and time.monotonic() - self.heard_s > LEASE_S:
+        if self.serving and self._silence_s() == 0:
             self.serving = False
             if self.on_lost is not None:
                 self.on_lost(f"the edit store has been out of reach for {LEASE_S:g} s: {error}")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from incomes_server.replicas.model import ReplicaProgress, ReplicaState
 
-LEASE_S = 5.0
+LEASE_S = 10.0
 
 
 @dataclass

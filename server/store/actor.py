@@ -35,7 +35,7 @@ class EditStoreActor:
 
     def __init__(self, url: str, *, lease_s: float = LEASE_S) -> None:
         self._store = EditStore(url)
-        self._shared = not url.startswith("sqlite")
+        self._store.prune_requests()
         self._reader = ThreadPoolExecutor(1, "store-reader")
         self._writer = ThreadPoolExecutor(1, "store-writer")
         self._group = GroupCommit(self._store, self._writer, self._committed)
@@ -93,7 +93,9 @@ class EditStoreActor:
             left_s = deadline_s - time.monotonic()
             if left_s <= 0:
                 break
-            await self._wait_news(left_s)
+            # Another process may write to the same database: two clusters overlap during an upgrade.
+            await self._news.wait(min(left_s, OTHER_WRITER_CHECK_S))
+            await self._refresh()
         deltas = await self._pages(behind, positions)
         self._table.heard(replica, time.monotonic())
         return deltas
@@ -121,7 +123,7 @@ class EditStoreActor:
     def _committed(self, committed: Committed) -> None:
         self._watch.notify(committed.changed)
         if committed.heads:
-            self._heads.update(committed.heads)
+            self._merge(committed.heads)
             self._news.notify()
 
     def _behind(self, positions: dict[str, int]) -> list[str]:
@@ -155,16 +157,14 @@ class EditStoreActor:
         nothing = SetHead(0, deleted=True)
         return [name for name, version in positions.items() if version > self._heads.get(name, nothing).version]
 
-    async def _wait_news(self, left_s: float) -> None:
-        """On a shared database another store actor may write too (two clusters overlap during an upgrade)."""
-        if not self._shared:
-            await self._news.wait(left_s)
-            return
-        await self._news.wait(min(left_s, OTHER_WRITER_CHECK_S))
-        await self._refresh()
-
     async def _refresh(self) -> None:
-        self._heads = await self._in_thread(self._reader, self._store.heads)
+        self._merge(await self._in_thread(self._reader, self._store.heads))
+
+    def _merge(self, heads: dict[str, SetHead]) -> None:
+        """Versions only grow: what was read before a commit and arrives after it must not take the head back."""
+        for edit_set, head in heads.items():
+            known = self._heads.get(edit_set, head)
+            self._heads[edit_set] = SetHead(max(known.version, head.version), known.deleted or head.deleted)
 
     def _expire(self) -> None:
         for name in self._table.expire(time.monotonic()):

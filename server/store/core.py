@@ -16,11 +16,13 @@ from incomes_server.store.log import PAGE_BYTES, read_delta
 from incomes_server.store.requests import find_result, keep_result
 from incomes_server.store.rows import Transaction, load_edit_set, load_edits
 from incomes_server.store.schema import edit_sets as edit_sets_table
-from incomes_server.store.schema import edit_versions, replicas
+from incomes_server.store.schema import edit_versions, replicas, requests
 from sqlalchemy import Connection, delete, func, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from incomes_plugin.errors import IncomesError
+
+KEEP_REQUESTS_S = 7 * 86_400.0
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,11 @@ class EditStore:
     def problems(self) -> list[str]:
         """Contradictions between the log and the present state; empty when the database is sound."""
         return self._read(check.problems)
+
+    def prune_requests(self, *, older_than_s: float = KEEP_REQUESTS_S) -> None:
+        """Forget request ids that nobody will send again."""
+        with self._writer.begin() as conn:
+            conn.execute(delete(requests).where(requests.c.created_at < int(self._clock() - older_than_s)))
 
     def replica_names(self) -> list[str]:
         """Replicas that served when this was last written down."""

@@ -28,6 +28,7 @@ def open_writer(url: str) -> Engine:
     path = make_url(url).database
     if url.startswith("sqlite") and path:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).touch(mode=0o600)  # edit texts are nobody else's business; the -wal and -shm files take it over
     engine = _open(url, begin="BEGIN IMMEDIATE")
     with engine.begin() as conn:
         metadata.create_all(conn)

@@ -11,7 +11,7 @@ from incomes_server.store.commands import Command
 from incomes_server.store.core import Committed, EditStore
 from sqlalchemy.exc import SQLAlchemyError
 
-from incomes_plugin.errors import IncomesError, NotReady
+from incomes_plugin.errors import NotReady
 
 MAX_GROUP = 256
 
@@ -51,7 +51,7 @@ class GroupCommit:
             committed = await loop.run_in_executor(self._writer, self._store.commit, group)
         except SQLAlchemyError as error:
             return [NotReady(f"the edit database failed: {type(error).__name__}: {error}")] * len(group)
-        except IncomesError as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the callers must not wait for ever
             return [error] * len(group)
         self._on_commit(committed)
         return committed.results

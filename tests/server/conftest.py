@@ -11,23 +11,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import hypothesis
 import pytest
 from incomes_server.compression.client import ACTOR_NAME as SCHEDULER
 from incomes_server.compression.client import CompressionClient
 from incomes_server.compression.model import QueueLimits
 from incomes_server.ray_call import find_actor
-from incomes_server.ray_local import RaySettings, create_actors, prepare_environment, start_ray, stop_ray
+from incomes_server.ray_local import RaySettings, create_actors, start_ray, stop_ray
 from incomes_server.store.client import ACTOR_NAME as STORE
 from incomes_server.store.client import StoreClient
 from incomes_server.store.core import EditStore
 
-prepare_environment()
-
 FIGURES = pytest.StashKey[list[str]]()
-
-hypothesis.settings.register_profile("shared-machine", deadline=None)
-hypothesis.settings.load_profile("shared-machine")
 
 
 @pytest.fixture
@@ -50,9 +44,13 @@ class Stack:
     store: StoreClient
     compression: CompressionClient
 
+    async def pid_of(self, client: Any) -> int:
+        """Process of the actor behind a client."""
+        return int(await client._actor.__ray_call__.remote(lambda _: os.getpid()))
+
     async def kill(self, client: Any) -> int:
-        """kill -9 the process of the actor behind a client; Ray starts another one."""
-        pid: int = await client._actor.__ray_call__.remote(lambda _: os.getpid())
+        """kill -9 that process; Ray starts another one."""
+        pid = await self.pid_of(client)
         os.kill(pid, signal.SIGKILL)
         return pid
 

@@ -1,6 +1,8 @@
 """Edits travel over real Ray: store -> scheduler -> worker -> store -> replicas -> acknowledged."""
 
 import asyncio
+import os
+import signal
 import statistics
 import time
 from contextlib import asynccontextmanager
@@ -26,7 +28,9 @@ class Engine:
         self.version = {}
         self.full = False
         self.caught_up = asyncio.Event()
-        self.task = asyncio.create_task(run_replica(store, self.apply, name=name, on_caught_up=self.caught_up.set))
+        self.lost = asyncio.get_running_loop().create_future()
+        loops = run_replica(store, self.apply, name=name, on_caught_up=self.caught_up.set, on_lost=self.lost.set_result)
+        self.task = asyncio.create_task(loops)
 
     async def apply(self, delta):
         if self.full:
@@ -109,6 +113,27 @@ async def test_replicas_follow_through_a_killed_store_and_one_may_come_late(stac
         engines.append(Engine(stack.store, "late"))
         await asyncio.wait_for(engines[1].caught_up.wait(), 30)
         assert engines[1].gists[head.id] == engines[0].gists[head.id]
+
+
+async def test_a_replica_out_of_reach_stops_serving_and_comes_back(stack, project, monkeypatch):
+    """The store is frozen for longer than the lease: others may acknowledge edits that this replica lacks."""
+    monkeypatch.setattr("incomes_server.replicas.sync.LEASE_S", 1.0)
+    monkeypatch.setattr("incomes_server.replicas.sync.WAIT_S", 0.2)
+    async with working(stack, project) as engines:
+        engines.append(Engine(stack.store, "cut-off"))
+        await engines[0].caught_up.wait()
+        engines[0].caught_up.clear()
+        pid = await stack.pid_of(stack.store)
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            reason = await asyncio.wait_for(engines[0].lost, 30)
+            assert not engines[0].caught_up.is_set()
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        assert "out of reach" in reason
+        await asyncio.wait_for(engines[0].caught_up.wait(), 30)
+        _, progress = await add_active(stack, project, "after")
+        assert progress.reached
 
 
 async def test_activation_is_quick(stack, project, figure):

@@ -162,6 +162,22 @@ async def test_wait_status_returns_when_all_are_settled_or_time_is_over(actor):
         await actor.wait_status("q", ids, 0)
 
 
+async def test_writes_of_another_process_are_noticed(actor, database_url):
+    (edit,) = await add(actor, "a")
+    waiting = asyncio.create_task(actor.poll("r1", {}, 10, True))
+    await asyncio.sleep(0.05)
+    other = EditStoreActor(database_url)
+    await make_ready(other, edit)
+    (delta,) = await waiting
+    assert delta.num_edits == 1
+
+
+async def test_a_bug_in_a_write_does_not_leave_its_caller_waiting(actor):
+    with pytest.raises(TypeError):
+        await asyncio.wait_for(actor.write("not a command"), 5)
+    assert await add(actor, "a"), "and the next write works"
+
+
 async def test_reading_cannot_call_anything_else(actor):
     with pytest.raises(InvalidValue):
         await actor.read("close")

@@ -272,6 +272,19 @@ def test_a_newer_schema_is_refused(store, database_url):
         EditStore(database_url)
 
 
+def test_nobody_else_may_read_the_database(store, tmp_path):
+    add(store, "a")
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.glob("edits.db*")} == {0o600}
+
+
+def test_old_request_ids_are_forgotten(store):
+    first = add(store, "a")
+    store.prune_requests()
+    assert add(store, "a") == first
+    store.prune_requests(older_than_s=-5)
+    assert add(store, "a") != first
+
+
 def test_every_commit_is_synced(store):
     with store._writer.begin() as conn:
         assert conn.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
