@@ -1,31 +1,37 @@
-"""Rows of a step under vLLM's V1 model runner: one wrap of `_model_forward`, called once per real step."""
+"""Rows of a step under vLLM's V1 model runner: wraps of `_update_states` and of `_model_forward`.
+
+`_update_states` runs at the start of every step, empty ones included, and learns which requests came and went;
+`_model_forward` runs once in a real step and never in a dummy or profiling one.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
+from incomes_plugin.errors import SelectionFailed
 from incomes_plugin.vllm.rows import RowSpan, StepObserver
 
 
 def install(runner: Any, runtime: StepObserver) -> None:
-    """Wrap `runner._model_forward` so that `runtime` knows the rows of every real step."""
-    forward = runner._model_forward
-    seen: set[str] = set()
+    """Make `runtime` follow every request and every real step of a V1 `runner`."""
+    update_states, forward = runner._update_states, runner._model_forward
+    known: set[str] = set()
 
-    def sync_requests() -> None:
-        """Tell the runtime which requests came and went; O(batch) set arithmetic without Python work per known row."""
-        for request_id in seen.difference(runner.requests):
+    def follow_requests(scheduler_output: Any) -> Any:
+        for request_id in scheduler_output.finished_req_ids:
+            known.discard(request_id)
             runtime.remove_request(request_id)
-            seen.discard(request_id)
-        for request_id in runner.input_batch.req_ids:
-            if request_id not in seen:
-                state = runner.requests[request_id]
-                params = state.sampling_params
-                runtime.add_request(request_id, params.extra_args if params else None, state.num_prompt_tokens)
-                seen.add(request_id)
+        corrections = update_states(scheduler_output)
+        for new in scheduler_output.scheduled_new_reqs:
+            params = new.sampling_params
+            prompt_tokens = runner.requests[new.req_id].num_prompt_tokens
+            runtime.add_request(new.req_id, params.extra_args if params else None, prompt_tokens)
+            known.add(new.req_id)
+        return corrections
 
     def model_forward(input_ids: Any = None, positions: Any = None, *args: Any, **kwargs: Any) -> Any:
-        sync_requests()
+        if len(known) != len(runner.requests):
+            raise SelectionFailed("the model runner holds requests that did not pass the edit hooks")
         if not runtime.tagged:
             return forward(input_ids, positions, *args, **kwargs)
         try:
@@ -34,15 +40,13 @@ def install(runner: Any, runtime: StepObserver) -> None:
         finally:
             runtime.end_step()
 
-    runner._model_forward = model_forward
+    runner._update_states, runner._model_forward = follow_requests, model_forward
 
 
 def _spans(runner: Any, runtime: StepObserver) -> list[RowSpan]:
-    batch = runner.input_batch
-    starts = runner.query_start_loc.np
-    spans = []
-    for i, request_id in enumerate(batch.req_ids):
-        if request_id in runtime.tagged:
-            first = int(starts[i])
-            spans.append(RowSpan(request_id, first, int(starts[i + 1]) - first, int(batch.num_computed_tokens_cpu[i])))
-    return spans
+    batch, starts = runner.input_batch, runner.query_start_loc.np
+    return [
+        RowSpan(request_id, int(starts[i]), int(starts[i + 1] - starts[i]), int(batch.num_computed_tokens_cpu[i]))
+        for i, request_id in enumerate(batch.req_ids)
+        if request_id in runtime.tagged
+    ]

@@ -57,6 +57,14 @@ TOUCHES = (
         "as above",
     ),
     Touch(
+        "vllm.v1.worker.gpu_model_runner:GPUModelRunner._update_states",
+        ("self", "scheduler_output"),
+        "know which requests came and went, in empty steps too (V1 runner)",
+        "wrap on the runner instance (rows_v1.py)",
+        "0.20-0.33",
+        "the V1 runner is removed",
+    ),
+    Touch(
         "vllm.v1.worker.gpu_model_runner:GPUModelRunner._model_forward",
         ("self", "input_ids", "positions", "intermediate_tensors", "inputs_embeds"),
         "know which rows of a step belong to which request (V1 runner)",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -190,11 +191,17 @@ def child_main(pipe: Connection, environment: dict[str, str]) -> None:
             else:
                 pipe.send((True, getattr(engines[name], method)(*args)))
         except Exception as error:  # noqa: BLE001  the parent raises it again
-            import traceback
-
-            known = isinstance(error, IncomesError)
-            pipe.send((False, error if known else RuntimeError("".join(traceback.format_exception(error)))))
+            pipe.send((False, picklable(error)))
     os._exit(0)  # vLLM's own shutdown of several engines takes half a minute
+
+
+def picklable(error: Exception) -> Exception:
+    """The error for the parent: ours by its code, any other with its traceback as text."""
+    from incomes_plugin.vllm.wire import error_of
+
+    if isinstance(error, IncomesError):
+        return error_of({"code": error.code, "message": error.message})
+    return RuntimeError("".join(traceback.format_exception(error)))
 
 
 class Lab:
