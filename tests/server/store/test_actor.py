@@ -172,6 +172,16 @@ async def test_writes_of_another_process_are_noticed(actor, database_url):
     assert delta.num_edits == 1
 
 
+async def test_a_slow_read_does_not_take_a_head_back(actor):
+    edits = await add(actor, "a", "b")
+    before = actor._store.heads()
+    await make_ready(actor, *edits)
+    actor._store.heads = lambda: before
+    await actor._refresh()
+    (delta,) = await actor.poll("r1", {}, 0, True)
+    assert await actor.poll("r1", {delta.edit_set: delta.version}, 0, True) == []
+
+
 async def test_a_bug_in_a_write_does_not_leave_its_caller_waiting(actor):
     with pytest.raises(TypeError):
         await asyncio.wait_for(actor.write("not a command"), 5)

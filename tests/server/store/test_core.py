@@ -256,11 +256,21 @@ def test_gists_of_another_model_leave_and_are_made_again(store):
     edit_set = store.get_edit_set("p", "default")
     assert (edit_set.version, edit_set.num_edits) == (2, 0)
     assert [job.edit_id for job in store.pending_jobs(9)] == [edit.id for edit in edits]
-    assert store.delta(edit_set.id, 0, page_bytes=1).version == 2, "no page ends where the old gists were"
     make_ready(store, *edits, fingerprint="mf_b")
     delta = store.delta(edit_set.id, 1)
     assert pairs(delta.added) == set(delta.removed) == {(edit.id, 1) for edit in edits}
     assert store.problems() == []
+
+
+def test_no_page_ends_where_the_gists_are_gone(store):
+    first, second = add(store, "a", "b")
+    make_ready(store, first)
+    make_ready(store, second)
+    store.write(commands.RequeueStale("mf_b"))
+    make_ready(store, second, fingerprint="mf_b")
+    page = store.delta(first.edit_set, 0, page_bytes=1)
+    assert (page.version, page.added, page.num_edits) == (3, (), 0)
+    assert pairs(store.delta(first.edit_set, 3, page_bytes=1).added) == {(second.id, 1)}
 
 
 def test_a_newer_schema_is_refused(store, database_url):
