@@ -141,12 +141,14 @@ class _PoolReader:
             allowed[:, 1:] = group[:, None] == batch.entry_group[None]
             self._mask = torch.zeros_like(allowed, dtype=torch.float32).masked_fill_(~allowed, -1e9)
         answers = (self._target >= 0).nonzero()[:, 0]
-        zeros = (self._target == ZERO).nonzero()[:, 0]
         self._forced = answers[torch.rand(len(answers)) < forced]
+        unknown = (self._target == ZERO) & (batch.weight[batch.real] == 1)
+        zeros = (self._target == ZERO).logical_and(~unknown).nonzero()[:, 0]
         zeros = zeros[torch.randperm(len(zeros))[:_MAX_ZEROS]]
-        self._supervised = torch.cat([answers, zeros])
+        self._parts = [len(answers), int(unknown.sum()), len(zeros)]
+        self._supervised = torch.cat([answers, unknown.nonzero()[:, 0], zeros])
         self._entry = torch.where(self._target == ZERO, 0, self._target + 1)[self._supervised]
-        self._terms: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._terms: list[tuple[torch.Tensor, ...]] = []
         self._hits: list[float] = []
 
     def __call__(self, layer: int, query: torch.Tensor) -> torch.Tensor:
@@ -174,17 +176,16 @@ class _PoolReader:
         if self._mask is not None:
             logits = logits + self._mask[self._supervised]
         picked = logits.gather(-1, self._entry.expand(logits.shape[0], -1)[..., None])[..., 0] - logits.logsumexp(-1)
-        answer = self._entry > 0
-        self._terms.append((picked[:, answer], picked[:, ~answer]))
+        self._terms.append(picked.split(self._parts, dim=1))
         with torch.no_grad():
-            best = logits[:, answer].argmax(-1)
-            self._hits.append(float((best == self._entry[answer]).float().mean()))
+            best = logits[:, : self._parts[0]].argmax(-1)
+            self._hits.append(float((best == self._entry[: self._parts[0]]).float().mean()))
 
     def loss(self) -> torch.Tensor:
-        """Mean negative log weight of the right entry (answers), plus a smaller term that keeps all else on zero."""
-        answers = torch.stack([-a.mean() for a, _ in self._terms]).mean()
-        zeros = torch.stack([-z.mean() for _, z in self._terms]).mean()
-        return answers + 0.5 * zeros
+        """Mean negative log weight of the right entry: answers from the pool, answers from none, half of all else."""
+        weights = (1.0, 1.0, 0.5)
+        parts = [-w * p.mean() for terms in self._terms for w, p in zip(weights, terms, strict=True) if p.numel()]
+        return torch.stack(parts).sum() / len(self._terms)
 
     def accuracy(self) -> float:
         """Share of answer positions and heads whose largest weight is on the right entry, last gist layer."""

@@ -28,11 +28,11 @@ class Mix:
         cloze: the question is a sentence to complete.
     """
 
-    unknown: float = 0.2
-    in_context: float = 0.1
+    unknown: float = 0.25
+    in_context: float = 0.05
     smalltalk: float = 0.03
-    text: float = 0.06
-    published: float = 0.2
+    text: float = 0.04
+    published: float = 0.12
     cloze: float = 0.2
 
 
