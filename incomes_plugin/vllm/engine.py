@@ -30,8 +30,10 @@ from incomes_plugin.selection.attribution import Attribution
 from incomes_plugin.vllm.canary import CanaryReport, run_canary
 from incomes_plugin.vllm.config import WORKER_CLS, has_selection_layer
 from incomes_plugin.vllm.pin import PINS_ATTRIBUTE, EditScope, use_capture, use_scope
+from incomes_plugin.vllm.register import register
 from incomes_plugin.vllm.registry import SnapshotRegistry
 from incomes_plugin.vllm.rows import RequestTag
+from incomes_plugin.vllm.touches import assert_touches
 from incomes_plugin.vllm.wire import Answer, one_answer, pack_delta
 
 if TYPE_CHECKING:
@@ -105,7 +107,7 @@ class EditEngine:
         """Shake hands with every rank of a running engine and take over the pinning of its requests.
 
         Raises:
-            UnsupportedEngine: the engine runs without our worker class.
+            UnsupportedEngine: the engine runs without our worker class, or vLLM is not the one we know.
             FingerprintMismatch: the workers loaded another model than `model_dir`.
             EngineLost: the engine is dead or ranks differ.
         """
@@ -114,6 +116,8 @@ class EditEngine:
                 f"the engine runs without the selection layer; start it with --worker-cls {WORKER_CLS}"
             )
         dtype: Any = engine.vllm_config.model_config.dtype
+        assert_touches()
+        register()
         fingerprint = await asyncio.to_thread(model_fingerprint, model_dir, dtype)
         self = cls(engine, EditAdapter.load(model_dir), fingerprint)
         answer = await self._call("incomes_handshake")
@@ -150,12 +154,8 @@ class EditEngine:
             PoolFull, GistFormatError, FingerprintMismatch: refused; the old state is intact.
             EngineLost: ranks disagree or the engine is dead.
         """
-        async with self._commits:
-            # Retired in this very call, before pages are needed; the target may be an older content come back.
-            retire = self._registry.unused(keep=delta.snapshot.id)
-            await self._call("incomes_commit", pack_delta(delta, retire))
-            self._registry.committed(delta.snapshot)
-        self._retire_soon()
+        # A cancelled caller must not leave the workers a snapshot ahead of the registry.
+        await asyncio.shield(asyncio.ensure_future(self._commit(delta)))
 
     def current(self, edit_set: str) -> SnapshotRef | None:
         """Newest committed snapshot of an edit set; None when it has none."""
@@ -171,10 +171,7 @@ class EditEngine:
 
     async def drop(self, edit_set: str) -> None:
         """Forget an edit set; its snapshots leave the pool as soon as no request reads them."""
-        async with self._commits:
-            self._registry.dropped(edit_set)
-            await self._call("incomes_forget", edit_set)
-        self._retire_soon()
+        await asyncio.shield(asyncio.ensure_future(self._drop(edit_set)))
 
     async def canary(self) -> CanaryReport:
         """Prove that edits reach the forward pass: a probe edit must change log-probabilities, no edits must not."""
@@ -217,6 +214,20 @@ class EditEngine:
         """Run one prompt to its end under `scope`; returns vLLM's final `RequestOutput`."""
         with use_scope(scope):
             return await self._run(token_ids, params)
+
+    async def _commit(self, delta: SnapshotDelta) -> None:
+        async with self._commits:
+            # Retired in this very call, before pages are needed; the target may be an older content come back.
+            retire = self._registry.unused(keep=delta.snapshot.id)
+            await self._call("incomes_commit", pack_delta(delta, retire))
+            self._registry.committed(delta.snapshot)
+        self._retire_soon()
+
+    async def _drop(self, edit_set: str) -> None:
+        async with self._commits:
+            self._registry.dropped(edit_set)
+            await self._call("incomes_forget", edit_set)
+        self._retire_soon()
 
     async def _prefill(self, job: CaptureJob, name: str) -> str | None:
         """Run a capture prompt; the reason why it could not be captured, or None."""

@@ -58,7 +58,7 @@ async def launch(arguments: Sequence[str]) -> AsyncIterator[Launched]:
 
     args = parse_arguments(arguments)
     assert_touches()
-    register()
+    register()  # before the engine exists: its processes load us as a general plugin
     async with build_async_engine_client(args) as client:
         engine = await EditEngine.attach(client, Path(args.model))  # type: ignore[arg-type]
         tasks = await client.get_supported_tasks()

@@ -47,7 +47,8 @@ class GistLayer:
         picked = query[rows] if isinstance(rows, slice) else query.index_select(0, rows)
         mapped = map_heads(reads.unrotations[id(self.rotary)](picked), self.query_map)
         selected = reads.scratch
-        self.reader.read(mapped.to(query.dtype).contiguous(), self.pages, reads.metadata, selected)
+        queries = torch.empty_like(selected).copy_(mapped)  # cast and lay out in one pass
+        self.reader.read(queries, self.pages, reads.metadata, selected)
         if isinstance(rows, slice):
             output[rows] += selected
         else:

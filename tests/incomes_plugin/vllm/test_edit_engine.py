@@ -235,6 +235,39 @@ async def test_http_needs_a_scope_and_gets_what_it_allows(launched: Any, engine:
     await engine.drop("eset_http")
 
 
+async def test_a_cancelled_commit_still_moves_registry_and_workers_together(engine: EditEngine) -> None:
+    log = EditSetLog(engine, "eset_cancel")
+    await log.change({"a": [30, 31]})
+    (captured,) = await engine.capture([CaptureJob("b", 1, (40, 41))])
+    assert captured.blob is not None
+    delta = log.delta([captured.blob], ["b"])
+    task = asyncio.create_task(engine.commit(delta))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    for _ in range(100):
+        await asyncio.sleep(0.02)
+        if engine.current("eset_cancel") == delta.snapshot:
+            break
+    log.head, log.base = delta.snapshot, delta.snapshot.id
+    await log.change({"c": [50, 51]})
+    await engine.drop("eset_cancel")
+
+
+async def test_both_answers_of_one_request_are_edited(engine: EditEngine) -> None:
+    log = EditSetLog(engine, "eset_n")
+    first = await log.change({"a": [30, 31, 32]})
+    scope, twice = EditScope("eset_n", first, trace="trace-n"), params()
+    (expected, _) = await answer(engine, prompt(4, 40), scope)
+    twice.n, twice.temperature = 2, 0.001  # vLLM refuses n > 1 for greedy sampling
+    output = await engine.generate(prompt(4, 40), twice, scope)
+    assert [list(o.token_ids) for o in output.outputs] == [expected, expected]
+    await engine.attribution("trace-n")
+    await engine.drop("eset_n")
+    await settled(engine, 0)
+
+
 async def test_a_commit_costs_the_change_not_the_set(engine: EditEngine) -> None:
     log = EditSetLog(engine, "eset_cost")
     await log.change({f"e{i}": [30 + i % 200, 31, 32] for i in range(400)})
