@@ -26,6 +26,7 @@ from incomes_server.compression.model import QueueLimits
 from incomes_server.compression.worker import run_worker
 from incomes_server.engine_args import is_cpu_package, vllm_arguments
 from incomes_server.listen import bind, http_server
+from incomes_server.pool_room import PoolRoom
 from incomes_server.ray_local import RaySettings, start_ray, stop_ray
 from incomes_server.replicas.sync import run_replica
 from incomes_server.settings import Settings
@@ -142,7 +143,7 @@ class Server:
         adapter = engine.adapter
         tokenizer = EditTokenizer(Path(settings.model), adapter.max_edit_tokens, adapter.gist_token_ids)
         directory = EditSetDirectory(store, settings.default_edit_set)
-        context = AdminContext(settings, store, queue, tokenizer, directory)
+        context = AdminContext(settings, store, queue, tokenizer, directory, PoolRoom(engine, queue))
         chat = build_chat_app(app, engine, directory, keys, self.readiness)
         admin = build_admin_app(context, keys, self.readiness)
         for asgi, sock in zip((chat, admin), sockets, strict=True):

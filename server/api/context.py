@@ -13,6 +13,7 @@ from incomes_server.api.chat.directory import EditSetDirectory
 from incomes_server.api.schemas import WaitFor
 from incomes_server.api.tokens import EditTokenizer
 from incomes_server.compression.client import CompressionClient
+from incomes_server.pool_room import PoolRoom
 from incomes_server.settings import Settings
 from incomes_server.store.client import StoreClient
 
@@ -26,6 +27,7 @@ class AdminContext:
     queue: CompressionClient
     tokenizer: EditTokenizer
     directory: EditSetDirectory
+    room: PoolRoom
 
 
 @dataclass(frozen=True)

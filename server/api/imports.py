@@ -14,8 +14,8 @@ from incomes_server.api.context import AdminContext, Context, Project, WaitToAdd
 from incomes_server.api.errors import envelope
 from incomes_server.api.import_lines import Line, parse_lines
 from incomes_server.api.schemas import ImportResult, LineResult, RequestCounts
-from incomes_server.api.writes import status_code, submit, wait_for_edits
-from incomes_server.edits.model import Edit, EditStatus
+from incomes_server.api.writes import admit, status_code, submit, wait_for_edits
+from incomes_server.edits.model import Edit, EditStatus, NewEdit
 
 from incomes_plugin.errors import BodyTooLarge, CompressionFailed, EditConflict, IncomesError, QueueFull
 
@@ -92,7 +92,7 @@ class _Importer:
         try:
             if edit_set == self.context.settings.default_edit_set:
                 await self.context.store.ensure_edit_set(self.project, edit_set)
-            await self._admit(len(batch))
+            await self._admit(news)
             edits = await self.context.store.add_edits(self.project, edit_set, news, request_id=request_id)
             await submit(self.context, edits, news, interactive=False)
         except EditConflict as error:
@@ -104,11 +104,11 @@ class _Importer:
             return [error] * len(batch)
         return edits
 
-    async def _admit(self, num_jobs: int) -> None:
+    async def _admit(self, news: Sequence[NewEdit]) -> None:
         """Wait while the queue is full: this is the back-pressure of the import."""
         while True:
             try:
-                return await self.context.queue.admit(num_jobs, interactive=False)
+                return await admit(self.context, news, interactive=False)
             except QueueFull:
                 if time.monotonic() > self.deadline:
                     raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from incomes_server.api.schemas import EditContent
@@ -14,13 +15,14 @@ from incomes_plugin.errors import EditTooLong, InvalidValue, UnsupportedEngine
 class EditTokenizer:
     """Counts and encodes edit texts; no BOS and no gist tokens, capture adds those."""
 
-    def __init__(self, model_dir: Path, max_edit_tokens: int, gist_token_ids: tuple[int, ...]) -> None:
+    def __init__(self, model_dir: Path, max_edit_tokens: int, gist_token_ids: Sequence[int]) -> None:
         path = model_dir / "tokenizer.json"
         if not path.is_file():
             raise UnsupportedEngine(f"{model_dir} has no tokenizer.json; save the checkpoint with a fast tokenizer")
         self._tokenizer = Tokenizer.from_file(str(path))
         self._tokenizer.no_truncation()
         self._gist_ids = frozenset(gist_token_ids)
+        self._max_gists = len(gist_token_ids)
         self.max_edit_tokens = max_edit_tokens
 
     def encode(self, text: str) -> tuple[int, ...]:
@@ -42,6 +44,10 @@ class EditTokenizer:
         if not self._gist_ids.isdisjoint(ids):
             raise InvalidValue("the edit text spells a token reserved for gists", param="text")
         return ids
+
+    def num_gists(self, token_ids: Sequence[int]) -> int:
+        """Gist entries that an edit of these tokens takes, as `EditAdapter.num_gists` counts."""
+        return max(1, min(len(token_ids), self._max_gists))
 
     def new_edit(self, content: EditContent) -> NewEdit:
         """The store's form of a request body."""

@@ -10,7 +10,17 @@ from incomes_server.api.schemas import WaitFor
 from incomes_server.edits.model import CompressionJob, Edit, EditStatus, NewEdit
 from incomes_server.metrics import ACTIVATION_S
 
-from incomes_plugin.errors import CompressionFailed, QueueFull
+from incomes_plugin.errors import CompressionFailed, PoolFull, QueueFull, Unavailable
+
+
+async def admit(context: AdminContext, news: Sequence[NewEdit], *, interactive: bool) -> None:
+    """Ask for room before anything is stored.
+
+    Raises:
+        PoolFull, QueueFull: the edits would have to wait for others to go.
+    """
+    await context.queue.admit(len(news), interactive=interactive)
+    await context.room.take(sum(context.tokenizer.num_gists(new.token_ids) for new in news))
 
 
 async def submit(context: AdminContext, edits: Sequence[Edit], news: Sequence[NewEdit], *, interactive: bool) -> None:
@@ -53,8 +63,16 @@ async def wait_for_edits(
 
 
 async def is_active(context: AdminContext, edit_set: str, version: int, wait: Wait) -> bool:
-    """Wait for the replicas: True when every live one, and at least one, has acknowledged `version` in time."""
+    """Wait for the replicas: True when every live one, and at least one, has acknowledged `version` in time.
+
+    Raises:
+        PoolFull, Unavailable: a replica refuses the change; what was written stays, and is tried again.
+    """
     progress = await context.store.wait_active(edit_set, version, timeout_s=wait.left_s)
+    if not progress.reached and progress.nacks:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in progress.nacks.items())
+        kind = PoolFull if PoolFull.__name__ in reasons else Unavailable
+        raise kind(f"the change is stored, but a replica cannot apply it yet: {reasons}")
     return progress.reached
 
 

@@ -28,7 +28,7 @@ app = typer.Typer(help="Add, list, read, replace and retire edits.", no_args_is_
 EditSetOption = Annotated[str | None, typer.Option("--edit-set", "-s", help="name or id of the edit set")]
 WaitOption = Annotated[str, typer.Option("--wait", help="accepted, ready or active")]
 TimeoutOption = Annotated[float, typer.Option("--timeout-s", help="seconds to wait")]
-LINES_PER_REQUEST = 200
+LINES_PER_REQUEST = 500
 
 
 @app.command()

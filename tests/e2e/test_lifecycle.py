@@ -1,5 +1,6 @@
 """Start, SIGTERM in mid-stream, restart with the same store, a dead engine: nothing lost, nothing left running."""
 
+import json
 import os
 import signal
 import subprocess
@@ -27,7 +28,7 @@ def assert_gone(processes):
     assert not alive, [p.cmdline() for p in alive]
 
 
-def test_stop_restart_and_a_dead_engine(tmp_path, tiny_model):
+def test_stop_restart_full_pool_and_a_dead_engine(tmp_path, tiny_model, monkeypatch):
     lines = []
     with server_process(tmp_path, lines.append, model=str(tiny_model), args=["--", *VLLM_FLAGS]) as process:
         running = Running(process, tmp_path)
@@ -49,12 +50,15 @@ def test_stop_restart_and_a_dead_engine(tmp_path, tiny_model):
         reader.join(30)
         assert_gone(processes)
 
+    monkeypatch.setenv("INCOMES_POOL_GISTS", "1024")
     with server_process(tmp_path, lines.append, model=str(tiny_model), args=["--", *VLLM_FLAGS]) as process:
         running = Running(process, tmp_path)
         again = ask(running.chat())
         assert again.headers["x-incomes-edits"] == "1"
         assert again.parse().model_extra["edits"]["applied"][0]["edit"] == edit["id"]
         assert logprobs(again) == edited
+        with running.admin() as admin:
+            fill_the_pool(admin, edit["id"])
 
         processes = family(process)
         (engine,) = [p for p in processes[1:] if "EngineCore" in "".join(p.cmdline())]
@@ -67,6 +71,23 @@ def test_stop_restart_and_a_dead_engine(tmp_path, tiny_model):
         assert httpx.get(process.admin_url + "/livez").status_code == 503
         assert process.stop() == 0
         assert_gone(processes)
+
+
+def fill_the_pool(admin, edit_id):
+    """A full pool refuses before anything is stored, and takes edits again once one is retired."""
+    codes = []
+    for batch in range(8):  # of 160 gist entries each; the pool has 1,024
+        lines = [json.dumps({"custom_id": str(i), "text": f"Fact {batch}-{i}."}) for i in range(40)]
+        answer = admin.post("/v1/edits/import", content="\n".join(lines), params={"wait": "active", "timeout_s": 60})
+        codes.append({line["error"]["code"] if line["error"] else line["status"] for line in answer.json()["data"]})
+    assert codes[:5] == [{"ready"}] * 5
+    assert codes[5:] == [{"pool_full"}] * 3
+    assert admin.get("/v1/edits", params={"status": "pending"}).json()["data"] == []
+    retired = admin.post(f"/v1/edits/{edit_id}/retire")
+    assert (retired.status_code, retired.json()["reached"]) == (200, "active"), retired.text
+    assert admin.delete("/v1/edit_sets/default").json()["reached"] == "active"
+    time.sleep(1.5)  # the superseded snapshots leave the pool
+    assert admin.post("/v1/edits", json={"text": "Fact."}, params={"wait": "active"}).status_code == 201
 
 
 def drain(stream):

@@ -1,0 +1,44 @@
+"""Admission arithmetic: what is promised between two looks counts, and a part stays free for retirements."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from incomes_plugin.errors import PoolFull
+from incomes_server.pool_room import PoolRoom
+
+
+class Source:
+    """Engine and queue as far as the arithmetic sees them."""
+
+    adapter = SimpleNamespace(shape=SimpleNamespace(max_gists=10))
+
+    def __init__(self, free, waiting=0):
+        self.free, self.waiting, self.looks = free, waiting, 0
+
+    async def status(self):
+        self.looks += 1
+        return SimpleNamespace(capacity_gists=800, free_gists=self.free)
+
+    async def stats(self):
+        return SimpleNamespace(interactive=self.waiting, bulk=0, leased=0)
+
+
+async def test_a_burst_is_counted_between_two_looks():
+    source = Source(free=400)
+    room = PoolRoom(source, source)
+    for _ in range(3):
+        await room.take(100)
+    assert source.looks == 1
+    source.free = 100
+    with pytest.raises(PoolFull, match="room for 0 more"):
+        await room.take(100)
+    assert source.looks == 2
+
+
+async def test_waiting_edits_have_their_room():
+    source = Source(free=400, waiting=25)
+    room = PoolRoom(source, source)
+    await room.take(50)
+    with pytest.raises(PoolFull):
+        await room.take(1)
