@@ -3,9 +3,9 @@
 from types import SimpleNamespace
 
 import pytest
+from incomes_server.pool_room import PoolRoom
 
 from incomes_plugin.errors import PoolFull
-from incomes_server.pool_room import PoolRoom
 
 
 class Source:
@@ -40,5 +40,6 @@ async def test_waiting_edits_have_their_room():
     source = Source(free=400, waiting=25)
     room = PoolRoom(source, source)
     await room.take(50)
+    source.waiting += 5
     with pytest.raises(PoolFull):
         await room.take(1)
