@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,15 +21,23 @@ from incomes_server.api.readiness import Readiness
 from incomes_server.api.tokens import EditTokenizer
 from incomes_server.auth.keys import KeyRing
 from incomes_server.compression.client import CompressionClient
-from incomes_server.compression.model import QueueLimits
 from incomes_server.compression.worker import run_worker
 from incomes_server.engine_args import is_cpu_package, vllm_arguments
 from incomes_server.listen import bind, http_server
 from incomes_server.pool_room import PoolRoom
-from incomes_server.ray_local import RaySettings, start_ray, stop_ray
+from incomes_server.ray_local import start_ray
 from incomes_server.replicas.sync import run_replica
 from incomes_server.settings import Settings
 from incomes_server.stages import Announce, Stages
+from incomes_server.startup import (
+    SIGNALS,
+    check_model,
+    engine_loss,
+    first_of,
+    interruptible,
+    ray_settings,
+    stop_ray_after,
+)
 from incomes_server.store.client import StoreClient
 from incomes_server.wiring import apply_to, compress_with
 
@@ -41,7 +48,6 @@ if TYPE_CHECKING:
     from incomes_plugin.vllm.launcher import Launched
 
 logger = logging.getLogger("incomes.serve")
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 async def serve(settings: Settings, vllm_args: Sequence[str], announce: Announce) -> None:
@@ -73,6 +79,7 @@ class Server:
     async def run(self, vllm_args: Sequence[str], stop: asyncio.Event) -> None:
         """Start, serve until `stop`, and stop in reverse order."""
         settings = self.settings
+        check_model(Path(settings.model))
         async with AsyncExitStack() as stack:
             sockets = [
                 stack.enter_context(bind(settings.host, settings.port, "--port")),
@@ -202,44 +209,3 @@ class Server:
             f"{state}: chat http://{settings.host}:{settings.port}/v1, "
             f"admin http://{settings.admin_host}:{settings.admin_port}/v1"
         )
-
-
-def ray_settings(settings: Settings) -> RaySettings:
-    """Ray's part of the settings."""
-    limits = QueueLimits(interactive=settings.queue_limit, bulk=settings.queue_limit)
-    return RaySettings(settings.edit_store, limits=limits)
-
-
-async def stop_ray_after(starting: asyncio.Task[None]) -> None:
-    """Stop Ray, but never while it is still starting."""
-    await asyncio.wait([starting])
-    stop_ray()
-
-
-def engine_loss(app: Any) -> str | None:
-    """Why the engine cannot answer, or None."""
-    client = app.state.engine_client
-    return "the engine died; restart the server" if client.errored else None
-
-
-async def first_of(*events: asyncio.Event) -> None:
-    """Return when one of the events is set."""
-    tasks = [asyncio.create_task(event.wait()) for event in events]
-    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    for task in tasks:
-        task.cancel()
-
-
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """For start-up code that blocks the event loop: a signal raises KeyboardInterrupt there at once."""
-
-    def interrupt(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, interrupt) for number in SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

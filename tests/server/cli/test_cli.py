@@ -77,6 +77,12 @@ def test_serve_refuses_a_reachable_address_without_a_key():
     assert "API key" in result.stderr
 
 
+def test_serve_refuses_a_folder_without_a_model(tmp_path):
+    command = [sys.executable, "-m", "incomes_server.cli", "serve", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, "has no config.json" in done.stderr) == (2, True), done.stderr
+
+
 def test_config_show_masks_secrets():
     store = "postgresql://user:hunter2@db/edits"
     result = run("config", "show", "--json", INCOMES_API_KEYS="acme:topsecret", INCOMES_EDIT_STORE=store)

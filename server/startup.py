@@ -1,0 +1,75 @@
+"""Small steps of a start: check the model folder, wait for Ray or a signal, make blocking code interruptible."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from incomes_server.compression.model import QueueLimits
+from incomes_server.ray_local import RaySettings, stop_ray
+from incomes_server.settings import Settings
+
+from incomes_plugin.errors import InvalidValue
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def check_model(folder: Path) -> None:
+    """Find a wrong MODEL before seconds are spent on it.
+
+    Raises:
+        InvalidValue: no folder, or not an edit-capable checkpoint.
+    """
+    missing = next(
+        (f for f in ("config.json", "tokenizer.json", "edit_adapter.json") if not (folder / f).is_file()), None
+    )
+    if missing is not None:
+        raise InvalidValue(
+            f"{folder} has no {missing}: MODEL is the folder of an edit-capable checkpoint; see `incomes train`",
+            param="model",
+        )
+
+
+def ray_settings(settings: Settings) -> RaySettings:
+    """Ray's part of the settings."""
+    limits = QueueLimits(interactive=settings.queue_limit, bulk=settings.queue_limit)
+    return RaySettings(settings.edit_store, limits=limits)
+
+
+async def stop_ray_after(starting: asyncio.Task[None]) -> None:
+    """Stop Ray, but never while it is still starting."""
+    await asyncio.wait([starting])
+    stop_ray()
+
+
+def engine_loss(app: Any) -> str | None:
+    """Why the engine cannot answer, or None."""
+    client = app.state.engine_client
+    return "the engine died; restart the server" if client.errored else None
+
+
+async def first_of(*events: asyncio.Event) -> None:
+    """Return when one of the events is set."""
+    tasks = [asyncio.create_task(event.wait()) for event in events]
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        task.cancel()
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """For start-up code that blocks the event loop: a signal raises KeyboardInterrupt there at once."""
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
