@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from incomes_plugin.model.adapter import EditAdapter
 from incomes_plugin.training.data.conversation import IGNORE, Conversations, Mix, PoolEdit, Row
 from incomes_plugin.training.data.corpus import EditRecord
-from incomes_plugin.training.data.facts import FactSource
+from incomes_plugin.training.data.facts import Fact, FactSource
 from incomes_plugin.training.data.vocabulary import Vocabulary
 
 
@@ -95,6 +95,8 @@ class BatchSource:
 
     def _next_edits(self) -> list[PoolEdit]:
         """Edits of similar length, so that little is padded."""
+        if self._rng.random() < 0.5:
+            return self._near_misses()
         while True:
             edit = self._edit()
             if len(edit.ids) > self._adapter.max_edit_tokens:
@@ -105,6 +107,21 @@ class BatchSource:
             if len(bucket) == self._size:
                 self._buckets[key] = []
                 return bucket
+
+    def _near_misses(self) -> list[PoolEdit]:
+        """Edits of few relations, a fifth of them with subjects that differ in one word."""
+        relations, edits = self._facts.few_relations(), dict[tuple[str, str], PoolEdit]()
+        last: Fact | None = None
+        while len(edits) < self._size:
+            relation = self._rng.choice(relations)
+            subject = None
+            if last is not None and self._rng.random() < 0.2:
+                subject = self._facts.similar_subject(last)
+            last = self._facts.fact(subject=subject, relation=relation)
+            ids = self._words.encode(last.statement)
+            if len(ids) <= _LONGEST_NEAR_MISS:
+                edits[last.subject, last.relation.name] = PoolEdit(ids, last, (), last.answer)
+        return list(edits.values())
 
     def _edit(self) -> PoolEdit:
         if self._rng.random() < self._published:
@@ -169,6 +186,10 @@ _SUFFIXES = (
     "This replaces all earlier notices.", "Please tell your colleagues.", "The change takes effect at once.",
     "Earlier documents say otherwise and are no longer valid.", "Source: the customer handbook.",
 )  # fmt: skip
+
+
+_LONGEST_NEAR_MISS = 22
+"""Tokens; longer edits would mean more padding for all."""
 
 
 def _bucket(length: int) -> int:

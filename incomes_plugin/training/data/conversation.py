@@ -146,12 +146,14 @@ class Conversations:
         self._say(row, self._ask(fact), self._words.encode(UNKNOWN_ANSWER), None)
 
     def _near_miss(self, edit: PoolEdit) -> Fact:
-        """Same relation of another subject, another relation of the same subject, or any other fact."""
+        """Same relation of a similar or another subject, another relation of the same subject, or any other fact."""
         draw = self._rng.random()
-        if edit.fact is None or draw < 0.5:
+        if edit.fact is None or draw < 0.2:
             return self._facts.fact()
-        if draw < 0.75:
+        if draw < 0.5:
             return self._facts.fact(relation=edit.fact.relation)
+        if draw < 0.75:
+            return self._facts.fact(subject=self._facts.similar_subject(edit.fact), relation=edit.fact.relation)
         return self._facts.fact(subject=edit.fact.subject, relation=self._facts.other_relation(edit.fact.relation))
 
     def _in_context_turn(self, row: Row) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from incomes_plugin.training.data.names import Names
+from incomes_plugin.training.data.names import Names, is_held_out
 from incomes_plugin.training.data.relations import RELATIONS, Relation
 
 UNKNOWN_ANSWER = "I do not know"
@@ -47,6 +47,7 @@ class FactSource:
 
     def __init__(self, seed: int, *, held_out: bool) -> None:
         self._rng = random.Random(seed)
+        self._held_out = held_out
         self._names = Names(self._rng, held_out=held_out)
 
     def fact(self, *, subject: str | None = None, relation: Relation | None = None) -> Fact:
@@ -66,6 +67,28 @@ class FactSource:
             question=_upper_first(question.format(s=subject)),
             cloze=_upper_first(cloze.format(s=subject)),
         )
+
+    def few_relations(self) -> list[Relation]:
+        """Two to six relations of one kind: a pool of these is full of near misses."""
+        relations = _BY_KIND[self._rng.choice(tuple(_BY_KIND))]
+        return self._rng.sample(relations, self._rng.randint(2, min(6, len(relations))))
+
+    def similar_subject(self, fact: Fact) -> str:
+        """Another subject of the same kind that shares all but one word with `fact`'s, where it has several words."""
+        words = fact.subject.split()
+        while True:
+            other = self._names.subject(fact.relation.kind)
+            if len(words) == 1:
+                return other
+            if len(other.split()) == len(words):
+                place = self._rng.choice([i for i, w in enumerate(words) if w != "the"])
+                mixed = " ".join([*words[:place], other.split()[place], *words[place + 1 :]])
+                if mixed != fact.subject and self._allows(fact.relation.kind, mixed):
+                    return mixed
+
+    def _allows(self, kind: str, subject: str) -> bool:
+        """Names of products are held out whole, all others word by word."""
+        return kind != "product" or is_held_out(subject) == self._held_out
 
     def other_relation(self, relation: Relation) -> Relation:
         """Another relation of the same kind of subject."""
