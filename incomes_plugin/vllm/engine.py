@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from incomes_plugin.errors import (
-    CompressionFailed,
-    EditTooLong,
     EngineLost,
     FingerprintMismatch,
     IncomesError,
+    InvalidValue,
     SelectionFailed,
     UnsupportedEngine,
 )
@@ -28,11 +27,11 @@ from incomes_plugin.model.adapter import EditAdapter
 from incomes_plugin.pool.snapshot import SnapshotDelta, SnapshotRef
 from incomes_plugin.selection.attribution import Attribution
 from incomes_plugin.vllm.canary import CanaryReport, run_canary
+from incomes_plugin.vllm.compressor import Captured, CaptureJob, Compressor
 from incomes_plugin.vllm.config import WORKER_CLS, has_selection_layer
-from incomes_plugin.vllm.pin import PINS_ATTRIBUTE, EditScope, use_capture, use_scope
+from incomes_plugin.vllm.pin import PINS_ATTRIBUTE, EditScope, use_scope
 from incomes_plugin.vllm.register import register
 from incomes_plugin.vllm.registry import SnapshotRegistry
-from incomes_plugin.vllm.rows import RequestTag
 from incomes_plugin.vllm.touches import assert_touches
 from incomes_plugin.vllm.wire import Answer, one_answer, pack_delta
 
@@ -40,27 +39,8 @@ if TYPE_CHECKING:
     from vllm import SamplingParams
     from vllm.v1.engine.async_llm import AsyncLLM
 
+__all__ = ["CaptureJob", "Captured", "EditEngine", "EngineStatus"]
 _RETIRE_EVERY_S = 0.05
-
-
-@dataclass(frozen=True)
-class CaptureJob:
-    """One edit version to capture; `token_ids` are the text's, without BOS and gist tokens."""
-
-    edit_id: str
-    version: int
-    token_ids: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Captured:
-    """A one-gist blob, or the reason there is none."""
-
-    edit_id: str
-    version: int
-    blob: bytes | None
-    num_gists: int
-    error: str | None
 
 
 @dataclass(frozen=True)
@@ -98,6 +78,7 @@ class EditEngine:
         self.fingerprint = fingerprint
         self.adapter = adapter
         self._engine = engine
+        self._compressor = Compressor(adapter, self._run, self._call)
         self._registry = SnapshotRegistry(lambda: engine.output_processor.external_req_ids.keys())
         self._commits = asyncio.Lock()
         self._retiring: asyncio.Task[None] | None = None
@@ -132,19 +113,7 @@ class EditEngine:
         Raises:
             EngineLost: the engine died; no job has a result then.
         """
-        names = [f"capture-{secrets.token_hex(8)}" for _ in jobs]
-        failures = await asyncio.gather(*(self._prefill(job, name) for job, name in zip(jobs, names, strict=True)))
-        wanted = [
-            [name, job.edit_id, job.version]
-            for job, name, failure in zip(jobs, names, failures, strict=True)
-            if failure is None
-        ]
-        taken = iter((await self._call("incomes_take_captures", wanted))["captures"] if wanted else [])
-        results = []
-        for job, failure in zip(jobs, failures, strict=True):
-            blob, num_gists, error = (None, 0, failure) if failure is not None else next(taken)
-            results.append(Captured(job.edit_id, job.version, None if blob is None else bytes(blob), num_gists, error))
-        return results
+        return await self._compressor.capture(jobs)
 
     async def commit(self, delta: SnapshotDelta) -> None:
         """Bring the snapshot to all ranks in time O(changes); then `current` of its edit set moves.
@@ -229,32 +198,8 @@ class EditEngine:
             await self._call("incomes_forget", edit_set)
         self._retire_soon()
 
-    async def _prefill(self, job: CaptureJob, name: str) -> str | None:
-        """Run a capture prompt; the reason why it could not be captured, or None."""
-        from vllm import SamplingParams
-
-        try:
-            ids = self._capture_prompt(job)
-            tag = RequestTag(capture=name, num_gists=self.adapter.num_gists(len(job.token_ids)))
-            with use_capture(tag):
-                output = await self._run(ids, SamplingParams(max_tokens=1, temperature=0.0, detokenize=False))
-        except EngineLost:
-            raise
-        except (IncomesError, ValueError) as error:
-            return str(error)
-        reason = output.outputs[0].finish_reason
-        return None if reason in ("length", "stop") else f"prefill of {job.edit_id} ended with {reason}"
-
-    def _capture_prompt(self, job: CaptureJob) -> list[int]:
-        if not job.token_ids:
-            raise CompressionFailed(f"{job.edit_id} has no tokens")
-        if len(job.token_ids) > self.adapter.max_edit_tokens:
-            raise EditTooLong(
-                f"{job.edit_id} has {len(job.token_ids)} tokens, the limit is {self.adapter.max_edit_tokens}"
-            )
-        return self.adapter.capture_ids(list(job.token_ids))
-
     async def _run(self, token_ids: Sequence[int], params: SamplingParams) -> Any:
+        from vllm.exceptions import VLLMClientError
         from vllm.inputs.engine import tokens_input
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
@@ -265,6 +210,10 @@ class EditEngine:
                 output = update
         except EngineDeadError as error:
             raise EngineLost(f"the engine died: {error}") from error
+        except VLLMClientError as error:
+            if isinstance(error, IncomesError):
+                raise
+            raise InvalidValue(f"vLLM refuses the prompt: {error}") from error
         except EngineGenerateError as error:
             raise SelectionFailed(f"the engine could not run the request: {error.__cause__ or error}") from error
         return output

@@ -15,6 +15,7 @@ import pytest_asyncio
 from incomes_plugin.errors import (
     FingerprintMismatch,
     GistFormatError,
+    InvalidValue,
     PoolFull,
     SelectionFailed,
     SnapshotNotFound,
@@ -125,6 +126,16 @@ async def test_capture_reports_each_job(engine: EditEngine) -> None:
     assert long.blob is None
     assert "256" in str(long.error)
     assert none.blob is None
+
+
+async def test_one_edit_vllm_refuses_does_not_fail_the_others(engine: EditEngine) -> None:
+    foreign = 10_000  # no such token id
+    good, bad = await engine.capture([CaptureJob("good", 1, (20, 21)), CaptureJob("bad", 1, (20, foreign))])
+    assert good.blob is not None
+    assert bad.blob is None
+    assert "vLLM refuses" in str(bad.error)
+    with pytest.raises(InvalidValue, match="maximum model length"):
+        await engine.generate(prompt(1, 600), params(), NO_EDITS)
 
 
 async def test_add_and_retire_while_sixteen_requests_stream(engine: EditEngine) -> None:

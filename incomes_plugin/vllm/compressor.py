@@ -1,0 +1,102 @@
+"""Compressor: edit text -> gist, by prefill on the serving engine. Used by `EditEngine.capture`.
+
+in: token ids of edit texts; out: one-gist blobs, or the reason why there is none. The gists themselves are taken inside
+the engine (`captures.py`) while the prompts `[BOS] + text + <GIST>*G` pass through it, batched by its scheduler.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from incomes_plugin.errors import CompressionFailed, EditTooLong, EngineLost, IncomesError
+from incomes_plugin.model.adapter import EditAdapter
+from incomes_plugin.vllm.pin import use_capture
+from incomes_plugin.vllm.rows import RequestTag
+from incomes_plugin.vllm.wire import Answer
+
+if TYPE_CHECKING:
+    from vllm import SamplingParams
+
+
+@dataclass(frozen=True)
+class CaptureJob:
+    """One edit version to capture; `token_ids` are the text's, without BOS and gist tokens."""
+
+    edit_id: str
+    version: int
+    token_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Captured:
+    """A one-gist blob, or the reason there is none."""
+
+    edit_id: str
+    version: int
+    blob: bytes | None
+    num_gists: int
+    error: str | None
+
+
+class Compressor:
+    """See the module docstring.
+
+    Args:
+        adapter: the model's edit adapter.
+        run: runs a prompt to its end on the engine; returns vLLM's final `RequestOutput`.
+        call: collective RPC; returns the answer of the ranks.
+    """
+
+    def __init__(
+        self,
+        adapter: EditAdapter,
+        run: Callable[[Sequence[int], SamplingParams], Awaitable[Any]],
+        call: Callable[..., Awaitable[Answer]],
+    ) -> None:
+        self._adapter = adapter
+        self._run = run
+        self._call = call
+
+    async def capture(self, jobs: Sequence[CaptureJob]) -> list[Captured]:
+        """One result per job, in order. Raises EngineLost."""
+        names = [f"capture-{secrets.token_hex(8)}" for _ in jobs]
+        failures = await asyncio.gather(*(self._prefill(job, name) for job, name in zip(jobs, names, strict=True)))
+        wanted = [
+            [name, job.edit_id, job.version]
+            for job, name, failure in zip(jobs, names, failures, strict=True)
+            if failure is None
+        ]
+        taken = iter((await self._call("incomes_take_captures", wanted))["captures"] if wanted else [])
+        results = []
+        for job, failure in zip(jobs, failures, strict=True):
+            blob, num_gists, error = (None, 0, failure) if failure is not None else next(taken)
+            results.append(Captured(job.edit_id, job.version, None if blob is None else bytes(blob), num_gists, error))
+        return results
+
+    async def _prefill(self, job: CaptureJob, name: str) -> str | None:
+        """Run a capture prompt; the reason why it could not be captured, or None."""
+        from vllm import SamplingParams
+
+        try:
+            ids = self._prompt(job)
+            with use_capture(RequestTag(capture=name, num_gists=self._adapter.num_gists(len(job.token_ids)))):
+                output = await self._run(ids, SamplingParams(max_tokens=1, temperature=0.0, detokenize=False))
+        except EngineLost:
+            raise
+        except (IncomesError, ValueError) as error:
+            return str(error)
+        reason = output.outputs[0].finish_reason
+        return None if reason in ("length", "stop") else f"prefill of {job.edit_id} ended with {reason}"
+
+    def _prompt(self, job: CaptureJob) -> list[int]:
+        if not job.token_ids:
+            raise CompressionFailed(f"{job.edit_id} has no tokens")
+        if len(job.token_ids) > self._adapter.max_edit_tokens:
+            raise EditTooLong(
+                f"{job.edit_id} has {len(job.token_ids)} tokens, the limit is {self._adapter.max_edit_tokens}"
+            )
+        return self._adapter.capture_ids(list(job.token_ids))
