@@ -144,6 +144,10 @@ class LabEngine:
         worker = self.core.model_executor.driver_worker.worker
         worker.incomes_runtime.add_request("ghost", {"incomes_snapshot": snapshot_id}, 1)
 
+    def break_a_layer(self) -> None:
+        """Fault injection: the last gist layer loses its pages."""
+        self.core.model_executor.driver_worker.worker.incomes_runtime.layers[-1].pages = None
+
     def preemptions(self) -> int:
         return sum(m.value for m in self.llm.get_metrics() if m.name == "vllm:num_preemptions")
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from incomes_plugin.errors import InvalidRequest, PoolFull, SelectionFailed, SnapshotNotFound, SnapshotRetired
 from incomes_plugin.model.adapter import EditAdapter
 from incomes_plugin.model.hf import EditableModel, ReferencePool
 from incomes_plugin.pool.snapshot import EMPTY_DIGEST, SnapshotRef
-from tests.incomes_plugin.vllm.lab import Job, RemoteEngine
+from tests.incomes_plugin.vllm.lab import EDITED, Job, Lab, RemoteEngine
 from tests.incomes_plugin.vllm.test_reference import FP32, TEXTS, prompt, worst_difference
 
 pytestmark = pytest.mark.vllm
@@ -105,6 +107,15 @@ def test_a_snapshot_lost_behind_the_servers_back_fails_the_request(fp32: RemoteE
 def test_a_worker_without_the_snapshot_fails_the_step(fp32: RemoteEngine) -> None:
     with pytest.raises(SelectionFailed, match="snap_unknown"):
         fp32.call("worker_add_request", "snap_unknown")
+
+
+def test_a_failing_layer_fails_the_request(lab: Lab, model_dir: Path, adapter: EditAdapter) -> None:
+    broken = lab.engine("broken", model_dir, {**EDITED, "dtype": "float32"})
+    snapshot = broken.commit("eset_broken", None, broken.capture(adapter, FIRST))
+    broken.call("break_a_layer")
+    assert broken.run([Job(prompt(2, 10))])[0].finish == "length"  # rows without edits never enter the layer
+    with pytest.raises(SelectionFailed, match="not allocated"):
+        broken.run([Job(prompt(2, 10), snapshot)])
 
 
 def test_smuggled_arguments_are_refused(fp32: RemoteEngine) -> None:
