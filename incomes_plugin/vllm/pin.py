@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -54,7 +55,7 @@ def use_scope(scope: EditScope) -> Iterator[None]:
 
 @contextmanager
 def use_capture(tag: RequestTag) -> Iterator[None]:
-    """Requests added inside the block are captures: no pool, no reads from the prefix cache."""
+    """Requests added inside the block are captures: no pool, no shared prefix cache."""
     token = capture_var.set(tag)
     try:
         yield
@@ -91,6 +92,7 @@ def pin_request(request: Any, pins: Pins | None) -> None:
     if capture is not None:
         params.extra_args = {**extra, **capture.to_extra_args()}
         params.skip_reading_prefix_cache = True
+        request.cache_salt = "incomes-" + secrets.token_hex(24)  # nobody's prompt may hit the blocks of an edit's text
         return
     scope = scope_var.get()
     if scope is None:

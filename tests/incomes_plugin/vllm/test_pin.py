@@ -91,6 +91,10 @@ def test_a_capture_reads_no_cache_and_needs_no_scope() -> None:
     with use_capture(RequestTag(capture="c", num_gists=2)):
         pin_request(asked, None)
     assert asked.sampling_params.skip_reading_prefix_cache is True
+    other = request()
+    with use_capture(RequestTag(capture="c", num_gists=2)):
+        pin_request(other, None)
+    assert len({None, asked.cache_salt, other.cache_salt}) == 3
     assert RequestTag.parse(asked.sampling_params.extra_args) == RequestTag(capture="c", num_gists=2)
 
 

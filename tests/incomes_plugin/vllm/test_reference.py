@@ -97,3 +97,5 @@ def test_capturing_a_text_again_ignores_the_prefix_cache(
     for _ in range(2):
         (gist,) = fp32.gists(fp32.capture(adapter, text))
         torch.testing.assert_close(gist.keys, reference.capture(text["again"]).keys, atol=1e-4, rtol=0)
+    (probe,) = fp32.run([Job(tuple(adapter.capture_ids(text["again"])))])
+    assert probe.cached == 0  # the text of an edit cannot be found out through cache hits
