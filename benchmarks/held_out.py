@@ -125,7 +125,7 @@ class HeldOut:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-async def run(model: Path, sizes: Sequence[int], ask: int, dtype: str) -> list[dict[str, Any]]:
+async def run(model: Path, sizes: Sequence[int], ask: int, dtype: Any) -> list[dict[str, Any]]:
     """Start the engine and measure every size."""
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.v1.engine.async_llm import AsyncLLM

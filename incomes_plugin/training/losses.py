@@ -25,6 +25,9 @@ from incomes_plugin.training.data.conversation import ZERO
 _MAX_ZEROS = 512
 """Positions a step that are taught to choose the zero-gist, drawn at random."""
 
+_MAX_CACHED = 8192
+"""Gist entries of earlier steps that serve as distractors, without gradient: pools far larger than a batch."""
+
 
 class SelectionParameters(nn.Module):
     """The trainable part of the edit adapter: zero-gist keys and per-head query and value maps (identity at first)."""
@@ -65,11 +68,12 @@ class EditTrainer(nn.Module):
         self.adapter = adapter
         self.selection = SelectionParameters(adapter.shape, model.config.num_attention_heads)
         self._taps = GistTaps(model, adapter.shape.layers, adapter.shape.head_dim)
+        self._cached = [torch.empty(0, adapter.shape.num_kv_heads, adapter.shape.head_dim)] * len(adapter.shape.layers)
 
     def forward(self, batch: Batch, forced: float = 0.0) -> Losses:
         """Losses of one batch; `forced` is the share of answer positions that read the right entry in any case."""
         keys, values, reconstruction, edit_text = self._edits(batch)
-        reader = _PoolReader(self.selection, self.adapter, keys, values, batch, forced)
+        reader = _PoolReader(self.selection, self.adapter, keys, values, batch, forced, self._cached)
         self._taps.reader = reader
         hidden = self.model.model(input_ids=batch.ids).last_hidden_state
         self._taps.reader = None
@@ -82,6 +86,7 @@ class EditTrainer(nn.Module):
         text = (ce * weight)[weight < 1].sum() / max(1, int((weight < 1).sum()))
         answer = ce[weight == 1].mean()
         selection = reader.loss()
+        self._cached = [torch.cat([k.detach(), c])[:_MAX_CACHED] for k, c in zip(keys, self._cached, strict=True)]
         total = answer + selection + reconstruction + text + edit_text
         hits = (logits.argmax(-1) == labels)[from_pool].float().mean()
         return Losses(
@@ -125,6 +130,7 @@ class _PoolReader:
         values: list[torch.Tensor],
         batch: Batch,
         forced: float,
+        cached: list[torch.Tensor],
     ) -> None:
         self._parameters = parameters
         self._keys = keys
@@ -135,6 +141,9 @@ class _PoolReader:
         counts = torch.bincount(batch.entry_group, minlength=int(batch.group.max()) + 1)
         scale = torch.tensor([adapter.scale(int(c)) for c in counts]) / math.sqrt(adapter.shape.head_dim)
         self._scale = scale[group]
+        self._cached = cached
+        entries = len(batch.entry_group)
+        self._cached_scale = adapter.scale(entries + len(cached[0])) / adapter.scale(entries)
         self._mask: torch.Tensor | None = None
         if len(counts) > 1:
             allowed = torch.ones(len(group), len(batch.entry_group) + 1, dtype=torch.bool)
@@ -159,7 +168,7 @@ class _PoolReader:
         heads_per_kv = flat.shape[0] // self._keys[layer].shape[1]
         zero = self._parameters.zero_keys[layer].to(flat.dtype)
         keys = torch.cat([zero[None], self._keys[layer]]).transpose(0, 1).repeat_interleave(heads_per_kv, dim=0)
-        self._record(flat[:, self._supervised] @ keys.transpose(1, 2))
+        self._record(self._logits(layer, flat[:, self._supervised], keys))
         values = torch.cat([torch.zeros_like(zero)[None], self._values[layer]])
         values = values.transpose(0, 1).repeat_interleave(heads_per_kv, dim=0)
         mask = None if self._mask is None else self._mask.to(flat.dtype)
@@ -169,6 +178,20 @@ class _PoolReader:
         added = torch.zeros_like(query)
         added[self._real] = out.transpose(0, 1).to(added.dtype)
         return added
+
+    def _logits(self, layer: int, query: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
+        """Logits of the supervised rows; in one large pool also against the gists of earlier steps, without gradient.
+
+        Args:
+            query: `[H, S, D]`, scaled for the batch's pool.
+            keys: `[H, n + 1, D]`.
+        """
+        logits = query @ keys.transpose(1, 2)
+        if self._mask is not None or not len(self._cached[layer]):
+            return logits
+        cached = self._cached[layer].transpose(0, 1).to(query.dtype)
+        far = query @ cached.repeat_interleave(len(query) // len(cached), dim=0).transpose(1, 2)
+        return torch.cat([logits, far], dim=-1) * self._cached_scale
 
     def _record(self, logits: torch.Tensor) -> None:
         """Log weights of the right entries from the supervised rows' logits `[H, S, n + 1]`."""
