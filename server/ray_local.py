@@ -63,10 +63,18 @@ def ray_session(settings: RaySettings) -> Iterator[None]:
         stop_ray()
 
 
-def prepare_environment() -> None:
-    """Must run before anything imports Ray (vLLM does) in a process that will start a local cluster."""
+def prepare_environment(*, local: bool = True) -> None:
+    """Must run before anything imports Ray (vLLM does): Ray reads all of this when it is imported.
+
+    Args:
+        local: the process will start a cluster of its own. Other users of the machine must not run code in it: a fresh
+            token, known to our processes only.
+    """
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    if local:
+        os.environ["RAY_AUTH_MODE"] = "token"
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
 def start_ray(settings: RaySettings) -> None:
@@ -150,9 +158,6 @@ def is_loopback(address: str) -> bool:
 
 def _start_local(settings: RaySettings) -> None:
     prepare_environment()
-    # Other users of this machine must not run code in our cluster: a fresh token, known to our processes only.
-    os.environ["RAY_AUTH_MODE"] = "token"
-    os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     ray = _ray()
     if ray._private.ray_constants.ENABLE_RAY_CLUSTER:
         raise NotReady("Ray was imported before prepare_environment() and would listen on all interfaces")

@@ -144,7 +144,8 @@ class Run:
     def export(self, folder: Path, dtype: torch.dtype = torch.bfloat16) -> None:
         """Write checkpoint, tokenizer and adapter as the engine loads them."""
         folder.mkdir(parents=True, exist_ok=True)
-        tensors = {name: t.to(dtype) for name, t in self.trainer.model.state_dict().items()}
+        state = self.trainer.model.state_dict().items()
+        tensors = {name: t.to(dtype) for name, t in state if name != "lm_head.weight"}  # tied to the embeddings
         self.trainer.model.config.dtype = dtype
         self.trainer.model.save_pretrained(folder, state_dict=tensors)
         save_tokenizer(self.tokenizer, folder)
