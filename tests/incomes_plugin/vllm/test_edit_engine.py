@@ -267,11 +267,14 @@ async def test_a_cancelled_commit_still_moves_registry_and_workers_together(engi
 
 
 async def test_both_answers_of_one_request_are_edited(engine: EditEngine) -> None:
+    from vllm.sampling_params import RequestOutputKind
+
     log = EditSetLog(engine, "eset_n")
     first = await log.change({"a": [30, 31, 32]})
     scope, twice = EditScope("eset_n", first, trace="trace-n"), params()
     (expected, _) = await answer(engine, prompt(4, 40), scope)
     twice.n, twice.temperature = 2, 0.001  # vLLM refuses n > 1 for greedy sampling
+    twice.output_kind = RequestOutputKind.FINAL_ONLY  # both answers in one output, whichever ends first
     output = await engine.generate(prompt(4, 40), twice, scope)
     assert [list(o.token_ids) for o in output.outputs] == [expected, expected]
     await engine.attribution("trace-n")
