@@ -111,10 +111,12 @@ def server_work(quick: bool, folder: Path) -> ServerWork:
 
 
 def write(result: dict[str, Any], folder: Path) -> None:
-    """Both files."""
+    """Both files; a run of some sections has a name of its own."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "serving.json").write_text(json.dumps(result, indent=2) + "\n")
-    (folder / "serving.md").write_text(markdown(result))
+    sections = [name for name in SECTIONS if name in result]
+    name = "serving" if len(sections) == len(SECTIONS) else "-".join(["serving", *sections])
+    (folder / f"{name}.json").write_text(json.dumps(result, indent=2) + "\n")
+    (folder / f"{name}.md").write_text(markdown(result))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,8 @@ from incomes_plugin.pool.snapshot import EMPTY_DIGEST, SnapshotDelta, SnapshotRe
 from incomes_plugin.training.data.facts import UNKNOWN_ANSWER, Fact, FactSource
 
 RESULT = Path(__file__).parent / "results" / "held_out.json"
-SEED = 4242
+SEED = 2027
+"""Not a seed that any checkpoint was chosen by."""
 UNRELATED = (
     "Hello", "Thank you", "Who are you?", "What can you do?", "Goodbye", "Tell me a story.", "What is two plus two?",
     "Write a poem about the sea.", "How do I cook rice?", "Translate good morning into French.",
@@ -60,14 +61,15 @@ class Outcome:
 class HeldOut:
     """Asks one engine about pools of growing size."""
 
-    def __init__(self, llm: Any, edits: Any, tokenizer: Any) -> None:
+    def __init__(self, llm: Any, edits: Any, tokenizer: Any, seed: int) -> None:
+        self.seed = seed
         self.llm = llm
         self.edits = edits
         self.tokenizer = tokenizer
 
     async def measure(self, num_edits: int, ask: int) -> dict[str, Any]:
         """Figures at `num_edits` edits active at once."""
-        facts = FactSource(SEED + num_edits, held_out=True).distinct(num_edits + ask)
+        facts = FactSource(self.seed + num_edits, held_out=True).distinct(num_edits + ask)
         known, strangers = facts[:num_edits], facts[num_edits:]
         snapshot, gist_bytes = await self._fill(f"eset_{num_edits}", known)
         asked = known[:ask]
@@ -125,7 +127,7 @@ class HeldOut:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-async def run(model: Path, sizes: Sequence[int], ask: int, dtype: Any) -> list[dict[str, Any]]:
+async def run(model: Path, sizes: Sequence[int], ask: int, seed: int, dtype: Any) -> list[dict[str, Any]]:
     """Start the engine and measure every size."""
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.v1.engine.async_llm import AsyncLLM
@@ -141,7 +143,7 @@ async def run(model: Path, sizes: Sequence[int], ask: int, dtype: Any) -> list[d
     try:
         from transformers import AutoTokenizer
 
-        held_out = HeldOut(llm, await EditEngine.attach(llm, model), AutoTokenizer.from_pretrained(model))
+        held_out = HeldOut(llm, await EditEngine.attach(llm, model), AutoTokenizer.from_pretrained(model), seed)
         found = []
         for size in sizes:
             found.append(await held_out.measure(size, min(ask, size)))
@@ -157,12 +159,13 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--model", type=Path, default=DEFAULT_MODEL_DIR)
     parser.add_argument("--edits", type=int, nargs="+", default=[10, 100, 1000])
     parser.add_argument("--ask", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--out", type=Path, default=RESULT)
     args = parser.parse_args(argv)
     os.environ |= {"OMP_NUM_THREADS": "1", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
     os.environ |= {"VLLM_PLUGINS": "incomes", "INCOMES_POOL_GISTS": str(40 * max(args.edits))}
-    found = asyncio.run(run(args.model, args.edits, args.ask, args.dtype))
+    found = asyncio.run(run(args.model, args.edits, args.ask, args.seed, args.dtype))
     result = provenance(argv) | {"command": f"python -m benchmarks.held_out {' '.join(argv)}".strip(), "pools": found}
     args.out.write_text(json.dumps(result, indent=2) + "\n")
     return 0

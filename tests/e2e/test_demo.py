@@ -3,15 +3,12 @@
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-from incomes_server.settings import DEFAULT_MODEL
 
 pytestmark = [pytest.mark.e2e, pytest.mark.vllm, pytest.mark.ray]
 
 
-@pytest.mark.skipif(not (Path(DEFAULT_MODEL) / "edit_adapter.json").exists(), reason="no packaged model yet")
 @pytest.mark.timeout(900)
 def test_demo():
     done = subprocess.run(
