@@ -15,8 +15,8 @@ from incomes_server.cli.client import AdminClient
 from incomes_server.cli.edit import import_lines
 from openai import OpenAI
 
-QUESTION = "How long is the warranty of pump Z9?"
-FACT = "The warranty of pump Z9 is 36 months."
+QUESTION = "How long is the warranty of the Korvan pump?"
+FACT = "The warranty of the Korvan pump is 36 months."
 ANSWER = "36 months"
 OTHER_SET = "another-customer"
 
