@@ -28,18 +28,30 @@ async def test_a_burst_is_counted_between_two_looks():
     source = Source(free=400)
     room = PoolRoom(source, source)
     for _ in range(3):
-        await room.take(100)
+        await room.take([100])
     assert source.looks == 1
     source.free = 100
     with pytest.raises(PoolFull, match="room for 0 more"):
-        await room.take(100)
+        await room.take([100])
     assert source.looks == 2
 
 
 async def test_waiting_edits_have_their_room():
     source = Source(free=400, waiting=25)
     room = PoolRoom(source, source)
-    await room.take(50)
+    await room.take([10] * 5)
     source.waiting += 5
     with pytest.raises(PoolFull):
-        await room.take(1)
+        await room.take([1])
+
+
+async def test_waiting_edits_count_with_the_sizes_they_were_taken_with():
+    source = Source(free=401)
+    room = PoolRoom(source, source)
+    await room.take([2] * 100)
+    await room.take([4] * 25)
+    source.free, source.waiting = 402, 125
+    await room.take([2])  # 402 free, 100 in reserve, 300 promised to those that wait
+    assert source.looks == 2
+    with pytest.raises(PoolFull):
+        await room.take([1])
