@@ -65,6 +65,7 @@ def interruptible() -> Iterator[None]:
     """For start-up code that blocks the event loop: a signal raises KeyboardInterrupt there at once."""
 
     def interrupt(*_: Any) -> None:
+        signal.alarm(0)  # Ray's SIGTERM handler (abseil's) runs before ours and would abort the process in 3 s
         raise KeyboardInterrupt
 
     before = {number: signal.signal(number, interrupt) for number in SIGNALS}

@@ -23,6 +23,13 @@ def family(process):
     return [parent, *parent.children(recursive=True)]
 
 
+def await_log(log, text):
+    deadline = time.monotonic() + 60
+    while text not in log.read_text():
+        assert time.monotonic() < deadline, log.read_text()[-2000:]
+        time.sleep(0.05)
+
+
 def assert_gone(processes):
     _, alive = psutil.wait_procs(processes, timeout=10)
     assert not alive, [p.cmdline() for p in alive]
@@ -117,14 +124,16 @@ def listening_beyond_loopback(process):
     ]
 
 
+# After the first line Ray's own SIGTERM handler stands before ours; after the second the engine is loading.
+@pytest.mark.parametrize("moment", ["Ray started", "edit store and vLLM's imports"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_during_the_start_leaves_nothing(tmp_path, tiny_model, number):
+def test_a_signal_during_the_start_leaves_nothing(tmp_path, tiny_model, number, moment):
     ports = ["--port", str(free_port()), "--admin-port", str(free_port())]
     store = ["--edit-store", f"sqlite:///{tmp_path / 'edits.db'}"]
     command = [sys.executable, "-m", "incomes_server.cli", "serve", str(tiny_model), *ports, *store]
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "PYTHONUNBUFFERED": "1"})
-    time.sleep(8)
+    await_log(tmp_path / "log", moment)
     processes = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
     process.send_signal(number)
     assert process.wait(90) == 0, (tmp_path / "log").read_text()[-2000:]
