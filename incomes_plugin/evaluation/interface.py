@@ -1,0 +1,159 @@
+"""The contract of the harness: edits and questions go in, answers come out, whatever the method and the backend.
+
+A *generator* (`backends/`) runs the model; a *method* (`methods.py`, `rivals/`) decides how the model gets to know the
+edits. `harness.py` calls `prepare` once with all edits and `ask` with all questions, and `metrics.py` judges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+
+@dataclass(frozen=True)
+class EditText:
+    """One active edit. `index` is its place in time: of two that contradict each other, the larger index wins."""
+
+    index: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One message of a chat; `role` is system, user or assistant."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True)
+class Question:
+    """One thing to ask.
+
+    Attributes:
+        type: rewrite, rephrase, portability, multihop, locality, unanswerable, multi_turn, long_prompt or unrelated.
+        prompt: the user message; a cloze is sent as one too.
+        answers: what counts as right (aliases).
+        edit: index of the edit it is about; None = no active edit answers it.
+        cloze: the prompt is a sentence to complete.
+        old_answers: answers that were right before the edit.
+        needs: indices of all edits the answer needs, in the order of the facts (`edit` is one of them).
+        history: earlier turns of the conversation.
+        overwritten: another active edit said something else about the same before.
+    """
+
+    id: str
+    type: str
+    subtype: str | None
+    prompt: str
+    answers: tuple[str, ...]
+    edit: int | None
+    cloze: bool
+    old_answers: tuple[str, ...] = ()
+    needs: tuple[int, ...] = ()
+    history: tuple[Turn, ...] = ()
+    overwritten: bool = False
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back.
+
+    Attributes:
+        text: stripped.
+        tokens: generated ids, without the stop token.
+        attributed: index of the edit with the most weight; None = no edit, or the method cannot tell.
+        attributed_weight: its share in [0, 1].
+        prompt_tokens: length of the whole prompt, edits in it included.
+    """
+
+    text: str
+    tokens: tuple[int, ...]
+    attributed: int | None
+    attributed_weight: float
+    prompt_tokens: int
+
+
+@dataclass(frozen=True)
+class EvalSettings:
+    """What a method may want to know.
+
+    Attributes:
+        seed: of everything random.
+        max_answer_tokens: greedy decoding ends here if the model does not end it before.
+    """
+
+    seed: int = 0
+    max_answer_tokens: int = 24
+
+
+@dataclass(frozen=True)
+class PoolHandle:
+    """Edits captured as one pool; backends subclass it with what they need to find it again.
+
+    Attributes:
+        num_edits: edits in the pool.
+        refused: indices of edits that could not be captured (too long for the model).
+        num_bytes: size of the stored keys and values.
+    """
+
+    num_edits: int
+    refused: tuple[int, ...]
+    num_bytes: int
+
+
+class Generator(Protocol):
+    """A model on a backend. Decoding is greedy and stops at the end-of-sequence token."""
+
+    tokenizer: Any
+    model_dir: Path
+    fingerprint: str
+    max_context_tokens: int
+    """Prompt and answer together."""
+
+    def add(self, edits: Sequence[EditText]) -> PoolHandle:
+        """Capture edits and make them one pool."""
+        ...
+
+    def generate(self, prompts: Sequence[Sequence[int]], pool: PoolHandle | None, max_tokens: int) -> list[Answer]:
+        """One answer per prompt, in order; `pool` None = the model without edits."""
+        ...
+
+    def hidden_states(self, token_ids: Sequence[int]) -> torch.Tensor:
+        """The last layer's states `[T, d]` float32 of the model without edits, computed on Hugging Face."""
+        ...
+
+    def chat_ids(self, messages: Sequence[Turn]) -> list[int]:
+        """Token ids of a chat that the assistant should continue, by the model's chat template."""
+        ...
+
+    def close(self) -> None:
+        """Stop the engine, if there is one."""
+        ...
+
+
+class Method(Protocol):
+    """A way to make a model know edits."""
+
+    name: str
+
+    def prepare(self, edits: Sequence[EditText]) -> None:
+        """Take in all edits, oldest first. Called once."""
+        ...
+
+    def ask(self, questions: Sequence[Question]) -> list[Answer]:
+        """One answer per question, in order. May be called several times."""
+        ...
+
+
+MethodFactory = Callable[[Generator, EvalSettings], Method]
+
+
+def messages(question: Question, context: Sequence[EditText] = ()) -> list[Turn]:
+    """The chat that asks `question`, with `context` in a system message in front, as the model was trained to read it."""
+    system = [Turn("system", " ".join(edit.text for edit in context))] if context else []
+    return [*system, *question.history, Turn("user", question.prompt)]

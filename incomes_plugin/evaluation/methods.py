@@ -1,0 +1,121 @@
+"""Every method by name, and the three that need no module of their own: no edits, ours, the right edit in the prompt.
+
+`METHODS[name](generator, settings)` makes one. A rival lives in `rivals/` and is imported when it is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import import_module
+
+from incomes_plugin.errors import InvalidValue
+from incomes_plugin.evaluation.interface import (
+    Answer,
+    EditText,
+    EvalSettings,
+    Generator,
+    Method,
+    MethodFactory,
+    PoolHandle,
+    Question,
+    messages,
+)
+from incomes_plugin.model import DEFAULT_MODEL_DIR
+
+
+class NoEdits:
+    """The model as it is."""
+
+    name = "none"
+
+    def __init__(self, generator: Generator, settings: EvalSettings) -> None:
+        self._generator = generator
+        self._settings = settings
+
+    def prepare(self, edits: Sequence[EditText]) -> None:
+        """Take nothing in."""
+
+    def ask(self, questions: Sequence[Question]) -> list[Answer]:
+        """Ask without any edit."""
+        prompts = [self._generator.chat_ids(messages(q)) for q in questions]
+        return self._generator.generate(prompts, None, self._settings.max_answer_tokens)
+
+
+class Gists:
+    """Ours: every edit in one pool, none in the prompt."""
+
+    name = "ours"
+
+    def __init__(self, generator: Generator, settings: EvalSettings) -> None:
+        self._generator = generator
+        self._settings = settings
+        self.pool: PoolHandle | None = None
+
+    def prepare(self, edits: Sequence[EditText]) -> None:
+        """Capture all edits."""
+        self.pool = self._generator.add(edits)
+
+    def ask(self, questions: Sequence[Question]) -> list[Answer]:
+        """Ask with the whole pool active."""
+        prompts = [self._generator.chat_ids(messages(q)) for q in questions]
+        return self._generator.generate(prompts, self.pool, self._settings.max_answer_tokens)
+
+
+class Oracle:
+    """The edits the question is about in the prompt, and no other; a question about none is asked as it is."""
+
+    name = "oracle"
+
+    def __init__(self, generator: Generator, settings: EvalSettings) -> None:
+        self._generator = generator
+        self._settings = settings
+        self._edits: dict[int, EditText] = {}
+
+    def prepare(self, edits: Sequence[EditText]) -> None:
+        """Remember the texts."""
+        self._edits = {edit.index: edit for edit in edits}
+
+    def ask(self, questions: Sequence[Question]) -> list[Answer]:
+        """Ask each question with its own edits in front."""
+        prompts = [self._generator.chat_ids(messages(q, self._right(q))) for q in questions]
+        return self._generator.generate(prompts, None, self._settings.max_answer_tokens)
+
+    def _right(self, question: Question) -> list[EditText]:
+        needs = question.needs or (() if question.edit is None else (question.edit,))
+        return [self._edits[index] for index in needs]
+
+
+def _rival(module: str, factory: str) -> MethodFactory:
+    def make(generator: Generator, settings: EvalSettings) -> Method:
+        made: Method = getattr(import_module(f"incomes_plugin.evaluation.rivals.{module}"), factory)(
+            generator, settings
+        )
+        return made
+
+    return make
+
+
+def _paper(generator: Generator, settings: EvalSettings) -> Method:
+    """The paper's recipe is another training of the model, read in the same way."""
+    if generator.model_dir.resolve() == DEFAULT_MODEL_DIR.resolve():
+        raise InvalidValue(
+            "method `paper` needs a model trained by the paper's recipe; name it with --model", param="model"
+        )
+    method = Gists(generator, settings)
+    method.name = "paper"
+    return method
+
+
+METHODS: dict[str, MethodFactory] = {
+    "none": NoEdits,
+    "ours": Gists,
+    "oracle": Oracle,
+    "icl": _rival("icl", "all_in_prompt"),
+    "rag-bm25-1": _rival("retrieval", "bm25_1"),
+    "rag-bm25-5": _rival("retrieval", "bm25_5"),
+    "rag-dense-1": _rival("retrieval", "dense_1"),
+    "rag-dense-5": _rival("retrieval", "dense_5"),
+    "lora": _rival("lora", "lora"),
+    "paper": _paper,
+}
+"""A rival's factory is `factory(generator, settings) -> Method` in `rivals/<module>.py`."""
