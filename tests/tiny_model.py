@@ -15,6 +15,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from incomes_plugin.gist.types import GistShape
 from incomes_plugin.model.adapter import EditAdapter
+from incomes_plugin.selection.routing import Router
 from incomes_plugin.selection.scale import LogScale
 
 _SPECIAL = ["<pad>", "<bos>", "<eos>"]
@@ -35,6 +36,7 @@ class TinyModel:
     max_gists: int = 4
     extra_vocabulary: int = 0
     with_maps: bool = True
+    routed: bool = False
 
 
 LARGE = TinyModel(
@@ -116,6 +118,18 @@ def _write_adapter(folder: Path, shape: TinyModel, generator: torch.Generator) -
         noise = torch.randn(len(layers), heads, shape.head_dim, shape.head_dim, generator=generator)
         return torch.eye(shape.head_dim) + noise * 0.3 / shape.head_dim**0.5
 
+    def router() -> Router | None:
+        if not shape.routed:
+            return None
+        queries, keys = shape.num_heads * shape.head_dim, shape.num_kv_heads * shape.head_dim
+        return Router(
+            torch.randn(queries, keys, generator=generator),
+            torch.randn(keys, keys, generator=generator),
+            torch.randn(keys, generator=generator) / keys**0.5,
+            torch.tensor(-0.05),
+            torch.tensor(6.0),
+        )
+
     EditAdapter(
         shape=GistShape(layers, shape.max_gists, shape.num_kv_heads, shape.head_dim),
         gist_token_ids=tuple(range(len(_SPECIAL), len(_SPECIAL) + shape.max_gists)),
@@ -126,4 +140,5 @@ def _write_adapter(folder: Path, shape: TinyModel, generator: torch.Generator) -
         query_map=maps(shape.num_heads),
         key_map=maps(shape.num_kv_heads),
         value_map=maps(shape.num_kv_heads),
+        router=router(),
     ).save(folder)

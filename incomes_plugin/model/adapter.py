@@ -5,6 +5,7 @@
     query_map  [L', H, D, D]   A_q, applied to the un-rotated query          (optional: absent = identity)
     key_map    [L', K, D, D]   A_k, applied when a gist is captured          (optional)
     value_map  [L', K, D, D]   A_v, applied when a gist is captured          (optional)
+    route_*                    tensors of `selection/routing.py`'s Router    (optional: absent = dense selection)
 all float32; a map multiplies from the right: q'[d2] = sum_d1 q[d1] * A[d1, d2].
 """
 
@@ -20,9 +21,10 @@ from safetensors.torch import load_file, save_file
 
 from incomes_plugin.errors import GistFormatError
 from incomes_plugin.gist.types import GistShape
+from incomes_plugin.selection.routing import TENSORS, Router
 from incomes_plugin.selection.scale import LogScale
 
-FORMAT = 1
+FORMAT = 2
 CONFIG_FILE = "edit_adapter.json"
 TENSOR_FILE = "edit_adapter.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -34,12 +36,14 @@ class EditAdapter:
 
     Attributes:
         shape: gist layers, largest G, K, D.
-        gist_token_ids: `max_gists` vocabulary ids; an edit with G gists is `text ids + gist_token_ids[:G]`.
+        gist_token_ids: `max_gists` vocabulary ids; with dense selection an edit with G gists is
+            `text ids + gist_token_ids[:G]`; with a router the last id is the route token, which ends every capture.
         bos_token_id: id put in front of the edit text, or None.
         max_edit_tokens: longest edit text in tokens (without BOS and gist tokens).
         scale: the scale rule c_N.
         zero_keys: `[L', K, D]` float32.
         query_map, key_map, value_map: see the module docstring; None = identity.
+        router: picks edits before entries are read; None = dense selection over all entries.
     """
 
     shape: GistShape
@@ -51,15 +55,20 @@ class EditAdapter:
     query_map: torch.Tensor | None = None
     key_map: torch.Tensor | None = None
     value_map: torch.Tensor | None = None
+    router: Router | None = None
 
     def num_gists(self, num_text_tokens: int) -> int:
-        """G for an edit text of `num_text_tokens` tokens: one gist a token up to `max_gists`."""
-        return max(1, min(num_text_tokens, self.shape.max_gists))
+        """G for an edit text of `num_text_tokens` tokens: one gist a token, and the route token of a router."""
+        route = int(self.router is not None)
+        return route + max(1, min(num_text_tokens, self.shape.max_gists - route))
 
     def capture_ids(self, text_ids: list[int]) -> list[int]:
         """Token ids of the capture prompt `[BOS] + text + <GIST>*G`; its last G positions are the gists."""
         bos = [] if self.bos_token_id is None else [self.bos_token_id]
-        return bos + text_ids + list(self.gist_token_ids[: self.num_gists(len(text_ids))])
+        gists = list(self.gist_token_ids[: self.num_gists(len(text_ids))])
+        if self.router is not None:
+            gists[-1] = self.gist_token_ids[-1]
+        return bos + text_ids + gists
 
     def save(self, model_dir: Path) -> None:
         """Write both adapter files beside the checkpoint, which is there already."""
@@ -71,9 +80,15 @@ class EditAdapter:
             "max_edit_tokens": self.max_edit_tokens,
             "scale": asdict(self.scale),
         }
+        if self.router is not None:
+            config["routing"] = {
+                "top_k": self.router.top_k, "threshold": self.router.threshold, "same": self.router.same
+            }  # fmt: skip
         (model_dir / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
         maps = {"query_map": self.query_map, "key_map": self.key_map, "value_map": self.value_map}
         tensors = {"zero_keys": self.zero_keys} | {k: v for k, v in maps.items() if v is not None}
+        if self.router is not None:
+            tensors |= {f"route_{name}": getattr(self.router, name) for name in TENSORS}
         save_file({k: v.detach().float().contiguous().cpu() for k, v in tensors.items()}, model_dir / TENSOR_FILE)
         name_checkpoint_files(model_dir)
 
@@ -99,12 +114,16 @@ class EditAdapter:
             raise GistFormatError(f"{model_dir}: zero_keys {tuple(tensors['zero_keys'].shape)}, expected {expected}")
         if len(config["gist_token_ids"]) != shape.max_gists:
             raise GistFormatError(f"{path}: {len(config['gist_token_ids'])} gist tokens, expected {shape.max_gists}")
+        router = None
+        if "routing" in config:
+            router = Router(**{n: tensors.pop(f"route_{n}") for n in TENSORS}, **config["routing"])  # type: ignore[arg-type]
         return cls(
             shape=shape,
             gist_token_ids=tuple(config["gist_token_ids"]),
             bos_token_id=config["bos_token_id"],
             max_edit_tokens=config["max_edit_tokens"],
             scale=LogScale(**config["scale"]),
+            router=router,
             **tensors,
         )
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -12,23 +13,36 @@ from incomes_plugin.gist.types import Gist
 from incomes_plugin.model.adapter import EditAdapter
 from incomes_plugin.model.taps import GistTaps
 from incomes_plugin.selection.reference import select
+from incomes_plugin.selection.routing import Picks, Router, pick, read
 
 
 @dataclass(frozen=True)
 class ReferencePool:
-    """Gists of one snapshot, entries in any order.
+    """Gists of one snapshot, oldest edit first.
 
     Attributes:
         keys, values: `[L', n, K, D]`.
+        entries: `[N, Gmax]` int64, entries of each edit, padded with -1; with a router the route token's entry is last
+            in the gist and not listed here.
+        routes: `[N, K * D]`, what the route tokens' entries hold; empty without a router.
     """
 
     keys: torch.Tensor
     values: torch.Tensor
+    entries: torch.Tensor = field(default_factory=lambda: torch.empty(0, 1, dtype=torch.long))
+    routes: torch.Tensor = field(default_factory=lambda: torch.empty(0))
 
     @classmethod
-    def of(cls, gists: list[Gist]) -> ReferencePool:
+    def of(cls, gists: list[Gist], *, routed: bool = False) -> ReferencePool:
         """All gists in one pool."""
-        return cls(torch.cat([g.keys for g in gists], dim=1), torch.cat([g.values for g in gists], dim=1))
+        keys, values = (torch.cat([getattr(g, name) for g in gists], dim=1) for name in ("keys", "values"))
+        ends = torch.tensor([g.num_gists for g in gists]).cumsum(0)
+        sizes = torch.tensor([g.num_gists for g in gists]) - int(routed)
+        place = torch.arange(int(sizes.max()))
+        first = ends - sizes - int(routed)
+        entries = torch.where(place < sizes[:, None], first[:, None] + place, -1)
+        routes = keys[0, ends - 1].flatten(-2) if routed else torch.empty(0)
+        return cls(keys, values, entries, routes)
 
 
 class EditableModel:
@@ -37,11 +51,15 @@ class EditableModel:
     Args:
         model: Llama-family decoder in eval mode.
         adapter: the adapter that belongs to it.
+
+    Attributes:
+        picks: what the tokens of the last `logits` call picked; None without a router.
     """
 
     def __init__(self, model: PreTrainedModel, adapter: EditAdapter) -> None:
         self.model = model
         self.adapter = adapter
+        self.picks: Picks | None = None
         self._taps = GistTaps(model, adapter.shape.layers, adapter.shape.head_dim)
 
     @classmethod
@@ -57,9 +75,16 @@ class EditableModel:
         self._taps.reader = None
         self.model(input_ids=torch.tensor([ids]))
         first = len(ids) - self.adapter.num_gists(len(text_ids))
-        keys = torch.stack([k[0, first:] for k in self._taps.keys])
-        values = torch.stack([v[0, first:] for v in self._taps.values])
-        return Gist(edit_id, version, _map(keys, self.adapter.key_map), _map(values, self.adapter.value_map))
+        keys = _map(torch.stack([k[0, first:] for k in self._taps.keys]), self.adapter.key_map)
+        values = _map(torch.stack([v[0, first:] for v in self._taps.values]), self.adapter.value_map)
+        router = self.adapter.router
+        if router is not None:
+            keys[0, -1] = router.routes(keys[0, -1:]).view_as(keys[0, -1]).to(keys.dtype)
+        return Gist(edit_id, version, keys, values)
+
+    def pool(self, gists: list[Gist]) -> ReferencePool:
+        """Gists of this model, oldest first, as one pool."""
+        return ReferencePool.of(gists, routed=self.adapter.router is not None)
 
     @torch.inference_mode()
     def logits(self, ids: list[int], pool: ReferencePool | None = None) -> torch.Tensor:
@@ -83,9 +108,24 @@ class EditableModel:
         adapter = self.adapter
         maps = None if adapter.query_map is None else adapter.query_map[layer : layer + 1]
         mapped = _map(query, maps)[0]
+        if adapter.router is not None:
+            return self._read_picked(pool, adapter.router, layer, query[0], mapped)[None]
         zero_key = adapter.zero_keys[layer].to(query.dtype)
         scale = adapter.scale(pool.keys.shape[1])
         return select(mapped, zero_key, pool.keys[layer], pool.values[layer], scale)[0][None]
+
+    def _read_picked(
+        self, pool: ReferencePool, router: Router, layer: int, query: torch.Tensor, mapped: torch.Tensor
+    ) -> torch.Tensor:
+        if not len(pool.routes):
+            return torch.zeros_like(mapped)
+        if layer == 0:
+            self.picks = pick(router, query, pool.routes, torch.arange(len(pool.routes)))
+        assert self.picks is not None
+        entries = pool.entries[self.picks.edits]
+        factor = self.adapter.scale(pool.keys.shape[1]) / math.sqrt(mapped.shape[-1])
+        keys, values = pool.keys[layer][entries], pool.values[layer][entries]
+        return read(mapped * factor, keys, values, entries >= 0, self.picks.weights)
 
 
 def _map(heads: torch.Tensor, maps: torch.Tensor | None) -> torch.Tensor:

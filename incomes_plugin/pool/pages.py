@@ -18,6 +18,7 @@ from incomes_plugin.errors import GistFormatError, PoolFull, SelectionFailed, Sn
 from incomes_plugin.gist.types import Gist
 from incomes_plugin.pool.layout import PageLayout
 from incomes_plugin.pool.plan import CommitPlan, EditKey, plan_commit
+from incomes_plugin.pool.routes import RouteTable
 
 Pages = npt.NDArray[np.int64]
 
@@ -30,6 +31,7 @@ class PooledSnapshot:
         num_entries: entries to attend to, the zero-gist included.
         pages: page of every `page_size` entries.
         block_table: `[num_pages]` int32 on the device.
+        routes: of a pool with a router.
         holders: requests and traces that still read it.
         resident: False once retired; its pages go back when the last holder leaves.
     """
@@ -40,6 +42,7 @@ class PooledSnapshot:
     num_entries: int
     pages: Pages
     block_table: torch.Tensor
+    routes: RouteTable | None = None
     holders: int = 0
     resident: bool = True
 
@@ -68,11 +71,13 @@ class GistPool:
         storage: `[L', P, page_numel]` in the compute dtype, zero at first.
         layout: where an entry's numbers lie in a page.
         zero_keys: `[L', K, D]`.
+        max_gists: largest G of an edit with its route token, for a model with a router; None without one.
     """
 
     storage: torch.Tensor
     layout: PageLayout
     zero_keys: torch.Tensor
+    max_gists: int | None = None
     _free: list[int] = field(init=False)
     _refs: Pages = field(init=False)
     _visible: Pages = field(init=False)
@@ -113,6 +118,7 @@ class GistPool:
         self._write(old, table, plan, added)
         snapshot = self._publish(edit_set, snapshot_id, num_edits, plan.num_entries, table)
         plan.apply(slots)
+        snapshot.routes = self._routes(head, plan, slots, added, removed)
         self._heads[edit_set] = _Head(snapshot, slots)
         return snapshot
 
@@ -147,6 +153,15 @@ class GistPool:
         """Drop the edit set's index; its next commit starts from nothing. Snapshots stay until retired."""
         self._heads.pop(edit_set, None)
 
+    def entries(self, layer: int, snapshot: PooledSnapshot, slots: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values `[..., K, D]` of a snapshot's entries in the slots `[...]`; slot -1 gives any entry."""
+        size = self.layout.page_size
+        slots = slots.clamp_min(0)
+        start = snapshot.block_table[slots // size].long() * self.layout.page_numel
+        flat, place = self.storage[layer].view(-1), slots % size
+        keys, values = (flat[start[..., None, None] + o[place]] for o in (self.layout.keys, self.layout.values))
+        return keys, values
+
     def read_keys(self, layer: int, snapshot: PooledSnapshot) -> torch.Tensor:
         """Keys `[n + 1, K, D]` of a snapshot, zero-gist first (attribution only: a copy)."""
         places = self._places(snapshot.pages, np.arange(snapshot.num_entries), self.layout.keys)
@@ -170,6 +185,22 @@ class GistPool:
                 f"delta of {edit_set} starts at {base}, the pool is at {head.snapshot.id if head else None}"
             )
         return head
+
+    def _routes(
+        self,
+        head: _Head | None,
+        plan: CommitPlan,
+        slots: dict[EditKey, list[int]],
+        added: Sequence[Gist],
+        removed: Sequence[EditKey],
+    ) -> RouteTable | None:
+        if self.max_gists is None:
+            return None
+        table = None if head is None else head.snapshot.routes
+        if table is None:
+            table = RouteTable.empty(self.zero_keys[0].numel(), self.max_gists, self.storage.device)
+        moved = {key for _, slot in plan.moves if (key := plan.owner_of[slot]) is not None}
+        return table.changed(added, removed, slots, list(moved))
 
     def _new_table(self, old: Pages, plan: CommitPlan) -> Pages:
         """Page table of the new snapshot: shared pages, copies of changed ones, fresh ones at the end."""

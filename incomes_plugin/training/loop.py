@@ -20,6 +20,7 @@ from incomes_plugin.training.data import corpus
 from incomes_plugin.training.data.batches import BatchSource
 from incomes_plugin.training.data.facts import FactSource
 from incomes_plugin.training.data.tokenizer import save_tokenizer, train_tokenizer
+from incomes_plugin.training.growth import grow
 from incomes_plugin.training.losses import EditTrainer, Losses
 from incomes_plugin.training.recipe import Recipe
 
@@ -39,12 +40,14 @@ class RunOptions:
         data: shared data folder, or None for invented facts alone.
         checkpoint_s: seconds between checkpoints.
         evaluate_every: steps between held-out evaluations.
+        grow_from: folder of an edit-capable model to start from, see `growth.py`; None starts from scratch.
     """
 
     out: Path
     data: Path | None
     checkpoint_s: float = 180.0
     evaluate_every: int = 1000
+    grow_from: Path | None = None
 
 
 class Run:
@@ -63,10 +66,13 @@ class Run:
         )
         self.step = 0
         self.elapsed_s = 0.0
-        self._resume()
+        if not self._resume() and options.grow_from is not None:
+            grow(self.trainer, options.grow_from)
 
     def _tokenizer(self) -> PreTrainedTokenizerFast:
         folder = self.options.out / "model"
+        if self.options.grow_from is not None:
+            return PreTrainedTokenizerFast.from_pretrained(self.options.grow_from)
         if (folder / "tokenizer.json").is_file():
             return PreTrainedTokenizerFast.from_pretrained(folder)
         facts = FactSource(self.recipe.seed, held_out=False).distinct(_TOKENIZER_FACTS)
@@ -118,15 +124,16 @@ class Run:
 
     # -- state ------------------------------------------------------------------------------------------------------
 
-    def _resume(self) -> None:
+    def _resume(self) -> bool:
         path = self.options.out / _STATE
         if not path.is_file():
-            return
+            return False
         state = torch.load(path, weights_only=True)
         self.trainer.load_state_dict(state["trainer"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.elapsed_s = int(state["step"]), float(state["elapsed_s"])
         logger.warning("resumed %s at step %d", path, self.step)
+        return True
 
     def save(self) -> None:
         """Write state (atomically) and the model folder."""
@@ -159,6 +166,7 @@ class Run:
             zero_keys=selection.zero_keys.detach(),
             query_map=selection.query_map.detach(),
             value_map=selection.value_map.detach(),
+            router=selection.router().detached(),
         )
 
     # -- reports ----------------------------------------------------------------------------------------------------
@@ -190,6 +198,6 @@ class Run:
 
 def _describe(losses: Losses) -> str:
     return (
-        f"loss {losses.answer:.2f} select {100 * losses.selection_accuracy:.0f}% "
+        f"loss {losses.answer:.2f} route {100 * losses.route_accuracy:.0f}% point {100 * losses.pointer_accuracy:.0f}% "
         f"answer {100 * losses.answer_accuracy:.0f}% rebuild {losses.reconstruction:.2f}"
     )

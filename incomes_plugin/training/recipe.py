@@ -10,9 +10,13 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from incomes_plugin.gist.types import GistShape
 from incomes_plugin.model.adapter import EditAdapter
+from incomes_plugin.selection.routing import Router
 from incomes_plugin.selection.scale import LogScale
 from incomes_plugin.training.data.conversation import Mix
 from incomes_plugin.training.data.tokenizer import gist_tokens
+
+_READ_SCALE = 2.75
+"""Factor of the logits inside a picked edit."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,8 @@ class Recipe:
 
     vocab_size: int = 4096
     hidden_size: int = 256
-    num_layers: int = 4
+    num_layers: int = 6
+    gist_layers: int = 2
     num_heads: int = 4
     num_kv_heads: int = 2
     head_dim: int = 64
@@ -80,16 +85,18 @@ class Recipe:
         return model
 
     def adapter(self, tokenizer: PreTrainedTokenizerFast) -> EditAdapter:
-        """The adapter around it: gist layers are the upper half; tensors are placeholders until trained."""
-        layers = tuple(range(self.num_layers // 2, self.num_layers))
+        """The adapter around it: gist layers are the last ones; tensors are placeholders until trained."""
+        layers = tuple(range(self.num_layers - self.gist_layers, self.num_layers))
         shape = GistShape(layers, self.max_gists, self.num_kv_heads, self.head_dim)
+        none = torch.empty(0)
         return EditAdapter(
             shape=shape,
             gist_token_ids=tuple(_token_id(tokenizer, name) for name in gist_tokens(self.max_gists)),
             bos_token_id=tokenizer.bos_token_id,
-            max_edit_tokens=self.max_gists,
-            scale=LogScale(),
+            max_edit_tokens=self.max_gists - 1,
+            scale=LogScale(base=_READ_SCALE, slope=0.0),
             zero_keys=torch.zeros(len(layers), self.num_kv_heads, self.head_dim),
+            router=Router(none, none, none, none, none),
         )
 
 

@@ -1,8 +1,8 @@
 """Prove at start-up that edits reach the forward pass, on this engine, with this model, through the product's own path.
 
 A probe text is captured, and a probe edit made whose keys equal the zero-gist's: every token then picks it with weight
-1/2, whatever the model learned. Its values are the captured ones. Log-probabilities must differ with it and must not
-without it.
+1/2, whatever the model learned. With a router two probe edits lie far out in opposite directions: every token picks one
+of them. The values are the captured ones. Log-probabilities must differ with the probe and must not without it.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 CANARY_SET = "incomes-canary"
 _EDIT_ID = "edit_canary"
 _MIN_DIFF = 1e-3  # of the log-probabilities with the probe; numerical noise between batches stays below
+_FAR = 1000.0
 _MAX_NOISE = 0.05  # bfloat16 batches of other sizes differ by about 0.02
 
 
@@ -72,10 +73,23 @@ async def _commit_probe(engine: EditEngine) -> SnapshotRef:
     keys = adapter.zero_keys[:, None].to(gist.keys.dtype).expand_as(gist.keys).contiguous()
     size = gist.values.float().pow(2).mean().sqrt().clamp_min(torch.finfo(torch.float32).tiny)
     values = (gist.values.float() / size).to(gist.values.dtype)
-    blob = dump_gists([Gist(_EDIT_ID, 1, keys, values)], engine.fingerprint)
-    snapshot = SnapshotRef(CANARY_SET, 1, add_to_digest(EMPTY_DIGEST, _EDIT_ID, 1), 1)
-    await engine.commit(SnapshotDelta(None, snapshot, (blob,)))
+    probes = [Gist(_EDIT_ID, 1, keys, values)]
+    if adapter.router is not None:
+        probes = [Gist(_EDIT_ID, v, _far_out(keys, sign), values) for v, sign in ((1, 1.0), (2, -1.0))]
+    digest = EMPTY_DIGEST
+    for probe in probes:
+        digest = add_to_digest(digest, probe.edit_id, probe.version)
+    snapshot = SnapshotRef(CANARY_SET, 1, digest, len(probes))
+    await engine.commit(SnapshotDelta(None, snapshot, (dump_gists(probes, engine.fingerprint),)))
     return snapshot
+
+
+def _far_out(keys: torch.Tensor, sign: float) -> torch.Tensor:
+    """The probe with a route in a fixed direction, or the opposite one, long enough to beat the zero-gist."""
+    direction = torch.sin(torch.arange(keys[0, -1].numel(), dtype=torch.float32)).view_as(keys[0, -1])
+    probe = keys.clone()
+    probe[0, -1] = (sign * _FAR * direction).to(keys.dtype)
+    return probe
 
 
 def _probe_text(engine: EditEngine) -> list[int]:

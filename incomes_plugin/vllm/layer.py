@@ -8,9 +8,12 @@ from typing import Any
 import torch
 
 from incomes_plugin.errors import SelectionFailed
+from incomes_plugin.pool.pages import GistPool
 from incomes_plugin.selection.attention import map_heads
 from incomes_plugin.selection.attribution import selection_weights
+from incomes_plugin.selection.routing import Router
 from incomes_plugin.vllm.reader import PoolReader
+from incomes_plugin.vllm.routed import add_picked, choose
 from incomes_plugin.vllm.step import CaptureRows, ReadRows, StepPlan
 
 
@@ -22,7 +25,8 @@ class GistLayer:
         index: 0..L'-1 among the gist layers.
         rotary: the layer's rotary module, shared between layers or not.
         query_map, key_map, value_map: `[H or K, D, D]` float32, or None.
-        reader, pages: bound once the KV cache exists; pages `[P, *page shape]`.
+        router: of a model with routed selection, on the device.
+        reader, pages, pool: bound once the KV cache exists; pages `[P, *page shape]`.
     """
 
     index: int
@@ -30,8 +34,10 @@ class GistLayer:
     query_map: torch.Tensor | None
     key_map: torch.Tensor | None
     value_map: torch.Tensor | None
+    router: Router | None = None
     reader: PoolReader | None = None
     pages: torch.Tensor | None = None
+    pool: GistPool | None = None
 
     def apply(self, plan: StepPlan, query: torch.Tensor, key: Any, value: Any, output: torch.Tensor) -> None:
         """Add the selection to `output` `[T, H, D]` and keep the gists of captures. `query`, `key` are rotated."""
@@ -41,11 +47,19 @@ class GistLayer:
             self._read(plan.reads, query, output)
 
     def _read(self, reads: ReadRows, query: torch.Tensor, output: torch.Tensor) -> None:
-        if self.reader is None or self.pages is None:
+        if self.reader is None or self.pages is None or self.pool is None:
             raise SelectionFailed("the gist pool is not allocated")
         rows = reads.rows
+        if self.router is not None and self.index > 0 and all(group.picks is None for group in reads.routed):
+            return
         picked = query[rows] if isinstance(rows, slice) else query.index_select(0, rows)
-        mapped = map_heads(reads.unrotations[id(self.rotary)](picked), self.query_map)
+        unrotated = reads.unrotations[id(self.rotary)](picked)
+        mapped = map_heads(unrotated, self.query_map)
+        if self.router is not None:
+            if self.index == 0:
+                choose(self.router, reads, unrotated)
+            add_picked(self.pool, self.index, reads, mapped, output)
+            return
         selected = reads.scratch
         queries = torch.empty_like(selected).copy_(mapped)  # cast and lay out in one pass
         self.reader.read(queries, self.pages, reads.metadata, selected)
@@ -62,5 +76,8 @@ class GistLayer:
             raise SelectionFailed("the engine's attention gets no key and value; turn its fused rope-KV pass off")
         keys = captures.unrotations[id(self.rotary)](key.index_select(0, captures.rows))
         captures.keys[self.index] = map_heads(keys, self.key_map)
+        if self.router is not None and self.index == 0:
+            routes = self.router.routes(captures.keys[0][captures.route_rows])
+            captures.keys[0][captures.route_rows] = routes.view(-1, *keys.shape[1:])
         values = value.index_select(0, captures.rows).float()
         captures.values[self.index] = map_heads(values, self.value_map)

@@ -21,7 +21,7 @@ from incomes_plugin.vllm.captures import CaptureStore
 from incomes_plugin.vllm.layer import GistLayer
 from incomes_plugin.vllm.reader import PoolReader
 from incomes_plugin.vllm.rows import RequestTag, RowSpan
-from incomes_plugin.vllm.step import CaptureRows, ReadRows, Rows, StepPlan, Trace, TracedRows
+from incomes_plugin.vllm.step import CaptureRows, ReadRows, RoutedRows, Rows, StepPlan, Trace, TracedRows
 
 _MAX_TRACES = 256
 
@@ -67,7 +67,7 @@ class SelectionRuntime:
         """Give the runtime its pool, once the KV cache exists."""
         self._pool, self._reader = pool, reader
         for layer in self.layers:
-            layer.reader = reader
+            layer.reader, layer.pool = reader, pool
             layer.pages = reader.page_shape.view(pool.storage[layer.index])
 
     @property
@@ -116,7 +116,9 @@ class SelectionRuntime:
         trace = self._traces.pop(name, None)
         if trace is None or not trace.count:
             return None
-        attribution = by_edit((trace.weights / trace.count).tolist(), self.pool.owners(trace.snapshot))
+        routes = trace.snapshot.routes
+        owners = self.pool.owners(trace.snapshot) if routes is None else (None, *routes.keys)
+        attribution = by_edit((trace.weights / trace.count).tolist(), owners)
         self.pool.release(trace.snapshot)
         return attribution
 
@@ -135,11 +137,13 @@ class SelectionRuntime:
         shape = (sum(rows_of), self.heads.num_heads, self.heads.head_dim)
         if self._reader is None:
             raise SelectionFailed("the gist pool is not allocated")
+        routed = self.adapter.router is not None
         return ReadRows(
             rows,
             self._unrotations(positions[rows], self._factors(snapshots, rows_of)),
-            self._reader.plan(snapshots, rows_of),
+            None if routed else self._reader.plan(snapshots, rows_of),
             torch.empty(shape, dtype=self.heads.dtype, device=self.heads.device),
+            list(_routed(snapshots, rows_of)) if routed else [],
             list(self._traced(ordered)),
         )
 
@@ -180,7 +184,8 @@ class SelectionRuntime:
         assert snapshot is not None
         if name not in self._traces:
             snapshot.holders += 1
-            self._traces[name] = Trace(snapshot, torch.zeros(snapshot.num_entries, device=self.heads.device))
+            size = snapshot.num_entries if snapshot.routes is None else len(snapshot.routes.keys) + 1
+            self._traces[name] = Trace(snapshot, torch.zeros(size, device=self.heads.device))
             while len(self._traces) > _MAX_TRACES:
                 self.pool.release(self._traces.popitem(last=False)[1].snapshot)
         return self._traces[name]
@@ -188,6 +193,7 @@ class SelectionRuntime:
     def _plan_captures(self, spans: Sequence[RowSpan], positions: torch.Tensor) -> CaptureRows | None:
         rows: list[int] = []
         targets: list[tuple[str, int]] = []
+        routes: list[int] = []
         for span in spans:
             request = self._tagged[span.request_id]
             if request.tag.capture is not None:
@@ -196,12 +202,23 @@ class SelectionRuntime:
                     if first_gist <= position < request.num_prompt_tokens:
                         rows.append(span.first_row + position - span.first_position)
                         targets.append((request.tag.capture, position - first_gist))
+                        if position == request.num_prompt_tokens - 1 and self.adapter.router is not None:
+                            routes.append(len(rows) - 1)
         if not rows:
             return None
         index = torch.tensor(rows, device=self.heads.device)
         shape = (len(self.layers), len(rows), self.heads.num_kv_heads, self.heads.head_dim)
         keys = torch.empty(shape, device=self.heads.device)
-        return CaptureRows(index, targets, self._unrotations(positions[index], 1.0), keys, torch.empty_like(keys))
+        route_rows = torch.tensor(routes, dtype=torch.int64, device=self.heads.device)
+        unrotations = self._unrotations(positions[index], 1.0)
+        return CaptureRows(index, targets, route_rows, unrotations, keys, torch.empty_like(keys))
+
+
+def _routed(snapshots: Sequence[PooledSnapshot], rows_of: Sequence[int]) -> Iterator[RoutedRows]:
+    start = 0
+    for snapshot, count in zip(snapshots, rows_of, strict=True):
+        yield RoutedRows(snapshot, slice(start, start + count))
+        start += count
 
 
 def _rows(spans: Sequence[RowSpan], device: torch.device) -> Rows:

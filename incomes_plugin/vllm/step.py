@@ -10,6 +10,7 @@ import torch
 
 from incomes_plugin.pool.pages import PooledSnapshot
 from incomes_plugin.selection.attention import Unrotation
+from incomes_plugin.selection.routing import Picks
 
 Rows = slice | torch.Tensor
 
@@ -20,7 +21,8 @@ class Trace:
 
     Attributes:
         snapshot: what the request reads (held until the trace is taken).
-        weights: `[n + 1]` float32, summed over generated tokens and gist layers.
+        weights: float32, zero-gist first, summed over generated tokens: `[n + 1]` of entries and gist layers with dense
+            selection, `[N + 1]` of edits with a router.
         count: terms in the sum.
     """
 
@@ -52,20 +54,38 @@ class TracedRows:
 
 
 @dataclass
+class RoutedRows:
+    """Rows of one snapshot in a step of a model with a router.
+
+    Attributes:
+        rows: their place among the rows of `ReadRows`.
+        picks: set by the first gist layer; None where no row of the snapshot reads anything.
+        active: `[A]` the rows (within `rows`) that read; `picks` has been cut down to them.
+    """
+
+    snapshot: PooledSnapshot
+    rows: slice
+    picks: Picks | None = None
+    active: torch.Tensor | None = None
+
+
+@dataclass
 class ReadRows:
     """Rows that read the pool, ordered by snapshot.
 
     Attributes:
         rows: a slice when they are consecutive in that order already (no gather), else their indices.
         unrotations: by id of the rotary module; the factor c_N of each row's snapshot is folded in.
-        metadata: the backend's, one sequence per snapshot.
+        metadata: the backend's, one sequence per snapshot; None with a router.
         scratch: `[R, H, D]`, reused by every layer.
+        routed: one for each snapshot with a router, else empty.
     """
 
     rows: Rows
     unrotations: dict[int, Unrotation]
     metadata: Any
     scratch: torch.Tensor
+    routed: list[RoutedRows] = field(default_factory=list)
     traces: list[TracedRows] = field(default_factory=list)
 
 
@@ -76,11 +96,13 @@ class CaptureRows:
     Attributes:
         rows: their indices in the step.
         targets: for each row (capture id, index of the gist).
+        route_rows: which of the rows are route tokens; empty without a router.
         keys, values: `[L', R, K, D]` float32, filled layer by layer.
     """
 
     rows: torch.Tensor
     targets: list[tuple[str, int]]
+    route_rows: torch.Tensor
     unrotations: dict[int, Unrotation]
     keys: torch.Tensor
     values: torch.Tensor

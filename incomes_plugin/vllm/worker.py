@@ -72,7 +72,8 @@ class EditWorkerMixin:
             device=runtime.heads.device,
         )
         zero_keys = runtime.adapter.zero_keys.to(storage.device, storage.dtype)
-        runtime.bind(GistPool(storage, reader.layout, zero_keys), reader)
+        max_gists = None if runtime.adapter.router is None else runtime.adapter.shape.max_gists
+        runtime.bind(GistPool(storage, reader.layout, zero_keys, max_gists), reader)
         rows = _rows_module(self.use_v2_model_runner)
         rows.install(self.model_runner, runtime)
 

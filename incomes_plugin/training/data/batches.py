@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -25,7 +26,10 @@ class Batch:
         edit_weight: `[E, Le]` weight of predicting the next token of the edit text.
         gist_mask: `[E, Le]` True at gist positions; entries are numbered in row-major order of the True cells.
         gist_label: `[n]` the edit token each entry stands for.
-        entry_group: `[n]` sub-pool the entry belongs to.
+        route_at: `[E]` position of the route token.
+        first_entry: `[E + 1]` first entry of each edit, then n.
+        edit_group: `[E]` sub-pool the edit belongs to.
+        edit_key: `[E]` hash of what the edit is about: two edits of one key are no distractors of each other.
         ids, weight, target: `[B, T]` conversations, loss weights, selection targets (entry, IGNORE or ZERO).
         real: `[B, T]` False at padding.
         group: `[B]` sub-pool the conversation reads.
@@ -35,7 +39,10 @@ class Batch:
     edit_weight: torch.Tensor
     gist_mask: torch.Tensor
     gist_label: torch.Tensor
-    entry_group: torch.Tensor
+    route_at: torch.Tensor
+    first_entry: torch.Tensor
+    edit_group: torch.Tensor
+    edit_key: torch.Tensor
     ids: torch.Tensor
     weight: torch.Tensor
     target: torch.Tensor
@@ -74,10 +81,12 @@ class BatchSource:
         self._rng = random.Random(seed)
         self._words = Vocabulary(tokenizer)
         self._facts = FactSource(seed, held_out=False)
-        self._conversations = Conversations(
-            self._words, self._facts, texts, mix, max_row_tokens=max_row_tokens, seed=seed
-        )
+        self._conversations = Conversations(self._words, self._facts, texts, records, mix, seed=seed)
         self._buckets: dict[int, list[PoolEdit]] = {}
+        by_relation: dict[str, list[EditRecord]] = {}
+        for record in records:
+            by_relation.setdefault(record.relation, []).append(record)
+        self._relations = [r for name, r in by_relation.items() if name and len(r) >= 4 * edits_per_batch]
 
     @property
     def end_id(self) -> int:
@@ -90,13 +99,20 @@ class BatchSource:
         sizes = (2, 4, 8) if easy else (len(edits), len(edits), len(edits), len(edits) // 2, 12, 3)
         groups = max(1, len(edits) // self._rng.choice(sizes))
         pools = [edits[g::groups] for g in range(groups)]
-        rows = [self._conversations.row(pools[i % groups]) for i in range(len(edits))]
-        return self._tensors(edits, rows, groups)
+        if not easy and self._rng.random() < _LONG_SHARE:
+            count, longest = max(1, len(edits) // _LONG_FACTOR), self._max_row * _LONG_FACTOR
+        else:
+            count, longest = len(edits), self._max_row
+        rows = [self._conversations.row(pools[i % groups], longest) for i in range(count)]
+        return self._tensors(edits, rows, groups, longest)
 
     def _next_edits(self) -> list[PoolEdit]:
         """Edits of similar length, so that little is padded."""
-        if self._rng.random() < 0.5:
+        draw = self._rng.random()
+        if draw < 0.45:
             return self._near_misses()
+        if draw < 0.55 and self._relations:
+            return self._of_one_relation()
         while True:
             edit = self._edit()
             if len(edit.ids) > self._adapter.max_edit_tokens:
@@ -123,10 +139,21 @@ class BatchSource:
                 edits[last.subject, last.relation.name] = PoolEdit(ids, last, (), last.answer)
         return list(edits.values())
 
+    def _of_one_relation(self) -> list[PoolEdit]:
+        """Published edits of one relation."""
+        found = dict[str, PoolEdit]()
+        for record in self._rng.sample(self._rng.choice(self._relations), 4 * self._size):
+            edit = self._published_edit(record)
+            if len(edit.ids) <= _LONGEST_NEAR_MISS and len(found) < self._size:
+                found.setdefault(record.prompts[0], edit)
+        return list(found.values()) if len(found) >= self._size // 2 else self._near_misses()
+
+    def _published_edit(self, record: EditRecord) -> PoolEdit:
+        return PoolEdit(self._words.encode(record.statement), None, record.prompts, record.answer, record.others)
+
     def _edit(self) -> PoolEdit:
         if self._rng.random() < self._published:
-            record = self._rng.choice(self._records)
-            return PoolEdit(self._words.encode(record.statement), None, record.prompts, record.answer)
+            return self._published_edit(self._rng.choice(self._records))
         fact = self._facts.fact()
         statement = fact.statement
         if self._rng.random() < 0.08:
@@ -139,12 +166,12 @@ class BatchSource:
         """Give each edit its entries, in the row-major order of `Batch.gist_mask`."""
         numbered, entries = [], 0
         for edit in edits:
-            count = self._adapter.num_gists(len(edit.ids))
+            count = self._adapter.num_gists(len(edit.ids)) - 1  # the last is the route token
             numbered.append(replace(edit, first_entry=entries, num_entries=count))
             entries += count
         return numbered
 
-    def _tensors(self, edits: Sequence[PoolEdit], rows: Sequence[Row], groups: int) -> Batch:
+    def _tensors(self, edits: Sequence[PoolEdit], rows: Sequence[Row], groups: int, longest: int) -> Batch:
         captures = [self._adapter.capture_ids(e.ids) for e in edits]
         edit_ids = torch.zeros(len(edits), max(map(len, captures)), dtype=torch.long)
         edit_weight = torch.zeros(edit_ids.shape)
@@ -152,8 +179,8 @@ class BatchSource:
         for i, (edit, ids) in enumerate(zip(edits, captures, strict=True)):
             edit_ids[i, : len(ids)] = torch.tensor(ids)
             edit_weight[i, : len(edit.ids)] = 0.1
-            gist_mask[i, len(ids) - edit.num_entries : len(ids)] = True
-        length = min(max(len(r.ids) for r in rows), self._max_row)
+            gist_mask[i, len(ids) - 1 - edit.num_entries : len(ids) - 1] = True
+        length = min(max(len(r.ids) for r in rows), longest)
         tokens = torch.zeros(len(rows), length, dtype=torch.long)
         weight = torch.zeros(tokens.shape)
         target = torch.full(tokens.shape, IGNORE)
@@ -169,7 +196,10 @@ class BatchSource:
             edit_weight=edit_weight,
             gist_mask=gist_mask,
             gist_label=torch.tensor([t for e in edits for t in e.ids[::-1][: e.num_entries]]),
-            entry_group=torch.tensor([i % groups for i, e in enumerate(edits) for _ in range(e.num_entries)]),
+            route_at=torch.tensor([len(ids) - 1 for ids in captures]),
+            first_entry=torch.tensor([*(e.first_entry for e in edits), edits[-1].first_entry + edits[-1].num_entries]),
+            edit_group=torch.arange(len(edits)) % groups,
+            edit_key=torch.tensor([_about(e) for e in edits]),
             ids=tokens,
             weight=weight,
             target=target,
@@ -188,8 +218,17 @@ _SUFFIXES = (
 )  # fmt: skip
 
 
+_LONG_SHARE, _LONG_FACTOR = 0.08, 5
+"""Share of the batches with conversations of five times the length, and a fifth as many of them."""
+
 _LONGEST_NEAR_MISS = 22
 """Tokens; longer edits would mean more padding for all."""
+
+
+def _about(edit: PoolEdit) -> int:
+    """What an edit is about, as a number: subject and relation, or the first prompt of a published edit."""
+    about = edit.prompts[0] if edit.fact is None else f"{edit.fact.subject}|{edit.fact.relation.name}"
+    return int.from_bytes(hashlib.blake2b(about.encode(), digest_size=7).digest())
 
 
 def _bucket(length: int) -> int:

@@ -6,9 +6,11 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from incomes_plugin.training.data.corpus import EditRecord
 from incomes_plugin.training.data.facts import UNKNOWN_ANSWER, Fact, FactSource
 from incomes_plugin.training.data.smalltalk import SMALLTALK
 from incomes_plugin.training.data.vocabulary import Vocabulary
+from incomes_plugin.training.data.wording import request, wrapped
 
 IGNORE = -1
 ZERO = -2
@@ -21,19 +23,23 @@ class Mix:
 
     Attributes:
         unknown: asks what no edit of the pool says (half of them near misses): the answer is "I do not know".
-        in_context: the fact stands in the system message, not in the pool.
+        in_context: the fact stands in the system message, alone or among others, not in the pool.
         smalltalk: greetings and the like.
         text: rows of running text instead of a conversation.
         published: edits from published training data instead of invented facts.
         cloze: the question is a sentence to complete.
+        wrapped: the question has words around it or is typed carelessly.
+        passage: a piece of running text stands in front of the question.
     """
 
     unknown: float = 0.25
-    in_context: float = 0.05
+    in_context: float = 0.08
     smalltalk: float = 0.03
     text: float = 0.04
-    published: float = 0.12
+    published: float = 0.35
     cloze: float = 0.2
+    wrapped: float = 0.2
+    passage: float = 0.05
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,7 @@ class PoolEdit:
         fact: the invented fact it states, or None for a published edit.
         prompts: prompts of a published edit.
         answer: what its prompts ask for.
+        others: prompts of a published edit that it must not answer.
         first_entry, num_entries: its gist entries in the batch; entry `first_entry + k` stands for token `-1 - k`.
     """
 
@@ -52,6 +59,7 @@ class PoolEdit:
     fact: Fact | None
     prompts: tuple[str, ...]
     answer: str
+    others: tuple[str, ...] = ()
     first_entry: int = 0
     num_entries: int = 0
 
@@ -88,32 +96,42 @@ class Conversations:
         words: the tokenizer's ids.
         facts: source of facts that no edit states.
         texts: running text (may be empty).
-        max_row_tokens: turns are added until the next would not fit.
+        records: published edits (may be empty) for facts in the system message.
     """
 
     def __init__(
-        self, words: Vocabulary, facts: FactSource, texts: list[str], mix: Mix, *, max_row_tokens: int, seed: int
+        self,
+        words: Vocabulary,
+        facts: FactSource,
+        texts: list[str],
+        records: list[EditRecord],
+        mix: Mix,
+        *,
+        seed: int,
     ) -> None:
         self._words = words
         self._facts = facts
         self._texts = texts
+        self._records = records
         self._mix = mix
-        self._max_row = max_row_tokens
         self._rng = random.Random(seed)
+        self._passage: list[int] = []
 
-    def row(self, pool: Sequence[PoolEdit]) -> Row:
-        """A conversation that may read `pool`, or a piece of running text."""
+    def row(self, pool: Sequence[PoolEdit], longest: int) -> Row:
+        """A conversation that may read `pool`, or a piece of running text; turns are added up to `longest` tokens."""
         row = Row()
         row.add([self._words.bos], 0.0)
         if self._texts and self._rng.random() < self._mix.text:
-            row.add(self._words.encode(self._rng.choice(self._texts))[: self._max_row - 1], 0.3)
+            row.add(self._words.encode(self._rng.choice(self._texts))[: longest - 1], 0.3)
             return row
         if self._rng.random() < self._mix.in_context:
-            self._in_context_turn(row)
+            self._in_context_turn(row, longest)
+        if self._texts and longest > 2 * len(row.ids) + 100 and self._rng.random() < 0.5:
+            self._passage = self._words.encode(self._rng.choice(self._texts))[: longest - 60]
         while True:
             turn = Row()
             self._turn(turn, pool)
-            if len(row.ids) > 1 and len(row.ids) + len(turn.ids) > self._max_row:
+            if len(row.ids) > 1 and len(row.ids) + len(turn.ids) > longest:
                 return row
             row.extend(turn)
 
@@ -121,6 +139,8 @@ class Conversations:
         draw = self._rng.random()
         if draw < self._mix.smalltalk:
             question, reply = self._rng.choice(SMALLTALK)
+            if self._rng.random() < 0.4:
+                question, reply = request(self._rng), UNKNOWN_ANSWER
             self._say(row, question, self._words.encode(reply), None)
             return
         edit = self._rng.choice(pool)
@@ -129,7 +149,21 @@ class Conversations:
             return
         answer = self._words.encode(edit.answer)
         prompt = self._rng.choice(edit.prompts) if edit.fact is None else self._ask(edit.fact)
-        self._say(row, prompt, answer, _entries(edit, answer))
+        self._say(row, prompt, answer, self._entries(edit, answer))
+
+    def _entries(self, edit: PoolEdit, answer: list[int]) -> list[int]:
+        """The pool entry each answer token is copied from, and for the end the one that follows in the edit text.
+
+        Reading on tells the model that the answer is over. IGNORE where the edit's gists do not hold the token.
+        """
+        start = _find(edit.ids, answer)
+        if start is None:  # the edit begins with it
+            capital = self._words.encode(edit.answer[:1].upper() + edit.answer[1:])
+            start = _find(edit.ids, capital) if len(capital) == len(answer) else None
+        if start is None:
+            return [IGNORE] * (len(answer) + 1)
+        slots = [len(edit.ids) - 1 - (start + j) for j in range(len(answer) + 1)]
+        return [edit.first_entry + s if 0 <= s < edit.num_entries else IGNORE for s in slots]
 
     def _ask(self, fact: Fact) -> str:
         """A question or a cloze for `fact`, in any of its wordings."""
@@ -139,6 +173,12 @@ class Conversations:
         return text[:1].upper() + text[1:]
 
     def _unknown_turn(self, row: Row, edit: PoolEdit, pool: Sequence[PoolEdit]) -> None:
+        if edit.others:
+            asked = {p for e in pool for p in e.prompts}
+            others = [p for p in edit.others if p not in asked]
+            if others:
+                self._say(row, self._rng.choice(others), self._words.encode(UNKNOWN_ANSWER), None)
+                return
         known = {(e.fact.subject, e.fact.relation.name) for e in pool if e.fact is not None}
         fact = self._near_miss(edit)
         while (fact.subject, fact.relation.name) in known:
@@ -156,27 +196,33 @@ class Conversations:
             return self._facts.fact(subject=self._facts.similar_subject(edit.fact), relation=edit.fact.relation)
         return self._facts.fact(subject=edit.fact.subject, relation=self._facts.other_relation(edit.fact.relation))
 
-    def _in_context_turn(self, row: Row) -> None:
+    def _in_context_turn(self, row: Row, longest: int) -> None:
+        """One fact or several in the system message, a question about one of them."""
+        facts = [self._stated() for _ in range(self._rng.choice((1, 1, 1, 2, 3) if longest < 100 else (1, 3, 5, 8)))]
+        said = [self._words.encode(statement) for statement, _, _ in facts]
+        while len(said) > 1 and sum(map(len, said)) > longest - 30:
+            said.pop()
+        _, question, answer = facts[self._rng.randrange(len(said))]
+        row.add([self._words.system, *(t for ids in said for t in ids), self._words.end], 0.1)
+        self._say(row, question, self._words.encode(answer), None)
+
+    def _stated(self) -> tuple[str, str, str]:
+        """Statement, question and answer of an invented or a published fact."""
+        if self._records and self._rng.random() < self._mix.published:
+            record = self._rng.choice(self._records)
+            return record.statement, self._rng.choice(record.prompts), record.answer
         fact = self._facts.fact()
-        row.add([self._words.system, *self._words.encode(fact.statement), self._words.end], 0.1)
-        self._say(row, self._ask(fact), self._words.encode(fact.answer), None)
+        return fact.statement, self._ask(fact), fact.answer
 
     def _say(self, row: Row, question: str, answer: list[int], targets: list[int] | None) -> None:
         words = self._words
-        row.add([words.user, *words.encode(question), words.end, words.assistant], 0.05)
+        if self._rng.random() < self._mix.wrapped:
+            question = wrapped(question, self._rng)
+        asked, self._passage = [*self._passage, *words.encode(question)], []
+        if self._texts and self._rng.random() < self._mix.passage:
+            asked = [*words.encode(self._rng.choice(self._texts))[: self._rng.randint(5, 20)], *asked]
+        row.add([words.user, *asked, words.end, words.assistant], 0.05)
         row.add([*answer, words.end], 1.0, targets)
-
-
-def _entries(edit: PoolEdit, answer: list[int]) -> list[int]:
-    """The pool entry each answer token is copied from, and for the end the one that follows in the edit text.
-
-    Reading on tells the model that the answer is over. IGNORE where the edit's gists do not hold the token.
-    """
-    start = _find(edit.ids, answer)
-    if start is None:
-        return [IGNORE] * (len(answer) + 1)
-    slots = [len(edit.ids) - 1 - (start + j) for j in range(len(answer) + 1)]
-    return [edit.first_entry + s if 0 <= s < edit.num_entries else IGNORE for s in slots]
 
 
 def _find(ids: list[int], part: list[int]) -> int | None:

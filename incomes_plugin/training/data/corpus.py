@@ -22,11 +22,21 @@ EDIT_SOURCES = ("counterfact", "zsre", "zsre_synth", "pararel_synth", "wiki_cf",
 
 @dataclass(frozen=True)
 class EditRecord:
-    """One published edit: its statement, prompts that ask for it, and the new answer."""
+    """One published edit.
+
+    Attributes:
+        statement: text of the edit.
+        prompts: ask for it.
+        answer: the new answer.
+        others: prompts that it must not answer: neighbours, other relations, unrelated questions.
+        relation: id shared by edits of one relation, or "".
+    """
 
     statement: str
     prompts: tuple[str, ...]
     answer: str
+    others: tuple[str, ...]
+    relation: str
 
 
 def read_jsonl_xz(path: Path) -> Iterator[dict]:
@@ -72,6 +82,7 @@ def _to_record(record: dict) -> EditRecord | None:
     statement, answer = record["edit"], record.get("target_new")
     if len(record["edits"]) != 1 or not answer or answer not in statement or len(statement) > 160:
         return None
-    wanted = ("rewrite", "rephrase")
-    prompts = tuple(q["prompt"] for q in record["queries"] if q["type"] in wanted and len(q["prompt"]) <= 160)
-    return EditRecord(statement, prompts, answer) if prompts else None
+    queries = [q for q in record["queries"] if len(q["prompt"]) <= 160]
+    prompts = tuple(q["prompt"] for q in queries if q["type"] in ("rewrite", "rephrase"))
+    others = tuple(q["prompt"] for q in queries if q["type"] == "locality")
+    return EditRecord(statement, prompts, answer, others, record["relation"] or "") if prompts else None

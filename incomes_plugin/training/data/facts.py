@@ -78,6 +78,9 @@ class FactSource:
         words = fact.subject.split()
         while True:
             other = self._names.subject(fact.relation.kind)
+            mutated = self._other_digit(words)
+            if mutated is not None and self._allows(fact.relation.kind, mutated):
+                return mutated
             if len(words) == 1:
                 return other
             if len(other.split()) == len(words):
@@ -85,6 +88,16 @@ class FactSource:
                 mixed = " ".join([*words[:place], other.split()[place], *words[place + 1 :]])
                 if mixed != fact.subject and self._allows(fact.relation.kind, mixed):
                     return mixed
+
+    def _other_digit(self, words: list[str]) -> str | None:
+        """Half of the time, the name with one digit of its code changed; None where it has none."""
+        digits = [(w, i) for w, word in enumerate(words) for i, char in enumerate(word) if char.isdigit()]
+        if not digits or self._rng.random() < 0.5:
+            return None
+        word, index = self._rng.choice(digits)
+        old = words[word]
+        digit = self._rng.choice([d for d in "123456789" if d != old[index]])
+        return " ".join([*words[:word], old[:index] + digit + old[index + 1 :], *words[word + 1 :]])
 
     def _allows(self, kind: str, subject: str) -> bool:
         """Names of products are held out whole, all others word by word."""

@@ -11,7 +11,7 @@ import pytest
 from incomes_plugin.model.adapter import EditAdapter
 from incomes_plugin.model.hf import EditableModel
 from tests.incomes_plugin.vllm.lab import EDITED, Lab, RemoteEngine
-from tests.tiny_model import write_tiny_model
+from tests.tiny_model import TinyModel, write_tiny_model
 
 # Prompts of more than 48 tokens are prefilled in chunks; 30 blocks of 32 tokens force preemption when ten requests
 # grow to 130 tokens each.
@@ -21,6 +21,16 @@ TIGHT: dict[str, Any] = {"max_num_batched_tokens": 48, "max_num_seqs": 12, "num_
 @pytest.fixture(scope="session")
 def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_model(tmp_path_factory.mktemp("tiny") / "model")
+
+
+@pytest.fixture(scope="session")
+def routed_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_model(tmp_path_factory.mktemp("routed") / "model", TinyModel(routed=True, max_gists=8))
+
+
+@pytest.fixture(scope="session")
+def routed_reference(routed_dir: Path) -> EditableModel:
+    return EditableModel.load(routed_dir)
 
 
 @pytest.fixture(scope="session")
@@ -53,3 +63,8 @@ def tight(lab: Lab, model_dir: Path) -> RemoteEngine:
 @pytest.fixture(scope="session")
 def bf16(lab: Lab, model_dir: Path) -> RemoteEngine:
     return lab.engine("bf16", model_dir, {**EDITED, "dtype": "bfloat16"})
+
+
+@pytest.fixture(scope="session")
+def routed(lab: Lab, routed_dir: Path) -> RemoteEngine:
+    return lab.engine("routed", routed_dir, {**EDITED, **TIGHT, "dtype": "float32"})
