@@ -1,0 +1,62 @@
+"""Start from a smaller edit-capable model: new decoder layers that change nothing yet go below its gist layers.
+
+A layer whose attention and MLP outputs are multiplied by zero weights is the identity, so the grown model computes what
+the small one did, and training goes on from there instead of from nothing.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM
+
+from incomes_plugin.errors import InvalidValue
+from incomes_plugin.model.adapter import EditAdapter
+from incomes_plugin.training.losses import EditTrainer
+
+
+@torch.no_grad()
+def grow(trainer: EditTrainer, folder: Path) -> None:
+    """Copy the model in `folder` into `trainer`; layers it lacks become identities just below the gist layers.
+
+    Raises:
+        InvalidValue: widths or the number of gist layers differ.
+    """
+    small, adapter = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32), EditAdapter.load(folder)
+    _check(trainer, small.config, adapter)
+    model = trainer.model.model
+    model.embed_tokens.load_state_dict(small.model.embed_tokens.state_dict())
+    model.norm.load_state_dict(small.model.norm.state_dict())
+    below = adapter.shape.layers[0]
+    added = len(model.layers) - len(small.model.layers)
+    for index, layer in enumerate(small.model.layers):
+        model.layers[index if index < below else index + added].load_state_dict(layer.state_dict())
+    for layer in model.layers[below : below + added]:
+        _silence(layer)
+    for name in ("query_map", "value_map"):
+        maps = getattr(adapter, name)
+        if maps is not None:
+            getattr(trainer.selection, name).copy_(maps)
+    if adapter.router is not None:
+        selection = trainer.selection
+        for name, tensor in (("route_query", adapter.router.query), ("route_key", adapter.router.key),
+                             ("route_zero", adapter.router.zero), ("route_bias", adapter.router.bias),
+                             ("log_gain", adapter.router.gain.log())):  # fmt: skip
+            getattr(selection, name).copy_(tensor)
+
+
+def _silence(layer: nn.Module) -> None:
+    layer.self_attn.o_proj.weight.zero_()  # type: ignore[union-attr, operator]
+    layer.mlp.down_proj.weight.zero_()  # type: ignore[union-attr, operator]
+
+
+def _check(trainer: EditTrainer, small: object, adapter: EditAdapter) -> None:
+    config = trainer.model.config
+    names = ("vocab_size", "hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "head_dim")
+    different = [n for n in names if getattr(config, n) != getattr(small, n)]
+    if len(adapter.shape.layers) != len(trainer.adapter.shape.layers):
+        different.append("number of gist layers")
+    if different:
+        raise InvalidValue(f"cannot grow from this model: {', '.join(different)} differ", param="grow_from")

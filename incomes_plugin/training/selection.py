@@ -1,0 +1,200 @@
+"""Routed selection as training sees it: the trainable tensors, what each position picks and reads, and its losses.
+
+At the first gist layer every supervised position chooses among the zero-gist, the batch's edits and thousands of routes
+of earlier steps; positions inside answers then read the two best edits of their pool at every gist layer, and a pointer
+loss says which entry of the right edit. Called by the hooks of `model/taps.py` during the forward pass of `losses.py`.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from incomes_plugin.gist.types import GistShape
+from incomes_plugin.selection.routing import Router, attend, combine
+from incomes_plugin.training.data.batches import Batch
+from incomes_plugin.training.data.conversation import ZERO
+
+MAX_CACHED = 12_288
+"""Routes of edits of earlier steps that serve as distractors, without gradient."""
+
+_MAX_ZEROS = 256
+"""Positions a step that are taught to choose the zero-gist, drawn at random."""
+
+_GAIN = 12.0
+"""Inverse temperature at the start; it is trained on."""
+
+
+class SelectionParameters(nn.Module):
+    """The trainable part of the edit adapter: zero-gist keys, per-head query and value maps, and the router."""
+
+    def __init__(self, shape: GistShape, num_heads: int) -> None:
+        super().__init__()
+        layers, kv_heads, dim = len(shape.layers), shape.num_kv_heads, shape.head_dim
+        self.zero_keys = nn.Parameter(torch.randn(layers, kv_heads, dim) * 0.5, requires_grad=False)
+        self.query_map = nn.Parameter(torch.eye(dim).expand(layers, num_heads, dim, dim).clone())
+        self.value_map = nn.Parameter(torch.eye(dim).expand(layers, kv_heads, dim, dim).clone())
+        self.route_query = nn.Parameter(torch.randn(num_heads * dim, kv_heads * dim) / math.sqrt(num_heads * dim))
+        self.route_key = nn.Parameter(torch.randn(kv_heads * dim, kv_heads * dim) / math.sqrt(kv_heads * dim))
+        self.route_zero = nn.Parameter(torch.zeros(kv_heads * dim))
+        self.route_bias = nn.Parameter(torch.zeros(()))
+        self.log_gain = nn.Parameter(torch.tensor(math.log(_GAIN)))
+
+    def router(self) -> Router:
+        """The router with its present tensors."""
+        gain = self.log_gain.exp()
+        return Router(self.route_query, self.route_key, self.route_zero, self.route_bias, gain)
+
+
+class RouteCache:
+    """First in, first out: routes of earlier edits and what those edits are about."""
+
+    def __init__(self, dim: int) -> None:
+        self.routes = torch.empty(0, dim)
+        self.about = torch.empty(0, dtype=torch.long)
+
+    def put(self, routes: torch.Tensor, about: torch.Tensor) -> None:
+        """Remember a step's routes `[E, R]`."""
+        self.routes = torch.cat([routes.detach(), self.routes.to(routes)])[:MAX_CACHED]
+        self.about = torch.cat([about, self.about.to(about)])[:MAX_CACHED]
+
+
+class PoolReader:
+    """Selection of one batch: conversations pick among the edits of their own group; keeps what the losses need.
+
+    Args:
+        keys, values: `[n, K, D]` for each gist layer, value map applied.
+        routes: `[E, R]`.
+        scale: factor of the read logits, 1 / sqrt(D) included.
+        forced: share of answer positions that read the right edit in any case.
+    """
+
+    def __init__(
+        self,
+        parameters: SelectionParameters,
+        scale: float,
+        keys: list[torch.Tensor],
+        values: list[torch.Tensor],
+        routes: torch.Tensor,
+        batch: Batch,
+        forced: float,
+        cache: RouteCache,
+    ) -> None:
+        self._parameters, self._router, self._scale = parameters, parameters.router(), scale
+        self._routes, self._cache, self._batch = routes, cache, batch
+        self._shape = (len(routes), int(batch.first_entry.diff().max()))
+        place = torch.arange(self._shape[1], device=routes.device)
+        entry = batch.first_entry[:-1, None] + place
+        self._real = entry < batch.first_entry[1:, None]
+        self._padded = [
+            [F.pad(t, (0, 0, 0, 0, 0, 1))[torch.where(self._real, entry, -1)].flatten(1) for t in (k, v)]
+            for k, v in zip(keys, values, strict=True)
+        ]
+        self._choose_rows(forced)
+        self._picked = self._weights = torch.empty(0)
+        self._terms: list[torch.Tensor] = []
+        self.route_accuracy = self.pointer_accuracy = 0.0
+
+    def _choose_rows(self, forced: float) -> None:
+        """Supervised rows in the order answers, unanswerable, others; the first two read the pool."""
+        batch = self._batch
+        target = batch.target[batch.real]
+        answers = (target >= 0).nonzero()[:, 0]
+        unknown = ((target == ZERO) & (batch.weight[batch.real] == 1)).nonzero()[:, 0]
+        others = ((target == ZERO) & (batch.weight[batch.real] != 1)).nonzero()[:, 0]
+        others = others[torch.randperm(len(others), device=others.device)[:_MAX_ZEROS]]
+        self._parts = [len(answers), len(unknown), len(others)]
+        self._rows = torch.cat([answers, unknown, others])
+        self._edit = torch.searchsorted(batch.first_entry, target[answers], right=True) - 1
+        self._slot = target[answers] - batch.first_entry[self._edit]
+        self._forced = torch.rand(len(answers), device=answers.device) < forced
+        self._group = batch.group[:, None].expand_as(batch.real)[batch.real][self._rows]
+
+    def __call__(self, layer: int, query: torch.Tensor) -> torch.Tensor:
+        """Addition `[B, T, H, D]` to the self-attention output of gist layer `layer`."""
+        flat = query[self._batch.real]
+        if layer == 0:
+            self._route(flat[self._rows])
+        readers = self._rows[: self._parts[0] + self._parts[1]]
+        maps = self._parameters.query_map[layer].to(flat.dtype)
+        mapped = torch.einsum("thd,hde->the", flat[readers], maps) * self._scale
+        added = torch.zeros_like(query)
+        addition = torch.zeros_like(flat).index_copy(0, readers, self._read(layer, mapped).to(flat.dtype))
+        added[self._batch.real] = addition
+        return added
+
+    def _route(self, query: torch.Tensor) -> None:
+        """Routing loss of the supervised rows, and what the reading ones pick."""
+        with torch.autocast(query.device.type, enabled=False):
+            directions = self._router.directions(query)
+            zero = self._router.zero_logits(directions)[:, None]
+            directions = directions * self._router.gain
+            near = directions @ self._routes.T
+            near = near.masked_fill(self._group[:, None] != self._batch.edit_group[None], -1e9)
+            far = directions @ self._cache.routes.T
+            far = far.masked_fill_(self._same_about()[self._row_edit() + 1], -1e9)
+            logits = torch.cat([zero, near], dim=1)
+            right = logits.gather(1, F.pad(self._edit + 1, (0, sum(self._parts[1:])))[:, None])[:, 0]
+            # Apart, not concatenated: the far logits are by far the largest tensor of a step.
+            total = logits.logsumexp(dim=1)
+            if len(self._cache.about):
+                total = torch.logaddexp(total, far.logsumexp(dim=1))
+        losses = (total - right).split(self._parts)
+        weights = (1.0, 1.0, 0.5)
+        self._terms = [w * part.mean() for w, part in zip(weights, losses, strict=True) if len(part)]
+        self.route_accuracy = self._accuracy(right.detach(), logits.detach(), far.detach())
+        self._pick(zero, near)
+
+    def _accuracy(self, right: torch.Tensor, logits: torch.Tensor, far: torch.Tensor) -> float:
+        """Share of answer positions whose right edit beats everything else."""
+        count = self._parts[0]
+        best = logits[:count].amax(dim=1)
+        if far.shape[1]:
+            best = torch.maximum(best, far[:count].amax(dim=1))
+        return float((right[:count] >= best).float().mean())
+
+    def _row_edit(self) -> torch.Tensor:
+        """Edit each supervised row is about, -1 for none."""
+        return F.pad(self._edit, (0, sum(self._parts[1:])), value=-1)
+
+    def _same_about(self) -> torch.Tensor:
+        """`[E + 1, cached]`: cached edits that say something about the same thing; row 0 is for rows about none."""
+        same = self._batch.edit_key[:, None] == self._cache.about[None]
+        return F.pad(same, (0, 0, 1, 0))
+
+    def _pick(self, zero: torch.Tensor, near: torch.Tensor) -> None:
+        """The right edit (or the best) and the best other, with their weights among themselves and the zero-gist."""
+        count, readers = self._parts[0], self._parts[0] + self._parts[1]
+        zero, near = zero[:readers], near[:readers]
+        first = near.detach().argmax(dim=1)
+        first[:count] = self._edit
+        others = near.detach().scatter(1, first[:, None], -torch.inf)
+        self._picked = torch.stack([first, others.argmax(dim=1)], dim=1)
+        logits = torch.cat([zero, near.gather(1, self._picked)], dim=1)
+        weights = logits.softmax(dim=1)[:, 1:]
+        forced = F.pad(self._forced, (0, readers - count))
+        sure = torch.tensor([1.0, 0.0], device=weights.device)
+        self._weights = torch.where(forced[:, None], sure, weights)
+
+    def _read(self, layer: int, query: torch.Tensor) -> torch.Tensor:
+        """Addition `[S, H, D]` for the reading rows; adds the layer's pointer loss."""
+        kv_heads = self._parameters.value_map.shape[1]
+        size = (len(query), 2, self._shape[1], kv_heads, query.shape[-1])
+        keys, values = (F.embedding(self._picked, t).view(size) for t in self._padded[layer])
+        inner = attend(query, keys, self._real[self._picked])
+        count = self._parts[0]
+        right = inner[:count, :, :, 0].flatten(1, 2).transpose(1, 2)
+        chosen = right.gather(1, self._slot[:, None, None].expand(-1, 1, right.shape[2]))[:, 0]
+        self._terms.append(-chosen.clamp_min(1e-9).log().mean())
+        hits = right.detach().argmax(dim=1) == self._slot[:, None]
+        self.pointer_accuracy = float(hits.float().mean())
+        return combine(inner * self._weights[:, None, None, :, None], values)
+
+    def loss(self) -> torch.Tensor:
+        """Routing terms, and the pointer terms averaged over gist layers and heads."""
+        pointers = len(self._padded)
+        routing, pointing = self._terms[:-pointers], self._terms[-pointers:]
+        return torch.stack(routing).sum() + torch.stack(pointing).mean()
