@@ -16,10 +16,18 @@ import torch
 
 @dataclass(frozen=True)
 class EditText:
-    """One active edit. `index` is its place in time: of two that contradict each other, the larger index wins."""
+    """One active edit.
+
+    Attributes:
+        index: its place in time: of two that contradict each other, the larger index wins.
+        text: what is compressed, retrieved or put into the prompt.
+        prompt, target: how a rewrite asks for it and what it should say; only methods that train on prompts use them.
+    """
 
     index: int
     text: str
+    prompt: str | None = None
+    target: str | None = None
 
 
 @dataclass(frozen=True)
