@@ -5,5 +5,5 @@ engines.py     stock vLLM and the edit engine, each in a process of its own, dri
 throughput.py  tokens/s and time to first token, variants interleaved, ratios to stock
 bulk.py        capture of many edits against plain prefill of the same tokens
 server.py      a real `incomes serve`: start time, add-to-active latency, bulk import over HTTP
-machine.py     where a result comes from;  stats.py  medians;  report.py  the Markdown table
+stats.py       medians;  report.py  the Markdown table
 """

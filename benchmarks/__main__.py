@@ -17,11 +17,11 @@ from rich.console import Console
 
 from benchmarks import bulk, server, throughput
 from benchmarks.engines import EngineProcess, EngineSpec
-from benchmarks.machine import provenance
 from benchmarks.model import QUICK, Size, write_model
 from benchmarks.report import markdown
 from benchmarks.server import ServerWork
 from benchmarks.throughput import Variant, Workload
+from incomes_plugin.evaluation.provenance import provenance
 
 RESULTS = Path(__file__).parent / "results"
 SECTIONS = ("throughput", "bulk", "server")
@@ -42,7 +42,7 @@ def main(argv: list[str]) -> int:
     def progress(line: str) -> None:
         console.print(f"[dim]{time.perf_counter() - start_s:6.0f} s[/dim]  {line}")
 
-    result: dict[str, Any] = {**provenance(argv), "quick": args.quick}
+    result: dict[str, Any] = {**provenance(f"python -m benchmarks {' '.join(argv)}".strip()), "quick": args.quick}
     with tempfile.TemporaryDirectory(prefix="incomes-bench-") as folder:
         if {"throughput", "bulk"} & set(args.only):
             result |= engine_sections(Path(folder), args, progress)

