@@ -1,4 +1,4 @@
-"""Routing: the cut to the best edits, the threshold, the later of two equal edits, and the read against plain attention."""
+"""Routing: the cut to the best edits, the threshold, the later of two equal edits, the read against plain attention."""
 
 import torch
 import torch.nn.functional as F
@@ -56,7 +56,7 @@ def test_a_token_that_prefers_the_zero_gist_reads_nothing():
 
 
 def test_more_distractors_do_not_dilute_the_right_edit():
-    """Far-away edits never enter the softmax beyond the top k: the weight at 10,000 is the weight at 10 or nearly so."""
+    """Edits beyond the top k never enter the softmax: the weight among 10,000 is nearly the weight among 10."""
     rule, query = router(gain=20.0), some_query(1)
     target = F.normalize(query.flatten(1) @ rule.query, dim=-1)
     for count in (10, 10_000):
