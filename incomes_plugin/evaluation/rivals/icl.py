@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from incomes_plugin.evaluation.interface import Answer, EditText, EvalSettings, Generator, Question, messages
 from incomes_plugin.evaluation.rivals.room import Room
 
+_NOTHING = Question("", "unrelated", None, "", (), None, cloze=False)
+
 
 class AllInPrompt:
     """One seeded order of the edits for all questions; each question gets the beginning of it that fits.
@@ -22,12 +24,13 @@ class AllInPrompt:
         self._generator = generator
         self._settings = settings
         self._room = Room(generator, settings)
-        self._order: list[EditText] = []
+        self._order: Sequence[EditText] = ()
         self.fitted: list[int] = []
 
     def prepare(self, edits: Sequence[EditText]) -> None:
-        """Shuffle, so that what is cut off at the end says nothing about time or topic."""
-        self._order = random.Random(self._settings.seed).sample(edits, len(edits))
+        """Shuffle, so that what is cut off says nothing about time or topic; then cut off what never fits."""
+        shuffled = random.Random(self._settings.seed).sample(edits, len(edits))
+        self._order = self._room.fitting(_NOTHING, shuffled)
 
     def ask(self, questions: Sequence[Question]) -> list[Answer]:
         """Ask with as many edits in front as fit."""
