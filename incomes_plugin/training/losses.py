@@ -8,7 +8,7 @@ loss = CE(next token)                      answers weight 1, questions and runni
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 import torch.nn.functional as F
@@ -34,6 +34,17 @@ class Losses:
     route_accuracy: float
     pointer_accuracy: float
     answer_accuracy: float
+
+    def curves(self) -> dict[str, float]:
+        """Columns of the curves."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "total"}
+
+    def describe(self) -> str:
+        """A few words for the progress line."""
+        return (
+            f"loss {self.answer:.2f} route {100 * self.route_accuracy:.0f}% point {100 * self.pointer_accuracy:.0f}% "
+            f"answer {100 * self.answer_accuracy:.0f}% rebuild {self.reconstruction:.2f}"
+        )
 
 
 class EditTrainer(nn.Module):

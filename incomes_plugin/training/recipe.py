@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 
 import torch
@@ -14,9 +13,16 @@ from incomes_plugin.selection.routing import Router
 from incomes_plugin.selection.scale import LogScale
 from incomes_plugin.training.data.conversation import Mix
 from incomes_plugin.training.data.tokenizer import gist_tokens
+from incomes_plugin.training.schedule import Schedule
 
 _READ_SCALE = 2.75
 """Factor of the logits inside a picked edit."""
+
+SIZES: dict[str, dict[str, int]] = {
+    "small": {},
+    "base": {"hidden_size": 512, "intermediate_size": 1408, "num_layers": 8, "num_heads": 8, "edits_per_batch": 256},
+}
+"""What `--size` changes: `small` is a few million parameters for a CPU, `base` has 25 million and wants a GPU."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +30,7 @@ class Recipe:
     """Everything a run depends on beside the data.
 
     Attributes:
-        minutes: training time; the learning rate falls to a twentieth over it.
+        minutes, steps: budget of time, or of steps where that is given; the learning rate falls to a twentieth over it.
         easy_share: share of the time with pools of at most eight edits: decoding starts before selection is hard.
         forced_share: share of the time over which the chance that an answer position reads the right entry, whatever it
             selects, falls from 0.8 to 0: decoding a value is learned before selection is good.
@@ -43,6 +49,7 @@ class Recipe:
     edits_per_batch: int = 64
     max_row_tokens: int = 56
     minutes: float = 90.0
+    steps: int | None = None
     learning_rate: float = 2e-3
     warmup_steps: int = 100
     easy_share: float = 0.08
@@ -51,15 +58,14 @@ class Recipe:
     seed: int = 1
     mix: Mix = field(default_factory=Mix)
 
-    def rate(self, step: int, elapsed_s: float) -> float:
-        """Learning rate: linear warm-up by steps, then cosine to a twentieth over the time budget."""
-        warm = min(1.0, (step + 1) / self.warmup_steps)
-        done = min(1.0, elapsed_s / (60 * self.minutes))
-        return self.learning_rate * warm * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * done)))
+    @property
+    def schedule(self) -> Schedule:
+        """Budget and learning rate."""
+        return Schedule(self.minutes, self.steps, self.learning_rate, self.warmup_steps)
 
-    def forced(self, elapsed_s: float) -> float:
-        """Chance of a forced read, see `forced_share`."""
-        return 0.8 * max(0.0, 1 - elapsed_s / (60 * self.minutes * self.forced_share))
+    def forced(self, done: float) -> float:
+        """Chance of a forced read when a share `done` of the budget is spent, see `forced_share`."""
+        return 0.8 * max(0.0, 1 - done / self.forced_share)
 
     def model(self, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
         """A fresh model."""

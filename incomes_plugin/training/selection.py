@@ -58,8 +58,13 @@ class RouteCache:
 
     def put(self, routes: torch.Tensor, about: torch.Tensor) -> None:
         """Remember a step's routes `[E, R]`."""
+        self.move(routes.device)
         self.routes = torch.cat([routes.detach(), self.routes.to(routes)])[:MAX_CACHED]
-        self.about = torch.cat([about, self.about.to(about)])[:MAX_CACHED]
+        self.about = torch.cat([about, self.about])[:MAX_CACHED]
+
+    def move(self, device: torch.device) -> None:
+        """Hold the routes on `device`."""
+        self.routes, self.about = self.routes.to(device), self.about.to(device)
 
 
 class PoolReader:
@@ -84,6 +89,7 @@ class PoolReader:
         cache: RouteCache,
     ) -> None:
         self._parameters, self._router, self._scale = parameters, parameters.router(), scale
+        cache.move(routes.device)
         self._routes, self._cache, self._batch = routes, cache, batch
         self._shape = (len(routes), int(batch.first_entry.diff().max()))
         place = torch.arange(self._shape[1], device=routes.device)
