@@ -1,4 +1,4 @@
-"""`python -m benchmarks [--quick] [--only throughput bulk server] [--out DIR]`."""
+"""`python -m benchmarks [--quick] [--only throughput bulk server] [--selection routed|dense] [--out DIR]`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from incomes_plugin.evaluation.provenance import provenance
 RESULTS = Path(__file__).parent / "results"
 SECTIONS = ("throughput", "bulk", "server")
 MAX_GISTS = 48
-ENGINE_POOL_GISTS = "40000"
+ENGINE_POOL_GISTS = "200000"
 
 
 def main(argv: list[str]) -> int:
@@ -35,7 +35,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--quick", action="store_true", help="toy sizes: proves the harness, not the speed")
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=SECTIONS)
     parser.add_argument("--out", type=Path, help="default: benchmarks/results; a quick run writes only where told")
-    parser.add_argument("--gists", type=int, default=12, help="gists per edit of the second line of variants")
+    parser.add_argument("--gists", type=int, default=16, help="gists per edit, as many as the default model's")
+    parser.add_argument("--selection", choices=("routed", "dense"), default="routed")
     args = parser.parse_args(argv)
     console, start_s = Console(stderr=True, highlight=False), time.perf_counter()
 
@@ -59,7 +60,8 @@ def main(argv: list[str]) -> int:
 def engine_sections(folder: Path, args: argparse.Namespace, progress: Callable[[str], None]) -> dict[str, Any]:
     """Throughput and bulk: both engines up at once, one working at a time."""
     size = QUICK if args.quick else Size()
-    adapter = write_model(folder / "model", size, MAX_GISTS)
+    routed = args.selection == "routed"
+    adapter = write_model(folder / "model", size, MAX_GISTS, routed=routed)
     progress("model written")
     os.environ["INCOMES_POOL_GISTS"] = ENGINE_POOL_GISTS
     found: dict[str, Any] = {}
@@ -71,6 +73,7 @@ def engine_sections(folder: Path, args: argparse.Namespace, progress: Callable[[
         if "throughput" in args.only:
             work = Workload(rounds=1, batch=2, output_tokens=8) if args.quick else Workload()
             found["throughput"] = {
+                "selection": args.selection + (", every token reads four edits" if routed else ""),
                 "model": model_facts(folder / "model", size, adapter.shape.bytes_per_gist),
                 "workload": asdict(work),
                 "variants": throughput.measure(stock, edited, variants(args), work, progress),
@@ -82,11 +85,11 @@ def engine_sections(folder: Path, args: argparse.Namespace, progress: Callable[[
 
 
 def variants(args: argparse.Namespace) -> list[Variant]:
-    """No edits; 100 to 10,000 of one gist as in the paper; 100 and 1,000 of as many gists as the default model has."""
+    """No edits; 100 to 10,000 of as many gists as the default model's; with dense selection 10,000 of one gist."""
     if args.quick:
-        return [Variant(0), Variant(100), Variant(20, args.gists)]
-    one = [Variant(edits) for edits in (0, 100, 1000, 10_000)]
-    return [*one, Variant(100, args.gists), Variant(1000, args.gists)]
+        return [Variant(0), Variant(20, args.gists)]
+    many = [Variant(edits, args.gists) for edits in (100, 1000)]
+    return [Variant(0), *many, Variant(10_000, args.gists if args.selection == "routed" else 1)]
 
 
 def model_facts(folder: Path, size: Size, bytes_per_gist: Callable[[Any], int]) -> dict[str, object]:

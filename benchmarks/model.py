@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from incomes_plugin.gist import Gist, GistShape
 from incomes_plugin.model.adapter import EditAdapter
+from incomes_plugin.selection.routing import Router
 from incomes_plugin.selection.scale import LogScale
 
 VOCAB = 4096
@@ -35,13 +36,14 @@ class Size:
 QUICK = Size(layers=4, hidden=128, heads=2, kv_heads=1, head_dim=64, intermediate=256)
 
 
-def write_model(folder: Path, size: Size, max_gists: int) -> EditAdapter:
+def write_model(folder: Path, size: Size, max_gists: int, *, routed: bool = True) -> EditAdapter:
     """Write checkpoint, tokenizer and adapter.
 
     Args:
         folder: made if absent.
         size: shape of the decoder.
         max_gists: largest G; the last ids of the vocabulary become the gist tokens.
+        routed: give the adapter a router.
     """
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
@@ -60,7 +62,7 @@ def write_model(folder: Path, size: Size, max_gists: int) -> EditAdapter:
     )
     Qwen2ForCausalLM(config).bfloat16().save_pretrained(folder)
     write_tokenizer(folder, max_gists)
-    adapter = random_adapter(size, max_gists)
+    adapter = random_adapter(size, max_gists, routed=routed)
     adapter.save(folder)
     return adapter
 
@@ -77,7 +79,7 @@ def write_tokenizer(folder: Path, max_gists: int) -> None:
     fast.save_pretrained(folder)
 
 
-def random_adapter(size: Size, max_gists: int) -> EditAdapter:
+def random_adapter(size: Size, max_gists: int, *, routed: bool) -> EditAdapter:
     """An adapter with every part the default model's has: zero-gist keys, query and value maps."""
     layers = tuple(range(size.layers // 2, size.layers))
     shape = GistShape(layers, max_gists, size.kv_heads, size.head_dim)
@@ -91,11 +93,20 @@ def random_adapter(size: Size, max_gists: int) -> EditAdapter:
         zero_keys=torch.randn(len(layers), size.kv_heads, size.head_dim),
         query_map=eye.expand(len(layers), size.heads, -1, -1).clone(),
         value_map=eye.expand(len(layers), size.kv_heads, -1, -1).clone(),
+        router=random_router(size) if routed else None,
+    )
+
+
+def random_router(size: Size) -> Router:
+    """A router with which every token reads four edits: the dearest case. Trained ones read where an answer stands."""
+    queries, keys = size.heads * size.head_dim, size.kv_heads * size.head_dim
+    return Router(
+        torch.randn(queries, keys), torch.randn(keys, keys), torch.zeros(keys), torch.tensor(-10.0), torch.tensor(4.0)
     )
 
 
 def random_gists(shape: GistShape, count: int, gists: int, prefix: str) -> list[Gist]:
-    """`count` edits of `gists` gist tokens each, of the size of real ones."""
+    """`count` edits of `gists` gist tokens each (with a router: its token included), of the size of real ones."""
     size = (len(shape.layers), gists, shape.num_kv_heads, shape.head_dim)
     generator = torch.Generator().manual_seed(count)
 

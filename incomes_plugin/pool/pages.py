@@ -293,4 +293,8 @@ class GistPool:
             expected = (layers, gist.num_gists, *heads)
             if gist.keys.shape != expected or gist.values.shape != expected:
                 raise GistFormatError(f"gist of {gist.edit_id} has shape {tuple(gist.keys.shape)}, expected {expected}")
+            if self.max_gists is not None and not 2 <= gist.num_gists <= self.max_gists:
+                raise GistFormatError(
+                    f"gist of {gist.edit_id} has {gist.num_gists} entries, expected 2 to {self.max_gists}: one for its route"
+                )
         return [((g.edit_id, g.version), g.num_gists) for g in gists]
