@@ -295,6 +295,6 @@ class GistPool:
                 raise GistFormatError(f"gist of {gist.edit_id} has shape {tuple(gist.keys.shape)}, expected {expected}")
             if self.max_gists is not None and not 2 <= gist.num_gists <= self.max_gists:
                 raise GistFormatError(
-                    f"gist of {gist.edit_id} has {gist.num_gists} entries, expected 2 to {self.max_gists}: one for its route"
+                    f"gist of {gist.edit_id} has {gist.num_gists} entries, expected 2 to {self.max_gists} with its route"
                 )
         return [((g.edit_id, g.version), g.num_gists) for g in gists]
