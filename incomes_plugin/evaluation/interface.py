@@ -6,7 +6,7 @@ edits. `harness.py` calls `prepare` once with all edits and `ask` with all quest
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -125,8 +125,19 @@ class Generator(Protocol):
         """Capture edits and make them one pool."""
         ...
 
-    def generate(self, prompts: Sequence[Sequence[int]], pool: PoolHandle | None, max_tokens: int) -> list[Answer]:
-        """One answer per prompt, in order; `pool` None = the model without edits."""
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        pool: PoolHandle | None,
+        max_tokens: int,
+        *,
+        traced: Collection[int] = (),
+    ) -> list[Answer]:
+        """One answer per prompt, in order; `pool` None = the model without edits.
+
+        Args:
+            traced: places of the prompts whose answers should name an edit of the pool, where the backend can tell.
+        """
         ...
 
     def release(self, pool: PoolHandle) -> None:

@@ -54,9 +54,10 @@ class Gists:
         self.pool = self._generator.add(edits)
 
     def ask(self, questions: Sequence[Question]) -> list[Answer]:
-        """Ask with the whole pool active."""
+        """Ask with the whole pool active. Tracing costs many times the answer, so rewrites alone are traced."""
         prompts = [self._generator.chat_ids(messages(q)) for q in questions]
-        return self._generator.generate(prompts, self.pool, self._settings.max_answer_tokens)
+        traced = [place for place, q in enumerate(questions) if q.type == "rewrite"]
+        return self._generator.generate(prompts, self.pool, self._settings.max_answer_tokens, traced=traced)
 
 
 class Oracle:

@@ -114,11 +114,11 @@ def _unchanged(outcomes: Iterable[Outcome]) -> Metrics:
 
 
 def _attribution(outcomes: Iterable[Outcome], strict: bool) -> Metrics:
-    """Of the right answers to questions about an edit: the edit with the most weight is one it needs.
+    """Of the rewrites answered rightly: the edit with the most weight is the right one.
 
     Left out for a method that never names an edit; an answer without a named edit counts as a miss.
     """
-    used = [o for o in outcomes if o.question.needs and is_right(o, strict)]
+    used = [o for o in outcomes if o.question.type == "rewrite" and is_right(o, strict)]
     if not any(o.answer.attributed is not None for o in used):
         return {}
     return {"attribution": Share.of([o.answer.attributed in o.question.needs for o in used])}

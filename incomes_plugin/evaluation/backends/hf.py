@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,8 +45,15 @@ class HfGenerator(ChatModel):
             gists=ReferencePool.of(captured),
         )
 
-    def generate(self, prompts: Sequence[Sequence[int]], pool: PoolHandle | None, max_tokens: int) -> list[Answer]:
-        """One after the other."""
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        pool: PoolHandle | None,
+        max_tokens: int,
+        *,
+        traced: Collection[int] = (),
+    ) -> list[Answer]:
+        """One after the other; nothing is traced."""
         gists = pool.gists if isinstance(pool, _Pool) else None
         return [self._answer(list(prompt), gists, max_tokens) for prompt in prompts]
 

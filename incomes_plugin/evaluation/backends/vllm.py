@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import secrets
-from collections.abc import Coroutine, Sequence
+from collections.abc import Collection, Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -46,10 +46,18 @@ class VllmGenerator(ChatModel):
         """Capture in bulk, and commit as deltas of one snapshot."""
         return self._run(self._add(edits))
 
-    def generate(self, prompts: Sequence[Sequence[int]], pool: PoolHandle | None, max_tokens: int) -> list[Answer]:
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        pool: PoolHandle | None,
+        max_tokens: int,
+        *,
+        traced: Collection[int] = (),
+    ) -> list[Answer]:
         """All prompts at once; the scheduler batches them."""
         snapshot = pool.snapshot if isinstance(pool, _Pool) and pool.num_edits else None
-        return self._run(self._answers(prompts, snapshot, max_tokens))
+        places = frozenset(traced) if snapshot else frozenset()
+        return self._run(self._answers(prompts, snapshot, max_tokens, places))
 
     def release(self, pool: PoolHandle) -> None:
         """Give the pool's pages back."""
@@ -127,16 +135,19 @@ class VllmGenerator(ChatModel):
         return blobs, sum(c.num_gists for c in captured), {int(c.edit_id) for c in captured if c.blob is None}
 
     async def _answers(
-        self, prompts: Sequence[Sequence[int]], snapshot: SnapshotRef | None, max_tokens: int
+        self, prompts: Sequence[Sequence[int]], snapshot: SnapshotRef | None, max_tokens: int, traced: frozenset[int]
     ) -> list[Answer]:
-        return list(await asyncio.gather(*(self._answer(prompt, snapshot, max_tokens) for prompt in prompts)))
+        answers = (self._answer(p, snapshot, max_tokens, i in traced) for i, p in enumerate(prompts))
+        return list(await asyncio.gather(*answers))
 
-    async def _answer(self, prompt: Sequence[int], snapshot: SnapshotRef | None, max_tokens: int) -> Answer:
+    async def _answer(
+        self, prompt: Sequence[int], snapshot: SnapshotRef | None, max_tokens: int, traced: bool
+    ) -> Answer:
         from vllm import SamplingParams
 
         from incomes_plugin.vllm.pin import EditScope
 
-        trace = f"eval-{secrets.token_hex(8)}" if snapshot else None
+        trace = f"eval-{secrets.token_hex(8)}" if traced else None
         scope = EditScope(snapshot.edit_set, snapshot, trace) if snapshot else EditScope(None, None)
         params = SamplingParams(max_tokens=max_tokens, temperature=0.0)
         output = (await self._edits.generate(prompt, params, scope)).outputs[0]
