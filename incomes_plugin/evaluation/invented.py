@@ -44,9 +44,9 @@ def invented_conflict(num_edits: int, seed: int, _asked: int) -> list[Record]:
 
 def _queries(fact: Fact, others: Sequence[Fact], rng: random.Random) -> Iterator[QueryRecord]:
     yield from _wordings(fact, fact.answer, rng)
-    yield _query("multi_turn", _canonical(fact), fact, fact.answer, history=_history(fact, others, rng))
     passage = " ".join(rng.sample(PASSAGES, LONG_PROMPT_SENTENCES))
     yield _query("long_prompt", f"{passage}\n{_canonical(fact)}", fact, fact.answer)
+    yield _query("multi_turn", _canonical(fact), fact, fact.answer, history=_history(fact, others, rng))
 
 
 def _conflict(place: int, fact: Fact, later: FactSource, rng: random.Random) -> Record:

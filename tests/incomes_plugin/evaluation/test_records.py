@@ -1,0 +1,71 @@
+"""Lines of a data set: what passes, and what a refused one is told."""
+
+import json
+import lzma
+from pathlib import Path
+
+import pytest
+
+from incomes_plugin.errors import InvalidValue
+from incomes_plugin.evaluation.datasets import load_dataset
+from incomes_plugin.evaluation.records import read_records
+
+GOOD = {
+    "id": "a-1",
+    "dataset": "a",
+    "edits": [{"statement": "The tower is blue.", "subject": "The tower", "relation": None, "target_new": "blue"}],
+    "queries": [{"type": "rewrite", "prompt": "The tower is", "answers": ["blue"], "old_answers": ["red"]}],
+}
+
+
+def write(path: Path, *lines: object) -> Path:
+    path.write_text("\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines) + "\n")
+    return path
+
+
+def without(field: str) -> dict:
+    return {name: value for name, value in GOOD.items() if name != field}
+
+
+def test_plain_and_packed_files_are_the_same(tmp_path):
+    plain = write(tmp_path / "a.jsonl", GOOD, "", GOOD)
+    packed = tmp_path / "a.jsonl.xz"
+    packed.write_bytes(lzma.compress(plain.read_bytes()))
+    assert read_records(plain) == read_records(packed)
+    assert [edit.statement for edit in read_records(plain)[0].edits] == ["The tower is blue."]
+
+
+@pytest.mark.parametrize(
+    ("bad", "field"),
+    [
+        (without("edits"), "edits"),
+        (GOOD | {"edits": []}, "edits"),
+        (GOOD | {"edits": [{"statement": "  "}]}, "edits.0.statement"),
+        (GOOD | {"queries": [{"type": "riddle", "prompt": "?", "answers": []}]}, "queries.0.type"),
+        (GOOD | {"queries": [{"type": "rewrite", "prompt": "?", "answers": "blue"}]}, "queries.0.answers"),
+        ("[1, 2]", "record"),
+        ("{", "record"),
+    ],
+)
+def test_a_bad_line_is_named_with_file_line_field_and_remedy(tmp_path, bad, field):
+    path = write(tmp_path / "bad.jsonl", GOOD, bad)
+    with pytest.raises(InvalidValue, match=r"bad\.jsonl, line 2.*(docs/evaluation\.md|one JSON object)") as caught:
+        read_records(path)
+    assert caught.value.param == field
+
+
+def test_a_damaged_archive_is_named(tmp_path):
+    path = tmp_path / "a.jsonl.xz"
+    path.write_bytes(b"not an archive")
+    with pytest.raises(InvalidValue, match="cannot be read"):
+        read_records(path)
+
+
+def test_a_name_is_looked_up_in_the_folder_and_the_variable(tmp_path, monkeypatch):
+    write(tmp_path / "towers.test.jsonl", GOOD)
+    monkeypatch.setenv("INCOMES_DATA", str(tmp_path))
+    for folder in (None, tmp_path):
+        found = load_dataset("towers", split="test", data_dir=folder, num_edits=1, limit=1, seed=0)
+        assert (found.name, len(found.records), found.built_in) == ("towers", 1, False)
+    with pytest.raises(InvalidValue, match=r"towers\.dev\.jsonl\.xz.*--data-dir"):
+        load_dataset("towers", split="dev", data_dir=None, num_edits=1, limit=1, seed=0)

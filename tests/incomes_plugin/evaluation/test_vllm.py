@@ -1,0 +1,71 @@
+"""The engine gives the reference's answers, with pools committed in several deltas, and names the edit it read."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.vllm
+
+EDITS = [f"Tower {i} is painted in shade {i * 37 % 101}." for i in range(7)] + ["x" * 400]
+PROMPTS = ["user: Which shade has tower 3?\nassistant:", "user: Hello\nassistant:", "user: tower 5\nassistant:"]
+CHILD = """
+import json, sys
+from pathlib import Path
+from incomes_plugin.evaluation.backends import vllm
+from incomes_plugin.evaluation.interface import EditText
+
+def main():
+    vllm.EDITS_PER_COMMIT = 3
+    folder, edits, prompts = json.load(sys.stdin)
+    edits = [EditText(i, text) for i, text in enumerate(edits)]
+    generator = vllm.VllmGenerator(Path(folder), 512, largest=edits, dtype="float32")
+    prompts = [generator.text_ids(prompt) for prompt in prompts]
+    pool = generator.add(edits)
+    answers = generator.generate(prompts, pool, 8, traced=[0])
+    plain = generator.generate(prompts, None, 8)
+    generator.release(pool)
+    again = generator.generate(prompts, generator.add(edits), 8)
+    generator.close()
+    print("RESULT" + json.dumps([
+        pool.num_edits, pool.refused, pool.num_bytes, generator.fingerprint, [a.tokens for a in answers],
+        [a.tokens for a in plain], [a.tokens for a in again], [a.attributed for a in answers],
+    ]))
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+def test_the_engine_answers_as_the_reference_does(tiny_dir, tmp_path):
+    from incomes_plugin.evaluation.backends.hf import HfGenerator
+    from incomes_plugin.evaluation.interface import EditText
+
+    script = tmp_path / "child.py"
+    script.write_text(CHILD)
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        input=json.dumps([str(tiny_dir), EDITS, PROMPTS]),
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+    )
+    assert done.returncode == 0, done.stderr
+    line = next(line for line in done.stdout.splitlines() if line.startswith("RESULT"))
+    num_edits, refused, num_bytes, fingerprint, answers, plain, again, named = json.loads(line.removeprefix("RESULT"))
+
+    reference = HfGenerator(tiny_dir, 512)
+    pool = reference.add([EditText(i, text) for i, text in enumerate(EDITS)])
+    prompts = [reference.text_ids(prompt) for prompt in PROMPTS]
+    assert (num_edits, tuple(refused), num_bytes) == (pool.num_edits, pool.refused, pool.num_bytes)
+    assert fingerprint == reference.fingerprint
+    assert answers == again == [list(a.tokens) for a in reference.generate(prompts, pool, 8)]
+    assert plain == [list(a.tokens) for a in reference.generate(prompts, None, 8)]
+    assert answers != plain
+    assert named[0] in range(7)
+    assert named[1:] == [None, None]
