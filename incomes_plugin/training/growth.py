@@ -45,6 +45,7 @@ def grow(trainer: EditTrainer, folder: Path) -> None:
                              ("route_zero", adapter.router.zero), ("route_bias", adapter.router.bias),
                              ("log_gain", adapter.router.gain.log())):  # fmt: skip
             getattr(selection, name).copy_(tensor)
+    trainer.slow.follow(trainer.model, trainer.selection.route_key, 0.0)
 
 
 def _silence(layer: nn.Module) -> None:

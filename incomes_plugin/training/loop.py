@@ -69,6 +69,10 @@ class Run(TrainingRun):
         batch = self._source.next(easy=self.done < recipe.easy_share)
         yield self.module(batch.to(self.accelerator.device), recipe.forced(self.done))
 
+    def stepped(self) -> None:
+        """The slow encoder follows."""
+        self.trainer.follow()
+
     def trained_state(self) -> dict[str, torch.Tensor]:
         """All parameters."""
         return self.trainer.state_dict()

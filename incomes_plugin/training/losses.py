@@ -20,6 +20,7 @@ from incomes_plugin.model.taps import GistTaps
 from incomes_plugin.training import attention
 from incomes_plugin.training.data.batches import Batch
 from incomes_plugin.training.selection import PoolReader, RouteCache, SelectionParameters
+from incomes_plugin.training.slow import SlowEncoder
 
 
 @dataclass(frozen=True)
@@ -62,13 +63,15 @@ class EditTrainer(nn.Module):
         self.adapter = adapter
         self.selection = SelectionParameters(adapter.shape, model.config.num_attention_heads)
         self._taps = GistTaps(model, adapter.shape.layers, adapter.shape.head_dim)
+        self.slow = SlowEncoder(model, adapter.shape.layers[0], self.selection.route_key)
         self._cache = RouteCache(adapter.shape.num_kv_heads * adapter.shape.head_dim)
 
     def forward(self, batch: Batch, forced: float = 0.0) -> Losses:
         """Losses of one batch; `forced` is the share of answer positions that read the right entry in any case."""
         keys, values, routes, reconstruction, edit_text = self._edits(batch)
         scale = self.adapter.scale(0) / math.sqrt(self.adapter.shape.head_dim)
-        reader = PoolReader(self.selection, scale, keys, values, routes, batch, forced, self._cache)
+        slow = self.slow.routes(batch.edit_ids, batch.route_at)
+        reader = PoolReader(self.selection, scale, keys, values, routes, slow, batch, forced, self._cache)
         self._taps.reader = reader
         hidden = self.model.model(input_ids=batch.ids).last_hidden_state
         self._taps.reader = None
@@ -81,7 +84,7 @@ class EditTrainer(nn.Module):
         text = (ce * weight)[weight < 1].sum() / max(1, int((weight < 1).sum()))
         answer = ce[weight == 1].mean()
         selection = reader.loss()
-        self._cache.put(routes, batch.edit_key)
+        self._cache.put(slow, batch.edit_key)
         total = answer + selection + reconstruction + text + edit_text
         hits = (logits.argmax(-1) == labels)[from_pool].float().mean()
         return Losses(
@@ -94,6 +97,10 @@ class EditTrainer(nn.Module):
             pointer_accuracy=reader.pointer_accuracy,
             answer_accuracy=float(hits),
         )
+
+    def follow(self) -> None:
+        """After an optimiser step: the slow encoder moves a little towards the new weights."""
+        self.slow.follow(self.model, self.selection.route_key)
 
     def _edits(
         self, batch: Batch

@@ -191,7 +191,11 @@ class TrainingRun(ABC):
             self.accelerator.backward(losses.total)
         self.accelerator.clip_grad_norm_(self._trained, 1.0)
         self.optimizer.step()
+        self.stepped()
         return losses
+
+    def stepped(self) -> None:  # noqa: B027  most runs have nothing to do
+        """Called after every optimiser step."""
 
     # -- state ------------------------------------------------------------------------------------------------------
 

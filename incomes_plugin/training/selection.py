@@ -57,9 +57,9 @@ class RouteCache:
         self.about = torch.empty(0, dtype=torch.long)
 
     def put(self, routes: torch.Tensor, about: torch.Tensor) -> None:
-        """Remember a step's routes `[E, R]`."""
+        """Remember a step's slow routes `[E, R]`."""
         self.move(routes.device)
-        self.routes = torch.cat([routes.detach(), self.routes.to(routes)])[:MAX_CACHED]
+        self.routes = torch.cat([routes, self.routes.to(routes)])[:MAX_CACHED]
         self.about = torch.cat([about, self.about])[:MAX_CACHED]
 
     def move(self, device: torch.device) -> None:
@@ -72,7 +72,8 @@ class PoolReader:
 
     Args:
         keys, values: `[n, K, D]` for each gist layer, value map applied.
-        routes: `[E, R]`.
+        routes: `[E, R]`, with gradient.
+        slow: `[E, R]`, the same edits' routes by the slow encoder.
         scale: factor of the read logits, 1 / sqrt(D) included.
         forced: share of answer positions that read the right edit in any case.
     """
@@ -84,13 +85,14 @@ class PoolReader:
         keys: list[torch.Tensor],
         values: list[torch.Tensor],
         routes: torch.Tensor,
+        slow: torch.Tensor,
         batch: Batch,
         forced: float,
         cache: RouteCache,
     ) -> None:
         self._parameters, self._router, self._scale = parameters, parameters.router(), scale
         cache.move(routes.device)
-        self._routes, self._cache, self._batch = routes, cache, batch
+        self._routes, self._slow, self._cache, self._batch = routes, slow, cache, batch
         self._shape = (len(routes), int(batch.first_entry.diff().max()))
         place = torch.arange(self._shape[1], device=routes.device)
         entry = batch.first_entry[:-1, None] + place
@@ -133,25 +135,26 @@ class PoolReader:
         return added
 
     def _route(self, query: torch.Tensor) -> None:
-        """Routing loss of the supervised rows, and what the reading ones pick."""
+        """Routing losses of the supervised rows, and what the reading ones pick."""
+        right = F.pad(self._edit + 1, (0, sum(self._parts[1:])))[:, None]
         with torch.autocast(query.device.type, enabled=False):
             directions = self._router.directions(query)
             zero = self._router.zero_logits(directions)[:, None]
             directions = directions * self._router.gain
             near = directions @ self._routes.T
             near = near.masked_fill(self._group[:, None] != self._batch.edit_group[None], -1e9)
-            far = directions @ self._cache.routes.T
-            far = far.masked_fill_(self._same_about()[self._row_edit() + 1], -1e9)
-            logits = torch.cat([zero, near], dim=1)
-            right = logits.gather(1, F.pad(self._edit + 1, (0, sum(self._parts[1:])))[:, None])[:, 0]
-            # Apart, not concatenated: the far logits are by far the largest tensor of a step.
-            total = logits.logsumexp(dim=1)
-            if len(self._cache.about):
-                total = torch.logaddexp(total, far.logsumexp(dim=1))
-        losses = (total - right).split(self._parts)
+            far = torch.cat([zero, directions @ self._slow.T], dim=1)
+            cached = (directions @ self._cache.routes.T).masked_fill_(self._same_about()[self._row_edit() + 1], -1e9)
+            present = torch.cat([zero, near], dim=1)
+            near_loss = present.logsumexp(dim=1) - present.gather(1, right)[:, 0]
+            total = far.logsumexp(dim=1)
+            if len(self._cache.about):  # apart, not concatenated: by far the largest tensor of a step
+                total = torch.logaddexp(total, cached.logsumexp(dim=1))
+            chosen = far.gather(1, right)[:, 0]
+        losses = (near_loss + total - chosen).split(self._parts)
         weights = (1.0, 1.0, 0.5)
         self._terms = [w * part.mean() for w, part in zip(weights, losses, strict=True) if len(part)]
-        self.route_accuracy = self._accuracy(right.detach(), logits.detach(), far.detach())
+        self.route_accuracy = self._accuracy(chosen.detach(), far.detach(), cached.detach())
         self._pick(zero, near)
 
     def _accuracy(self, right: torch.Tensor, logits: torch.Tensor, far: torch.Tensor) -> float:
