@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from incomes_plugin.errors import GistFormatError
 from incomes_plugin.gist.types import GistShape
 from incomes_plugin.selection.routing import TENSORS, Router
-from incomes_plugin.selection.scale import LogScale
+from incomes_plugin.selection.scale import ScaleRule, scale_rule
 
 FORMAT = 2
 CONFIG_FILE = "edit_adapter.json"
@@ -44,18 +44,27 @@ class EditAdapter:
         zero_keys: `[L', K, D]` float32.
         query_map, key_map, value_map: see the module docstring; None = identity.
         router: picks edits before entries are read; None = dense selection over all entries.
+        rotary_query: queries meet the gist keys after the rotary embedding, as in the paper; the engine refuses it.
     """
 
     shape: GistShape
     gist_token_ids: tuple[int, ...]
     bos_token_id: int | None
     max_edit_tokens: int
-    scale: LogScale
+    scale: ScaleRule
     zero_keys: torch.Tensor
     query_map: torch.Tensor | None = None
     key_map: torch.Tensor | None = None
     value_map: torch.Tensor | None = None
     router: Router | None = None
+    rotary_query: bool = False
+
+    @property
+    def selection(self) -> str:
+        """How tokens choose: `routed`, `dense`, or `paper` (dense with rotary queries)."""
+        if self.router is not None:
+            return "routed"
+        return "paper" if self.rotary_query else "dense"
 
     def num_gists(self, num_text_tokens: int) -> int:
         """G for an edit text of `num_text_tokens` tokens: one gist a token, and the route token of a router."""
@@ -79,6 +88,8 @@ class EditAdapter:
             "bos_token_id": self.bos_token_id,
             "max_edit_tokens": self.max_edit_tokens,
             "scale": asdict(self.scale),
+            "selection": self.selection,
+            "rotary_query": self.rotary_query,
         }
         if self.router is not None:
             config["routing"] = {
@@ -122,8 +133,9 @@ class EditAdapter:
             gist_token_ids=tuple(config["gist_token_ids"]),
             bos_token_id=config["bos_token_id"],
             max_edit_tokens=config["max_edit_tokens"],
-            scale=LogScale(**config["scale"]),
+            scale=scale_rule(config["scale"]),
             router=router,
+            rotary_query=config.get("rotary_query", False),
             **tensors,
         )
 

@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from incomes_plugin.gist.types import Gist
 from incomes_plugin.model.adapter import EditAdapter
+from incomes_plugin.model.rotary import rotate
 from incomes_plugin.model.taps import GistTaps
 from incomes_plugin.selection.reference import select
 from incomes_plugin.selection.routing import Picks, Router, pick, read
@@ -106,6 +107,8 @@ class EditableModel:
 
     def _read(self, pool: ReferencePool, layer: int, query: torch.Tensor) -> torch.Tensor:
         adapter = self.adapter
+        if adapter.rotary_query:
+            query = rotate(self.model, query)
         maps = None if adapter.query_map is None else adapter.query_map[layer : layer + 1]
         mapped = _map(query, maps)[0]
         if adapter.router is not None:

@@ -13,6 +13,7 @@ class Schedule:
     Attributes:
         minutes: budget of time; ignored where `steps` is given.
         steps: budget of steps, or None.
+        warmup_share: share of the budget over which the rate rises, if that is longer.
     """
 
     minutes: float
@@ -20,6 +21,7 @@ class Schedule:
     learning_rate: float
     warmup_steps: int
     floor: float = 0.05
+    warmup_share: float = 0.0
 
     def done(self, step: int, elapsed_s: float) -> float:
         """Share of the budget that is spent, 0 to 1."""
@@ -28,6 +30,9 @@ class Schedule:
 
     def rate(self, step: int, elapsed_s: float) -> float:
         """Learning rate of a step."""
+        done = self.done(step, elapsed_s)
         warm = min(1.0, (step + 1) / max(1, self.warmup_steps))
-        cosine = 0.5 * (1 + math.cos(math.pi * self.done(step, elapsed_s)))
+        if done < self.warmup_share:
+            warm = min(warm, done / self.warmup_share)
+        cosine = 0.5 * (1 + math.cos(math.pi * done))
         return self.learning_rate * warm * (self.floor + (1 - self.floor) * cosine)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from incomes_plugin.errors import UnsupportedEngine
+from incomes_plugin.model.adapter import EditAdapter
 
 WORKER_CLS = "incomes_plugin.vllm.worker.EditWorker"
 POOL_GISTS_VARIABLE = "INCOMES_POOL_GISTS"
@@ -46,3 +47,12 @@ class PluginConfig:
 def has_selection_layer(vllm_config: Any) -> bool:
     """Whether an engine with this configuration runs our worker."""
     return bool(vllm_config.parallel_config.worker_cls == WORKER_CLS)
+
+
+def refuse_rotary_query(adapter: EditAdapter) -> None:
+    """Raise UnsupportedEngine for an adapter of the paper's recipe: the engine's queries are un-rotated."""
+    if adapter.rotary_query:
+        raise UnsupportedEngine(
+            "this model selects with rotated queries (`incomes train --tune full`, the paper's recipe), the engine "
+            "with un-rotated ones; evaluate it with `incomes eval --backend hf --method paper`"
+        )

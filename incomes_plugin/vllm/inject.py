@@ -17,6 +17,7 @@ from vllm.v1.attention.backend import AttentionType
 
 from incomes_plugin.errors import UnsupportedEngine
 from incomes_plugin.model.adapter import EditAdapter
+from incomes_plugin.vllm.config import refuse_rotary_query
 from incomes_plugin.vllm.layer import GistLayer
 from incomes_plugin.vllm.runtime import HeadShape, SelectionRuntime
 
@@ -29,6 +30,7 @@ def install(vllm_config: VllmConfig, model: torch.nn.Module, adapter: EditAdapte
     """
     for reason in unsupported(vllm_config):
         raise UnsupportedEngine(f"edits are not supported with {reason}")
+    refuse_rotary_query(adapter)
     attentions = _gist_attentions(vllm_config, adapter)
     first = attentions[0]
     heads = HeadShape(first.num_heads, first.num_kv_heads, first.head_size, first.dtype, _device_of(model))

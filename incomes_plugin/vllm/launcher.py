@@ -16,7 +16,8 @@ import uvicorn
 from fastapi import FastAPI
 
 from incomes_plugin.errors import UnsupportedEngine
-from incomes_plugin.vllm.config import WORKER_CLS
+from incomes_plugin.model.adapter import EditAdapter
+from incomes_plugin.vllm.config import WORKER_CLS, refuse_rotary_query
 from incomes_plugin.vllm.endpoints import ENGINE_STATE
 from incomes_plugin.vllm.engine import EditEngine
 from incomes_plugin.vllm.register import register
@@ -48,7 +49,7 @@ async def launch(arguments: Sequence[str]) -> AsyncIterator[Launched]:
         arguments: vLLM's server arguments, e.g. `["--model", "path/to/model", "--dtype", "bfloat16"]`.
 
     Raises:
-        UnsupportedEngine: vLLM or a setting that edits have not been proven with.
+        UnsupportedEngine: vLLM, a model or a setting that edits have not been proven with.
         GistFormatError: the model has no edit adapter.
     """
     prepare_environment()
@@ -57,6 +58,7 @@ async def launch(arguments: Sequence[str]) -> AsyncIterator[Launched]:
     from vllm.entrypoints.launchers.app import build_app
 
     args = parse_arguments(arguments)
+    refuse_rotary_query(EditAdapter.load(Path(args.model)))
     assert_touches()
     register()  # before the engine exists: its processes load us as a general plugin
     async with build_async_engine_client(args) as client:

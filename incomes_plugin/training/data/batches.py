@@ -94,11 +94,6 @@ class BatchSource:
             by_relation.setdefault(record.relation, []).append(record)
         self._relations = [r for name, r in by_relation.items() if name and len(r) >= 4 * edits_per_batch]
 
-    @property
-    def end_id(self) -> int:
-        """Id of the token that ends an answer."""
-        return self._words.end
-
     def next(self, *, easy: bool = False) -> Batch:
         """The next batch: one pool of all its edits, or several smaller ones; with `easy`, small ones only."""
         edits = self._number(self._next_edits())

@@ -83,7 +83,8 @@ class Row:
 
     def extend(self, turn: Row) -> None:
         """Append a finished turn; nothing is asked of the position before it."""
-        self.weight[-1], self.target[-1] = 0.0, IGNORE
+        if self.ids:
+            self.weight[-1], self.target[-1] = 0.0, IGNORE
         self.ids += turn.ids
         self.weight += turn.weight
         self.target += turn.target
@@ -116,11 +117,13 @@ class Conversations:
         self._mix = mix
         self._rng = random.Random(seed)
         self._passage: list[int] = []
+        self._opening: list[int] = []
 
     def row(self, pool: Sequence[PoolEdit], longest: int) -> Row:
         """A conversation that may read `pool`, or a piece of running text; turns are added up to `longest` tokens."""
         row = Row()
-        row.add([self._words.bos], 0.0)
+        row.add(self._words.begin, 0.0)
+        self._opening = self._words.first_open
         if self._texts and self._rng.random() < self._mix.text:
             row.add(self._words.encode(self._rng.choice(self._texts))[: longest - 1], 0.3)
             return row
@@ -131,7 +134,7 @@ class Conversations:
         while True:
             turn = Row()
             self._turn(turn, pool)
-            if len(row.ids) > 1 and len(row.ids) + len(turn.ids) > longest:
+            if len(row.ids) > len(self._words.begin) and len(row.ids) + len(turn.ids) > longest:
                 return row
             row.extend(turn)
 
@@ -160,6 +163,9 @@ class Conversations:
         if start is None:  # the edit begins with it
             capital = self._words.encode(edit.answer[:1].upper() + edit.answer[1:])
             start = _find(edit.ids, capital) if len(capital) == len(answer) else None
+        if start is None:  # tokenizers that keep the space before a word in its token
+            spaced = self._words.encode(" " + edit.answer)
+            start = _find(edit.ids, spaced) if len(spaced) == len(answer) else None
         if start is None:
             return [IGNORE] * (len(answer) + 1)
         slots = [len(edit.ids) - 1 - (start + j) for j in range(len(answer) + 1)]
@@ -203,7 +209,8 @@ class Conversations:
         while len(said) > 1 and sum(map(len, said)) > longest - 30:
             said.pop()
         _, question, answer = facts[self._rng.randrange(len(said))]
-        row.add([self._words.system, *(t for ids in said for t in ids), self._words.end], 0.1)
+        row.add([*self._words.system_open, *(t for ids in said for t in ids)], 0.1)
+        self._opening = self._words.system_next
         self._say(row, question, self._words.encode(answer), None)
 
     def _stated(self) -> tuple[str, str, str]:
@@ -221,8 +228,11 @@ class Conversations:
         asked, self._passage = [*self._passage, *words.encode(question)], []
         if self._texts and self._rng.random() < self._mix.passage:
             asked = [*words.encode(self._rng.choice(self._texts))[: self._rng.randint(5, 20)], *asked]
-        row.add([words.user, *asked, words.end, words.assistant], 0.05)
-        row.add([*answer, words.end], 1.0, targets)
+        opening, self._opening = self._opening, words.next
+        row.add([*opening, *asked, *words.close], 0.05)
+        if targets is not None:
+            targets = targets + [IGNORE] * (len(words.end) - 1)
+        row.add([*answer, *words.end], 1.0, targets)
 
 
 def _find(ids: list[int], part: list[int]) -> int | None:

@@ -62,13 +62,13 @@ def test_answer_tokens_are_the_same_in_edit_and_answer(tokenizer):
         assert answer in spans, fact
 
 
-def test_targets_point_at_the_token_they_predict(source):
+def test_targets_point_at_the_token_they_predict(source, tokenizer):
     seen = 0
     for _ in range(4):
         batch = source.next()
         rows, columns = (batch.target >= 0).nonzero(as_tuple=True)
         entries = batch.target[rows, columns]
-        ends = batch.ids[rows, columns + 1] == source.end_id
+        ends = batch.ids[rows, columns + 1] == tokenizer.eos_token_id
         same = batch.gist_label[entries][~ends] == batch.ids[rows, columns + 1][~ends]
         assert same.float().mean() > 0.95  # the rest: an answer that begins its sentence, with a capital there
         assert ends.any()

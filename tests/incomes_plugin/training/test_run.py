@@ -6,9 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from incomes_plugin.errors import InvalidValue
 from incomes_plugin.model.hf import EditableModel
-from incomes_plugin.training.cli import _recipe
 from incomes_plugin.training.loop import Run
 from incomes_plugin.training.recipe import Recipe
 from incomes_plugin.training.run import RunOptions
@@ -61,12 +59,3 @@ def test_schedules_end_by_steps_or_by_time():
     assert by_steps.rate(0, 0) == pytest.approx(0.1)
     assert by_steps.rate(200, 0) == pytest.approx(0.05)
     assert by_steps.rate(100, 0) == pytest.approx(0.525)
-
-
-def test_sizes_and_what_is_refused(tmp_path):
-    assert _recipe("base", {"num_layers": 3}).num_layers == 3
-    assert _recipe("base", {}).hidden_size == 512
-    with pytest.raises(InvalidValue, match="small, base"):
-        _recipe("huge", {})
-    with pytest.raises(InvalidValue, match="no device 'tpu'"):
-        Run(RECIPE, RunOptions(tmp_path, None, device="tpu"))
