@@ -6,4 +6,6 @@ throughput.py  tokens/s and time to first token, variants interleaved, ratios to
 bulk.py        capture of many edits against plain prefill of the same tokens
 server.py      a real `incomes serve`: start time, add-to-active latency, bulk import over HTTP
 stats.py       medians;  report.py  the Markdown table
+
+quality.py     `python -m benchmarks.quality`: how well edits hold, by data set, method and number of edits
 """

@@ -21,7 +21,7 @@ from incomes_plugin.evaluation.harness import Progress as Report
 from incomes_plugin.evaluation.methods import METHODS, POOLED
 from incomes_plugin.evaluation.plot import curves, draw
 from incomes_plugin.evaluation.provenance import provenance
-from incomes_plugin.evaluation.report import Failure, document, headline, markdown, terminal_table
+from incomes_plugin.evaluation.report import Failure, document, headline, markdown, read_document, terminal_table
 from incomes_plugin.evaluation.run import RunOptions, RunResult, Workload, run
 from incomes_plugin.model import DEFAULT_MODEL_DIR
 
@@ -87,7 +87,7 @@ def plot(
     metric: Annotated[str, typer.Option(help="Which metric.")] = "reliability",
 ) -> None:
     """One line for every method and data set."""
-    draw(curves(results, metric), metric, png)
+    draw(curves([read_document(path) for path in results], metric), metric, png)
     out.print(f"wrote {png}", markup=False)
 
 

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from incomes_plugin.errors import InvalidValue, UnsupportedEngine
-from incomes_plugin.evaluation.metrics import Share
-from incomes_plugin.evaluation.report import read_document
+from incomes_plugin.evaluation.metrics import Metrics, Share
 
 Curves = dict[str, list[tuple[int, Share]]]
 
 
-def curves(results: Sequence[Path], metric: str) -> Curves:
-    """Points (N, share) of every method and data set.
+def curves(results: Iterable[tuple[Metrics, dict[str, Any]]], metric: str) -> Curves:
+    """Points (N, share) of every method and data set, from metrics and their `_run`.
 
     Raises:
-        InvalidValue: a file that is no result, or no file has the metric.
+        InvalidValue: no result has the metric.
     """
     found: Curves = {}
-    for path in results:
-        metrics, run = read_document(path)
+    for metrics, run in results:
         if metric in metrics:
             found.setdefault(f"{run['method']}, {run['data']}", []).append((int(run["edits_active"]), metrics[metric]))
     if not found:
