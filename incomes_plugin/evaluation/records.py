@@ -9,9 +9,9 @@ import json
 import lzma
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Annotated, Literal
+from typing import IO, Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from incomes_plugin.errors import InvalidValue
 
@@ -56,6 +56,12 @@ class QueryRecord(_Line):
     old_answers: tuple[str, ...] = ()
     history: tuple[TurnRecord, ...] = ()
     edit: int | None = None
+
+    @model_validator(mode="after")
+    def _can_be_judged(self) -> Self:
+        if not self.answers and self.type != "locality":
+            raise ValueError(f"a {self.type} question needs at least one answer")
+        return self
 
 
 class Record(_Line):

@@ -43,6 +43,7 @@ def test_plain_and_packed_files_are_the_same(tmp_path):
         (GOOD | {"edits": [{"statement": "  "}]}, "edits.0.statement"),
         (GOOD | {"queries": [{"type": "riddle", "prompt": "?", "answers": []}]}, "queries.0.type"),
         (GOOD | {"queries": [{"type": "rewrite", "prompt": "?", "answers": "blue"}]}, "queries.0.answers"),
+        (GOOD | {"queries": [{"type": "rewrite", "prompt": "?", "answers": []}]}, "queries.0"),
         ("[1, 2]", "record"),
         ("{", "record"),
     ],
