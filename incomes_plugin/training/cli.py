@@ -13,6 +13,8 @@ import torch
 import typer
 
 from incomes_plugin.errors import InvalidValue
+from incomes_plugin.training.frozen.recipe import FrozenRecipe
+from incomes_plugin.training.frozen.run import FrozenRun
 from incomes_plugin.training.loop import Run
 from incomes_plugin.training.paper.recipe import PaperRecipe
 from incomes_plugin.training.paper.run import PaperRun
@@ -20,7 +22,7 @@ from incomes_plugin.training.recipe import SIZES, Recipe
 from incomes_plugin.training.run import DEVICES, RunOptions, TrainingRun
 
 app = typer.Typer(help="Train an edit-capable model.", add_completion=False)
-AnyRecipe = TypeVar("AnyRecipe", Recipe, PaperRecipe)
+AnyRecipe = TypeVar("AnyRecipe", Recipe, PaperRecipe, FrozenRecipe)
 
 
 class Tune(StrEnum):
@@ -28,15 +30,25 @@ class Tune(StrEnum):
 
     SCRATCH = "scratch"
     FULL = "full"
+    ADAPTER = "adapter"
+
+    @property
+    def meaning(self) -> str:
+        """One line for `--help`."""
+        return {
+            Tune.SCRATCH: "a new model",
+            Tune.FULL: "all weights of --base, by the paper's recipe",
+            Tune.ADAPTER: "an edit adapter on --base, which stays as it is",
+        }[self]
 
 
 @app.callback(invoke_without_command=True)
 def train(
     out: Annotated[Path, typer.Option(help="Run folder; an existing run is resumed.")],
     tune: Annotated[
-        Tune, typer.Option(help="scratch: a new model; full: all weights of --base, by the paper's recipe.")
+        Tune, typer.Option(help="; ".join(f"{tune}: {tune.meaning}" for tune in Tune) + ".")
     ] = Tune.SCRATCH,
-    base: Annotated[Path | None, typer.Option(help="Checkpoint folder to start from (full).")] = None,
+    base: Annotated[Path | None, typer.Option(help="Checkpoint folder to start from (full, adapter).")] = None,
     data: Annotated[Path | None, typer.Option(help="Data folder; without it only invented facts are used.")] = None,
     minutes: Annotated[float | None, typer.Option(help="Training time.", min=0.01)] = None,
     steps: Annotated[int | None, typer.Option(help="Training steps, instead of a time.", min=1)] = None,
@@ -44,7 +56,8 @@ def train(
     edits_per_batch: Annotated[int | None, typer.Option(help="Edits of one step.", min=4)] = None,
     size: Annotated[str | None, typer.Option(help=f"{' or '.join(SIZES)} (scratch).")] = None,
     layers: Annotated[int | None, typer.Option(help="Decoder layers (scratch).", min=2)] = None,
-    gist_layers: Annotated[int | None, typer.Option(help="Gist layers, the last ones (scratch).", min=1)] = None,
+    gist_layers: Annotated[int | None, typer.Option(help="How many last layers read gists.", min=1)] = None,
+    max_gists: Annotated[int | None, typer.Option(help="Gist tokens (scratch, adapter).", min=2)] = None,
     seed: Annotated[int | None, typer.Option(help="Draws weights and batches.")] = None,
     grow_from: Annotated[Path | None, typer.Option(help="Start from a smaller edit-capable model (scratch).")] = None,
     device: Annotated[str, typer.Option(help=f"{', '.join(DEVICES)}.")] = "auto",
@@ -58,7 +71,8 @@ def train(
     options = RunOptions(out, data, checkpoint_seconds, evaluate_every, grow_from, device, base)
     given = {
         "minutes": minutes, "steps": steps, "learning_rate": learning_rate, "edits_per_batch": edits_per_batch,
-        "num_layers": layers, "gist_layers": gist_layers, "seed": seed, "size": size, "grow_from": grow_from,
+        "num_layers": layers, "gist_layers": gist_layers, "max_gists": max_gists, "seed": seed, "size": size,
+        "grow_from": grow_from,
     }  # fmt: skip
     _train(make_run(tune, options, {name: value for name, value in given.items() if value is not None}))
 
@@ -75,13 +89,17 @@ def make_run(tune: Tune, options: RunOptions, given: Mapping[str, object]) -> Tr
     settings = {name: value for name, value in given.items() if name != "grow_from"}
     if tune is Tune.SCRATCH:
         if options.base is not None:
-            raise InvalidValue("--base is for --tune full; --grow-from starts from an edit-capable model", param="base")
+            raise InvalidValue(
+                "--base is for --tune full and adapter; --grow-from starts from an edit-capable model", param="base"
+            )
         size = str(settings.pop("size", "small"))
         if size not in SIZES:
             raise InvalidValue(f"no size {size!r}; there are {', '.join(SIZES)}", param="size")
         return Run(_changed(Recipe(), {**SIZES[size], **settings}, tune), options)
     if options.grow_from is not None:
         raise InvalidValue("--grow-from is for --tune scratch", param="grow_from")
+    if tune is Tune.ADAPTER:
+        return FrozenRun(_changed(FrozenRecipe(), settings, tune), options)
     if "edits_per_batch" in settings:
         settings["samples"] = settings.pop("edits_per_batch")
     return PaperRun(_changed(PaperRecipe(), settings, tune), options)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from incomes_plugin.errors import InvalidValue
 from incomes_plugin.model.adapter import EditAdapter
 from incomes_plugin.training.data.conversation import IGNORE, Conversations, Mix, PoolEdit, Row
 from incomes_plugin.training.data.corpus import EditRecord
@@ -129,6 +130,7 @@ class BatchSource:
         """Edits of few relations, a fifth of them with subjects that differ in one word."""
         relations, edits = self._facts.few_relations(), dict[tuple[str, str], PoolEdit]()
         last: Fact | None = None
+        longest, tries = _LONGEST_NEAR_MISS, 0
         while len(edits) < self._size:
             relation = self._rng.choice(relations)
             subject = None
@@ -136,9 +138,21 @@ class BatchSource:
                 subject = self._facts.similar_subject(last)
             last = self._facts.fact(subject=subject, relation=relation)
             ids = self._words.encode(last.statement)
-            if len(ids) <= _LONGEST_NEAR_MISS:
+            if len(ids) <= longest:
                 edits[last.subject, last.relation.name] = PoolEdit(ids, last, (), last.answer)
+            tries += 1
+            if tries > 8 * self._size:  # a tokenizer that needs more tokens for the same text
+                longest = self._longer(longest)
         return list(edits.values())
+
+    def _longer(self, longest: int) -> int:
+        """The next limit. Raises InvalidValue where even the longest edits of the model hold few texts."""
+        if longest >= self._adapter.max_edit_tokens:
+            raise InvalidValue(
+                f"edits of {longest} tokens hold too few facts with this tokenizer: more gist tokens are needed",
+                param="max_gists",
+            )
+        return longest + 1
 
     def _of_one_relation(self) -> list[PoolEdit]:
         """Published edits of one relation."""

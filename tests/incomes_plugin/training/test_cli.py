@@ -16,6 +16,8 @@ from incomes_plugin.training.run import RunOptions
         (Tune.FULL, {}, None, "--base"),
         (Tune.FULL, {"num_layers": 3}, "x", "has no num_layers"),
         (Tune.FULL, {"size": "small"}, "x", "has no size"),
+        (Tune.ADAPTER, {}, None, "--base"),
+        (Tune.ADAPTER, {"num_layers": 3}, "x", "has no num_layers"),
     ],
 )
 def test_what_is_refused(tmp_path, tune, given, base, message):
