@@ -123,11 +123,10 @@ def _write_adapter(folder: Path, shape: TinyModel, generator: torch.Generator) -
             return None
         queries, keys = shape.num_heads * shape.head_dim, shape.num_kv_heads * shape.head_dim
         return Router(
-            torch.randn(queries, keys, generator=generator),
-            torch.randn(keys, keys, generator=generator),
-            torch.randn(keys, generator=generator) / keys**0.5,
-            torch.tensor(-0.05),
-            torch.tensor(6.0),
+            torch.randn(queries, keys, generator=generator) / queries**0.5,
+            torch.randn(keys, generator=generator),
+            torch.tensor(-0.5),
+            torch.tensor(2.0),
         )
 
     EditAdapter(

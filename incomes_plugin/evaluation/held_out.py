@@ -37,7 +37,7 @@ def score(
     facts = FactSource(seed, held_out=True).distinct(edits + ask // 2)
     known, unknown = facts[:edits], facts[edits:]
     gists = [editable.capture(_ids(tokenizer, f.statement), edit_id=str(i)) for i, f in enumerate(known)]
-    pool = editable.pool(gists)
+    pool = ReferencePool.of(gists)
     asked = known[:ask]
     got = _answers(editable, tokenizer, pool, asked)
     refused = _answers(editable, tokenizer, pool, unknown)

@@ -36,8 +36,7 @@ class EditAdapter:
 
     Attributes:
         shape: gist layers, largest G, K, D.
-        gist_token_ids: `max_gists` vocabulary ids; with dense selection an edit with G gists is
-            `text ids + gist_token_ids[:G]`; with a router the last id is the route token, which ends every capture.
+        gist_token_ids: `max_gists` vocabulary ids; an edit with G gists is `text ids + gist_token_ids[:G]`.
         bos_token_id: id put in front of the edit text, or None.
         max_edit_tokens: longest edit text in tokens (without BOS and gist tokens).
         scale: the scale rule c_N.
@@ -67,17 +66,13 @@ class EditAdapter:
         return "paper" if self.rotary_query else "dense"
 
     def num_gists(self, num_text_tokens: int) -> int:
-        """G for an edit text of `num_text_tokens` tokens: one gist a token, and the route token of a router."""
-        route = int(self.router is not None)
-        return route + max(1, min(num_text_tokens, self.shape.max_gists - route))
+        """G for an edit text of `num_text_tokens` tokens: one gist a token up to `max_gists`."""
+        return max(1, min(num_text_tokens, self.shape.max_gists))
 
     def capture_ids(self, text_ids: list[int]) -> list[int]:
         """Token ids of the capture prompt `[BOS] + text + <GIST>*G`; its last G positions are the gists."""
         bos = [] if self.bos_token_id is None else [self.bos_token_id]
-        gists = list(self.gist_token_ids[: self.num_gists(len(text_ids))])
-        if self.router is not None:
-            gists[-1] = self.gist_token_ids[-1]
-        return bos + text_ids + gists
+        return bos + text_ids + list(self.gist_token_ids[: self.num_gists(len(text_ids))])
 
     def save(self, model_dir: Path) -> None:
         """Write both adapter files beside the checkpoint, which is there already."""

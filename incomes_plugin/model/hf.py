@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -14,7 +15,7 @@ from incomes_plugin.model.adapter import EditAdapter
 from incomes_plugin.model.rotary import rotate
 from incomes_plugin.model.taps import GistTaps
 from incomes_plugin.selection.reference import select
-from incomes_plugin.selection.routing import Picks, Router, pick, read
+from incomes_plugin.selection.routing import Picks, Router, Routes, pick, read
 
 
 @dataclass(frozen=True)
@@ -23,27 +24,28 @@ class ReferencePool:
 
     Attributes:
         keys, values: `[L', n, K, D]`.
-        entries: `[N, Gmax]` int64, entries of each edit, padded with -1; with a router the route token's entry is last
-            in the gist and not listed here.
-        routes: `[N, K * D]`, what the route tokens' entries hold; empty without a router.
+        entries: `[N, Gmax]` int64, entries of each edit, padded with -1.
     """
 
     keys: torch.Tensor
     values: torch.Tensor
     entries: torch.Tensor = field(default_factory=lambda: torch.empty(0, 1, dtype=torch.long))
-    routes: torch.Tensor = field(default_factory=lambda: torch.empty(0))
 
     @classmethod
-    def of(cls, gists: list[Gist], *, routed: bool = False) -> ReferencePool:
+    def of(cls, gists: list[Gist]) -> ReferencePool:
         """All gists in one pool."""
         keys, values = (torch.cat([getattr(g, name) for g in gists], dim=1) for name in ("keys", "values"))
-        ends = torch.tensor([g.num_gists for g in gists]).cumsum(0)
-        sizes = torch.tensor([g.num_gists for g in gists]) - int(routed)
+        sizes = torch.tensor([g.num_gists for g in gists])
         place = torch.arange(int(sizes.max()))
-        first = ends - sizes - int(routed)
-        entries = torch.where(place < sizes[:, None], first[:, None] + place, -1)
-        routes = keys[0, ends - 1].flatten(-2) if routed else torch.empty(0)
-        return cls(keys, values, entries, routes)
+        first = sizes.cumsum(0) - sizes
+        return cls(keys, values, torch.where(place < sizes[:, None], first[:, None] + place, -1))
+
+    @cached_property
+    def routes(self) -> Routes:
+        """What a router chooses from."""
+        edits = torch.arange(len(self.entries))
+        owners = edits[:, None].expand_as(self.entries)[self.entries >= 0]
+        return Routes(self.keys[0].flatten(-2), owners, edits)
 
 
 class EditableModel:
@@ -78,14 +80,7 @@ class EditableModel:
         first = len(ids) - self.adapter.num_gists(len(text_ids))
         keys = _map(torch.stack([k[0, first:] for k in self._taps.keys]), self.adapter.key_map)
         values = _map(torch.stack([v[0, first:] for v in self._taps.values]), self.adapter.value_map)
-        router = self.adapter.router
-        if router is not None:
-            keys[0, -1] = router.routes(keys[0, -1:]).view_as(keys[0, -1]).to(keys.dtype)
         return Gist(edit_id, version, keys, values)
-
-    def pool(self, gists: list[Gist]) -> ReferencePool:
-        """Gists of this model, oldest first, as one pool."""
-        return ReferencePool.of(gists, routed=self.adapter.router is not None)
 
     @torch.inference_mode()
     def logits(self, ids: list[int], pool: ReferencePool | None = None) -> torch.Tensor:
@@ -120,13 +115,13 @@ class EditableModel:
     def _read_picked(
         self, pool: ReferencePool, router: Router, layer: int, query: torch.Tensor, mapped: torch.Tensor
     ) -> torch.Tensor:
-        if not len(pool.routes):
+        if not len(pool.entries):
             return torch.zeros_like(mapped)
         if layer == 0:
-            self.picks = pick(router, query, pool.routes, torch.arange(len(pool.routes)))
+            self.picks = pick(router, query, pool.routes)
         assert self.picks is not None
         entries = pool.entries[self.picks.edits]
-        factor = self.adapter.scale(pool.keys.shape[1]) / math.sqrt(mapped.shape[-1])
+        factor = self.adapter.scale(0) / math.sqrt(mapped.shape[-1])  # inside an edit N plays no part
         keys, values = pool.keys[layer][entries], pool.values[layer][entries]
         return read(mapped * factor, keys, values, entries >= 0, self.picks.weights)
 

@@ -71,7 +71,7 @@ class GistPool:
         storage: `[L', P, page_numel]` in the compute dtype, zero at first.
         layout: where an entry's numbers lie in a page.
         zero_keys: `[L', K, D]`.
-        max_gists: largest G of an edit with its route token, for a model with a router; None without one.
+        max_gists: largest G of an edit, for a model with a router; None without one.
     """
 
     storage: torch.Tensor
@@ -198,9 +198,9 @@ class GistPool:
             return None
         table = None if head is None else head.snapshot.routes
         if table is None:
-            table = RouteTable.empty(self.zero_keys[0].numel(), self.max_gists, self.storage.device)
+            table = RouteTable.empty(self.zero_keys[0].numel(), self.max_gists, self.storage)
         moved = {key for _, slot in plan.moves if (key := plan.owner_of[slot]) is not None}
-        return table.changed(added, removed, slots, list(moved))
+        return table.changed(added, removed, slots, plan.moves, moved, plan.num_entries)
 
     def _new_table(self, old: Pages, plan: CommitPlan) -> Pages:
         """Page table of the new snapshot: shared pages, copies of changed ones, fresh ones at the end."""
@@ -293,8 +293,6 @@ class GistPool:
             expected = (layers, gist.num_gists, *heads)
             if gist.keys.shape != expected or gist.values.shape != expected:
                 raise GistFormatError(f"gist of {gist.edit_id} has shape {tuple(gist.keys.shape)}, expected {expected}")
-            if self.max_gists is not None and not 2 <= gist.num_gists <= self.max_gists:
-                raise GistFormatError(
-                    f"gist of {gist.edit_id} has {gist.num_gists} entries, expected 2 to {self.max_gists} with its route"
-                )
+            if self.max_gists is not None and gist.num_gists > self.max_gists:
+                raise GistFormatError(f"gist of {gist.edit_id} has {gist.num_gists} entries, at most {self.max_gists}")
         return [((g.edit_id, g.version), g.num_gists) for g in gists]

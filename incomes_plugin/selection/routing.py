@@ -1,12 +1,12 @@
 """Routed selection: at the first gist layer every token picks edits, at all gist layers it reads the picked ones only.
 
-    route of an edit   r_e = A_k k / |A_k k|          k: key of the edit's route token at the first gist layer
-    route of a token   r_t = A_q q / |A_q q|          q: its un-rotated query there
-    weights            w = softmax([r_t . z + b, r_t . r_1 .. r_t . r_N] * gain), cut to the top k edits
+    direction of a token  d = gain * A_q q          q: its un-rotated query at the first gist layer, all heads
+    logit of an edit      s_e = max_j d . k_ej      k_ej: the key of its gist j there, all kv heads
+    weights               w = softmax([d . z + b, s_1 .. s_N]), cut to the top k edits
 
-A pool of N edits costs one product with `[N, R]` a token; entries of edits that are not picked are never read. The
-weights of the zero-gist and the k best edits are normalised among themselves, so no rule for N is needed
-(docs/adr/0010). Plain tensors, no engine: training, the reference and the engine's layer share this file.
+A token pays one product with the keys of one layer; entries of edits that it does not pick are never read. The weights
+of the zero-gist and the k best edits are normalised among themselves, so no rule for N is needed (docs/adr/0010). Plain
+tensors, no engine: training, the reference and the engine's layer share this file.
 """
 
 from __future__ import annotations
@@ -17,8 +17,14 @@ from dataclasses import dataclass, replace
 import torch
 import torch.nn.functional as F
 
-TENSORS = ("query", "key", "zero", "bias", "gain")
+TENSORS = ("query", "zero", "bias", "gain")
 """Names of a router's tensors, in the adapter file too."""
+
+_MOST_LOGITS = 1 << 24
+"""Logits computed at once; longer prompts go in pieces."""
+
+_CANDIDATES = 16
+"""Best entries a token looks at; several may belong to one edit."""
 
 
 @dataclass(frozen=True)
@@ -26,17 +32,15 @@ class Router:
     """Trained tensors and fixed rules of routing.
 
     Attributes:
-        query: `[H * D, R]`, A_q.
-        key: `[K * D, R]`, A_k; R = K * D, so that a route fits where the gist format keeps the route token's key.
-        zero: `[R]`, z: route of the zero-gist.
-        bias, gain: scalars b and the inverse temperature.
+        query: `[H * D, R]`, A_q; R = K * D.
+        zero: `[R]`, z: key of the zero-gist.
+        bias, gain: scalars.
         top_k: edits a token may read at once.
         threshold: a token whose zero-gist weighs this much or more reads nothing at all: its output is untouched.
-        same: edits whose routes have this cosine or more state the same thing; only the latest of them is read.
+        same: edits whose best entries have this cosine or more say the same; only the latest of them is read.
     """
 
     query: torch.Tensor
-    key: torch.Tensor
     zero: torch.Tensor
     bias: torch.Tensor
     gain: torch.Tensor
@@ -55,17 +59,28 @@ class Router:
     def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Router:
         return replace(self, **{name: change(getattr(self, name)) for name in TENSORS})  # type: ignore[arg-type]
 
-    def routes(self, keys: torch.Tensor) -> torch.Tensor:
-        """Routes `[n, R]` of edits from their route tokens' keys `[n, K, D]`."""
-        return F.normalize(keys.flatten(-2).float() @ self.key, dim=-1)
-
     def directions(self, query: torch.Tensor) -> torch.Tensor:
-        """Routes `[T, R]` of tokens from their un-rotated queries `[T, H, D]`."""
-        return F.normalize(query.flatten(-2).float() @ self.query, dim=-1)
+        """Directions `[T, R]` of tokens from their un-rotated queries `[T, H, D]`."""
+        return query.flatten(-2).float() @ self.query * self.gain
 
     def zero_logits(self, directions: torch.Tensor) -> torch.Tensor:
         """Logits `[T]` of the zero-gist."""
-        return (directions @ self.zero + self.bias) * self.gain
+        return directions @ self.zero + self.bias
+
+
+@dataclass(frozen=True)
+class Routes:
+    """What tokens choose from.
+
+    Attributes:
+        keys: `[n, R]`, keys of all entries at the first gist layer.
+        owners: `[n]` int64, row of the edit that each entry belongs to.
+        ages: `[N]` int64; of two edits that say the same the one with the larger number is the later.
+    """
+
+    keys: torch.Tensor
+    owners: torch.Tensor
+    ages: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -73,7 +88,7 @@ class Picks:
     """What every token picked.
 
     Attributes:
-        edits: `[T, k]` int64, index among the routes, heaviest first.
+        edits: `[T, k]` int64, row of an edit, heaviest first; any edit where fewer than k were found.
         weights: `[T, k]` float32, 0 where nothing is read.
         none: `[T]` float32, weight of the zero-gist before the threshold.
     """
@@ -83,31 +98,44 @@ class Picks:
     none: torch.Tensor
 
 
-def pick(router: Router, query: torch.Tensor, routes: torch.Tensor, ages: torch.Tensor) -> Picks:
+def pick(router: Router, query: torch.Tensor, routes: Routes) -> Picks:
     """Choose the edits each token reads.
 
     Args:
         query: `[T, H, D]`, un-rotated, of the first gist layer.
-        routes: `[N, R]`, N >= 1.
-        ages: `[N]` int64; of two edits that say the same the one with the larger number is the later.
+        routes: of at least one entry.
     """
     directions = router.directions(query)
-    logits, edits = (directions @ routes.T.float() * router.gain).topk(min(router.top_k, len(routes)), dim=-1)
+    step = max(1, _MOST_LOGITS // len(routes.owners))
+    parts = [_pick(router, part, routes) for part in directions.split(step)]
+    return Picks(*(torch.cat([getattr(p, name) for p in parts]) for name in ("edits", "weights", "none")))
+
+
+def _pick(router: Router, directions: torch.Tensor, routes: Routes) -> Picks:
+    keys = routes.keys
+    found = (directions.to(keys.dtype) @ keys.T).topk(min(_CANDIDATES, len(keys)), dim=-1).indices
+    logits = torch.einsum("tr,tcr->tc", directions, keys[found].float())  # the choice is exact where keys are not
+    logits, order = logits.sort(dim=-1, descending=True)
+    found = found.gather(1, order)
+    owners = routes.owners[found]
+    again = (owners[:, :, None] == owners[:, None]).tril(-1).any(-1)
+    logits, place = logits.masked_fill(again, -torch.inf).topk(min(router.top_k, found.shape[1]), dim=-1)
+    edits, best = owners.gather(1, place), found.gather(1, place)
     weights = torch.cat([router.zero_logits(directions)[:, None], logits], dim=-1).softmax(dim=-1)
     none, weights = weights[:, 0], weights[:, 1:]
-    weights = _later_wins(weights, routes[edits].float(), ages[edits], router.same)
+    weights = _later_wins(weights, F.normalize(keys[best].float(), dim=-1), routes.ages[edits], router.same)
     return Picks(edits, weights.masked_fill((none >= router.threshold)[:, None], 0.0), none)
 
 
-def _later_wins(weights: torch.Tensor, routes: torch.Tensor, ages: torch.Tensor, same: float) -> torch.Tensor:
+def _later_wins(weights: torch.Tensor, keys: torch.Tensor, ages: torch.Tensor, same: float) -> torch.Tensor:
     """Give the weight of superseded picks to the latest pick that says the same.
 
     Args:
         weights: `[T, k]`.
-        routes: `[T, k, R]` of the picks.
+        keys: `[T, k, R]`, the best entry's key of each pick, of length 1.
         ages: `[T, k]`.
     """
-    alike = routes @ routes.transpose(1, 2) >= same
+    alike = (keys @ keys.transpose(1, 2) >= same) & (weights > 0)[:, None]
     latest = torch.where(alike, ages[:, None, :], -1).argmax(dim=-1)
     return torch.zeros_like(weights).scatter_add(1, latest, weights)
 

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM
 from incomes_plugin.errors import InvalidValue
 from incomes_plugin.model.adapter import EditAdapter
 from incomes_plugin.training.losses import EditTrainer
+from incomes_plugin.training.selection import sum_of_heads
 
 
 @torch.no_grad()
@@ -35,17 +36,20 @@ def grow(trainer: EditTrainer, folder: Path) -> None:
         model.layers[index if index < below else index + added].load_state_dict(layer.state_dict())
     for layer in model.layers[below : below + added]:
         _silence(layer)
+    selection = trainer.selection
     for name in ("query_map", "value_map"):
         maps = getattr(adapter, name)
         if maps is not None:
-            getattr(trainer.selection, name).copy_(maps)
+            getattr(selection, name).copy_(maps)
     if adapter.router is not None:
-        selection = trainer.selection
-        for name, tensor in (("route_query", adapter.router.query), ("route_key", adapter.router.key),
-                             ("route_zero", adapter.router.zero), ("route_bias", adapter.router.bias),
-                             ("log_gain", adapter.router.gain.log())):  # fmt: skip
-            getattr(selection, name).copy_(tensor)
-    trainer.slow.follow(trainer.model, trainer.selection.route_key, 0.0)
+        selection.route_query.copy_(adapter.router.query)
+        selection.route_zero.copy_(adapter.router.zero)
+        selection.route_bias.copy_(adapter.router.bias)
+        selection.log_gain.copy_(adapter.router.gain.log())
+    else:  # dense selection: the heads' own choices, added up
+        selection.route_query.copy_(sum_of_heads(selection.query_map[0], adapter.shape.num_kv_heads))
+        selection.route_zero.copy_(adapter.zero_keys[0].flatten())
+    trainer.slow.follow(trainer.model, 0.0)
 
 
 def _silence(layer: nn.Module) -> None:

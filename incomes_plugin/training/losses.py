@@ -19,7 +19,7 @@ from incomes_plugin.model.adapter import EditAdapter
 from incomes_plugin.model.taps import GistTaps
 from incomes_plugin.training import attention
 from incomes_plugin.training.data.batches import Batch
-from incomes_plugin.training.selection import PoolReader, RouteCache, SelectionParameters
+from incomes_plugin.training.selection import EntryCache, PoolReader, SelectionParameters
 from incomes_plugin.training.slow import SlowEncoder
 
 
@@ -63,15 +63,15 @@ class EditTrainer(nn.Module):
         self.adapter = adapter
         self.selection = SelectionParameters(adapter.shape, model.config.num_attention_heads)
         self._taps = GistTaps(model, adapter.shape.layers, adapter.shape.head_dim)
-        self.slow = SlowEncoder(model, adapter.shape.layers[0], self.selection.route_key)
-        self._cache = RouteCache(adapter.shape.num_kv_heads * adapter.shape.head_dim)
+        self.slow = SlowEncoder(model, adapter.shape.layers[0])
+        self._cache = EntryCache(adapter.shape.num_kv_heads * adapter.shape.head_dim)
 
     def forward(self, batch: Batch, forced: float = 0.0) -> Losses:
         """Losses of one batch; `forced` is the share of answer positions that read the right entry in any case."""
-        keys, values, routes, reconstruction, edit_text = self._edits(batch)
+        keys, values, reconstruction, edit_text = self._edits(batch)
         scale = self.adapter.scale(0) / math.sqrt(self.adapter.shape.head_dim)
-        slow = self.slow.routes(batch.edit_ids, batch.route_at)
-        reader = PoolReader(self.selection, scale, keys, values, routes, slow, batch, forced, self._cache)
+        slow = self.slow.keys(batch.edit_ids, batch.gist_mask)
+        reader = PoolReader(self.selection, scale, keys, values, slow, batch, forced, self._cache)
         self._taps.reader = reader
         hidden = self.model.model(input_ids=batch.ids).last_hidden_state
         self._taps.reader = None
@@ -84,7 +84,7 @@ class EditTrainer(nn.Module):
         text = (ce * weight)[weight < 1].sum() / max(1, int((weight < 1).sum()))
         answer = ce[weight == 1].mean()
         selection = reader.loss()
-        self._cache.put(slow, batch.edit_key)
+        self._cache.put(slow, batch.edit_key.repeat_interleave(batch.first_entry.diff()))
         total = answer + selection + reconstruction + text + edit_text
         hits = (logits.argmax(-1) == labels)[from_pool].float().mean()
         return Losses(
@@ -100,12 +100,10 @@ class EditTrainer(nn.Module):
 
     def follow(self) -> None:
         """After an optimiser step: the slow encoder moves a little towards the new weights."""
-        self.slow.follow(self.model, self.selection.route_key)
+        self.slow.follow(self.model)
 
-    def _edits(
-        self, batch: Batch
-    ) -> tuple[list[torch.Tensor], list[torch.Tensor], torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Keys and values (`[n, K, D]` a layer), routes, reconstruction loss, next-token loss on the edit text."""
+    def _edits(self, batch: Batch) -> tuple[list[torch.Tensor], list[torch.Tensor], torch.Tensor, torch.Tensor]:
+        """Keys and values (`[n, K, D]` a layer), reconstruction loss, next-token loss on the edit text."""
         self._taps.reader = None
         hidden = self.model.model(input_ids=batch.edit_ids).last_hidden_state
         keys = [k[batch.gist_mask] for k in self._taps.keys]
@@ -116,10 +114,7 @@ class EditTrainer(nn.Module):
         reconstruction = F.cross_entropy(self.model.lm_head(hidden[batch.gist_mask]).float(), batch.gist_label)
         used = _thin(batch.edit_weight[:, :-1])
         text = F.cross_entropy(self.model.lm_head(hidden[:, :-1][used]).float(), batch.edit_ids[:, 1:][used])
-        rows = torch.arange(len(batch.route_at), device=batch.route_at.device)
-        with torch.autocast(hidden.device.type, enabled=False):
-            routes = self.selection.router().routes(self._taps.keys[0][rows, batch.route_at])
-        return keys, values, routes, reconstruction, 0.1 * text
+        return keys, values, reconstruction, 0.1 * text
 
 
 def _thin(weight: torch.Tensor) -> torch.Tensor:

@@ -99,10 +99,10 @@ class Recipe:
             shape=shape,
             gist_token_ids=tuple(_token_id(tokenizer, name) for name in gist_tokens(self.max_gists)),
             bos_token_id=tokenizer.bos_token_id,
-            max_edit_tokens=self.max_gists - 1,
+            max_edit_tokens=self.max_gists,
             scale=LogScale(base=_READ_SCALE, slope=0.0),
             zero_keys=torch.zeros(len(layers), self.num_kv_heads, self.head_dim),
-            router=Router(none, none, none, none, none),
+            router=Router(none, none, none, none),
         )
 
 

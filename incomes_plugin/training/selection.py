@@ -1,8 +1,9 @@
 """Routed selection as training sees it: the trainable tensors, what each position picks and reads, and its losses.
 
-At the first gist layer every supervised position chooses among the zero-gist, the batch's edits and thousands of routes
-of earlier steps; positions inside answers then read the two best edits of their pool at every gist layer, and a pointer
-loss says which entry of the right edit. Called by the hooks of `model/taps.py` during the forward pass of `losses.py`.
+At the first gist layer every supervised position chooses among the zero-gist, the batch's edits and thousands of
+entries of earlier steps; positions inside answers then read the two best edits of their pool at every gist layer, and
+a pointer loss says which entry of the right edit. Called by the hooks of `model/taps.py` in the forward pass of
+`losses.py`.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ from incomes_plugin.selection.routing import Router, attend, combine
 from incomes_plugin.training.data.batches import Batch
 from incomes_plugin.training.data.conversation import ZERO
 
-MAX_CACHED = 12_288
-"""Routes of edits of earlier steps that serve as distractors, without gradient."""
+MAX_CACHED = 16_384
+"""Entries of edits of earlier steps that serve as distractors, without gradient."""
 
 _MAX_ZEROS = 256
 """Positions a step that are taught to choose the zero-gist, drawn at random."""
 
-_GAIN = 12.0
-"""Inverse temperature at the start; it is trained on."""
+_GAIN = 0.15
+"""Factor of the routing logits at the start; it is trained on."""
 
 
 class SelectionParameters(nn.Module):
@@ -37,34 +38,37 @@ class SelectionParameters(nn.Module):
         self.zero_keys = nn.Parameter(torch.randn(layers, kv_heads, dim) * 0.5, requires_grad=False)
         self.query_map = nn.Parameter(torch.eye(dim).expand(layers, num_heads, dim, dim).clone())
         self.value_map = nn.Parameter(torch.eye(dim).expand(layers, kv_heads, dim, dim).clone())
-        self.route_query = nn.Parameter(torch.randn(num_heads * dim, kv_heads * dim) / math.sqrt(num_heads * dim))
-        self.route_key = nn.Parameter(torch.randn(kv_heads * dim, kv_heads * dim) / math.sqrt(kv_heads * dim))
-        self.route_zero = nn.Parameter(torch.zeros(kv_heads * dim))
+        self.route_query = nn.Parameter(sum_of_heads(self.query_map[0].detach(), kv_heads))
+        self.route_zero = nn.Parameter(self.zero_keys[0].flatten().clone())
         self.route_bias = nn.Parameter(torch.zeros(()))
         self.log_gain = nn.Parameter(torch.tensor(math.log(_GAIN)))
 
     def router(self) -> Router:
         """The router with its present tensors."""
-        gain = self.log_gain.exp()
-        return Router(self.route_query, self.route_key, self.route_zero, self.route_bias, gain)
+        return Router(self.route_query, self.route_zero, self.route_bias, self.log_gain.exp())
 
 
-class RouteCache:
-    """First in, first out: routes of earlier edits and what those edits are about."""
+def sum_of_heads(query_map: torch.Tensor, kv_heads: int) -> torch.Tensor:
+    """A_q `[H * D, K * D]` whose logit is the sum of the heads' own, from their maps `[H, D, D]`."""
+    heads, dim, _ = query_map.shape
+    group = heads // kv_heads
+    columns = torch.zeros(heads, dim, kv_heads, dim)
+    for head in range(heads):
+        columns[head, :, head // group] = query_map[head]
+    return columns.view(heads * dim, kv_heads * dim)
+
+
+class EntryCache:
+    """First in, first out: keys of earlier edits' entries and what those edits are about."""
 
     def __init__(self, dim: int) -> None:
-        self.routes = torch.empty(0, dim)
+        self.keys = torch.empty(0, dim)
         self.about = torch.empty(0, dtype=torch.long)
 
-    def put(self, routes: torch.Tensor, about: torch.Tensor) -> None:
-        """Remember a step's slow routes `[E, R]`."""
-        self.move(routes.device)
-        self.routes = torch.cat([routes, self.routes.to(routes)])[:MAX_CACHED]
-        self.about = torch.cat([about, self.about])[:MAX_CACHED]
-
-    def move(self, device: torch.device) -> None:
-        """Hold the routes on `device`."""
-        self.routes, self.about = self.routes.to(device), self.about.to(device)
+    def put(self, keys: torch.Tensor, about: torch.Tensor) -> None:
+        """Remember a step's slow keys `[n, R]` and, for each of them, what its edit is about `[n]`."""
+        self.keys = torch.cat([keys, self.keys.to(keys)])[:MAX_CACHED]
+        self.about = torch.cat([about, self.about.to(about)])[:MAX_CACHED]
 
 
 class PoolReader:
@@ -72,8 +76,7 @@ class PoolReader:
 
     Args:
         keys, values: `[n, K, D]` for each gist layer, value map applied.
-        routes: `[E, R]`, with gradient.
-        slow: `[E, R]`, the same edits' routes by the slow encoder.
+        slow: `[n, R]`, keys of the same entries at the first gist layer by the slow encoder.
         scale: factor of the read logits, 1 / sqrt(D) included.
         forced: share of answer positions that read the right edit in any case.
     """
@@ -84,21 +87,23 @@ class PoolReader:
         scale: float,
         keys: list[torch.Tensor],
         values: list[torch.Tensor],
-        routes: torch.Tensor,
         slow: torch.Tensor,
         batch: Batch,
         forced: float,
-        cache: RouteCache,
+        cache: EntryCache,
     ) -> None:
         self._parameters, self._router, self._scale = parameters, parameters.router(), scale
-        cache.move(routes.device)
-        self._routes, self._slow, self._cache, self._batch = routes, slow, cache, batch
-        self._shape = (len(routes), int(batch.first_entry.diff().max()))
-        place = torch.arange(self._shape[1], device=routes.device)
+        self._slow, self._cache, self._batch = slow, cache, batch
+        self._keys = keys[0].flatten(1).float()
+        sizes = batch.first_entry.diff()
+        self._edit_of = torch.repeat_interleave(torch.arange(len(sizes), device=slow.device), sizes)
+        self._shape = (len(sizes), int(sizes.max()))
+        place = torch.arange(self._shape[1], device=slow.device)
         entry = batch.first_entry[:-1, None] + place
         self._real = entry < batch.first_entry[1:, None]
+        self._entry = torch.where(self._real, entry, -1)
         self._padded = [
-            [F.pad(t, (0, 0, 0, 0, 0, 1))[torch.where(self._real, entry, -1)].flatten(1) for t in (k, v)]
+            [F.pad(t, (0, 0, 0, 0, 0, 1))[self._entry].flatten(1) for t in (k, v)]
             for k, v in zip(keys, values, strict=True)
         ]
         self._choose_rows(forced)
@@ -136,53 +141,53 @@ class PoolReader:
 
     def _route(self, query: torch.Tensor) -> None:
         """Routing losses of the supervised rows, and what the reading ones pick."""
-        right = F.pad(self._edit + 1, (0, sum(self._parts[1:])))[:, None]
+        right = self._edit_of[None] == F.pad(self._edit, (0, sum(self._parts[1:])), value=-1)[:, None]
         with torch.autocast(query.device.type, enabled=False):
             directions = self._router.directions(query)
             zero = self._router.zero_logits(directions)[:, None]
-            directions = directions * self._router.gain
-            near = directions @ self._routes.T
-            near = near.masked_fill(self._group[:, None] != self._batch.edit_group[None], -1e9)
-            far = torch.cat([zero, directions @ self._slow.T], dim=1)
-            cached = (directions @ self._cache.routes.T).masked_fill_(self._same_about()[self._row_edit() + 1], -1e9)
-            present = torch.cat([zero, near], dim=1)
-            near_loss = present.logsumexp(dim=1) - present.gather(1, right)[:, 0]
-            total = far.logsumexp(dim=1)
+            near = directions @ self._keys.T
+            near = near.masked_fill(self._group[:, None] != self._batch.edit_group[self._edit_of][None], -1e9)
+            slow = directions @ self._slow.T
+            cached = (directions @ self._cache.keys.T).masked_fill_(self._same_about(), -1e9)
+            far = torch.cat([zero, slow], dim=1).logsumexp(dim=1)
             if len(self._cache.about):  # apart, not concatenated: by far the largest tensor of a step
-                total = torch.logaddexp(total, cached.logsumexp(dim=1))
-            chosen = far.gather(1, right)[:, 0]
-        losses = (near_loss + total - chosen).split(self._parts)
+                far = torch.logaddexp(far, cached.logsumexp(dim=1))
+            present = torch.cat([zero, near], dim=1).logsumexp(dim=1)
+            chosen, chosen_slow = self._chosen(zero, near, right), self._chosen(zero, slow, right)
+        losses = (present - chosen + far - chosen_slow).split(self._parts)
         weights = (1.0, 1.0, 0.5)
         self._terms = [w * part.mean() for w, part in zip(weights, losses, strict=True) if len(part)]
-        self.route_accuracy = self._accuracy(chosen.detach(), far.detach(), cached.detach())
+        self.route_accuracy = self._accuracy(zero, slow, cached, right)
         self._pick(zero, near)
 
-    def _accuracy(self, right: torch.Tensor, logits: torch.Tensor, far: torch.Tensor) -> float:
-        """Share of answer positions whose right edit beats everything else."""
+    def _chosen(self, zero: torch.Tensor, logits: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        """Logits `[S]` of the right choice: any entry of the right edit, or the zero-gist."""
         count = self._parts[0]
-        best = logits[:count].amax(dim=1)
-        if far.shape[1]:
-            best = torch.maximum(best, far[:count].amax(dim=1))
-        return float((right[:count] >= best).float().mean())
+        edits = logits[:count].masked_fill(~right[:count], -1e9).logsumexp(dim=1)
+        return torch.cat([edits, zero[count:, 0]])
 
-    def _row_edit(self) -> torch.Tensor:
-        """Edit each supervised row is about, -1 for none."""
-        return F.pad(self._edit, (0, sum(self._parts[1:])), value=-1)
+    @torch.no_grad()
+    def _accuracy(self, zero: torch.Tensor, slow: torch.Tensor, cached: torch.Tensor, right: torch.Tensor) -> float:
+        """Share of answer positions at which an entry of the right edit beats everything else."""
+        count = self._parts[0]
+        best = torch.cat([zero, slow.masked_fill(right, -1e9), cached], dim=1)[:count].amax(dim=1)
+        return float((slow[:count].masked_fill(~right[:count], -1e9).amax(dim=1) > best).float().mean())
 
     def _same_about(self) -> torch.Tensor:
-        """`[E + 1, cached]`: cached edits that say something about the same thing; row 0 is for rows about none."""
-        same = self._batch.edit_key[:, None] == self._cache.about[None]
-        return F.pad(same, (0, 0, 1, 0))
+        """`[S, cached]`: cached entries of edits that say something about what the row is about."""
+        same = F.pad(self._batch.edit_key[:, None] == self._cache.about[None], (0, 0, 1, 0))
+        return same[F.pad(self._edit, (0, sum(self._parts[1:])), value=-1) + 1]
 
     def _pick(self, zero: torch.Tensor, near: torch.Tensor) -> None:
         """The right edit (or the best) and the best other, with their weights among themselves and the zero-gist."""
         count, readers = self._parts[0], self._parts[0] + self._parts[1]
-        zero, near = zero[:readers], near[:readers]
-        first = near.detach().argmax(dim=1)
+        entries = F.pad(near[:readers], (0, 1), value=-1e9)
+        edits = entries[:, self._entry].amax(dim=2)
+        first = edits.detach().argmax(dim=1)
         first[:count] = self._edit
-        others = near.detach().scatter(1, first[:, None], -torch.inf)
+        others = edits.detach().scatter(1, first[:, None], -torch.inf)
         self._picked = torch.stack([first, others.argmax(dim=1)], dim=1)
-        logits = torch.cat([zero, near.gather(1, self._picked)], dim=1)
+        logits = torch.cat([zero[:readers], edits.gather(1, self._picked)], dim=1)
         weights = logits.softmax(dim=1)[:, 1:]
         forced = F.pad(self._forced, (0, readers - count))
         sure = torch.tensor([1.0, 0.0], device=weights.device)

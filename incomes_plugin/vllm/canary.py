@@ -85,10 +85,10 @@ async def _commit_probe(engine: EditEngine) -> SnapshotRef:
 
 
 def _far_out(keys: torch.Tensor, sign: float) -> torch.Tensor:
-    """The probe with a route in a fixed direction, or the opposite one, long enough to beat the zero-gist."""
-    direction = torch.sin(torch.arange(keys[0, -1].numel(), dtype=torch.float32)).view_as(keys[0, -1])
+    """The probe with all keys of the first gist layer far out in a fixed direction, or in the opposite one."""
+    direction = torch.sin(torch.arange(keys[0, 0].numel(), dtype=torch.float32)).view_as(keys[0, 0])
     probe = keys.clone()
-    probe[0, -1] = (sign * _FAR * direction).to(keys.dtype)
+    probe[0] = (sign * _FAR * direction).to(keys.dtype)
     return probe
 
 

@@ -26,6 +26,7 @@ class GistLayer:
         rotary: the layer's rotary module, shared between layers or not.
         query_map, key_map, value_map: `[H or K, D, D]` float32, or None.
         router: of a model with routed selection, on the device.
+        read_scale: with a router, the factor of the logits inside a picked edit.
         reader, pages, pool: bound once the KV cache exists; pages `[P, *page shape]`.
     """
 
@@ -35,6 +36,7 @@ class GistLayer:
     key_map: torch.Tensor | None
     value_map: torch.Tensor | None
     router: Router | None = None
+    read_scale: float = 1.0
     reader: PoolReader | None = None
     pages: torch.Tensor | None = None
     pool: GistPool | None = None
@@ -54,11 +56,11 @@ class GistLayer:
             return
         picked = query[rows] if isinstance(rows, slice) else query.index_select(0, rows)
         unrotated = reads.unrotations[id(self.rotary)](picked)
+        if self.router is not None and self.index == 0:
+            choose(self.router, reads, unrotated)
         mapped = map_heads(unrotated, self.query_map)
         if self.router is not None:
-            if self.index == 0:
-                choose(self.router, reads, unrotated)
-            add_picked(self.pool, self.index, reads, mapped, output)
+            add_picked(self.pool, self.index, reads, mapped * self.read_scale, output)
             return
         selected = reads.scratch
         queries = torch.empty_like(selected).copy_(mapped)  # cast and lay out in one pass
@@ -76,8 +78,5 @@ class GistLayer:
             raise SelectionFailed("the engine's attention gets no key and value; turn its fused rope-KV pass off")
         keys = captures.unrotations[id(self.rotary)](key.index_select(0, captures.rows))
         captures.keys[self.index] = map_heads(keys, self.key_map)
-        if self.router is not None and self.index == 0:
-            routes = self.router.routes(captures.keys[0][captures.route_rows])
-            captures.keys[0][captures.route_rows] = routes.view(-1, *keys.shape[1:])
         values = value.index_select(0, captures.rows).float()
         captures.values[self.index] = map_heads(values, self.value_map)

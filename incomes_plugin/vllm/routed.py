@@ -19,12 +19,14 @@ from incomes_plugin.vllm.step import ReadRows, RoutedRows, TracedRows
 
 
 def choose(router: Router, reads: ReadRows, query: torch.Tensor) -> None:
-    """Set the picks of every row, from the first gist layer's un-rotated queries `[R, H, D]` (any positive factor)."""
+    """Set the picks of every row, from the first gist layer's un-rotated queries `[R, H, D]`."""
     for group in reads.routed:
         table = _table(group)
-        picks = pick(router, query[group.rows], table.routes, table.ages)
+        if not table.edits:
+            continue
+        picks = pick(router, query[group.rows], table.routes)
         for trace in reads.traces:
-            _attribute(trace, group, picks.edits, picks.weights, len(table.keys))
+            _attribute(trace, group, picks.edits, picks.weights, len(table.edits))
         active = picks.weights.any(dim=-1).nonzero()[:, 0]
         group.active = active
         group.picks = replace(

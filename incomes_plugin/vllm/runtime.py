@@ -117,7 +117,7 @@ class SelectionRuntime:
         if trace is None or not trace.count:
             return None
         routes = trace.snapshot.routes
-        owners = self.pool.owners(trace.snapshot) if routes is None else (None, *routes.keys)
+        owners = self.pool.owners(trace.snapshot) if routes is None else (None, *routes.edits)
         attribution = by_edit((trace.weights / trace.count).tolist(), owners)
         self.pool.release(trace.snapshot)
         return attribution
@@ -148,7 +148,9 @@ class SelectionRuntime:
         )
 
     def _factors(self, snapshots: Sequence[PooledSnapshot], rows_of: Sequence[int]) -> torch.Tensor | float:
-        """c_N of each row; one number when all rows share it."""
+        """c_N of each row; one number when all rows share it. A router wants bare queries."""
+        if self.adapter.router is not None:
+            return 1.0
         factors = [self.adapter.scale(s.num_entries - 1) for s in snapshots]
         if len(factors) == 1:
             return factors[0]
@@ -184,7 +186,7 @@ class SelectionRuntime:
         assert snapshot is not None
         if name not in self._traces:
             snapshot.holders += 1
-            size = snapshot.num_entries if snapshot.routes is None else len(snapshot.routes.keys) + 1
+            size = snapshot.num_entries if snapshot.routes is None else len(snapshot.routes.edits) + 1
             self._traces[name] = Trace(snapshot, torch.zeros(size, device=self.heads.device))
             while len(self._traces) > _MAX_TRACES:
                 self.pool.release(self._traces.popitem(last=False)[1].snapshot)
@@ -193,7 +195,6 @@ class SelectionRuntime:
     def _plan_captures(self, spans: Sequence[RowSpan], positions: torch.Tensor) -> CaptureRows | None:
         rows: list[int] = []
         targets: list[tuple[str, int]] = []
-        routes: list[int] = []
         for span in spans:
             request = self._tagged[span.request_id]
             if request.tag.capture is not None:
@@ -202,16 +203,12 @@ class SelectionRuntime:
                     if first_gist <= position < request.num_prompt_tokens:
                         rows.append(span.first_row + position - span.first_position)
                         targets.append((request.tag.capture, position - first_gist))
-                        if position == request.num_prompt_tokens - 1 and self.adapter.router is not None:
-                            routes.append(len(rows) - 1)
         if not rows:
             return None
         index = torch.tensor(rows, device=self.heads.device)
         shape = (len(self.layers), len(rows), self.heads.num_kv_heads, self.heads.head_dim)
         keys = torch.empty(shape, device=self.heads.device)
-        route_rows = torch.tensor(routes, dtype=torch.int64, device=self.heads.device)
-        unrotations = self._unrotations(positions[index], 1.0)
-        return CaptureRows(index, targets, route_rows, unrotations, keys, torch.empty_like(keys))
+        return CaptureRows(index, targets, self._unrotations(positions[index], 1.0), keys, torch.empty_like(keys))
 
 
 def _routed(snapshots: Sequence[PooledSnapshot], rows_of: Sequence[int]) -> Iterator[RoutedRows]:

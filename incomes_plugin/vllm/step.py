@@ -96,13 +96,11 @@ class CaptureRows:
     Attributes:
         rows: their indices in the step.
         targets: for each row (capture id, index of the gist).
-        route_rows: which of the rows are route tokens; empty without a router.
         keys, values: `[L', R, K, D]` float32, filled layer by layer.
     """
 
     rows: torch.Tensor
     targets: list[tuple[str, int]]
-    route_rows: torch.Tensor
     unrotations: dict[int, Unrotation]
     keys: torch.Tensor
     values: torch.Tensor

@@ -27,7 +27,6 @@ class Batch:
         edit_weight: `[E, Le]` weight of predicting the next token of the edit text.
         gist_mask: `[E, Le]` True at gist positions; entries are numbered in row-major order of the True cells.
         gist_label: `[n]` the edit token each entry stands for.
-        route_at: `[E]` position of the route token.
         first_entry: `[E + 1]` first entry of each edit, then n.
         edit_group: `[E]` sub-pool the edit belongs to.
         edit_key: `[E]` hash of what the edit is about: two edits of one key are no distractors of each other.
@@ -40,7 +39,6 @@ class Batch:
     edit_weight: torch.Tensor
     gist_mask: torch.Tensor
     gist_label: torch.Tensor
-    route_at: torch.Tensor
     first_entry: torch.Tensor
     edit_group: torch.Tensor
     edit_key: torch.Tensor
@@ -181,7 +179,7 @@ class BatchSource:
         """Give each edit its entries, in the row-major order of `Batch.gist_mask`."""
         numbered, entries = [], 0
         for edit in edits:
-            count = self._adapter.num_gists(len(edit.ids)) - 1  # the last is the route token
+            count = self._adapter.num_gists(len(edit.ids))
             numbered.append(replace(edit, first_entry=entries, num_entries=count))
             entries += count
         return numbered
@@ -194,7 +192,7 @@ class BatchSource:
         for i, (edit, ids) in enumerate(zip(edits, captures, strict=True)):
             edit_ids[i, : len(ids)] = torch.tensor(ids)
             edit_weight[i, : len(edit.ids)] = 0.1
-            gist_mask[i, len(ids) - 1 - edit.num_entries : len(ids) - 1] = True
+            gist_mask[i, len(ids) - edit.num_entries : len(ids)] = True
         length = min(max(len(r.ids) for r in rows), longest)
         tokens = torch.zeros(len(rows), length, dtype=torch.long)
         weight = torch.zeros(tokens.shape)
@@ -211,7 +209,6 @@ class BatchSource:
             edit_weight=edit_weight,
             gist_mask=gist_mask,
             gist_label=torch.tensor([t for e in edits for t in e.ids[::-1][: e.num_entries]]),
-            route_at=torch.tensor([len(ids) - 1 for ids in captures]),
             first_entry=torch.tensor([*(e.first_entry for e in edits), edits[-1].first_entry + edits[-1].num_entries]),
             edit_group=torch.arange(len(edits)) % groups,
             edit_key=torch.tensor([_about(e) for e in edits]),
@@ -233,8 +230,8 @@ _SUFFIXES = (
 )  # fmt: skip
 
 
-_LONG_SHARE, _LONG_FACTOR = 0.08, 5
-"""Share of the batches with conversations of five times the length, and a fifth as many of them."""
+_LONG_SHARE, _LONG_FACTOR = 0.15, 6
+"""Share of the batches with conversations of six times the length, and a sixth as many of them."""
 
 _LONGEST_NEAR_MISS = 22
 """Tokens; longer edits would mean more padding for all."""

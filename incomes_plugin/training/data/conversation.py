@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from incomes_plugin.training.data.corpus import EditRecord
@@ -11,6 +11,9 @@ from incomes_plugin.training.data.facts import UNKNOWN_ANSWER, Fact, FactSource
 from incomes_plugin.training.data.smalltalk import SMALLTALK
 from incomes_plugin.training.data.vocabulary import Vocabulary
 from incomes_plugin.training.data.wording import request, wrapped
+
+Stated = tuple[str, Callable[[], str], str]
+"""A fact in the system message: its statement, a source of questions, its answer."""
 
 IGNORE = -1
 ZERO = -2
@@ -23,7 +26,7 @@ class Mix:
 
     Attributes:
         unknown: asks what no edit of the pool says (half of them near misses): the answer is "I do not know".
-        in_context: the fact stands in the system message, alone or among others, not in the pool.
+        in_context: facts stand in the system message, not in the pool, and half of the turns ask about them.
         smalltalk: greetings and the like.
         text: rows of running text instead of a conversation.
         published: edits from published training data instead of invented facts.
@@ -33,7 +36,7 @@ class Mix:
     """
 
     unknown: float = 0.25
-    in_context: float = 0.08
+    in_context: float = 0.25
     smalltalk: float = 0.03
     text: float = 0.04
     published: float = 0.35
@@ -127,14 +130,18 @@ class Conversations:
         if self._texts and self._rng.random() < self._mix.text:
             row.add(self._words.encode(self._rng.choice(self._texts))[: longest - 1], 0.3)
             return row
-        if self._rng.random() < self._mix.in_context:
-            self._in_context_turn(row, longest)
+        stated = self._state(row, longest) if self._rng.random() < self._mix.in_context else []
         if self._texts and longest > 2 * len(row.ids) + 100 and self._rng.random() < 0.5:
             self._passage = self._words.encode(self._rng.choice(self._texts))[: longest - 60]
+        start = len(row.ids)
         while True:
             turn = Row()
-            self._turn(turn, pool)
-            if len(row.ids) > len(self._words.begin) and len(row.ids) + len(turn.ids) > longest:
+            if stated and (len(row.ids) == start or self._rng.random() < 0.5):
+                _, question, answer = self._rng.choice(stated)
+                self._say(turn, question(), self._words.encode(answer), None)
+            else:
+                self._turn(turn, pool)
+            if len(row.ids) > start and len(row.ids) + len(turn.ids) > longest:
                 return row
             row.extend(turn)
 
@@ -202,24 +209,23 @@ class Conversations:
             return self._facts.fact(subject=self._facts.similar_subject(edit.fact), relation=edit.fact.relation)
         return self._facts.fact(subject=edit.fact.subject, relation=self._facts.other_relation(edit.fact.relation))
 
-    def _in_context_turn(self, row: Row, longest: int) -> None:
-        """One fact or several in the system message, a question about one of them."""
-        facts = [self._stated() for _ in range(self._rng.choice((1, 1, 1, 2, 3) if longest < 100 else (1, 3, 5, 8)))]
+    def _state(self, row: Row, longest: int) -> list[Stated]:
+        """One fact or several in the system message; returns those that fit."""
+        facts = [self._stated() for _ in range(self._rng.choice((1, 1, 1, 2) if longest < 100 else (1, 3, 5, 8)))]
         said = [self._words.encode(statement) for statement, _, _ in facts]
-        while len(said) > 1 and sum(map(len, said)) > longest - 30:
+        while len(said) > 1 and sum(map(len, said)) > longest // 2:
             said.pop()
-        _, question, answer = facts[self._rng.randrange(len(said))]
         row.add([*self._words.system_open, *(t for ids in said for t in ids)], 0.1)
         self._opening = self._words.system_next
-        self._say(row, question, self._words.encode(answer), None)
+        return facts[: len(said)]
 
-    def _stated(self) -> tuple[str, str, str]:
-        """Statement, question and answer of an invented or a published fact."""
+    def _stated(self) -> Stated:
+        """Statement, questions and answer of an invented or a published fact."""
         if self._records and self._rng.random() < self._mix.published:
             record = self._rng.choice(self._records)
-            return record.statement, self._rng.choice(record.prompts), record.answer
+            return record.statement, lambda: self._rng.choice(record.prompts), record.answer
         fact = self._facts.fact()
-        return fact.statement, self._ask(fact), fact.answer
+        return fact.statement, lambda: self._ask(fact), fact.answer
 
     def _say(self, row: Row, question: str, answer: list[int], targets: list[int] | None) -> None:
         words = self._words

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from incomes_plugin.model.adapter import EditAdapter
-from incomes_plugin.model.hf import EditableModel
+from incomes_plugin.model.hf import EditableModel, ReferencePool
 from tests.incomes_plugin.vllm.lab import EDITED, Job, Lab, RemoteEngine
 from tests.incomes_plugin.vllm.test_reference import FP32, TEXTS, prompt, worst_difference
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.vllm
 
 
 def pool_of(reference: EditableModel, names: list[str]):
-    return reference.pool([reference.capture(TEXTS[name]) for name in names])
+    return ReferencePool.of([reference.capture(TEXTS[name]) for name in names])
 
 
 def test_gists_and_routes_equal_the_reference(routed: RemoteEngine, routed_reference: EditableModel) -> None:
@@ -27,7 +27,6 @@ def test_gists_and_routes_equal_the_reference(routed: RemoteEngine, routed_refer
         assert gist.num_gists == adapter.num_gists(len(TEXTS[gist.edit_id]))
         torch.testing.assert_close(gist.keys, expected.keys, atol=1e-4, rtol=0)
         torch.testing.assert_close(gist.values, expected.values, atol=1e-4, rtol=0)
-        assert float(gist.keys[0, -1].norm()) == pytest.approx(1, abs=1e-3)
 
 
 def test_chunked_prefill_decode_and_preemption(routed: RemoteEngine, routed_reference: EditableModel) -> None:
@@ -87,7 +86,7 @@ def test_what_picks_nothing_is_bit_identical(lab: Lab, routed_dir: Path, tmp_pat
         (silent / path.name).write_bytes(path.read_bytes())
     adapter = EditAdapter.load(silent)
     assert adapter.router is not None
-    replace(adapter, router=replace(adapter.router, bias=torch.tensor(50.0))).save(silent)
+    replace(adapter, router=replace(adapter.router, bias=torch.tensor(1e4))).save(silent)
     engine = lab.engine("silent", silent, {**EDITED, "dtype": "bfloat16"})
     snapshot = engine.commit("eset_silent", None, engine.capture(adapter, TEXTS))
     jobs = [Job(prompt(seed, 5 + 9 * seed), max_tokens=12) for seed in range(12)]
