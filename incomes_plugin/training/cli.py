@@ -115,6 +115,8 @@ def _changed(recipe: AnyRecipe, settings: Mapping[str, object], tune: Tune) -> A
 
 def _train(run: TrainingRun) -> None:
     result = run.train()
+    if not run.accelerator.is_main_process:
+        return
     typer.echo(
         f"held-out exact match {100 * result.success:.1f} % of {result.asked} at {result.edits} edits, "
         f"unknown refused {100 * result.unknown:.1f} %, {result.bytes_per_edit:.0f} bytes per edit; "
