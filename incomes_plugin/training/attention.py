@@ -25,6 +25,7 @@ def _attend(
 ) -> tuple[torch.Tensor, None]:
     """`query [B, H, T, D]`, `key`, `value [B, K, T, D]` -> `[B, T, H, D]`, no weights."""
     if query.device.type != "cpu":
+        query, key = query.to(value.dtype), key.to(value.dtype)  # the rotary embedding may have raised them
         out = F.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True)
         return out.transpose(1, 2), None
     groups = query.shape[1] // key.shape[1]

@@ -67,8 +67,13 @@ class EntryCache:
 
     def put(self, keys: torch.Tensor, about: torch.Tensor) -> None:
         """Remember a step's slow keys `[n, R]` and, for each of them, what its edit is about `[n]`."""
+        self.move(keys.device)
         self.keys = torch.cat([keys, self.keys.to(keys)])[:MAX_CACHED]
-        self.about = torch.cat([about, self.about.to(about)])[:MAX_CACHED]
+        self.about = torch.cat([about, self.about])[:MAX_CACHED]
+
+    def move(self, device: torch.device) -> None:
+        """Hold the entries on `device`."""
+        self.keys, self.about = self.keys.to(device), self.about.to(device)
 
 
 class PoolReader:
@@ -93,6 +98,7 @@ class PoolReader:
         cache: EntryCache,
     ) -> None:
         self._parameters, self._router, self._scale = parameters, parameters.router(), scale
+        cache.move(slow.device)
         self._slow, self._cache, self._batch = slow, cache, batch
         self._keys = keys[0].flatten(1).float()
         sizes = batch.first_entry.diff()

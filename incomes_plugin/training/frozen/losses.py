@@ -10,7 +10,6 @@ No loss touches answers that no edit holds: such tokens are routed to the zero-g
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import cast
 
 import torch
@@ -23,12 +22,8 @@ from incomes_plugin.model.taps import GistTaps
 from incomes_plugin.training import attention
 from incomes_plugin.training.data.batches import Batch
 from incomes_plugin.training.losses import Losses
-from incomes_plugin.training.selection import PoolReader, RouteCache, SelectionParameters
-
-Routes = Callable[[torch.Tensor], torch.Tensor]
-
-_MOMENTUM = 0.99
-"""Of the slow copies, as in `training/slow.py`."""
+from incomes_plugin.training.selection import EntryCache, PoolReader, SelectionParameters
+from incomes_plugin.training.slow import MOMENTUM
 
 
 class FrozenTrainer(nn.Module):
@@ -53,10 +48,10 @@ class FrozenTrainer(nn.Module):
         self.key_map = nn.Parameter(eye.clone())
         self.gist_rows = nn.Parameter(_first_rows(model, shape.max_gists))
         self.slow_rows = nn.Parameter(self.gist_rows.detach().clone(), requires_grad=False)
-        self.slow_key = nn.Parameter(self.selection.route_key.detach().clone(), requires_grad=False)
+        self.slow_map = nn.Parameter(self.key_map[0].detach().clone(), requires_grad=False)
         self._rebuild = rebuild
         self._taps = GistTaps(model, shape.layers, shape.head_dim)
-        self._cache = RouteCache(shape.num_kv_heads * shape.head_dim)
+        self._cache = EntryCache(shape.num_kv_heads * shape.head_dim)
         slots = torch.full((max(adapter.gist_token_ids) + 1,), -1)
         slots[list(adapter.gist_token_ids)] = torch.arange(shape.max_gists)
         self.register_buffer("_slots", slots, persistent=False)
@@ -68,14 +63,14 @@ class FrozenTrainer(nn.Module):
     def forward(self, batch: Batch, forced: float = 0.0) -> Losses:
         """Losses of one batch; `forced` is the share of answer positions that read the right entry in any case."""
         base = self._base[0].to(batch.ids.device)  # type: ignore[arg-type]
-        slow = self._slow_routes(base, batch)
-        keys, values, routes, reconstruction = self._edits(base, batch)
+        slow = self._slow_keys(base, batch)
+        keys, values, reconstruction = self._edits(base, batch)
         scale = self.adapter.scale(0) / math.sqrt(self.adapter.shape.head_dim)
-        reader = PoolReader(self.selection, scale, keys, values, routes, slow, batch, forced, self._cache)
+        reader = PoolReader(self.selection, scale, keys, values, slow, batch, forced, self._cache)
         self._taps.reader = reader
         hidden = base.model(input_ids=batch.ids).last_hidden_state
         self._taps.reader = None
-        self._cache.put(slow, batch.edit_key)
+        self._cache.put(slow, batch.edit_key.repeat_interleave(batch.first_entry.diff()))
         held = batch.target[:, :-1] >= 0
         logits, labels = base.lm_head(hidden[:, :-1][held]).float(), batch.ids[:, 1:][held]
         answer, selection = F.cross_entropy(logits, labels), reader.loss()
@@ -93,31 +88,25 @@ class FrozenTrainer(nn.Module):
     @torch.no_grad()
     def follow(self) -> None:
         """After an optimiser step: the slow copies move a little towards the new tensors."""
-        self.slow_rows.lerp_(self.gist_rows, 1 - _MOMENTUM)
-        self.slow_key.lerp_(self.selection.route_key, 1 - _MOMENTUM)
+        self.slow_rows.lerp_(self.gist_rows, 1 - MOMENTUM)
+        self.slow_map.lerp_(self.key_map[0], 1 - MOMENTUM)
 
     def _edits(
         self, base: PreTrainedModel, batch: Batch
-    ) -> tuple[list[torch.Tensor], list[torch.Tensor], torch.Tensor, torch.Tensor]:
-        """Keys and values (`[n, K, D]` a layer, maps applied), routes `[E, R]`, reconstruction loss."""
-        hidden = self._capture(base, batch, self.gist_rows)
-        keys = [self._mapped(k[batch.gist_mask], self.key_map[i]) for i, k in enumerate(self._taps.keys)]
-        values = [
-            self._mapped(v[batch.gist_mask], self.selection.value_map[i]) for i, v in enumerate(self._taps.values)
-        ]
-        reconstruction = F.cross_entropy(base.lm_head(hidden[batch.gist_mask]).float(), batch.gist_label)
-        return keys, values, self._routes(batch, self.selection.router().routes), reconstruction
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor], torch.Tensor]:
+        """Keys and values (`[n, K, D]` a layer, maps applied), and the reconstruction loss."""
+        hidden = self._capture(base, batch, self.gist_rows)[batch.gist_mask]
+        keys, values = (
+            [_mapped(t[batch.gist_mask], maps[layer]) for layer, t in enumerate(kept)]
+            for kept, maps in ((self._taps.keys, self.key_map), (self._taps.values, self.selection.value_map))
+        )
+        return keys, values, F.cross_entropy(base.lm_head(hidden).float(), batch.gist_label)
 
     @torch.no_grad()
-    def _slow_routes(self, base: PreTrainedModel, batch: Batch) -> torch.Tensor:
-        """Routes `[E, R]` by the slow copies."""
+    def _slow_keys(self, base: PreTrainedModel, batch: Batch) -> torch.Tensor:
+        """Keys `[n, K * D]` float32 at the first gist layer by the slow copies."""
         self._capture(base, batch, self.slow_rows)
-        return self._routes(batch, lambda keys: F.normalize(keys.flatten(-2).float() @ self.slow_key, dim=-1))
-
-    def _routes(self, batch: Batch, routes: Routes) -> torch.Tensor:
-        key = self._taps.keys[0][torch.arange(len(batch.route_at), device=batch.route_at.device), batch.route_at]
-        with torch.autocast(key.device.type, enabled=False):
-            return routes(self._mapped(key.float(), self.key_map[0]))
+        return _mapped(self._taps.keys[0][batch.gist_mask], self.slow_map).flatten(1).float()
 
     def _capture(self, base: PreTrainedModel, batch: Batch, rows: torch.Tensor) -> torch.Tensor:
         """Final hidden states of the capture prompts with `rows` as the gist tokens' embeddings."""
@@ -128,10 +117,10 @@ class FrozenTrainer(nn.Module):
         embedded = torch.where((slots >= 0)[..., None], rows[slots.clamp_min(0)].to(text.dtype), text)
         return base.model(inputs_embeds=embedded).last_hidden_state
 
-    @staticmethod
-    def _mapped(heads: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
-        """`[n, K, D]` through `[K, D, D]`."""
-        return torch.einsum("nkd,kde->nke", heads, maps.to(heads.dtype))
+
+def _mapped(heads: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
+    """`[n, K, D]` through `[K, D, D]`."""
+    return torch.einsum("nkd,kde->nke", heads, maps.to(heads.dtype))
 
 
 def _first_rows(model: PreTrainedModel, count: int) -> torch.Tensor:

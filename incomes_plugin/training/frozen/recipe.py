@@ -15,7 +15,7 @@ class FrozenRecipe:
     Attributes:
         minutes, steps: budget, steps first.
         gist_layers: how many of the last layers read gists; None = the upper half.
-        max_gists: gist tokens; one per edit token, and one for the route.
+        max_gists: gist tokens, one per edit token.
         forced_share: as in the default model's recipe.
         rebuild: weight of the reconstruction loss.
         read_scale: factor of the logits inside a picked edit.

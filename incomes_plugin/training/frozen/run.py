@@ -78,10 +78,10 @@ class FrozenRun(TrainingRun):
             shape=GistShape(layers, len(rows.ids), config.num_key_value_heads, head_dim),
             gist_token_ids=rows.ids,
             bos_token_id=words.begin[0] if begins_with_bos else None,
-            max_edit_tokens=len(rows.ids) - 1,
+            max_edit_tokens=len(rows.ids),
             scale=LogScale(base=self.recipe.read_scale, slope=0.0),
             zero_keys=torch.zeros(len(layers), config.num_key_value_heads, head_dim),
-            router=Router(none, none, none, none, none),
+            router=Router(none, none, none, none),
         )
 
     def losses(self) -> Iterator[Losses]:

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from incomes_plugin.errors import InvalidValue
-from incomes_plugin.model.hf import EditableModel
+from incomes_plugin.model.hf import EditableModel, ReferencePool
 from incomes_plugin.training.frozen.recipe import FrozenRecipe
 from incomes_plugin.training.frozen.run import FrozenRun
 from incomes_plugin.training.run import RunOptions
@@ -87,10 +87,10 @@ def test_the_folder_captures_and_reads(finished):
     editable = EditableModel.load(run.model_dir)
     texts = [run.tokenizer(f"The price of pump Z{i} is {i}7 euros.")["input_ids"] for i in range(5)]
     gists = [editable.capture(text) for text in texts]
-    assert [g.num_gists for g in gists] == [len(text) + 1 for text in texts]
+    assert [g.num_gists for g in gists] == [len(text) for text in texts]
     prompt = run.tokenizer("What is the price of pump Z3?")["input_ids"]
     editable.adapter.router.bias.fill_(-9.0)  # always read something
-    assert (editable.logits(prompt, editable.pool(gists)) - editable.logits(prompt)).abs().max() > 1e-4
+    assert (editable.logits(prompt, ReferencePool.of(gists)) - editable.logits(prompt)).abs().max() > 1e-4
 
 
 def test_goes_on_from_its_state(finished):
@@ -106,14 +106,14 @@ def test_training_and_serving_compute_the_same_gist(finished):
     batch = run._source.next()
     base = run.trainer._base[0]
     with torch.no_grad():
-        keys, values, routes, _ = run.trainer._edits(base, batch)
+        keys, values, _ = run.trainer._edits(base, batch)
     text = batch.edit_ids[0, : int(batch.gist_mask[0].nonzero()[0])].tolist()
     bos = editable.adapter.bos_token_id
     gist = editable.capture(text if bos is None else text[1:])
     count = int(batch.first_entry[1])
     assert torch.allclose(gist.keys[:, :count], torch.stack([k[:count] for k in keys]), atol=1e-4)
     assert torch.allclose(gist.values[:, :count], torch.stack([v[:count] for v in values]), atol=1e-4)
-    assert torch.allclose(gist.keys[0, -1].flatten(), routes[0], atol=1e-4)
+    assert gist.num_gists == count
 
 
 def test_too_few_gist_tokens_for_the_tokenizer_is_an_error(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from incomes_plugin.model.adapter import EditAdapter
-from incomes_plugin.model.hf import EditableModel
+from incomes_plugin.model.hf import EditableModel, ReferencePool
 from incomes_plugin.training.frozen.recipe import FrozenRecipe
 from incomes_plugin.training.frozen.run import FrozenRun
 from incomes_plugin.training.run import RunOptions
@@ -35,7 +35,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     run.save()
     adapter = EditAdapter.load(run.model_dir)
     assert adapter.router is not None
-    replace(adapter, router=replace(adapter.router, bias=torch.tensor(-1.0))).save(run.model_dir)
+    replace(adapter, router=replace(adapter.router, bias=torch.tensor(-50.0))).save(run.model_dir)
     return base, run.model_dir
 
 
@@ -64,6 +64,6 @@ def test_without_edits_stock_and_with_edits_the_reference(folders: tuple[Path, P
     snapshot = engine.commit("eset_trained", None, engine.capture(reference.adapter, TEXTS))
     job = Job(prompt(7, 40), snapshot, max_tokens=12)
     (answer,) = engine.run([job])
-    pool = reference.pool([reference.capture(ids) for ids in TEXTS.values()])
+    pool = ReferencePool.of([reference.capture(ids) for ids in TEXTS.values()])
     assert worst_difference(reference, pool, job.ids, answer) < FP32
     assert worst_difference(reference, None, job.ids, answer) > 0.01  # the edits do something

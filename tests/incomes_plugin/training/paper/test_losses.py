@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from incomes_plugin.model.hf import EditableModel
+from incomes_plugin.model.hf import EditableModel, ReferencePool
 from incomes_plugin.training.data.vocabulary import Vocabulary
 from incomes_plugin.training.paper.batches import ChunkSource
 from incomes_plugin.training.paper.losses import PaperTrainer
@@ -64,7 +64,7 @@ def test_losses_are_the_equations(trainer, source):
     editable = EditableModel(trainer.model, trainer.adapter)
     editable.adapter.zero_keys.copy_(trainer.zero_keys.detach())
     texts = [chunk.edit_ids[i, : int(chunk.gist_at[i])].tolist() for i in range(4)]
-    pool = editable.pool([editable.capture(text) for text in texts])
+    pool = ReferencePool.of([editable.capture(text) for text in texts])
     weighted, divergences = [], []
     for row in range(4):
         length = int(chunk.text[row].nonzero().max()) + 2

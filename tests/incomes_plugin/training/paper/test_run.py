@@ -8,7 +8,7 @@ from transformers import AutoTokenizer
 
 from incomes_plugin.errors import UnsupportedEngine
 from incomes_plugin.evaluation.rivals.paper import PaperModel
-from incomes_plugin.model.hf import EditableModel
+from incomes_plugin.model.hf import EditableModel, ReferencePool
 from incomes_plugin.selection.scale import FixedTemperature
 from incomes_plugin.training.paper.recipe import PaperRecipe
 from incomes_plugin.training.paper.run import PaperRun
@@ -59,7 +59,7 @@ def test_the_folder_is_the_papers(finished):
         rival._taps.reader = rival._read
         with torch.inference_mode():
             theirs = rival.model(input_ids=torch.tensor([prompt])).logits[0]
-        ours = editable.logits(prompt, editable.pool([editable.capture(text) for text in texts[:count]]))
+        ours = editable.logits(prompt, ReferencePool.of([editable.capture(text) for text in texts[:count]]))
         assert torch.allclose(ours, theirs, atol=1e-4)
         assert (ours - plain).abs().max() > 1e-2
 
