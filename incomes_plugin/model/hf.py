@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +17,7 @@ from incomes_plugin.model.adapter import EditAdapter
 from incomes_plugin.model.rotary import rotate
 from incomes_plugin.model.taps import GistTaps
 from incomes_plugin.selection.reference import select
-from incomes_plugin.selection.routing import Picks, Router, Routes, pick, read
+from incomes_plugin.selection.routing import Picks, Router, Routes, mass, pick, read
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ class EditableModel:
         self.model = model
         self.adapter = adapter
         self.picks: Picks | None = None
+        self._masses: list[tuple[Picks, torch.Tensor]] | None = None
         self._taps = GistTaps(model, adapter.shape.layers, adapter.shape.head_dim)
 
     @classmethod
@@ -123,7 +126,21 @@ class EditableModel:
         entries = pool.entries[self.picks.edits]
         factor = self.adapter.scale(0) / math.sqrt(mapped.shape[-1])  # inside an edit N plays no part
         keys, values = pool.keys[layer][entries], pool.values[layer][entries]
-        return read(mapped * factor, keys, values, entries >= 0, self.picks.weights)
+        real = (entries >= 0) & (self.picks.weights > 0)[..., None]
+        added, log_weights = read(mapped * factor, self.adapter.zero_keys[layer], keys, values, real)
+        if self._masses is not None:
+            self._masses.append((self.picks, mass(log_weights, entries.shape[1])))
+        return added
+
+    @contextmanager
+    def tracing(self) -> Iterator[list[tuple[Picks, torch.Tensor]]]:
+        """Inside, every routed read appends its picks and their weights `[T, k]`, averaged over heads."""
+        masses: list[tuple[Picks, torch.Tensor]] = []
+        self._masses = masses
+        try:
+            yield masses
+        finally:
+            self._masses = None
 
 
 def _map(heads: torch.Tensor, maps: torch.Tensor | None) -> torch.Tensor:

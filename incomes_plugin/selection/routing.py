@@ -1,12 +1,13 @@
-"""Routed selection: at the first gist layer every token picks edits, at all gist layers it reads the picked ones only.
+"""Routed selection: at the first gist layer every token picks k edits; at all gist layers it chooses among those only.
 
     direction of a token  d = gain * A_q q          q: its un-rotated query at the first gist layer, all heads
     logit of an edit      s_e = max_j d . k_ej      k_ej: the key of its gist j there, all kv heads
-    weights               w = softmax([d . z + b, s_1 .. s_N]), cut to the top k edits
+    picks                 the k edits with the largest s_e; none where softmax([d . z + b, s of the picks]) prefers z
+    selection             o = softmax(c [q.k_0, q.k_1 .. ] / sqrt(D)) . [0, v_1 .. ], over the entries of the picks
 
-A token pays one product with the keys of one layer; entries of edits that it does not pick are never read. The weights
-of the zero-gist and the k best edits are normalised among themselves, so no rule for N is needed (docs/adr/0010). Plain
-tensors, no engine: training, the reference and the engine's layer share this file.
+A token pays one product with the keys of one layer; entries of edits that it does not pick are never read. The softmax
+runs over k edits whatever N is, so no rule for N is needed (docs/adr/0010). Plain tensors, no engine: training, the
+reference and the engine's layer share this file.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class Router:
         zero: `[R]`, z: key of the zero-gist.
         bias, gain: scalars.
         top_k: edits a token may read at once.
-        threshold: a token whose zero-gist weighs this much or more reads nothing at all: its output is untouched.
+        threshold: a token whose zero-gist weighs this much or more picks nothing at all: its output is untouched.
         same: edits whose best entries have this cosine or more say the same; only the latest of them is read.
     """
 
@@ -89,7 +90,7 @@ class Picks:
 
     Attributes:
         edits: `[T, k]` int64, row of an edit, heaviest first; any edit where fewer than k were found.
-        weights: `[T, k]` float32, 0 where nothing is read.
+        weights: `[T, k]` float32, how much the router wants each; 0 = not picked.
         none: `[T]` float32, weight of the zero-gist before the threshold.
     """
 
@@ -141,29 +142,31 @@ def _later_wins(weights: torch.Tensor, keys: torch.Tensor, ages: torch.Tensor, s
 
 
 def read(
-    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, real: torch.Tensor, weights: torch.Tensor
-) -> torch.Tensor:
-    """Addition `[T, H, D]` to the self-attention output: each head attends within each picked edit.
+    query: torch.Tensor, zero_key: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, real: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Soft choice of every token and head among the zero-gist and the entries of the picked edits.
 
     Args:
-        query: `[T, H, D]`, un-rotated, query map applied, times the read scale over sqrt(D).
+        query: `[T, H, D]`, un-rotated, query map applied, times c / sqrt(D).
+        zero_key: `[K, D]`.
         keys, values: `[T, k, G, K, D]`, entries of the picked edits.
-        real: `[T, k, G]`, False where an edit has fewer entries.
-        weights: `[T, k]`.
+        real: `[T, k, G]`, False for what is not there or not picked.
+
+    Returns:
+        The addition to the self-attention output `[T, H, D]`, and log weights `[T, H, 1 + k * G]` float32, zero-gist
+        first.
     """
-    inner = attend(query, keys, real)
-    return combine(inner * weights[:, None, None, :, None], values)
-
-
-def attend(query: torch.Tensor, keys: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
-    """Softmax within each edit, `[T, K, H / K, k, G]` float32."""
     tokens, heads, dim = query.shape
-    kv_heads = keys.shape[3]
+    kv_heads = len(zero_key)
     grouped = query.view(tokens, kv_heads, heads // kv_heads, dim)
-    logits = torch.einsum("tkhd,tegkd->tkheg", grouped, keys.to(query.dtype)).float()
-    return logits.masked_fill(~real[:, None, None], -torch.inf).softmax(dim=-1)
+    zero = torch.einsum("tkhd,kd->tkh", grouped, zero_key.to(query.dtype))[..., None]
+    logits = torch.einsum("tkhd,tekd->tkhe", grouped, keys.flatten(1, 2).to(query.dtype))
+    logits = logits.masked_fill(~real.flatten(1)[:, None, None], -torch.inf)
+    weights = torch.cat([zero, logits], dim=-1).float().log_softmax(dim=-1)
+    chosen = weights[..., 1:].exp().to(values.dtype)
+    return torch.einsum("tkhe,tekd->tkhd", chosen, values.flatten(1, 2)).flatten(1, 2), weights.flatten(1, 2)
 
 
-def combine(weights: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-    """Sum of values `[T, H, D]` under weights `[T, K, H / K, k, G]`."""
-    return torch.einsum("tkheg,tegkd->tkhd", weights.to(values.dtype), values).flatten(1, 2)
+def mass(log_weights: torch.Tensor, picks: int) -> torch.Tensor:
+    """Weight of each of the `picks` edits `[T, k]`, averaged over heads, from log weights `[T, H, 1 + k * G]`."""
+    return log_weights[..., 1:].exp().unflatten(-1, (picks, -1)).sum(-1).mean(1)

@@ -37,6 +37,7 @@ def grow(trainer: EditTrainer, folder: Path) -> None:
     for layer in model.layers[below : below + added]:
         _silence(layer)
     selection = trainer.selection
+    selection.zero_keys.copy_(adapter.zero_keys)
     for name in ("query_map", "value_map"):
         maps = getattr(adapter, name)
         if maps is not None:

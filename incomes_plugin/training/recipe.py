@@ -38,7 +38,7 @@ class Recipe:
 
     vocab_size: int = 4096
     hidden_size: int = 256
-    num_layers: int = 6
+    num_layers: int = 4
     gist_layers: int = 2
     num_heads: int = 4
     num_kv_heads: int = 2

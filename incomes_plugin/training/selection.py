@@ -1,9 +1,9 @@
 """Routed selection as training sees it: the trainable tensors, what each position picks and reads, and its losses.
 
 At the first gist layer every supervised position chooses among the zero-gist, the batch's edits and thousands of
-entries of earlier steps; positions inside answers then read the two best edits of their pool at every gist layer, and
-a pointer loss says which entry of the right edit. Called by the hooks of `model/taps.py` in the forward pass of
-`losses.py`.
+entries of earlier steps; positions inside answers then choose among the entries of the best edits of their pool at
+every gist layer, and a pointer loss says which is right: an entry of the right edit, or the zero-gist. Called by the
+hooks of `model/taps.py` in the forward pass of `losses.py`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from incomes_plugin.gist.types import GistShape
-from incomes_plugin.selection.routing import Router, attend, combine
+from incomes_plugin.selection.routing import Router, read
 from incomes_plugin.training.data.batches import Batch
 from incomes_plugin.training.data.conversation import ZERO
 
@@ -24,6 +24,9 @@ MAX_CACHED = 16_384
 
 _MAX_ZEROS = 256
 """Positions a step that are taught to choose the zero-gist, drawn at random."""
+
+_PICKS = 4
+"""Edits that a position inside an answer chooses among: the right one and the best others."""
 
 _GAIN = 0.15
 """Factor of the routing logits at the start; it is trained on."""
@@ -35,11 +38,11 @@ class SelectionParameters(nn.Module):
     def __init__(self, shape: GistShape, num_heads: int) -> None:
         super().__init__()
         layers, kv_heads, dim = len(shape.layers), shape.num_kv_heads, shape.head_dim
-        self.zero_keys = nn.Parameter(torch.randn(layers, kv_heads, dim) * 0.5, requires_grad=False)
+        self.zero_keys = nn.Parameter(torch.randn(layers, kv_heads, dim) * 0.5)
         self.query_map = nn.Parameter(torch.eye(dim).expand(layers, num_heads, dim, dim).clone())
         self.value_map = nn.Parameter(torch.eye(dim).expand(layers, kv_heads, dim, dim).clone())
         self.route_query = nn.Parameter(sum_of_heads(self.query_map[0].detach(), kv_heads))
-        self.route_zero = nn.Parameter(self.zero_keys[0].flatten().clone())
+        self.route_zero = nn.Parameter(self.zero_keys[0].detach().flatten().clone())
         self.route_bias = nn.Parameter(torch.zeros(()))
         self.log_gain = nn.Parameter(torch.tensor(math.log(_GAIN)))
 
@@ -113,8 +116,10 @@ class PoolReader:
             for k, v in zip(keys, values, strict=True)
         ]
         self._choose_rows(forced)
-        self._picked = self._weights = torch.empty(0)
+        self._picked = torch.empty(0)
+        self._there = torch.empty(0)
         self._terms: list[torch.Tensor] = []
+        self._routing: list[torch.Tensor] = []
         self.route_accuracy = self.pointer_accuracy = 0.0
 
     def _choose_rows(self, forced: float) -> None:
@@ -162,9 +167,9 @@ class PoolReader:
             chosen, chosen_slow = self._chosen(zero, near, right), self._chosen(zero, slow, right)
         losses = (present - chosen + far - chosen_slow).split(self._parts)
         weights = (1.0, 1.0, 0.5)
-        self._terms = [w * part.mean() for w, part in zip(weights, losses, strict=True) if len(part)]
+        self._routing = [w * part.mean() for w, part in zip(weights, losses, strict=True) if len(part)]
         self.route_accuracy = self._accuracy(zero, slow, cached, right)
-        self._pick(zero, near)
+        self._pick(near)
 
     def _chosen(self, zero: torch.Tensor, logits: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
         """Logits `[S]` of the right choice: any entry of the right edit, or the zero-gist."""
@@ -184,37 +189,36 @@ class PoolReader:
         same = F.pad(self._batch.edit_key[:, None] == self._cache.about[None], (0, 0, 1, 0))
         return same[F.pad(self._edit, (0, sum(self._parts[1:])), value=-1) + 1]
 
-    def _pick(self, zero: torch.Tensor, near: torch.Tensor) -> None:
-        """The right edit (or the best) and the best other, with their weights among themselves and the zero-gist."""
+    @torch.no_grad()
+    def _pick(self, near: torch.Tensor) -> None:
+        """`[S, k]`: the right edit (or the best) and the best others of the row's own pool, for the reading rows."""
         count, readers = self._parts[0], self._parts[0] + self._parts[1]
-        entries = F.pad(near[:readers], (0, 1), value=-1e9)
-        edits = entries[:, self._entry].amax(dim=2)
-        first = edits.detach().argmax(dim=1)
+        edits = F.pad(near[:readers], (0, 1), value=-1e9)[:, self._entry].amax(dim=2)
+        first = edits.argmax(dim=1)
         first[:count] = self._edit
-        others = edits.detach().scatter(1, first[:, None], -torch.inf)
-        self._picked = torch.stack([first, others.argmax(dim=1)], dim=1)
-        logits = torch.cat([zero[:readers], edits.gather(1, self._picked)], dim=1)
-        weights = logits.softmax(dim=1)[:, 1:]
-        forced = F.pad(self._forced, (0, readers - count))
-        sure = torch.tensor([1.0, 0.0], device=weights.device)
-        self._weights = torch.where(forced[:, None], sure, weights)
+        others = edits.scatter(1, first[:, None], -torch.inf).topk(min(_PICKS, edits.shape[1]) - 1, dim=1)
+        self._picked = torch.cat([first[:, None], others.indices], dim=1)
+        own = others.values > -1e8
+        self._there = F.pad(own, (1, 0), value=True)
 
     def _read(self, layer: int, query: torch.Tensor) -> torch.Tensor:
-        """Addition `[S, H, D]` for the reading rows; adds the layer's pointer loss."""
+        """Addition `[S, H, D]` for the reading rows; adds the layer's pointer losses."""
         kv_heads = self._parameters.value_map.shape[1]
-        size = (len(query), 2, self._shape[1], kv_heads, query.shape[-1])
+        size = (*self._picked.shape, self._shape[1], kv_heads, query.shape[-1])
         keys, values = (F.embedding(self._picked, t).view(size) for t in self._padded[layer])
-        inner = attend(query, keys, self._real[self._picked])
+        real = self._real[self._picked] & self._there[..., None]
+        out, weights = read(query, self._parameters.zero_keys[layer], keys, values, real)
         count = self._parts[0]
-        right = inner[:count, :, :, 0].flatten(1, 2).transpose(1, 2)
-        chosen = right.gather(1, self._slot[:, None, None].expand(-1, 1, right.shape[2]))[:, 0]
-        self._terms.append(-chosen.clamp_min(1e-9).log().mean())
-        hits = right.detach().argmax(dim=1) == self._slot[:, None]
+        right = F.pad(self._slot + 1, (0, len(query) - count))  # the right edit is the first pick
+        chosen = weights.gather(2, right[:, None, None].expand(-1, weights.shape[1], 1))[..., 0]
+        self._terms += [-part.mean() for part in chosen.split([count, len(query) - count]) if len(part)]
+        hits = weights[:count].detach().argmax(dim=2) == right[:count, None]
         self.pointer_accuracy = float(hits.float().mean())
-        return combine(inner * self._weights[:, None, None, :, None], values)
+        forced = self._forced.nonzero()[:, 0]
+        values_of = values[forced, 0, self._slot[forced]].repeat_interleave(query.shape[1] // kv_heads, dim=1)
+        return out.index_copy(0, forced, values_of.to(out.dtype))
 
     def loss(self) -> torch.Tensor:
-        """Routing terms, and the pointer terms averaged over gist layers and heads."""
-        pointers = len(self._padded)
-        routing, pointing = self._terms[:-pointers], self._terms[-pointers:]
-        return torch.stack(routing).sum() + torch.stack(pointing).mean()
+        """Half of the routing terms, and the pointer terms averaged over gist layers."""
+        pointing = torch.stack(self._terms).sum() / len(self._padded)
+        return 0.5 * torch.stack(self._routing).sum() + pointing

@@ -118,8 +118,9 @@ def _gist_layer(index: int, attention: Any, model: Any, adapter: EditAdapter, he
         raise UnsupportedEngine(f"query_map has {query_map.shape[0]} heads, {attention.layer_name} {heads.num_heads}")
     router = None if adapter.router is None else adapter.router.to(heads.device)
     return GistLayer(
-        index, rotary, query_map, of_layer(adapter.key_map), of_layer(adapter.value_map), router, adapter.scale(0)
-    )
+        index, rotary, query_map, of_layer(adapter.key_map), of_layer(adapter.value_map),
+        adapter.zero_keys[index].to(heads.device, torch.float32), router, adapter.scale(0),
+    )  # fmt: skip
 
 
 def _swap_impl(attention: Any, layer: GistLayer, runtime: SelectionRuntime) -> None:

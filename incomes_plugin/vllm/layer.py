@@ -25,6 +25,7 @@ class GistLayer:
         index: 0..L'-1 among the gist layers.
         rotary: the layer's rotary module, shared between layers or not.
         query_map, key_map, value_map: `[H or K, D, D]` float32, or None.
+        zero_key: `[K, D]` float32.
         router: of a model with routed selection, on the device.
         read_scale: with a router, the factor of the logits inside a picked edit.
         reader, pages, pool: bound once the KV cache exists; pages `[P, *page shape]`.
@@ -35,6 +36,7 @@ class GistLayer:
     query_map: torch.Tensor | None
     key_map: torch.Tensor | None
     value_map: torch.Tensor | None
+    zero_key: torch.Tensor
     router: Router | None = None
     read_scale: float = 1.0
     reader: PoolReader | None = None
@@ -52,7 +54,7 @@ class GistLayer:
         if self.reader is None or self.pages is None or self.pool is None:
             raise SelectionFailed("the gist pool is not allocated")
         rows = reads.rows
-        if self.router is not None and self.index > 0 and all(group.picks is None for group in reads.routed):
+        if self.router is not None and self._nothing_picked(reads):
             return
         picked = query[rows] if isinstance(rows, slice) else query.index_select(0, rows)
         unrotated = reads.unrotations[id(self.rotary)](picked)
@@ -60,7 +62,7 @@ class GistLayer:
             choose(self.router, reads, unrotated)
         mapped = map_heads(unrotated, self.query_map)
         if self.router is not None:
-            add_picked(self.pool, self.index, reads, mapped * self.read_scale, output)
+            add_picked(self, reads, mapped, output)
             return
         selected = reads.scratch
         queries = torch.empty_like(selected).copy_(mapped)  # cast and lay out in one pass
@@ -72,6 +74,9 @@ class GistLayer:
         for trace in reads.traces:
             keys = trace.read_keys(self.index)
             trace.add(selection_weights(mapped.index_select(0, trace.rows), keys))
+
+    def _nothing_picked(self, reads: ReadRows) -> bool:
+        return self.index > 0 and not reads.traces and all(group.picks is None for group in reads.routed)
 
     def _capture(self, captures: CaptureRows, key: Any, value: Any) -> None:
         if key is None or value is None:

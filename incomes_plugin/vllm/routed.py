@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
 
 from incomes_plugin.errors import SelectionFailed
-from incomes_plugin.pool.pages import GistPool
 from incomes_plugin.pool.routes import RouteTable
-from incomes_plugin.selection.routing import Router, pick, read
+from incomes_plugin.selection.routing import Router, mass, pick, read
 from incomes_plugin.vllm.step import ReadRows, RoutedRows, TracedRows
+
+if TYPE_CHECKING:
+    from incomes_plugin.vllm.layer import GistLayer
 
 
 def choose(router: Router, reads: ReadRows, query: torch.Tensor) -> None:
@@ -25,8 +28,6 @@ def choose(router: Router, reads: ReadRows, query: torch.Tensor) -> None:
         if not table.edits:
             continue
         picks = pick(router, query[group.rows], table.routes)
-        for trace in reads.traces:
-            _attribute(trace, group, picks.edits, picks.weights, len(table.edits))
         active = picks.weights.any(dim=-1).nonzero()[:, 0]
         group.active = active
         group.picks = replace(
@@ -34,33 +35,39 @@ def choose(router: Router, reads: ReadRows, query: torch.Tensor) -> None:
         ) if len(active) else None  # fmt: skip
 
 
-def add_picked(pool: GistPool, layer: int, reads: ReadRows, mapped: torch.Tensor, output: torch.Tensor) -> None:
-    """Add what the rows read in gist layer `layer` to `output` `[T, H, D]`.
+def add_picked(layer: GistLayer, reads: ReadRows, mapped: torch.Tensor, output: torch.Tensor) -> None:
+    """Add what the rows choose in a gist layer to `output` `[T, H, D]`, and to the traces of requests.
 
     Args:
-        mapped: `[R, H, D]` float32, un-rotated queries with the query map and the read scale applied.
+        mapped: `[R, H, D]` float32, un-rotated queries with the query map applied.
     """
+    assert layer.pool is not None
     for group in reads.routed:
-        if group.picks is None or group.active is None:
-            continue
-        slots = _table(group).slots[group.picks.edits]
-        keys, values = pool.entries(layer, group.snapshot, slots)
-        rows = group.active + group.rows.start
-        query = mapped[rows] / math.sqrt(mapped.shape[-1])
-        added = read(query, keys.float(), values.float(), slots >= 0, group.picks.weights)
-        target = rows + reads.rows.start if isinstance(reads.rows, slice) else reads.rows[rows]
-        output.index_add_(0, target, added.to(output.dtype))
+        weights = None
+        if group.picks is not None and group.active is not None:
+            slots = _table(group).slots[group.picks.edits]
+            keys, values = layer.pool.entries(layer.index, group.snapshot, slots)
+            rows = group.active + group.rows.start
+            query = mapped[rows] * (layer.read_scale / math.sqrt(mapped.shape[-1]))
+            real = (slots >= 0) & (group.picks.weights > 0)[..., None]
+            added, log_weights = read(query, layer.zero_key, keys.float(), values.float(), real)
+            target = rows + reads.rows.start if isinstance(reads.rows, slice) else reads.rows[rows]
+            output.index_add_(0, target, added.to(output.dtype))
+            if reads.traces:
+                weights = mass(log_weights, slots.shape[1])
+        for trace in reads.traces:
+            _attribute(trace, group, weights)
 
 
-def _attribute(
-    trace: TracedRows, group: RoutedRows, edits: torch.Tensor, weights: torch.Tensor, num_edits: int
-) -> None:
+def _attribute(trace: TracedRows, group: RoutedRows, weights: torch.Tensor | None) -> None:
+    """Add the weights `[A, k]` of the group's active rows; a row that picks nothing counts for the zero-gist."""
     if trace.trace.snapshot is not group.snapshot:
         return
-    rows = trace.rows - group.rows.start
-    inside = rows[(rows >= 0) & (rows < len(edits))]
-    sums = torch.zeros(num_edits + 1, device=weights.device)
-    sums.scatter_add_(0, edits[inside].flatten() + 1, weights[inside].flatten())
+    inside = trace.rows[(trace.rows >= group.rows.start) & (trace.rows < group.rows.stop)] - group.rows.start
+    sums = torch.zeros(len(_table(group).edits) + 1, device=trace.rows.device)
+    if weights is not None and group.picks is not None and group.active is not None:
+        wanted = torch.isin(group.active, inside)
+        sums.scatter_add_(0, group.picks.edits[wanted].flatten() + 1, weights[wanted].flatten())
     sums[0] = len(inside) - sums.sum()
     trace.add(sums)
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from incomes_plugin.selection import routing
 from incomes_plugin.selection.reference import select
-from incomes_plugin.selection.routing import Router, Routes, pick, read
+from incomes_plugin.selection.routing import Router, Routes, mass, pick, read
 
 HEADS, KV_HEADS, DIM = 4, 2, 32
 WIDTH = KV_HEADS * DIM
@@ -93,25 +93,21 @@ def test_of_two_edits_that_say_the_same_the_later_is_read():
         assert weights[6 - later] == 0
 
 
-def test_reading_one_edit_is_the_reference_without_a_zero_gist():
+def test_reading_is_the_reference_over_the_entries_of_the_picks():
     generator = torch.Generator().manual_seed(5)
     query = torch.randn(3, HEADS, DIM, generator=generator)
-    keys, values = (torch.randn(6, KV_HEADS, DIM, generator=generator) for _ in range(2))
-    far = torch.full((KV_HEADS, DIM), 0.0)
-    expected, weights = select(query * 50, far, keys, values, 1.0)  # the zero-gist's logit is 0
-    padded = [F.pad(t, (0, 0, 0, 0, 0, 2), value=7.0).expand(3, 1, -1, -1, -1) for t in (keys, values)]
-    real = torch.tensor([True] * 6 + [False] * 2).expand(3, 1, -1)
-    mine = read(query * 50 / DIM**0.5, *padded, real, torch.ones(3, 1))
-    sure = weights[..., 0] < 1e-6
-    assert sure.any()
-    torch.testing.assert_close(mine[sure], expected[sure], atol=1e-4, rtol=1e-4)
-
-
-def test_weights_scale_what_is_read():
-    query, real = some_query(2), torch.ones(2, 2, 3, dtype=torch.bool)
-    keys, values = torch.randn(2, 2, 3, KV_HEADS, DIM), torch.randn(2, 2, 3, KV_HEADS, DIM)
-    both = read(query, keys, values, real, torch.tensor([[0.7, 0.2], [0.0, 0.0]]))
-    first = read(query, keys, values, real, torch.tensor([[1.0, 0.0]] * 2))
-    second = read(query, keys, values, real, torch.tensor([[0.0, 1.0]] * 2))
-    torch.testing.assert_close(both[0], 0.7 * first[0] + 0.2 * second[0])
-    assert not both[1].any()
+    zero = torch.randn(KV_HEADS, DIM, generator=generator)
+    keys, values = (torch.randn(3, 2, 4, KV_HEADS, DIM, generator=generator) for _ in range(2))
+    real = torch.tensor(
+        [[[True] * 4, [True] * 2 + [False] * 2], [[True] * 3 + [False], [False] * 4], [[False] * 4] * 2]
+    )
+    mine, log_weights = read(query * 1.5 / DIM**0.5, zero, keys, values, real)
+    for row in range(3):
+        there = real[row].flatten()
+        flat = [t[row].flatten(0, 1)[there] for t in (keys, values)]
+        expected, weights = select(query[row : row + 1], zero, *flat, 1.5)
+        torch.testing.assert_close(mine[row], expected[0], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(log_weights[row].exp()[:, 0], weights[0, :, 0])
+        shares = torch.zeros(2).index_add(0, torch.arange(8)[there] // 4, weights[0, :, 1:].mean(0))
+        torch.testing.assert_close(mass(log_weights, 2)[row], shares)
+    assert not mine[2].any()  # nothing picked, nothing added

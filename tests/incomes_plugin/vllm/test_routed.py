@@ -67,10 +67,12 @@ def test_attribution_names_what_the_tokens_picked(routed: RemoteEngine, routed_r
     job = Job(prompt(9, 30), snapshot, trace="routed-trace", max_tokens=6)
     (answer,) = routed.run([job])
     found = routed.call("rpc", "incomes_take_trace", "routed-trace")
-    routed_reference.logits([*job.ids, *answer.tokens][:-1], pool_of(routed_reference, list(TEXTS)))
-    picks = routed_reference.picks
-    assert picks is not None
-    expected = torch.zeros(len(TEXTS)).scatter_add(0, picks.edits[29:].flatten(), picks.weights[29:].flatten()) / 6
+    expected = torch.zeros(len(TEXTS))
+    with routed_reference.tracing() as masses:
+        routed_reference.logits([*job.ids, *answer.tokens][:-1], pool_of(routed_reference, list(TEXTS)))
+    for picks, shares in masses:
+        expected.scatter_add_(0, picks.edits[29:].flatten(), shares[29:].flatten())
+    expected /= 6 * len(masses)
     weights = {edit: weight for edit, _, weight in found["applied"]}
     for index, name in enumerate(TEXTS):
         if expected[index] >= 0.001:
