@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerFast
 from incomes_plugin.evaluation.held_out import HeldOutScore, score
 from incomes_plugin.model.adapter import EditAdapter
 from incomes_plugin.model.hf import EditableModel
+from incomes_plugin.training.average import WeightAverage
 from incomes_plugin.training.data import corpus
 from incomes_plugin.training.data.batches import BatchSource
 from incomes_plugin.training.data.facts import FactSource
@@ -44,6 +45,7 @@ class Run(TrainingRun):
         )  # fmt: skip
         if not self.resumed and options.grow_from is not None:
             grow(self.trainer, options.grow_from)
+        self._average = WeightAverage(self.trainer)
         self._source = BatchSource(
             self.tokenizer, self.trainer.adapter, self._records, self._texts, recipe.mix,
             edits_per_batch=recipe.edits_per_batch, max_row_tokens=recipe.max_row_tokens,
@@ -70,8 +72,9 @@ class Run(TrainingRun):
         yield self.module(batch.to(self.accelerator.device), recipe.forced(self.done))
 
     def stepped(self) -> None:
-        """The slow encoder follows."""
+        """The slow encoder and the average follow."""
         self.trainer.follow()
+        self._average.update()
 
     def trained_state(self) -> dict[str, torch.Tensor]:
         """All parameters."""
@@ -82,7 +85,11 @@ class Run(TrainingRun):
         self.trainer.load_state_dict(state)
 
     def export(self, folder: Path, dtype: torch.dtype = torch.bfloat16) -> None:
-        """Write checkpoint, tokenizer and adapter as the engine loads them."""
+        """Write checkpoint, tokenizer and adapter, with averaged weights, as the engine loads them."""
+        with self._average.applied():
+            self._export(folder, dtype)
+
+    def _export(self, folder: Path, dtype: torch.dtype) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         state = self.trainer.model.state_dict().items()
         tensors = {name: t.to("cpu", dtype) for name, t in state if name != "lm_head.weight"}  # tied to the embeddings
@@ -96,9 +103,9 @@ class Run(TrainingRun):
         selection = self.trainer.selection
         return replace(
             self.trainer.adapter,
-            zero_keys=selection.zero_keys.detach(),
-            query_map=selection.query_map.detach(),
-            value_map=selection.value_map.detach(),
+            zero_keys=selection.zero_keys.detach().clone(),
+            query_map=selection.query_map.detach().clone(),
+            value_map=selection.value_map.detach().clone(),
             router=selection.router().detached(),
         )
 
