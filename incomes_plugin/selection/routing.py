@@ -38,7 +38,8 @@ class Router:
         bias, gain: scalars.
         top_k: edits a token may read at once.
         threshold: a token whose zero-gist weighs this much or more picks nothing at all: its output is untouched.
-        same: edits whose best entries have this cosine or more say the same; only the latest of them is read.
+        same: edits whose best entries have this cosine or more say the same; only the latest of them is read. Above 1,
+            as by default, nothing does: in the default model's keys, contradictory and similar edits overlap.
     """
 
     query: torch.Tensor
@@ -47,7 +48,7 @@ class Router:
     gain: torch.Tensor
     top_k: int = 4
     threshold: float = 0.5
-    same: float = 0.95
+    same: float = 2.0
 
     def detached(self) -> Router:
         """The same router without gradients."""

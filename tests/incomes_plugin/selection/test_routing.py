@@ -81,8 +81,8 @@ def test_more_distractors_do_not_dilute_the_right_edit():
         assert float(picks.weights[0, 0]) > 0.99
 
 
-def test_of_two_edits_that_say_the_same_the_later_is_read():
-    rule, query = router(), some_query(1)
+def test_of_two_edits_that_say_the_same_the_later_is_read_where_that_is_on():
+    rule, query = replace(router(), same=0.95), some_query(1)
     routes = right_among(6, query, rule)
     keys = routes.keys.clone()
     keys[12] = F.normalize(keys[1] + 0.02 * keys[3], dim=-1)  # edit 6 says what edit 0 says
