@@ -137,7 +137,8 @@ def _later_wins(weights: torch.Tensor, keys: torch.Tensor, ages: torch.Tensor, s
         keys: `[T, k, R]`, the best entry's key of each pick, of length 1.
         ages: `[T, k]`.
     """
-    alike = (keys @ keys.transpose(1, 2) >= same) & (weights > 0)[:, None]
+    itself = torch.eye(keys.shape[1], dtype=torch.bool, device=keys.device)
+    alike = (keys @ keys.transpose(1, 2) >= same) & (weights > 0)[:, None] | itself
     latest = torch.where(alike, ages[:, None, :], -1).argmax(dim=-1)
     return torch.zeros_like(weights).scatter_add(1, latest, weights)
 
