@@ -1,4 +1,4 @@
-"""A moving average of the trained weights: what is exported. Single steps move what 1,000 edits hang on; averages do not.
+"""A moving average of the trained weights: what is exported. Single steps move what 1,000 edits hang on.
 
 Between two checkpoints 65 steps apart keys of the same edits turned by some 20 degrees, and success among 1,000 edits
 went up and down with them (docs/experiments.md).

@@ -34,7 +34,7 @@ class SlowEncoder(nn.Module):
         self.requires_grad_(False)
         self._keys = torch.empty(0)
         parts = dict(self.decoder.layers[first_layer].self_attn.named_children())
-        parts.get("k_norm", parts["k_proj"]).register_forward_hook(self._keep)
+        (parts.get("k_norm") or parts["k_proj"]).register_forward_hook(self._keep)
         self.follow(model, 0.0)
 
     def _keep(self, _module: nn.Module, _inputs: object, output: torch.Tensor) -> None:
