@@ -13,6 +13,7 @@ from incomes_plugin.evaluation.held_out import HeldOutScore, score
 from incomes_plugin.model.adapter import EditAdapter
 from incomes_plugin.model.hf import EditableModel
 from incomes_plugin.training.average import WeightAverage
+from incomes_plugin.training.calibration import calibrate
 from incomes_plugin.training.data import corpus
 from incomes_plugin.training.data.batches import BatchSource
 from incomes_plugin.training.data.facts import FactSource
@@ -113,6 +114,8 @@ class Run(TrainingRun):
         """Held-out score of the exported model, as the engine would load it."""
         if self.accelerator.is_main_process:
             self.export(self.model_dir)
+            if self.done >= 1:
+                calibrate(self.model_dir, self.tokenizer)
         self.accelerator.wait_for_everyone()
         editable = EditableModel.load(self.model_dir, torch.float32)
         return score(editable, self.tokenizer, edits=edits, ask=ask, seed=7)
