@@ -16,7 +16,7 @@ from incomes_plugin.model.adapter import EditAdapter
 from incomes_plugin.model.hf import EditableModel, ReferencePool
 from incomes_plugin.training.data.facts import FactSource
 
-EDITS, ASK, KEPT = 1000, 200, 0.99
+EDITS, ASK, KEPT = 1000, 200, 0.97
 """Pool, questions, and the share of questions about its edits that must go on reading."""
 
 _SEED = 123

@@ -75,7 +75,7 @@ async def _commit_probe(engine: EditEngine) -> SnapshotRef:
     values = (gist.values.float() / size).to(gist.values.dtype)
     probes = [Gist(_EDIT_ID, 1, keys, values)]
     if adapter.router is not None:
-        probes = [Gist(_EDIT_ID, v, _far_out(keys, sign), values) for v, sign in ((1, 1.0), (2, -1.0))]
+        probes = [Gist(_EDIT_ID, v, _far_out(keys, sign), values.clone()) for v, sign in ((1, 1.0), (2, -1.0))]
     digest = EMPTY_DIGEST
     for probe in probes:
         digest = add_to_digest(digest, probe.edit_id, probe.version)
