@@ -24,7 +24,7 @@ def family(process):
 
 
 def await_log(log, text):
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 150
     while text not in log.read_text():
         assert time.monotonic() < deadline, log.read_text()[-2000:]
         time.sleep(0.05)
