@@ -36,6 +36,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=SECTIONS)
     parser.add_argument("--out", type=Path, help="default: benchmarks/results; a quick run writes only where told")
     parser.add_argument("--gists", type=int, default=16, help="gists per edit, as many as the default model's")
+    parser.add_argument("--rounds", type=int, default=Workload.rounds, help="of the throughput section")
     parser.add_argument("--selection", choices=("routed", "dense"), default="routed")
     args = parser.parse_args(argv)
     console, start_s = Console(stderr=True, highlight=False), time.perf_counter()
@@ -71,7 +72,7 @@ def engine_sections(folder: Path, args: argparse.Namespace, progress: Callable[[
     ):
         progress("engines started")
         if "throughput" in args.only:
-            work = Workload(rounds=1, batch=2, output_tokens=8) if args.quick else Workload()
+            work = Workload(rounds=1, batch=2, output_tokens=8) if args.quick else Workload(rounds=args.rounds)
             found["throughput"] = {
                 "selection": args.selection + (", every token reads four edits" if routed else ""),
                 "model": model_facts(folder / "model", size, adapter.shape.bytes_per_gist),
