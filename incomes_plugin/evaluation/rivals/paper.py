@@ -15,12 +15,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from transformers.models.llama.modeling_llama import rotate_half
 
 from incomes_plugin.errors import GistFormatError, InvalidValue
 from incomes_plugin.evaluation.interface import Answer, EditText, EvalSettings, Generator, Question, messages
 from incomes_plugin.evaluation.rivals.plain_model import decode, load_plain, require_hf
 from incomes_plugin.model.adapter import CONFIG_FILE, EditAdapter
+from incomes_plugin.model.rotary import rotate
 from incomes_plugin.model.taps import GistTaps
 from incomes_plugin.selection.reference import select
 
@@ -76,13 +76,6 @@ class PaperModel:
         addition, weights = select(rotated, self.adapter.zero_keys[layer], keys, values, scale)
         self._weights.append(weights[-1, :, 1:])
         return addition[None]
-
-
-def rotate(model: torch.nn.Module, query: torch.Tensor, position: int) -> torch.Tensor:
-    """Queries `[1, T, H, D]` with the rotary embedding of positions `position ...`."""
-    positions = torch.arange(position, position + query.shape[1])[None]
-    cos, sin = model.get_submodule("model.rotary_emb")(query, positions)  # [1, T, D]
-    return query * cos[:, :, None] + rotate_half(query) * sin[:, :, None]
 
 
 def _paper_adapter(model_dir: Path) -> EditAdapter:
