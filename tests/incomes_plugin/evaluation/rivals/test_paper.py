@@ -10,8 +10,8 @@ from incomes_plugin.errors import GistFormatError, InvalidValue
 from incomes_plugin.evaluation.backends.hf import HfGenerator
 from incomes_plugin.evaluation.interface import EditText, EvalSettings, Question
 from incomes_plugin.evaluation.rivals.paper import PaperModel, paper
-from incomes_plugin.model.rotary import rotate
 from incomes_plugin.model.adapter import CONFIG_FILE
+from incomes_plugin.model.rotary import rotate
 from tests.tiny_model import TinyModel, write_tiny_model
 
 ONE_GIST = TinyModel(max_gists=1, with_maps=False)
