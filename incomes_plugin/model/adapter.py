@@ -123,6 +123,12 @@ class EditAdapter:
         router = None
         if "routing" in config:
             router = Router(**{n: tensors.pop(f"route_{n}") for n in TENSORS}, **config["routing"])  # type: ignore[arg-type]
+            width = shape.num_kv_heads * shape.head_dim
+            if router.query.shape[-1] != width or tuple(router.zero.shape) != (width,):
+                raise GistFormatError(
+                    f"{model_dir}: route_query {tuple(router.query.shape)} and route_zero {tuple(router.zero.shape)}, "
+                    f"expected a last dimension of {width}"
+                )
         return cls(
             shape=shape,
             gist_token_ids=tuple(config["gist_token_ids"]),

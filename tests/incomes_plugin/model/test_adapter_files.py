@@ -1,16 +1,20 @@
-"""The adapter's file must not be taken for weights of the checkpoint it lies beside."""
+"""The adapter's files: not taken for weights of the checkpoint they lie beside, and refused where they do not fit."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import save_file
 
+from incomes_plugin.errors import GistFormatError
 from incomes_plugin.gist.types import GistShape
 from incomes_plugin.model.adapter import INDEX_FILE, EditAdapter
 from incomes_plugin.selection.scale import LogScale
+from tests.tiny_model import TinyModel, write_tiny_model
 
 
 def adapter() -> EditAdapter:
@@ -40,3 +44,12 @@ def test_vllm_loads_what_the_index_names(tmp_path: Path) -> None:
     assert len(found) == 2
     kept = filter_duplicate_safetensors_files(found, str(tmp_path), INDEX_FILE)
     assert kept == [str(tmp_path / "model.safetensors")]
+
+
+def test_a_router_of_another_width_is_refused(tmp_path: Path) -> None:
+    folder = write_tiny_model(tmp_path / "model", TinyModel(routed=True))
+    adapter = EditAdapter.load(folder)
+    assert adapter.router is not None
+    replace(adapter, router=replace(adapter.router, zero=torch.zeros(3))).save(folder)
+    with pytest.raises(GistFormatError, match="route_zero"):
+        EditAdapter.load(folder)
