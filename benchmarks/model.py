@@ -100,7 +100,9 @@ def random_adapter(size: Size, max_gists: int, *, routed: bool) -> EditAdapter:
 def random_router(size: Size) -> Router:
     """A router with which every token reads four edits: the dearest case. Trained ones read where an answer stands."""
     queries, keys = size.heads * size.head_dim, size.kv_heads * size.head_dim
-    return Router(torch.randn(queries, keys) / queries**0.5, torch.zeros(keys), torch.tensor(-1e3), torch.tensor(1.0))
+    recency = torch.zeros(size.layers - size.layers // 2, size.heads)
+    looking = torch.randn(queries, keys) / queries**0.5
+    return Router(looking, torch.zeros(keys), torch.tensor(-1e3), torch.tensor(1.0), recency)
 
 
 def random_gists(shape: GistShape, count: int, gists: int, prefix: str) -> list[Gist]:

@@ -24,7 +24,7 @@ from incomes_plugin.gist.types import GistShape
 from incomes_plugin.selection.routing import TENSORS, Router
 from incomes_plugin.selection.scale import ScaleRule, scale_rule
 
-FORMAT = 2
+FORMAT = 3
 CONFIG_FILE = "edit_adapter.json"
 TENSOR_FILE = "edit_adapter.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -88,7 +88,7 @@ class EditAdapter:
         }
         if self.router is not None:
             config["routing"] = {
-                "top_k": self.router.top_k, "threshold": self.router.threshold, "same": self.router.same
+                "top_k": self.router.top_k, "threshold": self.router.threshold, "growth": self.router.growth
             }  # fmt: skip
         (model_dir / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
         maps = {"query_map": self.query_map, "key_map": self.key_map, "value_map": self.value_map}
@@ -123,12 +123,7 @@ class EditAdapter:
         router = None
         if "routing" in config:
             router = Router(**{n: tensors.pop(f"route_{n}") for n in TENSORS}, **config["routing"])  # type: ignore[arg-type]
-            width = shape.num_kv_heads * shape.head_dim
-            if router.query.shape[-1] != width or tuple(router.zero.shape) != (width,):
-                raise GistFormatError(
-                    f"{model_dir}: route_query {tuple(router.query.shape)} and route_zero {tuple(router.zero.shape)}, "
-                    f"expected a last dimension of {width}"
-                )
+            _check_router(router, shape, model_dir)
         return cls(
             shape=shape,
             gist_token_ids=tuple(config["gist_token_ids"]),
@@ -138,6 +133,20 @@ class EditAdapter:
             router=router,
             rotary_query=config.get("rotary_query", False),
             **tensors,
+        )
+
+
+def _check_router(router: Router, shape: GistShape, model_dir: Path) -> None:
+    width = shape.num_kv_heads * shape.head_dim
+    if router.query.shape[-1] != width or tuple(router.zero.shape) != (width,):
+        raise GistFormatError(
+            f"{model_dir}: route_query {tuple(router.query.shape)} and route_zero {tuple(router.zero.shape)}, "
+            f"expected a last dimension of {width}"
+        )
+    heads = router.query.shape[0] // shape.head_dim
+    if tuple(router.recency.shape) != (len(shape.layers), heads):
+        raise GistFormatError(
+            f"{model_dir}: route_recency {tuple(router.recency.shape)}, expected {(len(shape.layers), heads)}"
         )
 
 

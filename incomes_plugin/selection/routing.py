@@ -2,8 +2,10 @@
 
     direction of a token  d = gain * A_q q          q: its un-rotated query at the first gist layer, all heads
     logit of an edit      s_e = max_j d . k_ej      k_ej: the key of its gist j there, all kv heads
-    picks                 the k edits with the largest s_e; none where softmax([d . z + b, s of the picks]) prefers z
-    selection             o = softmax(c [q.k_0, q.k_1 .. ] / sqrt(D)) . [0, v_1 .. ], over the entries of the picks
+    picks                 the k edits with the largest s_e; none where softmax([d . z + b + g log N, s of the picks])
+                          gives z the threshold or more
+    selection             o = softmax([c q.k_0, c q.k_1 + r n_1, ..]) . [0, v_1, ..], over the entries of the picks,
+                          where n_e counts the picks older than e: of two that contradict one another the later wins
 
 A token pays one product with the keys of one layer; entries of edits that it does not pick are never read. The softmax
 runs over k edits whatever N is, so no rule for N is needed (docs/adr/0010). Plain tensors, no engine: training, the
@@ -12,14 +14,17 @@ reference and the engine's layer share this file.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
-import torch.nn.functional as F
 
-TENSORS = ("query", "zero", "bias", "gain")
+TENSORS = ("query", "zero", "bias", "gain", "recency")
 """Names of a router's tensors, in the adapter file too."""
+
+CROWD = 1000
+"""Edits among which a router is calibrated; see `Router.growth`."""
 
 _MOST_LOGITS = 1 << 24
 """Logits computed at once; longer prompts go in pieces."""
@@ -36,19 +41,21 @@ class Router:
         query: `[H * D, R]`, A_q; R = K * D.
         zero: `[R]`, z: key of the zero-gist.
         bias, gain: scalars.
+        recency: `[L', H]`, what a pick's logits gain in each gist layer and head for every older pick beside it.
         top_k: edits a token may read at once.
         threshold: a token whose zero-gist weighs this much or more picks nothing at all: its output is untouched.
-        same: edits whose best entries have this cosine or more say the same; only the latest of them is read. Above 1,
-            as by default, nothing does: in the default model's keys, contradictory and similar edits overlap.
+        growth: what the zero-gist's logit gains for every e-fold of edits beyond `CROWD`: the best of many wrong edits
+            grows with their number, the right one does not.
     """
 
     query: torch.Tensor
     zero: torch.Tensor
     bias: torch.Tensor
     gain: torch.Tensor
+    recency: torch.Tensor
     top_k: int = 4
     threshold: float = 0.5
-    same: float = 2.0
+    growth: float = 0.0
 
     def detached(self) -> Router:
         """The same router without gradients."""
@@ -65,9 +72,10 @@ class Router:
         """Directions `[T, R]` of tokens from their un-rotated queries `[T, H, D]`."""
         return query.flatten(-2).float() @ self.query * self.gain
 
-    def zero_logits(self, directions: torch.Tensor) -> torch.Tensor:
-        """Logits `[T]` of the zero-gist."""
-        return directions @ self.zero + self.bias
+    def zero_logits(self, directions: torch.Tensor, num_edits: int) -> torch.Tensor:
+        """Logits `[T]` of the zero-gist among `num_edits` edits."""
+        crowd = math.log(max(1.0, num_edits / CROWD))
+        return directions @ self.zero + self.bias + self.growth * crowd
 
 
 @dataclass(frozen=True)
@@ -77,7 +85,7 @@ class Routes:
     Attributes:
         keys: `[n, R]`, keys of all entries at the first gist layer.
         owners: `[n]` int64, row of the edit that each entry belongs to.
-        ages: `[N]` int64; of two edits that say the same the one with the larger number is the later.
+        ages: `[N]` int64; of two edits that contradict one another the one with the larger number is the later.
     """
 
     keys: torch.Tensor
@@ -93,11 +101,17 @@ class Picks:
         edits: `[T, k]` int64, row of an edit, heaviest first; any edit where fewer than k were found.
         weights: `[T, k]` float32, how much the router wants each; 0 = not picked.
         none: `[T]` float32, weight of the zero-gist before the threshold.
+        rank: `[T, k]` float32, how many older picks stand beside each pick.
     """
 
     edits: torch.Tensor
     weights: torch.Tensor
     none: torch.Tensor
+    rank: torch.Tensor
+
+    def of(self, tokens: torch.Tensor) -> Picks:
+        """The picks of some of the tokens."""
+        return Picks(*(getattr(self, field.name)[tokens] for field in fields(self)))
 
 
 def pick(router: Router, query: torch.Tensor, routes: Routes) -> Picks:
@@ -110,7 +124,7 @@ def pick(router: Router, query: torch.Tensor, routes: Routes) -> Picks:
     directions = router.directions(query)
     step = max(1, _MOST_LOGITS // len(routes.owners))
     parts = [_pick(router, part, routes) for part in directions.split(step)]
-    return Picks(*(torch.cat([getattr(p, name) for p in parts]) for name in ("edits", "weights", "none")))
+    return Picks(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(Picks)))
 
 
 def _pick(router: Router, directions: torch.Tensor, routes: Routes) -> Picks:
@@ -122,29 +136,33 @@ def _pick(router: Router, directions: torch.Tensor, routes: Routes) -> Picks:
     owners = routes.owners[found]
     again = (owners[:, :, None] == owners[:, None]).tril(-1).any(-1)
     logits, place = logits.masked_fill(again, -torch.inf).topk(min(router.top_k, found.shape[1]), dim=-1)
-    edits, best = owners.gather(1, place), found.gather(1, place)
-    weights = torch.cat([router.zero_logits(directions)[:, None], logits], dim=-1).softmax(dim=-1)
+    edits = owners.gather(1, place)
+    zero = router.zero_logits(directions, len(routes.ages))
+    weights = torch.cat([zero[:, None], logits], dim=-1).softmax(dim=-1)
     none, weights = weights[:, 0], weights[:, 1:]
-    weights = _later_wins(weights, F.normalize(keys[best].float(), dim=-1), routes.ages[edits], router.same)
-    return Picks(edits, weights.masked_fill((none >= router.threshold)[:, None], 0.0), none)
+    weights = weights.masked_fill((none >= router.threshold)[:, None], 0.0)
+    return Picks(edits, weights, none, age_rank(routes.ages[edits], weights > 0))
 
 
-def _later_wins(weights: torch.Tensor, keys: torch.Tensor, ages: torch.Tensor, same: float) -> torch.Tensor:
-    """Give the weight of superseded picks to the latest pick that says the same.
+def age_rank(ages: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
+    """How many older picks each pick has, `[T, k]` float32.
 
     Args:
-        weights: `[T, k]`.
-        keys: `[T, k, R]`, the best entry's key of each pick, of length 1.
-        ages: `[T, k]`.
+        ages: `[T, k]`, larger is later.
+        there: `[T, k]`, False for what is not picked.
     """
-    itself = torch.eye(keys.shape[1], dtype=torch.bool, device=keys.device)
-    alike = (keys @ keys.transpose(1, 2) >= same) & (weights > 0)[:, None] | itself
-    latest = torch.where(alike, ages[:, None, :], -1).argmax(dim=-1)
-    return torch.zeros_like(weights).scatter_add(1, latest, weights)
+    older = (ages[:, None, :] < ages[:, :, None]) & there[:, None, :]
+    return older.sum(dim=-1).float()
 
 
 def read(
-    query: torch.Tensor, zero_key: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, real: torch.Tensor
+    query: torch.Tensor,
+    zero_key: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    real: torch.Tensor,
+    recency: torch.Tensor,
+    rank: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Soft choice of every token and head among the zero-gist and the entries of the picked edits.
 
@@ -153,6 +171,8 @@ def read(
         zero_key: `[K, D]`.
         keys, values: `[T, k, G, K, D]`, entries of the picked edits.
         real: `[T, k, G]`, False for what is not there or not picked.
+        recency: `[H]`, logits a pick gains for every older pick beside it: of two contradictory edits the later wins.
+        rank: `[T, k]`, from `age_rank`.
 
     Returns:
         The addition to the self-attention output `[T, H, D]`, and log weights `[T, H, 1 + k * G]` float32, zero-gist
@@ -163,6 +183,8 @@ def read(
     grouped = query.view(tokens, kv_heads, heads // kv_heads, dim)
     zero = torch.einsum("tkhd,kd->tkh", grouped, zero_key.to(query.dtype))[..., None]
     logits = torch.einsum("tkhd,tekd->tkhe", grouped, keys.flatten(1, 2).to(query.dtype))
+    preference = torch.einsum("kh,te->tkhe", recency.view(kv_heads, -1).to(logits.dtype), rank.to(logits.dtype))
+    logits = logits + preference.repeat_interleave(real.shape[2], dim=-1)
     logits = logits.masked_fill(~real.flatten(1)[:, None, None], -torch.inf)
     weights = torch.cat([zero, logits], dim=-1).float().log_softmax(dim=-1)
     chosen = weights[..., 1:].exp().to(values.dtype)

@@ -1,11 +1,13 @@
-"""Set the router's threshold when training has ended: as low as questions about edits of the pool allow.
+"""Set the router's gate when training has ended: as strict as questions about edits of the pool allow, at two sizes.
 
-The softmax over the zero-gist and k edits says too rarely "none": it is taken over the best of N edits, and in training
-over a batch's. So the threshold is read off from training-part facts in a large pool.
+The softmax over the zero-gist and k edits says too rarely "none": it is taken over the best of N edits. So the
+threshold is read off from training-part facts among `CROWD` edits, and the growth of the zero-gist with N from as many questions
+among ten times as many: one setting then holds for every N.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,28 +16,52 @@ from transformers import PreTrainedTokenizerBase
 
 from incomes_plugin.model.adapter import EditAdapter
 from incomes_plugin.model.hf import EditableModel, ReferencePool
-from incomes_plugin.training.data.facts import FactSource
+from incomes_plugin.selection.routing import CROWD, Router
+from incomes_plugin.training.data.facts import Fact, FactSource
 
-EDITS, ASK, KEPT = 1000, 200, 0.97
-"""Pool, questions, and the share of questions about its edits that must go on reading."""
+ASK, KEPT = 300, 0.97
+"""Questions, and the share of them that must go on reading, at both sizes."""
 
 _SEED = 123
+_LARGE = 10
 _NEVER = 2.0
+_MOST, _MOST_GROWTH = 0.5, 1.0
 
 
-def calibrate(folder: Path, tokenizer: PreTrainedTokenizerBase, *, edits: int = EDITS, ask: int = ASK) -> float:
-    """Write the threshold into the adapter in `folder` and return it."""
+def calibrate(folder: Path, tokenizer: PreTrainedTokenizerBase, *, crowd: int = CROWD, ask: int = ASK) -> Router:
+    """Write threshold and growth into the adapter in `folder` and return its router.
+
+    Args:
+        crowd: edits of the small pool; the large one has ten times as many.
+    """
     adapter = EditAdapter.load(folder)
     if adapter.router is None:
-        raise ValueError("only routed selection has a threshold")
+        raise ValueError("only routed selection has a gate")
     editable = EditableModel.load(folder, torch.float32)
-    editable.adapter = replace(adapter, router=replace(adapter.router, threshold=_NEVER))
-    facts = FactSource(_SEED, held_out=False).distinct(edits)
-    pool = ReferencePool.of([editable.capture(_ids(tokenizer, fact.statement)) for fact in facts])
-    none = sorted(_none_weight(editable, tokenizer, pool, fact.question) for fact in facts[:ask])
-    threshold = round(min(0.5, none[min(len(none) - 1, int(KEPT * len(none)))]), 3)
-    replace(adapter, router=replace(adapter.router, threshold=threshold)).save(folder)
-    return threshold
+    editable.adapter = replace(adapter, router=replace(adapter.router, threshold=_NEVER, growth=0.0))
+    facts = FactSource(_SEED, held_out=False).distinct(_LARGE * crowd)
+    gists = [editable.capture(_ids(tokenizer, fact.statement)) for fact in facts]
+    small, large = (
+        _largest_kept(editable, tokenizer, ReferencePool.of(gists[:size]), facts[: min(ask, crowd)])
+        for size in (crowd, len(facts))
+    )
+    threshold = min(_MOST, small)
+    growth = (_logit(threshold) - _logit(min(threshold, large))) / math.log(_LARGE)
+    router = replace(adapter.router, threshold=round(threshold, 3), growth=round(min(_MOST_GROWTH, growth), 2))
+    replace(adapter, router=router).save(folder)
+    return router
+
+
+def _largest_kept(
+    editable: EditableModel, tokenizer: PreTrainedTokenizerBase, pool: ReferencePool, facts: list[Fact]
+) -> float:
+    """The zero-gist's weight that `KEPT` of the questions stay below."""
+    none = sorted(_none_weight(editable, tokenizer, pool, fact.question) for fact in facts)
+    return none[min(len(none) - 1, int(KEPT * len(none)))]
+
+
+def _logit(share: float) -> float:
+    return math.log(max(share, 1e-6)) - math.log1p(-share)
 
 
 def _none_weight(

@@ -15,7 +15,7 @@ from incomes_plugin.training.data.conversation import Mix
 from incomes_plugin.training.data.tokenizer import gist_tokens
 from incomes_plugin.training.schedule import Schedule
 
-_READ_SCALE = 2.75
+_READ_SCALE = 5.5
 """Factor of the logits inside a picked edit."""
 
 SIZES: dict[str, dict[str, int]] = {
@@ -102,7 +102,7 @@ class Recipe:
             max_edit_tokens=self.max_gists,
             scale=LogScale(base=_READ_SCALE, slope=0.0),
             zero_keys=torch.zeros(len(layers), self.num_kv_heads, self.head_dim),
-            router=Router(none, none, none, none),
+            router=Router(none, none, none, none, none),
         )
 
 

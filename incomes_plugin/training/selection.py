@@ -15,18 +15,25 @@ import torch.nn.functional as F
 from torch import nn
 
 from incomes_plugin.gist.types import GistShape
-from incomes_plugin.selection.routing import Router, read
+from incomes_plugin.selection.routing import Router, age_rank, read
 from incomes_plugin.training.data.batches import Batch
 from incomes_plugin.training.data.conversation import ZERO
 
-MAX_CACHED = 16_384
-"""Entries of edits of earlier steps that serve as distractors, without gradient."""
+MAX_CACHED = 49_152
+"""Entries of edits of earlier steps that serve as distractors, without gradient: some 3,000 edits."""
+
+_STANDS_FOR = 3.0
+"""Entries that each cached one stands for, so that the router meets the crowd of some 10,000 edits."""
 
 _MAX_ZEROS = 256
 """Positions a step that are taught to choose the zero-gist, drawn at random."""
 
 _PICKS = 4
 """Edits that a position inside an answer chooses among: the right one and the best others."""
+
+_RECENCY, RECENCY_UNIT = 1.0, 10.0
+"""Preference for the later of two picks at the start, in logits, and the unit in which it is trained: it must move far
+within a run."""
 
 _GAIN = 0.15
 """Factor of the routing logits at the start; it is trained on."""
@@ -45,10 +52,12 @@ class SelectionParameters(nn.Module):
         self.route_zero = nn.Parameter(self.zero_keys[0].detach().flatten().clone())
         self.route_bias = nn.Parameter(torch.zeros(()))
         self.log_gain = nn.Parameter(torch.tensor(math.log(_GAIN)))
+        self.recency = nn.Parameter(torch.full((layers, num_heads), _RECENCY / RECENCY_UNIT))
 
     def router(self) -> Router:
         """The router with its present tensors."""
-        return Router(self.route_query, self.route_zero, self.route_bias, self.log_gain.exp())
+        recency = self.recency * RECENCY_UNIT
+        return Router(self.route_query, self.route_zero, self.route_bias, self.log_gain.exp(), recency)
 
 
 def sum_of_heads(query_map: torch.Tensor, kv_heads: int) -> torch.Tensor:
@@ -118,6 +127,7 @@ class PoolReader:
         self._choose_rows(forced)
         self._picked = torch.empty(0)
         self._there = torch.empty(0)
+        self._rank = torch.empty(0)
         self._terms: list[torch.Tensor] = []
         self._routing: list[torch.Tensor] = []
         self.route_accuracy = self.pointer_accuracy = 0.0
@@ -152,17 +162,17 @@ class PoolReader:
 
     def _route(self, query: torch.Tensor) -> None:
         """Routing losses of the supervised rows, and what the reading ones pick."""
-        right = self._edit_of[None] == F.pad(self._edit, (0, sum(self._parts[1:])), value=-1)[:, None]
+        right = self._same_about(self._batch.edit_key[self._edit_of])
         with torch.autocast(query.device.type, enabled=False):
             directions = self._router.directions(query)
-            zero = self._router.zero_logits(directions)[:, None]
+            zero = self._router.zero_logits(directions, 0)[:, None]
             near = directions @ self._keys.T
             near = near.masked_fill(self._group[:, None] != self._batch.edit_group[self._edit_of][None], -1e9)
             slow = directions @ self._slow.T
-            cached = (directions @ self._cache.keys.T).masked_fill_(self._same_about(), -1e9)
+            cached = (directions @ self._cache.keys.T).masked_fill_(self._same_about(self._cache.about), -1e9)
             far = torch.cat([zero, slow], dim=1).logsumexp(dim=1)
             if len(self._cache.about):  # apart, not concatenated: by far the largest tensor of a step
-                far = torch.logaddexp(far, cached.logsumexp(dim=1))
+                far = torch.logaddexp(far, cached.logsumexp(dim=1) + math.log(_STANDS_FOR))
             present = torch.cat([zero, near], dim=1).logsumexp(dim=1)
             chosen, chosen_slow = self._chosen(zero, near, right), self._chosen(zero, slow, right)
         losses = (present - chosen + far - chosen_slow).split(self._parts)
@@ -184,9 +194,13 @@ class PoolReader:
         best = torch.cat([zero, slow.masked_fill(right, -1e9), cached], dim=1)[:count].amax(dim=1)
         return float((slow[:count].masked_fill(~right[:count], -1e9).amax(dim=1) > best).float().mean())
 
-    def _same_about(self) -> torch.Tensor:
-        """`[S, cached]`: cached entries of edits that say something about what the row is about."""
-        same = F.pad(self._batch.edit_key[:, None] == self._cache.about[None], (0, 0, 1, 0))
+    def _same_about(self, about: torch.Tensor) -> torch.Tensor:
+        """`[S, n]`: entries of edits that say something about what the row asks for; contradictions are among them.
+
+        Args:
+            about: `[n]`, what the edit of each entry is about.
+        """
+        same = F.pad(self._batch.edit_key[:, None] == about[None], (0, 0, 1, 0))
         return same[F.pad(self._edit, (0, sum(self._parts[1:])), value=-1) + 1]
 
     @torch.no_grad()
@@ -200,6 +214,7 @@ class PoolReader:
         self._picked = torch.cat([first[:, None], others.indices], dim=1)
         own = others.values > -1e8
         self._there = F.pad(own, (1, 0), value=True)
+        self._rank = age_rank(self._picked, self._there)  # the place in the batch is the age
 
     def _read(self, layer: int, query: torch.Tensor) -> torch.Tensor:
         """Addition `[S, H, D]` for the reading rows; adds the layer's pointer losses."""
@@ -207,7 +222,8 @@ class PoolReader:
         size = (*self._picked.shape, self._shape[1], kv_heads, query.shape[-1])
         keys, values = (F.embedding(self._picked, t).view(size) for t in self._padded[layer])
         real = self._real[self._picked] & self._there[..., None]
-        out, weights = read(query, self._parameters.zero_keys[layer], keys, values, real)
+        recency = self._router.recency[layer]
+        out, weights = read(query, self._parameters.zero_keys[layer], keys, values, real, recency, self._rank)
         count = self._parts[0]
         right = F.pad(self._slot + 1, (0, len(query) - count))  # the right edit is the first pick
         chosen = weights.gather(2, right[:, None, None].expand(-1, weights.shape[1], 1))[..., 0]

@@ -7,7 +7,6 @@ an edit adds nothing at all.
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -30,9 +29,7 @@ def choose(router: Router, reads: ReadRows, query: torch.Tensor) -> None:
         picks = pick(router, query[group.rows], table.routes)
         active = picks.weights.any(dim=-1).nonzero()[:, 0]
         group.active = active
-        group.picks = replace(
-            picks, edits=picks.edits[active], weights=picks.weights[active], none=picks.none[active]
-        ) if len(active) else None  # fmt: skip
+        group.picks = picks.of(active) if len(active) else None
 
 
 def add_picked(layer: GistLayer, reads: ReadRows, mapped: torch.Tensor, output: torch.Tensor) -> None:
@@ -42,6 +39,7 @@ def add_picked(layer: GistLayer, reads: ReadRows, mapped: torch.Tensor, output: 
         mapped: `[R, H, D]` float32, un-rotated queries with the query map applied.
     """
     assert layer.pool is not None
+    assert layer.router is not None
     for group in reads.routed:
         weights = None
         if group.picks is not None and group.active is not None:
@@ -50,7 +48,10 @@ def add_picked(layer: GistLayer, reads: ReadRows, mapped: torch.Tensor, output: 
             rows = group.active + group.rows.start
             query = mapped[rows] * (layer.read_scale / math.sqrt(mapped.shape[-1]))
             real = (slots >= 0) & (group.picks.weights > 0)[..., None]
-            added, log_weights = read(query, layer.zero_key, keys.float(), values.float(), real)
+            recency = layer.router.recency[layer.index]
+            added, log_weights = read(
+                query, layer.zero_key, keys.float(), values.float(), real, recency, group.picks.rank
+            )
             target = rows + reads.rows.start if isinstance(reads.rows, slice) else reads.rows[rows]
             output.index_add_(0, target, added.to(output.dtype))
             if reads.traces:

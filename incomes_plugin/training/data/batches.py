@@ -95,9 +95,12 @@ class BatchSource:
 
     def next(self, *, easy: bool = False) -> Batch:
         """The next batch: one pool of all its edits, or several smaller ones; with `easy`, small ones only."""
-        edits = self._number(self._next_edits())
+        edits = self._next_edits()
         sizes = (2, 4, 8) if easy else (len(edits), len(edits), len(edits), len(edits) // 2, 12, 3)
         groups = max(1, len(edits) // self._rng.choice(sizes))
+        if self._rng.random() < _CONTRADICTED_BATCHES:
+            self._contradict(edits, groups)
+        edits = self._number(edits)
         pools = [edits[g::groups] for g in range(groups)]
         if not easy and self._rng.random() < _LONG_SHARE:
             count, longest = max(1, len(edits) // _LONG_FACTOR), self._max_row * _LONG_FACTOR
@@ -109,7 +112,7 @@ class BatchSource:
     def _next_edits(self) -> list[PoolEdit]:
         """Edits of similar length, so that little is padded."""
         draw = self._rng.random()
-        if draw < 0.45:
+        if draw < 0.4:
             return self._near_misses()
         if draw < 0.55 and self._relations:
             return self._of_one_relation()
@@ -125,14 +128,14 @@ class BatchSource:
                 return bucket
 
     def _near_misses(self) -> list[PoolEdit]:
-        """Edits of few relations, a fifth of them with subjects that differ in one word."""
+        """Edits of few relations, a third of them with subjects that differ in one word."""
         relations, edits = self._facts.few_relations(), dict[tuple[str, str], PoolEdit]()
         last: Fact | None = None
         longest, tries = _LONGEST_NEAR_MISS, 0
         while len(edits) < self._size:
             relation = self._rng.choice(relations)
             subject = None
-            if last is not None and self._rng.random() < 0.2:
+            if last is not None and self._rng.random() < 0.35:
                 subject = self._facts.similar_subject(last)
             last = self._facts.fact(subject=subject, relation=relation)
             ids = self._words.encode(last.statement)
@@ -161,8 +164,30 @@ class BatchSource:
                 found.setdefault(record.prompts[0], edit)
         return list(found.values()) if len(found) >= self._size // 2 else self._near_misses()
 
+    def _contradict(self, edits: list[PoolEdit], groups: int) -> None:
+        """Replace some edits by later ones that contradict an earlier edit of the same sub-pool."""
+        longest = max(len(edit.ids) for edit in edits)
+        chosen = set(self._rng.sample(range(len(edits)), len(edits) // _CONTRADICTED))
+        for later in chosen:
+            earlier = [i for i in range(later % groups, later, groups) if i not in chosen]
+            if earlier:
+                other = self._contradiction(edits[self._rng.choice(earlier)], edits[later])
+                if other is not None and len(other.ids) <= longest:
+                    edits[later] = other
+
+    def _contradiction(self, edit: PoolEdit, donor: PoolEdit) -> PoolEdit | None:
+        """Something else about what `edit` is about; a published edit gets the answer of `donor`."""
+        if edit.fact is not None:
+            fact = self._facts.fact(subject=edit.fact.subject, relation=edit.fact.relation)
+            return PoolEdit(self._words.encode(fact.statement), fact, (), fact.answer)
+        if donor.fact is not None or donor.answer == edit.answer:
+            return None
+        statement = edit.text.replace(edit.answer, donor.answer)
+        return replace(edit, ids=self._words.encode(statement), text=statement, answer=donor.answer)
+
     def _published_edit(self, record: EditRecord) -> PoolEdit:
-        return PoolEdit(self._words.encode(record.statement), None, record.prompts, record.answer, record.others)
+        ids = self._words.encode(record.statement)
+        return PoolEdit(ids, None, record.prompts, record.answer, record.others, text=record.statement)
 
     def _edit(self) -> PoolEdit:
         if self._rng.random() < self._published:
@@ -237,10 +262,13 @@ _LONGEST_NEAR_MISS = 22
 """Tokens; longer edits would mean more padding for all."""
 
 
+_CONTRADICTED_BATCHES, _CONTRADICTED = 0.4, 10
+"""Share of the batches with contradictions; one edit in so many then contradicts an earlier one."""
+
+
 def _about(edit: PoolEdit) -> int:
-    """What an edit is about, as a number: subject and relation, or the first prompt of a published edit."""
-    about = edit.prompts[0] if edit.fact is None else f"{edit.fact.subject}|{edit.fact.relation.name}"
-    return int.from_bytes(hashlib.blake2b(about.encode(), digest_size=7).digest())
+    """What an edit is about, as a number."""
+    return int.from_bytes(hashlib.blake2b(edit.about.encode(), digest_size=7).digest())
 
 
 def _bucket(length: int) -> int:

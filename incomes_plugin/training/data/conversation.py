@@ -29,6 +29,7 @@ class Mix:
         in_context: facts stand in the system message, not in the pool, and half of the turns ask about them.
         smalltalk: greetings and the like.
         text: rows of running text instead of a conversation.
+        repeat: rows of running text that repeat a passage: copying from the context is learned sooner.
         published: edits from published training data instead of invented facts.
         cloze: the question is a sentence to complete.
         wrapped: the question has words around it or is typed carelessly.
@@ -36,13 +37,14 @@ class Mix:
     """
 
     unknown: float = 0.25
-    in_context: float = 0.25
+    in_context: float = 0.35
     smalltalk: float = 0.03
-    text: float = 0.04
-    published: float = 0.35
+    text: float = 0.03
+    repeat: float = 0.06
+    published: float = 0.4
     cloze: float = 0.2
     wrapped: float = 0.2
-    passage: float = 0.05
+    passage: float = 0.1
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ class PoolEdit:
         prompts: prompts of a published edit.
         answer: what its prompts ask for.
         others: prompts of a published edit that it must not answer.
+        text: text of a published edit.
         first_entry, num_entries: its gist entries in the batch; entry `first_entry + k` stands for token `-1 - k`.
     """
 
@@ -63,8 +66,14 @@ class PoolEdit:
     prompts: tuple[str, ...]
     answer: str
     others: tuple[str, ...] = ()
+    text: str = ""
     first_entry: int = 0
     num_entries: int = 0
+
+    @property
+    def about(self) -> str:
+        """Subject and relation, or the first prompt of a published edit: two edits about the same contradict."""
+        return self.prompts[0] if self.fact is None else f"{self.fact.subject}|{self.fact.relation.name}"
 
 
 @dataclass
@@ -127,8 +136,12 @@ class Conversations:
         row = Row()
         row.add(self._words.begin, 0.0)
         self._opening = self._words.first_open
-        if self._texts and self._rng.random() < self._mix.text:
+        draw = self._rng.random() if self._texts else 1.0
+        if draw < self._mix.text:
             row.add(self._words.encode(self._rng.choice(self._texts))[: longest - 1], 0.3)
+            return row
+        if draw < self._mix.text + self._mix.repeat:
+            self._repeat(row, longest)
             return row
         stated = self._state(row, longest) if self._rng.random() < self._mix.in_context else []
         if self._texts and longest > 2 * len(row.ids) + 100 and self._rng.random() < 0.5:
@@ -145,6 +158,15 @@ class Conversations:
                 return row
             row.extend(turn)
 
+    def _repeat(self, row: Row, longest: int) -> None:
+        """A passage, some other words, and the passage again, which can be predicted."""
+        words = self._words.encode(self._rng.choice(self._texts))
+        passage = words[: self._rng.randint(5, max(5, min(len(words), longest // 2 - 8)))]
+        between = self._words.encode(self._rng.choice(self._texts))[: self._rng.randint(1, 12)]
+        row.add([*passage, *between, *passage[:1]], 0.05)
+        row.add(passage[1:], 1.0)
+        del row.ids[longest:], row.weight[longest:], row.target[longest:]
+
     def _turn(self, row: Row, pool: Sequence[PoolEdit]) -> None:
         draw = self._rng.random()
         if draw < self._mix.smalltalk:
@@ -154,6 +176,7 @@ class Conversations:
             self._say(row, question, self._words.encode(reply), None)
             return
         edit = self._rng.choice(pool)
+        edit = next(later for later in reversed(pool) if later.about == edit.about)
         if draw < self._mix.smalltalk + self._mix.unknown:
             self._unknown_turn(row, edit, pool)
             return

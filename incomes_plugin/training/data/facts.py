@@ -69,9 +69,9 @@ class FactSource:
         )
 
     def few_relations(self) -> list[Relation]:
-        """Two to six relations of one kind: a pool of these is full of near misses."""
+        """One to four relations of one kind: a pool of these is full of near misses."""
         relations = _BY_KIND[self._rng.choice(tuple(_BY_KIND))]
-        return self._rng.sample(relations, self._rng.randint(2, min(6, len(relations))))
+        return self._rng.sample(relations, self._rng.randint(1, min(4, len(relations))))
 
     def similar_subject(self, fact: Fact) -> str:
         """Another subject of the same kind that shares all but one word with `fact`'s, where it has several words."""

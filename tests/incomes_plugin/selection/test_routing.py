@@ -1,5 +1,6 @@
-"""Routing: the cut to the best edits, the threshold, the later of two equal edits, the read against plain attention."""
+"""Routing: the cut to the best edits, its gate, the later of two contradictions, the read against plain attention."""
 
+import math
 from dataclasses import replace
 
 import torch
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from incomes_plugin.selection import routing
 from incomes_plugin.selection.reference import select
-from incomes_plugin.selection.routing import Router, Routes, mass, pick, read
+from incomes_plugin.selection.routing import CROWD, Picks, Router, Routes, age_rank, mass, pick, read
 
 HEADS, KV_HEADS, DIM = 4, 2, 32
 WIDTH = KV_HEADS * DIM
@@ -18,7 +19,7 @@ WIDTH = KV_HEADS * DIM
 def router(*, bias: float = 0.0, gain: float = 4.0) -> Router:
     generator = torch.Generator().manual_seed(0)
     query = torch.randn(HEADS * DIM, WIDTH, generator=generator) / (HEADS * DIM) ** 0.5
-    return Router(query, torch.zeros(WIDTH), torch.tensor(bias), torch.tensor(gain))
+    return Router(query, torch.zeros(WIDTH), torch.tensor(bias), torch.tensor(gain), torch.zeros(2, HEADS))
 
 
 def some_routes(sizes: list[int], seed: int = 1) -> Routes:
@@ -81,16 +82,37 @@ def test_more_distractors_do_not_dilute_the_right_edit():
         assert float(picks.weights[0, 0]) > 0.99
 
 
-def test_of_two_edits_that_say_the_same_the_later_is_read_where_that_is_on():
-    rule, query = replace(router(), same=0.95), some_query(1)
+def test_the_zero_gist_grows_with_the_crowd_only():
+    """Up to CROWD edits nothing changes; beyond it the zero-gist gains `growth` for every e-fold."""
+    query = some_query(1)
+    for count in (10, CROWD - 1, 8 * CROWD - 1):
+        plain, grown = router(), replace(router(), growth=0.7)
+        routes = right_among(count, query, plain)
+        (before, after) = (pick(rule, query, routes).none.logit() for rule in (plain, grown))
+        expected = 0.7 * math.log(8) if count > CROWD else 0.0
+        torch.testing.assert_close(after - before, torch.tensor([expected]), atol=1e-3, rtol=0)
+
+
+def test_ranks_count_the_older_picks_that_are_there():
+    ages = torch.tensor([[7, 3, 9, 3], [7, 3, 9, 4]])
+    there = torch.tensor([[True, True, True, False], [True, False, True, True]])
+    assert age_rank(ages, there).tolist() == [[1, 0, 2, 0], [1, 0, 2, 0]]
+
+
+def test_of_two_edits_that_contradict_the_later_is_read():
+    rule, query = router(), some_query(1)
     routes = right_among(6, query, rule)
     keys = routes.keys.clone()
-    keys[12] = F.normalize(keys[1] + 0.02 * keys[3], dim=-1)  # edit 6 says what edit 0 says
+    keys[12] = keys[1]  # edit 6 says something else about what edit 0 is about
+    entries = torch.randn(1, 1, KV_HEADS, DIM).expand(1, 2, -1, -1)[:, :, None]
     for ages, later in ((range(7), 6), ([9, 1, 2, 3, 4, 5, 6], 0)):
         picks = pick(rule, query, Routes(keys, routes.owners, torch.tensor(ages)))
-        weights = dict(zip(picks.edits[0].tolist(), picks.weights[0].tolist(), strict=True))
-        assert weights[later] > 0.9
-        assert weights[6 - later] == 0
+        first = Picks(picks.edits[:, :2], picks.weights[:, :2], picks.none, picks.rank[:, :2])
+        assert sorted(first.edits[0].tolist()) == [0, 6]
+        real, recency = torch.ones(1, 2, 1, dtype=torch.bool), torch.full((HEADS,), 6.0)
+        _, weights = read(query, torch.zeros(KV_HEADS, DIM), entries, entries, real, recency, first.rank)
+        shares = dict(zip(first.edits[0].tolist(), mass(weights, 2)[0].tolist(), strict=True))
+        assert shares[later] > 100 * shares[6 - later]
 
 
 def test_reading_is_the_reference_over_the_entries_of_the_picks():
@@ -101,7 +123,7 @@ def test_reading_is_the_reference_over_the_entries_of_the_picks():
     real = torch.tensor(
         [[[True] * 4, [True] * 2 + [False] * 2], [[True] * 3 + [False], [False] * 4], [[False] * 4] * 2]
     )
-    mine, log_weights = read(query * 1.5 / DIM**0.5, zero, keys, values, real)
+    mine, log_weights = read(query * 1.5 / DIM**0.5, zero, keys, values, real, torch.zeros(HEADS), torch.zeros(3, 2))
     for row in range(3):
         there = real[row].flatten()
         flat = [t[row].flatten(0, 1)[there] for t in (keys, values)]
