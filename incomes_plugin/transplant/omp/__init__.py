@@ -1,0 +1,1 @@
+"""Orthogonal Matching Pursuit of many targets over one dictionary."""
