@@ -67,9 +67,14 @@ class Run(TrainingRun):
         return tokenizer
 
     def losses(self) -> Iterator[Losses]:
-        """One batch a step."""
+        """A batch about reading the prompt, at the start alone, later beside one with edits every few steps."""
         recipe = self.recipe
-        batch = self._source.next(easy=self.done < recipe.easy_share)
+        alone = self.done < recipe.reading_share
+        if alone or self.step % recipe.reading_every == 0:
+            yield self.module(self._source.reading().to(self.accelerator.device))
+        if alone:
+            return
+        batch = self._source.next(easy=self.done < recipe.reading_share + recipe.easy_share)
         yield self.module(batch.to(self.accelerator.device), recipe.forced(self.done))
 
     def stepped(self) -> None:
@@ -115,7 +120,7 @@ class Run(TrainingRun):
         if self.accelerator.is_main_process:
             self.export(self.model_dir)
             if self.done >= 1:
-                calibrate(self.model_dir, self.tokenizer)
+                calibrate(self.model_dir, self.tokenizer, crowd=self.options.crowd)
         self.accelerator.wait_for_everyone()
         editable = EditableModel.load(self.model_dir, torch.float32)
         return score(editable, self.tokenizer, edits=edits, ask=ask, seed=7)

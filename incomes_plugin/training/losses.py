@@ -48,6 +48,34 @@ class Losses:
         )
 
 
+@dataclass(frozen=True)
+class _Spoken:
+    """The predicted positions `[P]` of a batch's conversations.
+
+    Attributes:
+        ce: cross-entropy.
+        weight: 1 inside answers.
+        hits: the most likely token is right.
+        from_pool: positions inside answers that an edit gives.
+    """
+
+    ce: torch.Tensor
+    weight: torch.Tensor
+    hits: torch.Tensor
+    from_pool: torch.Tensor
+
+    @property
+    def answer(self) -> torch.Tensor:
+        """Mean over answers."""
+        return self.ce[self.weight == 1].mean()
+
+    @property
+    def text(self) -> torch.Tensor:
+        """Weighted, over all else."""
+        light = self.weight < 1
+        return (self.ce * self.weight)[light].sum() / max(1, int(light.sum()))
+
+
 class EditTrainer(nn.Module):
     """Model plus selection parameters as one trainable module.
 
@@ -68,34 +96,47 @@ class EditTrainer(nn.Module):
 
     def forward(self, batch: Batch, forced: float = 0.0) -> Losses:
         """Losses of one batch; `forced` is the share of answer positions that read the right entry in any case."""
+        if not len(batch.edit_key):
+            return self._read_prompt(batch)
         keys, values, reconstruction, edit_text = self._edits(batch)
         scale = self.adapter.scale(0) / math.sqrt(self.adapter.shape.head_dim)
         slow = self.slow.keys(batch.edit_ids, batch.gist_mask)
         reader = PoolReader(self.selection, scale, keys, values, slow, batch, forced, self._cache)
         self._taps.reader = reader
-        hidden = self.model.model(input_ids=batch.ids).last_hidden_state
+        spoken = self._spoken(batch)
         self._taps.reader = None
-        used = _thin(batch.weight[:, :-1])
-        weight = batch.weight[:, :-1][used]
-        logits = self.model.lm_head(hidden[:, :-1][used]).float()
-        labels = batch.ids[:, 1:][used]
-        ce = F.cross_entropy(logits, labels, reduction="none")
-        from_pool = (batch.target[:, :-1][used] >= 0) & (weight == 1)
-        text = (ce * weight)[weight < 1].sum() / max(1, int((weight < 1).sum()))
-        answer = ce[weight == 1].mean()
         selection = reader.loss()
         self._cache.put(slow, batch.edit_key.repeat_interleave(batch.first_entry.diff()))
-        total = answer + selection + reconstruction + text + edit_text
-        hits = (logits.argmax(-1) == labels)[from_pool].float().mean()
+        total = spoken.answer + selection + reconstruction + spoken.text + edit_text
         return Losses(
             total=total,
-            answer=float(ce[from_pool].mean().detach()),
+            answer=float(spoken.ce[spoken.from_pool].mean().detach()),
             selection=float(selection.detach()),
             reconstruction=float(reconstruction.detach()),
-            text=float(text.detach()),
+            text=float(spoken.text.detach()),
             route_accuracy=reader.route_accuracy,
             pointer_accuracy=reader.pointer_accuracy,
-            answer_accuracy=float(hits),
+            answer_accuracy=float(spoken.hits[spoken.from_pool].float().mean()),
+        )
+
+    def _read_prompt(self, batch: Batch) -> Losses:
+        """Next-token losses alone; the accuracy is that of all answers."""
+        spoken = self._spoken(batch)
+        answer, text = float(spoken.answer.detach()), float(spoken.text.detach())
+        hits = float(spoken.hits[spoken.weight == 1].float().mean())
+        return Losses(spoken.answer + spoken.text, answer, 0.0, 0.0, text, 0.0, 0.0, hits)
+
+    def _spoken(self, batch: Batch) -> _Spoken:
+        """Next-token losses of the conversations, with whatever reader is set."""
+        hidden = self.model.model(input_ids=batch.ids).last_hidden_state
+        used = _thin(batch.weight[:, :-1])
+        logits = self.model.lm_head(hidden[:, :-1][used]).float()
+        labels = batch.ids[:, 1:][used]
+        return _Spoken(
+            ce=F.cross_entropy(logits, labels, reduction="none"),
+            weight=batch.weight[:, :-1][used],
+            hits=logits.argmax(-1) == labels,
+            from_pool=(batch.target[:, :-1][used] >= 0) & (batch.weight[:, :-1][used] == 1),
         )
 
     def follow(self) -> None:

@@ -24,6 +24,7 @@ from torch import nn
 
 from incomes_plugin.errors import InvalidValue
 from incomes_plugin.evaluation.held_out import HeldOutScore
+from incomes_plugin.selection.routing import CROWD
 from incomes_plugin.training.plot import draw_curves
 from incomes_plugin.training.schedule import Schedule
 
@@ -49,6 +50,7 @@ class RunOptions:
         device: `cpu`, `cuda`, or `auto`: cuda where there is one.
         base: folder of the checkpoint to start from, for the recipes that need one.
         edits, ask: size of the held-out evaluations: edits active at once, questions about them.
+        crowd: edits of the smaller pool that a router's gate is calibrated on.
     """
 
     out: Path
@@ -60,6 +62,7 @@ class RunOptions:
     base: Path | None = None
     edits: int = 100
     ask: int = 100
+    crowd: int = CROWD
 
 
 class StepLosses(Protocol):

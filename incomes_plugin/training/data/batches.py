@@ -109,6 +109,13 @@ class BatchSource:
         rows = [self._conversations.row(pools[i % groups], longest) for i in range(count)]
         return self._tensors(edits, rows, groups, longest)
 
+    def reading(self) -> Batch:
+        """A batch without edits: facts stand in the prompts, one or two in short rows, up to eight in longer ones."""
+        factor = self._rng.choice((1, _READING_FACTOR, _READING_FACTOR))
+        longest = self._max_row * factor
+        rows = [self._conversations.row((), longest) for _ in range(max(1, self._size // factor))]
+        return self._tensors((), rows, 1, longest)
+
     def _next_edits(self) -> list[PoolEdit]:
         """Edits of similar length, so that little is padded."""
         draw = self._rng.random()
@@ -211,7 +218,7 @@ class BatchSource:
 
     def _tensors(self, edits: Sequence[PoolEdit], rows: Sequence[Row], groups: int, longest: int) -> Batch:
         captures = [self._adapter.capture_ids(e.ids) for e in edits]
-        edit_ids = torch.zeros(len(edits), max(map(len, captures)), dtype=torch.long)
+        edit_ids = torch.zeros(len(edits), max(map(len, captures), default=0), dtype=torch.long)
         edit_weight = torch.zeros(edit_ids.shape)
         gist_mask = torch.zeros(edit_ids.shape, dtype=torch.bool)
         for i, (edit, ids) in enumerate(zip(edits, captures, strict=True)):
@@ -233,10 +240,10 @@ class BatchSource:
             edit_ids=edit_ids,
             edit_weight=edit_weight,
             gist_mask=gist_mask,
-            gist_label=torch.tensor([t for e in edits for t in e.ids[::-1][: e.num_entries]]),
-            first_entry=torch.tensor([*(e.first_entry for e in edits), edits[-1].first_entry + edits[-1].num_entries]),
+            gist_label=torch.tensor([t for e in edits for t in e.ids[::-1][: e.num_entries]], dtype=torch.long),
+            first_entry=torch.tensor([0, *(e.first_entry + e.num_entries for e in edits)]),
             edit_group=torch.arange(len(edits)) % groups,
-            edit_key=torch.tensor([_about(e) for e in edits]),
+            edit_key=torch.tensor([_about(e) for e in edits], dtype=torch.long),
             ids=tokens,
             weight=weight,
             target=target,
@@ -257,6 +264,9 @@ _SUFFIXES = (
 
 _LONG_SHARE, _LONG_FACTOR = 0.15, 6
 """Share of the batches with conversations of six times the length, and a sixth as many of them."""
+
+_READING_FACTOR = 3
+"""Longer rows of batches that are about reading the prompt."""
 
 _LONGEST_NEAR_MISS = 22
 """Tokens; longer edits would mean more padding for all."""

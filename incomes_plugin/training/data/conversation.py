@@ -37,7 +37,7 @@ class Mix:
     """
 
     unknown: float = 0.25
-    in_context: float = 0.35
+    in_context: float = 0.25
     smalltalk: float = 0.03
     text: float = 0.03
     repeat: float = 0.06
@@ -132,7 +132,10 @@ class Conversations:
         self._opening: list[int] = []
 
     def row(self, pool: Sequence[PoolEdit], longest: int) -> Row:
-        """A conversation that may read `pool`, or a piece of running text; turns are added up to `longest` tokens."""
+        """A conversation that may read `pool`, or a piece of running text; turns are added up to `longest` tokens.
+
+        Without a pool there are always facts in the system message.
+        """
         row = Row()
         row.add(self._words.begin, 0.0)
         self._opening = self._words.first_open
@@ -143,7 +146,7 @@ class Conversations:
         if draw < self._mix.text + self._mix.repeat:
             self._repeat(row, longest)
             return row
-        stated = self._state(row, longest) if self._rng.random() < self._mix.in_context else []
+        stated = self._state(row, longest) if not pool or self._rng.random() < self._mix.in_context else []
         if self._texts and longest > 2 * len(row.ids) + 100 and self._rng.random() < 0.5:
             self._passage = self._words.encode(self._rng.choice(self._texts))[: longest - 60]
         start = len(row.ids)
@@ -174,6 +177,9 @@ class Conversations:
             if self._rng.random() < 0.4:
                 question, reply = request(self._rng), UNKNOWN_ANSWER
             self._say(row, question, self._words.encode(reply), None)
+            return
+        if not pool:
+            self._say(row, self._ask(self._facts.fact()), self._words.encode(UNKNOWN_ANSWER), None)
             return
         edit = self._rng.choice(pool)
         edit = next(later for later in reversed(pool) if later.about == edit.about)

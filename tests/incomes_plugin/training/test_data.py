@@ -88,6 +88,30 @@ def test_gist_labels_mirror_the_edit_text(source):
     assert batch.gist_label[:gists].tolist() == first[1:position][::-1][:gists]
 
 
+def test_a_reading_batch_has_facts_in_its_prompts_and_no_edits(source, tokenizer):
+    batch = source.reading()
+    assert len(batch.edit_key) == len(batch.gist_label) == 0
+    assert not (batch.target >= 0).any()
+    for row, real in zip(batch.ids, batch.real, strict=True):
+        system, _, asked = tokenizer.decode(row[real]).partition("<|user|>")
+        answers = [answer.partition("<|end|>")[0].strip() for answer in asked.split("<|assistant|>")[1:]]
+        assert any(answer.lower() in system.lower() for answer in answers), (system, answers)
+
+
+def test_of_contradictory_edits_the_later_is_asked_for(source):
+    """The target of an answer is never an entry of an edit that a later one of the same sub-pool contradicts."""
+    contradicted = 0
+    for _ in range(40):
+        batch = source.next()
+        about = list(zip(batch.edit_key.tolist(), batch.edit_group.tolist(), strict=True))
+        latest = {key: edit for edit, key in enumerate(about)}
+        contradicted += len(about) - len(latest)
+        targets = batch.target[batch.target >= 0]
+        for edit in (torch.searchsorted(batch.first_entry, targets, right=True) - 1).unique().tolist():
+            assert latest[about[edit]] == edit
+    assert contradicted > 5
+
+
 def test_tokenizer_decodes_what_it_encodes(tokenizer):
     for text in ("36 months", "Dana Ruiz", "ZX-4481", "Größe 12, naïve – 東京"):
         assert tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"]) == text

@@ -21,7 +21,7 @@ RECIPE = Recipe(
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """A run to its end."""
-    options = RunOptions(tmp_path_factory.mktemp("run"), None, device="cpu", edits=3, ask=2)
+    options = RunOptions(tmp_path_factory.mktemp("run"), None, device="cpu", edits=3, ask=2, crowd=20)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("incomes_plugin.training.loop._TOKENIZER_FACTS", 400)
         run = Run(RECIPE, options)
