@@ -6,6 +6,7 @@
     key_map    [L', K, D, D]   A_k, applied when a gist is captured          (optional)
     value_map  [L', K, D, D]   A_v, applied when a gist is captured          (optional)
     route_*                    tensors of `selection/routing.py`'s Router    (optional: absent = dense selection)
+    keep_*                     tensors of `selection/keeping.py`'s KeepRule  (optional: absent = all gists are stored)
 all float32; a map multiplies from the right: q'[d2] = sum_d1 q[d1] * A[d1, d2].
 """
 
@@ -21,6 +22,8 @@ from safetensors.torch import load_file, save_file
 
 from incomes_plugin.errors import GistFormatError
 from incomes_plugin.gist.types import GistShape
+from incomes_plugin.selection.keeping import TENSORS as KEEP_TENSORS
+from incomes_plugin.selection.keeping import KeepRule
 from incomes_plugin.selection.routing import TENSORS, Router
 from incomes_plugin.selection.scale import ScaleRule, scale_rule
 
@@ -43,6 +46,7 @@ class EditAdapter:
         zero_keys: `[L', K, D]` float32.
         query_map, key_map, value_map: see the module docstring; None = identity.
         router: picks edits before entries are read; None = dense selection over all entries.
+        keep: which gists of a capture are stored; None = all.
         rotary_query: queries meet the gist keys after the rotary embedding, as in the paper; the engine refuses it.
     """
 
@@ -56,6 +60,7 @@ class EditAdapter:
     key_map: torch.Tensor | None = None
     value_map: torch.Tensor | None = None
     router: Router | None = None
+    keep: KeepRule | None = None
     rotary_query: bool = False
 
     @property
@@ -90,11 +95,15 @@ class EditAdapter:
             config["routing"] = {
                 "top_k": self.router.top_k, "threshold": self.router.threshold, "growth": self.router.growth
             }  # fmt: skip
+        if self.keep is not None:
+            config["keep"] = {"budget": self.keep.budget}
         (model_dir / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
         maps = {"query_map": self.query_map, "key_map": self.key_map, "value_map": self.value_map}
         tensors = {"zero_keys": self.zero_keys} | {k: v for k, v in maps.items() if v is not None}
         if self.router is not None:
             tensors |= {f"route_{name}": getattr(self.router, name) for name in TENSORS}
+        if self.keep is not None:
+            tensors |= {f"keep_{name}": getattr(self.keep, name) for name in KEEP_TENSORS}
         save_file({k: v.detach().float().contiguous().cpu() for k, v in tensors.items()}, model_dir / TENSOR_FILE)
         name_checkpoint_files(model_dir)
 
@@ -124,6 +133,10 @@ class EditAdapter:
         if "routing" in config:
             router = Router(**{n: tensors.pop(f"route_{n}") for n in TENSORS}, **config["routing"])  # type: ignore[arg-type]
             _check_router(router, shape, model_dir)
+        keep = None
+        if "keep" in config:
+            keep = KeepRule(**{n: tensors.pop(f"keep_{n}") for n in KEEP_TENSORS}, **config["keep"])
+            _check_keep(keep, shape, model_dir)
         return cls(
             shape=shape,
             gist_token_ids=tuple(config["gist_token_ids"]),
@@ -131,6 +144,7 @@ class EditAdapter:
             max_edit_tokens=config["max_edit_tokens"],
             scale=scale_rule(config["scale"]),
             router=router,
+            keep=keep,
             rotary_query=config.get("rotary_query", False),
             **tensors,
         )
@@ -148,6 +162,14 @@ def _check_router(router: Router, shape: GistShape, model_dir: Path) -> None:
         raise GistFormatError(
             f"{model_dir}: route_recency {tuple(router.recency.shape)}, expected {(len(shape.layers), heads)}"
         )
+
+
+def _check_keep(keep: KeepRule, shape: GistShape, model_dir: Path) -> None:
+    width = shape.num_kv_heads * shape.head_dim
+    if tuple(keep.weight.shape) != (width,):
+        raise GistFormatError(f"{model_dir}: keep_weight {tuple(keep.weight.shape)}, expected ({width},)")
+    if keep.budget is not None and keep.budget < 1:
+        raise GistFormatError(f"{model_dir}: an edit keeps one gist at least, the budget is {keep.budget}")
 
 
 def name_checkpoint_files(model_dir: Path) -> None:

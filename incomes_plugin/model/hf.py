@@ -83,7 +83,8 @@ class EditableModel:
         first = len(ids) - self.adapter.num_gists(len(text_ids))
         keys = _map(torch.stack([k[0, first:] for k in self._taps.keys]), self.adapter.key_map)
         values = _map(torch.stack([v[0, first:] for v in self._taps.values]), self.adapter.value_map)
-        return Gist(edit_id, version, keys, values)
+        gist = Gist(edit_id, version, keys, values)
+        return gist if self.adapter.keep is None else self.adapter.keep.thin(gist)
 
     @torch.inference_mode()
     def logits(self, ids: list[int], pool: ReferencePool | None = None) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 Backends pack keys and values differently. Instead of knowing each packing, `PageLayout.probe` lets the backend write
 numbered entries into one page and reads back where every number went; from then on pages are read and written by index.
+Pages that no backend reads are laid out `by_entry`.
 """
 
 from __future__ import annotations
@@ -38,6 +39,17 @@ class PageLayout:
     def page_numel(self) -> int:
         """Numbers in a page."""
         return 2 * self.keys.numel()
+
+    @classmethod
+    def by_entry(cls, entry_shape: tuple[int, int, int], device: torch.device) -> PageLayout:
+        """Entries one after the other, each in one piece `[2, K, D]`: keys, then values.
+
+        Args:
+            entry_shape: (S, K, D).
+        """
+        size, kv_heads, dim = entry_shape
+        offsets = torch.arange(2 * size * kv_heads * dim, device=device).view(size, 2, kv_heads, dim)
+        return cls(offsets[:, 0], offsets[:, 1])
 
     @classmethod
     def probe(cls, write_page: PageWriter, entry_shape: tuple[int, int, int], device: torch.device) -> PageLayout:

@@ -2,7 +2,8 @@
 
 in: deltas (gists to add, edit versions to remove); out: immutable `PooledSnapshot`s whose page tables attention reads.
 An entry is one gist token; entry 0 of every snapshot is the zero-gist with value 0. A commit copies only the pages it
-changes: an append writes behind what older snapshots can see, a removal moves the last entry into the hole.
+changes: an append writes behind what older snapshots can see, a removal moves the last entry into the hole. With a
+router tokens gather their own entries (`entries`), so there each entry lies in one piece, whatever the backend's layout.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ class GistPool:
 
     Attributes:
         storage: `[L', P, page_numel]` in the compute dtype, zero at first.
-        layout: where an entry's numbers lie in a page.
+        layout: where an entry's numbers lie in a page; with a router it is replaced by `PageLayout.by_entry`.
         zero_keys: `[L', K, D]`.
         max_gists: largest G of an edit, for a model with a router; None without one.
     """
@@ -86,6 +87,9 @@ class GistPool:
     _resident: dict[str, PooledSnapshot] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
+        if self.max_gists is not None:
+            size, kv_heads, dim = self.layout.keys.shape
+            self.layout = PageLayout.by_entry((size, kv_heads, dim), self.storage.device)
         num_pages = self.storage.shape[1]
         self._free = list(range(num_pages - 1, -1, -1))
         self._refs = np.zeros(num_pages, np.int64)
@@ -153,13 +157,22 @@ class GistPool:
         """Drop the edit set's index; its next commit starts from nothing. Snapshots stay until retired."""
         self._heads.pop(edit_set, None)
 
-    def entries(self, layer: int, snapshot: PooledSnapshot, slots: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys and values `[..., K, D]` of a snapshot's entries in the slots `[...]`; slot -1 gives any entry."""
+    def places(self, snapshot: PooledSnapshot, slots: torch.Tensor) -> torch.Tensor:
+        """Where the entries in the slots `[...]` of a snapshot lie, the same in every layer; slot -1 gives any place."""
         size = self.layout.page_size
         slots = slots.clamp_min(0)
-        start = snapshot.block_table[slots // size].long() * self.layout.page_numel
-        flat, place = self.storage[layer].view(-1), slots % size
-        keys, values = (flat[start[..., None, None] + o[place]] for o in (self.layout.keys, self.layout.values))
+        return snapshot.block_table[slots // size] * size + slots % size
+
+    def entries(self, layer: int, places: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values `[T, k, G, K, D]` at the places `[T, k, G]`, of a pool with a router.
+
+        They are views of `[T, K, k, G, D]` in memory: every head's entries follow each other, as products want them.
+        """
+        _, kv_heads, dim = self.layout.keys.shape
+        heads = torch.arange(2 * kv_heads, device=places.device).view(2, 1, kv_heads, 1, 1)
+        rows = places[:, None] * (2 * kv_heads) + heads
+        found = self.storage[layer].view(-1, dim).index_select(0, rows.flatten()).view(*rows.shape, dim)
+        keys, values = found.permute(0, 1, 3, 4, 2, 5)
         return keys, values
 
     def read_keys(self, layer: int, snapshot: PooledSnapshot) -> torch.Tensor:

@@ -31,7 +31,7 @@ class Recipe:
 
     Attributes:
         minutes, steps: budget of time, or of steps where that is given; the learning rate falls to a twentieth over it.
-        reading_share: share of the time, at the start, in which facts stand in the prompt and there are no edits: reading
+        reading_share: share of the time, at the start, in which facts stand in the prompt and no edits exist: reading
             from the prompt is learned within minutes when nothing else is asked for, and not at all beside the rest.
         reading_every: steps from one such batch to the next afterwards.
         easy_share: share of the time with pools of at most eight edits: decoding starts before selection is hard.

@@ -9,6 +9,7 @@ import torch
 
 from incomes_plugin.errors import CompressionFailed
 from incomes_plugin.gist.types import Gist
+from incomes_plugin.selection.keeping import KeepRule
 from incomes_plugin.vllm.step import CaptureRows
 
 _MAX_KEPT = 4096
@@ -27,11 +28,13 @@ class CaptureStore:
     Args:
         shape: (L', K, D) of this worker.
         dtype: dtype of the finished gists (the compute dtype).
+        keep: which gists of a finished capture are handed out; None = all.
     """
 
-    def __init__(self, shape: tuple[int, int, int], dtype: torch.dtype) -> None:
+    def __init__(self, shape: tuple[int, int, int], dtype: torch.dtype, keep: KeepRule | None = None) -> None:
         self._shape = shape
         self._dtype = dtype
+        self._keep = keep
         self._captures: OrderedDict[str, _Capture] = OrderedDict()
 
     def open(self, capture: str, num_gists: int) -> None:
@@ -65,4 +68,5 @@ class CaptureStore:
             raise CompressionFailed(f"{left} gist rows of {edit_id} were not captured")
         if not (capture.keys.isfinite().all() and capture.values.isfinite().all()):
             raise CompressionFailed(f"the gist of {edit_id} is not finite")
-        return Gist(edit_id, version, capture.keys, capture.values)
+        gist = Gist(edit_id, version, capture.keys, capture.values)
+        return gist if self._keep is None else self._keep.thin(gist)

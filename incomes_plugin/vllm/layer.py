@@ -53,17 +53,13 @@ class GistLayer:
     def _read(self, reads: ReadRows, query: torch.Tensor, output: torch.Tensor) -> None:
         if self.reader is None or self.pages is None or self.pool is None:
             raise SelectionFailed("the gist pool is not allocated")
-        rows = reads.rows
-        if self.router is not None and self._nothing_picked(reads):
-            return
-        picked = query[rows] if isinstance(rows, slice) else query.index_select(0, rows)
-        unrotated = reads.unrotations[id(self.rotary)](picked)
-        if self.router is not None and self.index == 0:
-            choose(self.router, reads, unrotated)
-        mapped = map_heads(unrotated, self.query_map)
         if self.router is not None:
-            add_picked(self, reads, mapped, output)
+            if self.index == 0:
+                choose(self, self.router, reads, query)
+            add_picked(self, self.router, reads, query, output)
             return
+        rows = reads.rows
+        mapped = map_heads(reads.unrotations[id(self.rotary)](reads.of(query)), self.query_map)
         selected = reads.scratch
         queries = torch.empty_like(selected).copy_(mapped)  # cast and lay out in one pass
         self.reader.read(queries, self.pages, reads.metadata, selected)
@@ -74,9 +70,6 @@ class GistLayer:
         for trace in reads.traces:
             keys = trace.read_keys(self.index)
             trace.add(selection_weights(mapped.index_select(0, trace.rows), keys))
-
-    def _nothing_picked(self, reads: ReadRows) -> bool:
-        return self.index > 0 and not reads.traces and all(group.picks is None for group in reads.routed)
 
     def _capture(self, captures: CaptureRows, key: Any, value: Any) -> None:
         if key is None or value is None:

@@ -56,7 +56,8 @@ class SelectionRuntime:
         self.layers = layers
         self.heads = heads
         self.plan: StepPlan | None = None
-        self.captures = CaptureStore((len(layers), heads.num_kv_heads, heads.head_dim), heads.dtype)
+        shape = (len(layers), heads.num_kv_heads, heads.head_dim)
+        self.captures = CaptureStore(shape, heads.dtype, adapter.keep)
         self.num_steps = 0
         self._tagged: dict[str, _Tagged] = {}
         self._traces: OrderedDict[str, Trace] = OrderedDict()

@@ -53,20 +53,39 @@ class TracedRows:
         self.trace.count += len(self.rows)
 
 
+@dataclass(frozen=True)
+class Reading:
+    """What the rows of one snapshot read that read anything; made at the first gist layer, the same in all.
+
+    Attributes:
+        picks: of these rows.
+        among: `[A]`, their places among the rows of the snapshot.
+        rows: `[A]`, their indices in the step.
+        places: `[A, k, W]` int64, where the picked entries lie in the pool; W = most gists of an edit picked here.
+        real: `[A, k, W]`, False for what is padding or not picked.
+        unrotations: as those of `ReadRows`, of these rows.
+    """
+
+    picks: Picks
+    among: torch.Tensor
+    rows: torch.Tensor
+    places: torch.Tensor
+    real: torch.Tensor
+    unrotations: dict[int, Unrotation]
+
+
 @dataclass
 class RoutedRows:
     """Rows of one snapshot in a step of a model with a router.
 
     Attributes:
         rows: their place among the rows of `ReadRows`.
-        picks: set by the first gist layer; None where no row of the snapshot reads anything.
-        active: `[A]` the rows (within `rows`) that read; `picks` has been cut down to them.
+        reading: set by the first gist layer; None where no row of the snapshot reads anything.
     """
 
     snapshot: PooledSnapshot
     rows: slice
-    picks: Picks | None = None
-    active: torch.Tensor | None = None
+    reading: Reading | None = None
 
 
 @dataclass
@@ -87,6 +106,10 @@ class ReadRows:
     scratch: torch.Tensor
     routed: list[RoutedRows] = field(default_factory=list)
     traces: list[TracedRows] = field(default_factory=list)
+
+    def of(self, step: torch.Tensor) -> torch.Tensor:
+        """Their part `[R, ...]` of a tensor `[T, ...]` of the whole step."""
+        return step[self.rows] if isinstance(self.rows, slice) else step.index_select(0, self.rows)
 
 
 @dataclass
