@@ -3,7 +3,7 @@
 in: deltas (gists to add, edit versions to remove); out: immutable `PooledSnapshot`s whose page tables attention reads.
 An entry is one gist token; entry 0 of every snapshot is the zero-gist with value 0. A commit copies only the pages it
 changes: an append writes behind what older snapshots can see, a removal moves the last entry into the hole. With a
-router tokens gather their own entries (`entries`), so there each entry lies in one piece, whatever the backend's layout.
+router tokens gather their own entries (`entries`), not the backend: there every entry lies in one piece.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ class GistPool:
         self._heads.pop(edit_set, None)
 
     def places(self, snapshot: PooledSnapshot, slots: torch.Tensor) -> torch.Tensor:
-        """Where the entries in the slots `[...]` of a snapshot lie, the same in every layer; slot -1 gives any place."""
+        """Where entries lie, given their slots `[...]` in a snapshot, in every layer alike; slot -1 gives any place."""
         size = self.layout.page_size
         slots = slots.clamp_min(0)
         return snapshot.block_table[slots // size] * size + slots % size
