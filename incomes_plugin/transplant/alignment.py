@@ -10,6 +10,9 @@ from dataclasses import dataclass
 
 from incomes_plugin.transplant.tokens import Kind, Vocabulary
 
+_LONGEST = 64
+"""Bytes of the longest piece looked for; tokens beyond are runs of spaces or dashes."""
+
 
 @dataclass(frozen=True)
 class Alignment:
@@ -51,3 +54,19 @@ def align(base: Vocabulary, donor: Vocabulary, base_rows: int) -> Alignment:
         else:
             copied[token.id] = source.id
     return Alignment(copied, tuple(new), tuple(unreached))
+
+
+def pieces(form: bytes, base: Vocabulary, base_rows: int) -> list[int]:
+    """Base ids that spell `form`, the longest match first from the left; bytes the base cannot spell are left out."""
+    found: list[int] = []
+    start = 0
+    while start < len(form):
+        end = min(len(form), start + _LONGEST)
+        while end > start:
+            token = base.by_form.get(form[start:end])
+            if token and token.id < base_rows:
+                found.append(token.id)
+                break
+            end -= 1
+        start = max(end, start + 1)
+    return found
