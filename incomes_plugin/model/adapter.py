@@ -135,7 +135,7 @@ class EditAdapter:
             _check_router(router, shape, model_dir)
         keep = None
         if "keep" in config:
-            keep = KeepRule(**{n: tensors.pop(f"keep_{n}") for n in KEEP_TENSORS}, **config["keep"])
+            keep = KeepRule(**{n: tensors.pop(f"keep_{n}") for n in KEEP_TENSORS}, **config["keep"])  # type: ignore[arg-type]
             _check_keep(keep, shape, model_dir)
         return cls(
             shape=shape,

@@ -3,7 +3,7 @@
 in: an edit-capable model, invented facts of the training part and, where there are, published edits; out: the
 `KeepRule` in its adapter. Labels: the gists of an answer's tokens and of the token after it are read, no others are.
 
-    python -m incomes_plugin.training.keeping MODEL [--data DIR] [--budget G]
+    python -m incomes_plugin.training.keeping MODEL [--data DIR] [--facts N] [--budget G]
 """
 
 from __future__ import annotations
@@ -100,12 +100,13 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m incomes_plugin.training.keeping", description=__doc__)
     parser.add_argument("model", type=Path)
     parser.add_argument("--data", type=Path, help="data folder with published edits")
+    parser.add_argument("--facts", type=int, default=FACTS, help="invented facts")
     parser.add_argument("--budget", type=int, help="most gists an edit keeps")
     args = parser.parse_args(argv)
     editable = EditableModel.load(args.model)
     records = edits(args.data, limit=RECORDS) if args.data else []
-    rule = replace(fit(editable, AutoTokenizer.from_pretrained(args.model), records), budget=args.budget)
-    replace(editable.adapter, keep=rule).save(args.model)
+    rule = fit(editable, AutoTokenizer.from_pretrained(args.model), records, facts=args.facts)
+    replace(editable.adapter, keep=replace(rule, budget=args.budget)).save(args.model)
     return 0
 
 

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from incomes_plugin.errors import GistFormatError
 from incomes_plugin.gist.types import GistShape
 from incomes_plugin.model.adapter import INDEX_FILE, EditAdapter
+from incomes_plugin.selection.keeping import KeepRule
 from incomes_plugin.selection.scale import LogScale
 from tests.tiny_model import TinyModel, write_tiny_model
 
@@ -53,3 +54,17 @@ def test_a_router_of_another_width_is_refused(tmp_path: Path) -> None:
     replace(adapter, router=replace(adapter.router, zero=torch.zeros(3))).save(folder)
     with pytest.raises(GistFormatError, match="route_zero"):
         EditAdapter.load(folder)
+
+
+def test_a_keep_rule_comes_back_and_one_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+    (tmp_path / INDEX_FILE).write_text("{}")
+    rule = KeepRule(torch.tensor([1.0, -2.0, 0.5, 0.0]), torch.tensor(0.25), 3)
+    replace(adapter(), keep=rule).save(tmp_path)
+    loaded = EditAdapter.load(tmp_path).keep
+    assert loaded is not None
+    assert loaded.weight.tolist() == [1.0, -2.0, 0.5, 0.0]
+    assert (float(loaded.bias), loaded.budget) == (0.25, 3)
+    for wrong, named in ((replace(rule, weight=torch.zeros(5)), "keep_weight"), (replace(rule, budget=0), "budget")):
+        replace(adapter(), keep=wrong).save(tmp_path)
+        with pytest.raises(GistFormatError, match=named):
+            EditAdapter.load(tmp_path)
