@@ -17,6 +17,7 @@ from rich.console import Console
 
 from benchmarks import bulk, server, throughput
 from benchmarks.engines import EngineProcess, EngineSpec
+from benchmarks.gate import Gate
 from benchmarks.model import QUICK, Size, write_model
 from benchmarks.report import markdown
 from benchmarks.server import ServerWork
@@ -26,7 +27,7 @@ from incomes_plugin.evaluation.provenance import provenance
 RESULTS = Path(__file__).parent / "results"
 SECTIONS = ("throughput", "bulk", "server")
 MAX_GISTS = 48
-ENGINE_POOL_GISTS = "200000"
+ENGINE_POOL_GISTS = "350000"
 
 
 def main(argv: list[str]) -> int:
@@ -74,10 +75,12 @@ def engine_sections(folder: Path, args: argparse.Namespace, progress: Callable[[
         if "throughput" in args.only:
             work = Workload(rounds=1, batch=2, output_tokens=8) if args.quick else Workload(rounds=args.rounds)
             found["throughput"] = {
-                "selection": args.selection + (", every token reads four edits" if routed else ""),
+                "selection": args.selection + (", a token that reads reads four edits" if routed else ""),
                 "model": model_facts(folder / "model", size, adapter.shape.bytes_per_gist),
                 "workload": asdict(work),
-                "variants": throughput.measure(stock, edited, variants(args), work, progress),
+                "variants": throughput.measure(
+                    stock, edited, variants(args), work, Gate(folder / "model") if routed else None, progress
+                ),
             }
         if "bulk" in args.only:
             work_bulk = bulk.BulkWork(rounds=1, edits=4) if args.quick else bulk.BulkWork()
@@ -86,11 +89,17 @@ def engine_sections(folder: Path, args: argparse.Namespace, progress: Callable[[
 
 
 def variants(args: argparse.Namespace) -> list[Variant]:
-    """No edits; 100 to 10,000 of as many gists as the default model's; with dense selection 10,000 of one gist."""
+    """No edits; 100 to 10,000 of as many gists as the default model's; with dense selection 10,000 of one gist.
+
+    With a router every token reads them, the dearest case; of the largest set also about one token in eight, as with a
+    trained router, which reads where an answer stands.
+    """
+    routed = args.selection == "routed"
     if args.quick:
-        return [Variant(0), Variant(20, args.gists)]
-    many = [Variant(edits, args.gists) for edits in (100, 1000)]
-    return [Variant(0), *many, Variant(10_000, args.gists if args.selection == "routed" else 1)]
+        return [Variant(0), Variant(20, args.gists, routed)]
+    many = [Variant(edits, args.gists, routed) for edits in (100, 1000)]
+    largest = [Variant(10_000, args.gists, True), Variant(10_000, args.gists)] if routed else [Variant(10_000)]
+    return [Variant(0), *many, *largest]
 
 
 def model_facts(folder: Path, size: Size, bytes_per_gist: Callable[[Any], int]) -> dict[str, object]:

@@ -61,10 +61,10 @@ class Child:
         rows = await asyncio.gather(*(self._one(prompt, max_tokens, edit_set) for prompt in prompts))
         return Generated(timer() - start_s, [first - start_s for first, _ in rows], [ids for _, ids in rows])
 
-    async def commit_random(self, edit_set: str, edits: int, gists: int) -> None:
+    async def commit_random(self, edit_set: str, edits: int, gists: int, loud: bool) -> None:
         """Fill `edit_set` with random gists, in a chain of deltas."""
         shape, digest, base = self.edits.adapter.shape, EMPTY_DIGEST, None
-        made = random_gists(shape, edits, gists, edit_set)
+        made = random_gists(shape, edits, gists, edit_set, loud=loud)
         for start in range(0, edits, COMMIT_CHUNK):
             chunk = made[start : start + COMMIT_CHUNK]
             for gist in chunk:

@@ -64,9 +64,9 @@ class EngineProcess:
         """Generate greedily for all prompts at once, under the snapshot of `edit_set`."""
         return self._call("generate", prompts, max_tokens, edit_set)
 
-    def commit_random(self, edit_set: str, edits: int, gists: int) -> None:
+    def commit_random(self, edit_set: str, edits: int, gists: int, loud: bool) -> None:
         """Fill an edit set with random gists."""
-        self._call("commit_random", edit_set, edits, gists)
+        self._call("commit_random", edit_set, edits, gists, loud)
 
     def capture(self, texts: Prompts) -> float:
         """Compress edits given as token ids; seconds."""

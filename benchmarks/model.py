@@ -12,6 +12,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
+from benchmarks.gate import LOUD, first_queries, gated_router
 from incomes_plugin.gist import Gist, GistShape
 from incomes_plugin.model.adapter import EditAdapter
 from incomes_plugin.selection.routing import Router
@@ -60,9 +61,14 @@ def write_model(folder: Path, size: Size, max_gists: int, *, routed: bool = True
         eos_token_id=2,
         dtype=torch.bfloat16,
     )
-    Qwen2ForCausalLM(config).bfloat16().save_pretrained(folder)
+    model = Qwen2ForCausalLM(config).bfloat16()
+    model.save_pretrained(folder)
     write_tokenizer(folder, max_gists)
-    adapter = random_adapter(size, max_gists, routed=routed)
+    router = None
+    if routed:
+        queries = first_queries(model, size.layers // 2, size.head_dim, [prompt(-i, 64) for i in range(8)])
+        router = gated_router(queries, size.kv_heads * size.head_dim, size.layers - size.layers // 2)
+    adapter = random_adapter(size, max_gists, router)
     adapter.save(folder)
     return adapter
 
@@ -79,7 +85,7 @@ def write_tokenizer(folder: Path, max_gists: int) -> None:
     fast.save_pretrained(folder)
 
 
-def random_adapter(size: Size, max_gists: int, *, routed: bool) -> EditAdapter:
+def random_adapter(size: Size, max_gists: int, router: Router | None) -> EditAdapter:
     """An adapter with every part the default model's has: zero-gist keys, query and value maps."""
     layers = tuple(range(size.layers // 2, size.layers))
     shape = GistShape(layers, max_gists, size.kv_heads, size.head_dim)
@@ -93,27 +99,26 @@ def random_adapter(size: Size, max_gists: int, *, routed: bool) -> EditAdapter:
         zero_keys=torch.randn(len(layers), size.kv_heads, size.head_dim),
         query_map=eye.expand(len(layers), size.heads, -1, -1).clone(),
         value_map=eye.expand(len(layers), size.kv_heads, -1, -1).clone(),
-        router=random_router(size) if routed else None,
+        router=router,
     )
 
 
-def random_router(size: Size) -> Router:
-    """A router with which every token reads four edits: the dearest case. Trained ones read where an answer stands."""
-    queries, keys = size.heads * size.head_dim, size.kv_heads * size.head_dim
-    recency = torch.zeros(size.layers - size.layers // 2, size.heads)
-    looking = torch.randn(queries, keys) / queries**0.5
-    return Router(looking, torch.zeros(keys), torch.tensor(-1e3), torch.tensor(1.0), recency)
+def random_gists(shape: GistShape, count: int, gists: int, prefix: str, *, loud: bool = False) -> list[Gist]:
+    """`count` edits of `gists` gist tokens each (with a router: its token included), of the size of real ones.
 
-
-def random_gists(shape: GistShape, count: int, gists: int, prefix: str) -> list[Gist]:
-    """`count` edits of `gists` gist tokens each (with a router: its token included), of the size of real ones."""
+    Args:
+        loud: with a router every token reads them, else a share of the tokens.
+    """
     size = (len(shape.layers), gists, shape.num_kv_heads, shape.head_dim)
     generator = torch.Generator().manual_seed(count)
 
     def tensor() -> torch.Tensor:
         return torch.randn(size, generator=generator).to(torch.bfloat16)
 
-    return [Gist(f"edit_{prefix}{i:06d}", 1, tensor(), tensor()) for i in range(count)]
+    made = [Gist(f"edit_{prefix}{i:06d}", 1, tensor(), tensor()) for i in range(count)]
+    for gist in made if loud else ():
+        gist.keys[0] *= LOUD
+    return made
 
 
 def prompt(seed: int, tokens: int) -> list[int]:

@@ -37,7 +37,7 @@ def throughput(section: dict[str, Any]) -> str:
     """One row per variant."""
     rows = [
         [
-            "stock vLLM" if column["edits"] is None else f"{column['edits']:,} edits",
+            label(column),
             str(column["gists_per_edit"] or "–"),
             spread(column["output_tokens_per_s"], "{:.1f}"),
             spread(column["throughput_ratio"]),
@@ -56,6 +56,15 @@ def throughput(section: dict[str, Any]) -> str:
     )
     head = ["", "gists/edit", "output tokens/s", "ratio to stock", "first token ms", "ratio to stock"]
     return f"## Throughput and time to first token\n\n{text}\n\n{table(head, rows)}"
+
+
+def label(column: dict[str, Any]) -> str:
+    """What runs, and how many tokens read where a router decides."""
+    if column["edits"] is None:
+        return "stock vLLM"
+    share = column.get("share_reading")
+    reads = f", read by {share['prompt']:.0%} of prompt and {share['answer']:.0%} of output tokens" if share else ""
+    return f"{column['edits']:,} edits{reads}"
 
 
 def bulk(section: dict[str, Any]) -> str:
