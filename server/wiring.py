@@ -42,4 +42,5 @@ def snapshot_delta(delta: Delta, current: SnapshotRef | None) -> SnapshotDelta:
         snapshot=SnapshotRef(delta.edit_set, delta.version, delta.digest, delta.num_edits),
         added=tuple(blob for _, _, blob in delta.added),
         removed=delta.removed,
+        ages=delta.ages,
     )

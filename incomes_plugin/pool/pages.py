@@ -103,8 +103,12 @@ class GistPool:
         num_edits: int,
         added: Sequence[Gist],
         removed: Sequence[EditKey],
+        ages: Sequence[int] = (),
     ) -> PooledSnapshot:
         """Make a snapshot from the edit set's newest one. Cost grows with the delta, not with the set.
+
+        Args:
+            ages: see `SnapshotDelta`.
 
         Raises:
             SnapshotNotFound: `base` is not the newest snapshot of the set, or the delta does not fit it.
@@ -118,11 +122,13 @@ class GistPool:
         plan = plan_commit(slots, num_entries, self._sizes(added), removed, lambda slot: self._owner(old, slot))
         if num_edits != len(slots) + len(added) - len(removed):
             raise SnapshotNotFound(f"delta leads to {len(slots) + len(added) - len(removed)} edits, not {num_edits}")
+        if ages and len(ages) != len(added):
+            raise SnapshotNotFound(f"delta has {len(ages)} ages for {len(added)} gists")
         table = self._new_table(old, plan)
         self._write(old, table, plan, added)
         snapshot = self._publish(edit_set, snapshot_id, num_edits, plan.num_entries, table)
         plan.apply(slots)
-        snapshot.routes = self._routes(head, plan, slots, added, removed)
+        snapshot.routes = self._routes(head, plan, slots, added, removed, ages)
         self._heads[edit_set] = _Head(snapshot, slots)
         return snapshot
 
@@ -206,6 +212,7 @@ class GistPool:
         slots: dict[EditKey, list[int]],
         added: Sequence[Gist],
         removed: Sequence[EditKey],
+        ages: Sequence[int],
     ) -> RouteTable | None:
         if self.max_gists is None:
             return None
@@ -213,7 +220,7 @@ class GistPool:
         if table is None:
             table = RouteTable.empty(self.zero_keys[0].numel(), self.max_gists, self.storage)
         moved = {key for _, slot in plan.moves if (key := plan.owner_of[slot]) is not None}
-        return table.changed(added, removed, slots, plan.moves, moved, plan.num_entries)
+        return table.changed(added, removed, slots, plan.moves, moved, plan.num_entries, ages)
 
     def _new_table(self, old: Pages, plan: CommitPlan) -> Pages:
         """Page table of the new snapshot: shared pages, copies of changed ones, fresh ones at the end."""

@@ -24,7 +24,7 @@ class RouteTable:
         keys: `[n + 1, K * D]` in the pool's dtype and on its device; the zero-gist's row is unused.
         owners: `[n + 1]` int64, row of the edit that owns each slot.
         slots: `[N, Gmax]` int64, slots of each edit, padded with -1.
-        ages: `[N]` int64, larger = committed later.
+        ages: `[N]` int64, larger = later.
         edits: edit version of each row.
         row_of: the inverse of `edits`.
         next_age: age of the next edit.
@@ -57,6 +57,7 @@ class RouteTable:
         moves: Sequence[tuple[int, int]],
         moved: Iterable[EditKey],
         num_entries: int,
+        ages: Sequence[int] = (),
     ) -> RouteTable:
         """The table after a commit.
 
@@ -65,6 +66,7 @@ class RouteTable:
             moves: (old slot, new slot) of entries that filled holes.
             moved: edit versions of those entries.
             num_entries: after the commit, with the zero-gist.
+            ages: of the added gists; none: each is later than all before it.
         """
         edits, row_of, kept = self._without(removed)
         new = [(g.edit_id, g.version) for g in added]
@@ -72,16 +74,16 @@ class RouteTable:
         renumbered = [edit for row, edit in enumerate(edits) if kept[row] != row]
         edits += new
         index = self._index(kept)
-        ages = torch.arange(self.next_age, self.next_age + len(new), device=self.ages.device)
+        ages = ages or range(self.next_age, self.next_age + len(new))
         touched = {*new, *moved, *renumbered}
         return RouteTable(
             self._keys_after(added, slots, moves, num_entries),
             self._owners_after(touched, slots, row_of, num_entries),
             self._slots_after({*new, *moved}, slots, row_of, index, len(edits)),
-            torch.cat([self.ages[index], ages]),
+            torch.cat([self.ages[index], self._index(ages)]),
             tuple(edits),
             row_of,
-            self.next_age + len(new),
+            max([self.next_age - 1, *ages]) + 1,
         )
 
     def _without(self, removed: Sequence[EditKey]) -> tuple[list[EditKey], dict[EditKey, int], list[int]]:

@@ -50,9 +50,12 @@ class SnapshotDelta:
         snapshot: the state after it.
         added: gist blobs (`dump_gists`), one or many gists each.
         removed: (edit id, version) pairs to drop.
+        ages: of each added gist, in order; of two edits that contradict one another the one with the larger age wins.
+            Empty: every gist is later than those before it.
     """
 
     base: str | None
     snapshot: SnapshotRef
     added: tuple[bytes, ...] = ()
     removed: tuple[tuple[str, int], ...] = ()
+    ages: tuple[int, ...] = ()

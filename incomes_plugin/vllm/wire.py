@@ -64,6 +64,7 @@ def pack_delta(delta: SnapshotDelta, retire: Sequence[str]) -> Answer:
         "num_edits": delta.snapshot.num_edits,
         "added": list(delta.added),
         "removed": [list(key) for key in delta.removed],
+        "ages": list(delta.ages),
         "retire": list(retire),
     }
 

@@ -101,7 +101,9 @@ class EditWorkerMixin:
             pool.retire(snapshot_id)
         gists = [gist for blob in delta["added"] for gist in load_gists(bytes(blob), self.incomes_fingerprint)]
         removed = [(str(edit_id), int(version)) for edit_id, version in delta["removed"]]
-        snapshot = pool.commit(delta["edit_set"], delta["base"], delta["snapshot"], delta["num_edits"], gists, removed)
+        snapshot = pool.commit(
+            delta["edit_set"], delta["base"], delta["snapshot"], delta["num_edits"], gists, removed, delta["ages"]
+        )
         return {"entries": snapshot.num_entries}
 
     @answers_errors

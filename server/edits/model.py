@@ -110,6 +110,7 @@ class Delta:
         head: newest version in the store; `version < head` means another page follows at once.
         added: (edit id, version, gist blob) of every edit version to add.
         removed: (edit id, version) of every edit version to remove.
+        ages: of each of `added`, in order: where it stands in the order of creation, whenever it was compressed.
     """
 
     edit_set: str
@@ -121,3 +122,4 @@ class Delta:
     head: int
     added: tuple[tuple[str, int, bytes], ...]
     removed: tuple[tuple[str, int], ...]
+    ages: tuple[int, ...]

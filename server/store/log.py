@@ -58,6 +58,7 @@ def read_delta(conn: Connection, edit_set: str, base: int, *, page_bytes: int = 
     at_end = conn.execute(
         select(revisions).where(revisions.c.edit_set == edit_set, revisions.c.version == end)
     ).one_or_none()
+    added, ages = _blobs(conn, edit_set, base, end, fold.added())
     state = Head() if at_end is None else Head(at_end.version, at_end.digest, at_end.num_edits)
     return Delta(
         edit_set=edit_set,
@@ -67,8 +68,9 @@ def read_delta(conn: Connection, edit_set: str, base: int, *, page_bytes: int = 
         digest=state.digest,
         num_edits=state.num_edits,
         head=row.version,
-        added=_blobs(conn, edit_set, base, end, fold.added()),
+        added=added,
         removed=tuple(fold.removed()),
+        ages=ages,
     )
 
 
@@ -99,20 +101,22 @@ def _fold_page(changes: Iterable[Row[Any]], *, floor: int, page_bytes: int) -> t
 
 def _blobs(
     conn: Connection, edit_set: str, base: int, end: int, wanted: Sequence[EditVersion]
-) -> tuple[tuple[str, int, bytes], ...]:
+) -> tuple[tuple[tuple[str, int, bytes], ...], tuple[int, ...]]:
+    """Gists of the edit versions wanted, and where each of those stands in the order of creation."""
     v = edit_versions.c
     rows = conn.execute(
-        select(v.edit_id, v.version, v.blob)
+        select(v.edit_id, v.version, v.blob, v.seq)
         .join_from(log, edit_versions, (v.edit_id == log.c.edit_id) & (v.version == log.c.edit_version))
         .where(log.c.edit_set == edit_set, log.c.version > base, log.c.version <= end, log.c.op == ADD)
         .order_by(log.c.version, log.c.position)
     )
     missing = set(wanted)
-    blobs = []
-    for edit_id, version, blob in rows:
+    blobs, ages = [], []
+    for edit_id, version, blob, seq in rows:
         if (edit_id, version) in missing and blob is not None:
             missing.discard((edit_id, version))
             blobs.append((edit_id, version, blob))
+            ages.append(seq)
     if missing:
         raise NotReady(f"{len(missing)} gists of {edit_set} between versions {base} and {end} are missing in the store")
-    return tuple(blobs)
+    return tuple(blobs), tuple(ages)

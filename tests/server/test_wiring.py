@@ -6,7 +6,7 @@ from incomes_server.wiring import snapshot_delta
 from incomes_plugin.pool.snapshot import EMPTY_DIGEST, SnapshotRef, add_to_digest
 
 DIGEST = add_to_digest(EMPTY_DIGEST, "edit_b", 1)
-DELTA = Delta("eset_1", "acme", 1, 2, DIGEST, 1, 2, (("edit_b", 1, b"blob"),), (("edit_a", 1),))
+DELTA = Delta("eset_1", "acme", 1, 2, DIGEST, 1, 2, (("edit_b", 1, b"blob"),), (("edit_a", 1),), (7,))
 
 
 def test_base_is_what_the_engine_has():
@@ -14,7 +14,7 @@ def test_base_is_what_the_engine_has():
     delta = snapshot_delta(DELTA, current)
     assert delta.base == current.id
     assert delta.snapshot == SnapshotRef("eset_1", 2, DIGEST, 1)
-    assert (delta.added, delta.removed) == ((b"blob",), (("edit_a", 1),))
+    assert (delta.added, delta.removed, delta.ages) == ((b"blob",), (("edit_a", 1),), (7,))
 
 
 def test_an_engine_without_the_set_starts_empty():

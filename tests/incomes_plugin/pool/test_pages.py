@@ -21,10 +21,10 @@ def scrambled_page(keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
     return torch.cat([keys.flatten(), values.flatten()]).float()[SHUFFLE]
 
 
-def make_pool(pages: int = 64) -> GistPool:
+def make_pool(pages: int = 64, max_gists: int | None = None) -> GistPool:
     layout = PageLayout.probe(scrambled_page, (S, K, D), torch.device("cpu"))
     zero = torch.full((L, K, D), -1.0)
-    return GistPool(torch.zeros(L, pages, layout.page_numel), layout, zero)
+    return GistPool(torch.zeros(L, pages, layout.page_numel), layout, zero, max_gists)
 
 
 def gist(number: int, size: int, version: int = 1) -> Gist:
@@ -82,6 +82,28 @@ def test_every_live_snapshot_keeps_its_content(steps: list[tuple[list[int], int,
     assert pool.usage().free_gists == pool.usage().capacity_gists
 
 
+def test_with_a_router_every_edit_is_gathered_from_its_places() -> None:
+    """After additions, removals and copied pages, in both snapshots."""
+    pool = make_pool(max_gists=5)
+    generator = torch.Generator().manual_seed(3)
+    gists = [Gist(f"edit_{i}", 1, *torch.randn(2, L, 1 + i % 5, K, D, generator=generator)) for i in range(14)]
+    first = pool.commit("set", None, "a", 9, gists[:9], [])
+    second = pool.commit("set", "a", "b", 12, gists[9:], [("edit_2", 1), ("edit_7", 1)])
+    for snapshot, members in (
+        (first, gists[:9]),
+        (second, [g for g in gists if g.edit_id not in ("edit_2", "edit_7")]),
+    ):
+        assert snapshot.routes is not None
+        rows = torch.tensor([snapshot.routes.row_of[g.edit_id, 1] for g in members])
+        slots = snapshot.routes.slots[rows][:, None]
+        for layer in range(L):
+            keys, values = pool.entries(layer, pool.places(snapshot, slots))
+            assert keys.shape == (len(members), 1, 5, K, D)
+            for row, member in enumerate(members):
+                assert torch.equal(keys[row, 0, : member.num_gists], member.keys[layer])
+                assert torch.equal(values[row, 0, : member.num_gists], member.values[layer])
+
+
 def test_a_commit_copies_only_changed_pages() -> None:
     pool = make_pool(pages=1000)
     pool.commit("set", None, "a", 500, [gist(i, 4) for i in range(500)], [])
@@ -117,6 +139,18 @@ def test_a_delta_that_does_not_fit_is_refused(base: str, num_edits: int, added: 
     with pytest.raises(SnapshotNotFound):
         pool.commit("set", base, "b", num_edits, added, removed)
     assert content(pool, first) == expected([gist(1, 2)])
+
+
+def test_ages_come_with_the_delta_or_follow_its_order() -> None:
+    pool = make_pool(max_gists=8)
+    pool.commit("set", None, "a", 2, [gist(1, 2), gist(2, 1)], [], [40, 7])
+    pool.commit("set", "a", "b", 3, [gist(3, 1)], [])
+    routes = pool.commit("set", "b", "c", 3, [gist(4, 2)], [("edit_1", 1)], [12]).routes
+    assert routes is not None
+    ages = {edit: int(age) for (edit, _), age in zip(routes.edits, routes.ages, strict=True)}
+    assert ages == {"edit_2": 7, "edit_3": 41, "edit_4": 12}
+    with pytest.raises(SnapshotNotFound):
+        pool.commit("set", "c", "d", 4, [gist(5, 1)], [], [1, 2])
 
 
 def test_a_gist_of_another_shape_is_refused() -> None:

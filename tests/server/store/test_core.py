@@ -48,6 +48,19 @@ def test_one_batch_of_outcomes_is_one_version(store):
     assert ready.gist_bytes > 0
 
 
+def test_ages_follow_creation_whenever_an_edit_was_compressed(store):
+    """A replica that applied each change and one that starts later must agree which of two edits is the later."""
+    first, second = add(store, "a", "b")
+    make_ready(store, second)
+    make_ready(store, first)
+    edit_set = store.get_edit_set("p", "default").id
+    whole = store.delta(edit_set, 0)
+    deltas = [store.delta(edit_set, version) for version in (0, 1)]
+    ages = {edit_id: age for (edit_id, _, _), age in zip(whole.added, whole.ages, strict=True)}
+    assert ages[first.id] < ages[second.id]
+    assert {e: a for d in deltas for (e, _, _), a in zip(d.added, d.ages, strict=True)} == ages
+
+
 def test_the_same_request_twice_is_one_write(store):
     first = add(store, "a", "b")
     assert add(store, "a", "b") == first
