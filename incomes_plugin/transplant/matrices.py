@@ -11,11 +11,13 @@ from safetensors import safe_open
 from transformers import AutoConfig
 
 from incomes_plugin.errors import InvalidValue
+from incomes_plugin.model.adapter import INDEX_FILE, TENSOR_FILE
 
 EMBEDDINGS = (
     "model.embed_tokens.weight", "model.language_model.embed_tokens.weight", "transformer.wte.weight", "wte.weight",
     "gpt_neox.embed_in.weight", "embed_in.weight",
 )  # fmt: skip
+_FOREIGN = frozenset((".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx"))
 HEADS = ("lm_head.weight", "embed_out.weight")
 
 
@@ -78,10 +80,18 @@ def find_matrices(folder: Path) -> Matrices | None:
 
 def weight_files(folder: Path) -> list[Path]:
     """Weight files of a checkpoint, adapters beside it left out."""
-    index = folder / "model.safetensors.index.json"
+    index = folder / INDEX_FILE
     if index.is_file():
         return sorted({folder / name for name in json.loads(index.read_text())["weight_map"].values()})
     return sorted(folder.glob("model*.safetensors"))
+
+
+def model_files(folder: Path) -> list[Path]:
+    """Files that make up the checkpoint; weights in other formats, which nobody here reads, left out."""
+    weights = weight_files(folder)
+    others = [path for path in folder.iterdir() if path.is_file() and path.suffix not in _FOREIGN]
+    extra = [path for path in others if path.suffix == ".safetensors" and path.name != TENSOR_FILE]
+    return sorted({*others, *weights} - ({*extra} - {*weights}))
 
 
 def _names(path: Path) -> list[str]:

@@ -37,26 +37,27 @@ def match_specials(
 
     Args:
         explicit: base names by donor names.
-        left_out: base ids that are not carried: gist tokens and reserved ones.
+        left_out: base ids that are no partners and not carried: gist tokens, reserved ones, ids without a row.
 
     Raises:
-        InvalidValue: `explicit` names a token that is not special, or one base token twice.
+        InvalidValue: `explicit` names a token that is not special, one left out, or one base token twice.
     """
     pairs: dict[int, int] = {}
     taken: set[int] = set()
 
     def pair(donor_token: Token | None, base_token: Token | None) -> None:
-        if donor_token and base_token and donor_token.id not in pairs and base_token.id not in taken:
+        if donor_token is None or base_token is None or base_token.id in left_out:
+            return
+        if donor_token.id not in pairs and base_token.id not in taken:
             pairs[donor_token.id] = base_token.id
             taken.add(base_token.id)
 
     for donor_name, base_name in explicit.items():
         pair(_named(donor, donor_name, "donor"), _named(base, base_name, "base"))
     if len(pairs) != len(explicit):
-        raise InvalidValue("the map gives two tokens of the donor the same token of the base", param="map")
+        raise InvalidValue("the map names a token of the base twice, or one that is reserved", param="map")
     for name, token in base.specials.items():
-        if token.id not in left_out:
-            pair(donor.specials.get(name), token)
+        pair(donor.specials.get(name), token)
     for role in ROLES:
         pair(_in_role(donor, role), _in_role(base, role))
     carried = [t for t in base.specials.values() if t.id not in taken and t.id not in left_out]

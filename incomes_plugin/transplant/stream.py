@@ -88,6 +88,11 @@ def _write_tensor(new: BinaryIO, replacement: Replacement, name: str) -> None:
     tensor = replacement.make()
     if len(tensor) != replacement.rows:
         raise ValueError(f"{name}: {len(tensor)} rows made, {replacement.rows} planned")
+    write_rows(new, tensor)
+
+
+def write_rows(new: BinaryIO, tensor: torch.Tensor) -> None:
+    """The bytes of a matrix, in blocks."""
     for rows in tensor.contiguous().split(max(1, BLOCK_BYTES // max(1, tensor[0].nbytes))):
         new.write(rows.view(torch.uint8).numpy().tobytes())
 

@@ -87,7 +87,13 @@ class Vocabulary:
 
 @dataclass(frozen=True)
 class _Spelling:
-    """How the pieces of a vocabulary are written."""
+    """How the pieces of a vocabulary are written.
+
+    Attributes:
+        byte_level: in the alphabet of bytes.
+        space: the letter that stands for a space, if there is one.
+        fallback: `<0xNN>` is a byte.
+    """
 
     byte_level: bool
     space: str | None

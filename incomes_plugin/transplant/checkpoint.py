@@ -1,0 +1,157 @@
+"""A plan in, a checkpoint folder out: new matrices, the fitted tokenizer, stored token ids at their new places.
+
+The body's tensors are copied byte by byte. The folder gets its name only when it is complete.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from incomes_plugin.errors import InvalidValue
+from incomes_plugin.model.adapter import CONFIG_FILE, name_checkpoint_files
+from incomes_plugin.transplant.estimate import MatrixJob, make_matrix
+from incomes_plugin.transplant.manifest import record
+from incomes_plugin.transplant.matrices import TensorPlace, model_files
+from incomes_plugin.transplant.prepare import Prepared
+from incomes_plugin.transplant.rows import RowPlan
+from incomes_plugin.transplant.stream import Replacement, copy_file, rewrite
+
+TOKENIZER_FILES = frozenset(
+    ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
+     "merges.txt", "tokenizer.model", "chat_template.jinja", "chat_template.json", "README.md")
+)  # fmt: skip
+"""Files of the base that are not copied; the card speaks of another tokenizer, too."""
+Report = Callable[[str, int, int], None]
+"""Called with (stage, done, of)."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How rows are made.
+
+    Attributes:
+        k: atoms of a row (omp); None = a sixth of the donor's width, 64 at most.
+    """
+
+    method: str = "omp"
+    k: int | None = None
+    seed: int = 0
+
+    def atoms(self, width: int) -> int:
+        """k for a donor of that width."""
+        return self.k or max(1, min(64, width // 6))
+
+
+@dataclass
+class Written:
+    """What was made of the matrices.
+
+    Attributes:
+        spelled: for each matrix, the ids that no method could make a row for.
+    """
+
+    k: int = 0
+    spelled: dict[str, tuple[int, ...]] = field(default_factory=dict)
+
+
+def write_checkpoint(prepared: Prepared, recipe: Recipe, out: Path, report: Report | None = None) -> Written:
+    """Write the transplanted model.
+
+    Raises:
+        InvalidValue: `out` is there already, or the base stops at a token that has no place in the new vocabulary.
+    """
+    if out.exists() and any(out.iterdir()):
+        raise InvalidValue(f"{out} is not empty", param="out")
+    unfinished = out.with_name(out.name + ".unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    base = prepared.base.folder
+    written = Written()
+    replaced = _replacements(prepared, recipe, written, report)
+    for path in model_files(base):
+        if path in replaced:
+            rewrite(path, unfinished / path.name, replaced[path])
+        elif path.name not in TOKENIZER_FILES:
+            copy_file(path, unfinished / path.name)
+    prepared.fitted.tokenizer.save_pretrained(unfinished)
+    _move_ids(unfinished, prepared)
+    if prepared.gist_ids:
+        name_checkpoint_files(unfinished)
+    record(prepared, unfinished, recipe.method, written.k, sorted(replaced))
+    if out.exists():
+        out.rmdir()
+    unfinished.rename(out)
+    return written
+
+
+def _replacements(
+    prepared: Prepared, recipe: Recipe, written: Written, report: Report | None
+) -> dict[Path, dict[str, Replacement]]:
+    """Both matrices, in whatever files they are; copies of a tied embedding get its rows."""
+    own, other = prepared.base_matrices, prepared.donor.matrices
+    donor_input = other.embedding if other else None
+    parts = [("embedding", own.embedding, donor_input), *(("embedding", copy, donor_input) for copy in own.copies)]
+    if own.head:
+        parts.append(("head", own.head, (other.head or other.embedding) if other else None))
+    replaced: dict[Path, dict[str, Replacement]] = {}
+    for part, place, donor_place in parts:
+        replacement = Replacement(
+            prepared.rows.num_rows, _maker(prepared, recipe, written, part, place, donor_place, report)
+        )
+        replaced.setdefault(place.file, {})[place.name] = replacement
+    return replaced
+
+
+def _maker(
+    prepared: Prepared,
+    recipe: Recipe,
+    written: Written,
+    part: str,
+    place: TensorPlace,
+    donor_place: TensorPlace | None,
+    report: Report | None,
+) -> Callable[[], torch.Tensor]:
+    def make() -> torch.Tensor:
+        donor = donor_place.read() if donor_place else None
+        written.k = recipe.atoms(place.shape()[1] if donor is None else donor.shape[1])
+        job = MatrixJob(prepared.rows, prepared.anchors, prepared.pieces, recipe.method, written.k, recipe.seed)
+        told = (lambda done, total: report(part, done, total)) if report else None
+        made = make_matrix(job, place.read(), donor, told)
+        written.spelled[part] = made.spelled
+        return made.weight
+
+    return make
+
+
+def _move_ids(folder: Path, prepared: Prepared) -> None:
+    """Token ids in the configuration, the generation defaults and the adapter."""
+    _change(folder / "config.json", lambda found: _moved(found, prepared.rows) | {"vocab_size": prepared.rows.num_rows})
+    _change(folder / "generation_config.json", lambda found: _moved(found, prepared.rows))
+    gists = {"gist_token_ids": list(prepared.rows.gist_ids)}
+    _change(folder / CONFIG_FILE, lambda found: _moved(found, prepared.rows) | gists)
+
+
+def _change(path: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    if path.is_file():
+        path.write_text(json.dumps(change(json.loads(path.read_text())), indent=2) + "\n")
+
+
+def _moved(config: dict[str, Any], rows: RowPlan) -> dict[str, Any]:
+    """Every `…_token_id` at its new place; lists keep what has one."""
+    moved = dict(config)
+    for name, value in config.items():
+        if name.endswith("_token_id") and isinstance(value, list):
+            found = [rows.new_id(index) for index in value]
+            moved[name] = [index for index in found if index is not None]
+        elif name.endswith("_token_id") and isinstance(value, int):
+            moved[name] = rows.new_id(value)
+        if name == "eos_token_id" and value not in (None, []) and moved[name] in (None, []):
+            raise InvalidValue(f"the base stops at {value}, which has no place in the new vocabulary", param="map")
+    return moved

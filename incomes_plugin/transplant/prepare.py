@@ -1,0 +1,103 @@
+"""Two folders in, out: everything that is decided before a row is made. Nothing is written here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from incomes_plugin.errors import InvalidValue
+from incomes_plugin.model.adapter import CONFIG_FILE, EditAdapter
+from incomes_plugin.training.spare import spare_ids
+from incomes_plugin.transplant.alignment import Alignment, align, pieces
+from incomes_plugin.transplant.matrices import Matrices, find_matrices
+from incomes_plugin.transplant.rows import RowPlan, plan_rows
+from incomes_plugin.transplant.special import Specials, match_specials
+from incomes_plugin.transplant.tokenizer import FittedTokenizer, fit_tokenizer
+from incomes_plugin.transplant.tokens import Vocabulary, read_vocabulary
+
+
+@dataclass(frozen=True)
+class Model:
+    """One side of a transplant.
+
+    Attributes:
+        matrices: None for a tokenizer alone.
+        rows: rows of the input embedding; the vocabulary's size for a tokenizer alone.
+    """
+
+    folder: Path
+    tokenizer: PreTrainedTokenizerBase
+    vocabulary: Vocabulary
+    matrices: Matrices | None
+    rows: int
+
+    @classmethod
+    def load(cls, folder: Path) -> Model:
+        """Tokenizer and places of the matrices; no weights."""
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        vocabulary, matrices = read_vocabulary(tokenizer), find_matrices(folder)
+        rows = matrices.embedding.shape()[0] if matrices else vocabulary.size
+        return cls(folder, tokenizer, vocabulary, matrices, rows)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The plan of a transplant.
+
+    Attributes:
+        gist_ids: the base's gist tokens; empty if it is not edit-capable.
+    """
+
+    base: Model
+    donor: Model
+    alignment: Alignment
+    specials: Specials
+    fitted: FittedTokenizer
+    rows: RowPlan
+    gist_ids: tuple[int, ...] = field(default=())
+
+    @property
+    def base_matrices(self) -> Matrices:
+        """The base has weights; `prepare` has seen to it."""
+        assert self.base.matrices is not None
+        return self.base.matrices
+
+    @property
+    def anchors(self) -> tuple[tuple[int, int], ...]:
+        """(donor id, base id) with rows on both sides."""
+        return self.alignment.anchors(self.donor.rows)
+
+    @cached_property
+    def pieces(self) -> list[list[int]]:
+        """Base ids that spell every token a row is estimated for."""
+        forms = (self.donor.vocabulary.by_id[index].form for index in self.rows.estimated)
+        return [pieces(form, self.base.vocabulary, self.base.rows) for form in forms]
+
+
+def prepare(base_dir: Path, donor_dir: Path, special_map: Mapping[str, str]) -> Prepared:
+    """Read both tokenizers and decide where every row comes from.
+
+    Args:
+        special_map: names of base tokens by names of donor tokens.
+
+    Raises:
+        InvalidValue: a folder that is no model, or a map that cannot be.
+    """
+    for folder, name in ((base_dir, "base"), (donor_dir, "donor")):
+        if not folder.is_dir():
+            raise InvalidValue(f"{folder} is no folder; give a downloaded model", param=name)
+    base, donor = Model.load(base_dir), Model.load(donor_dir)
+    if base.matrices is None:
+        raise InvalidValue(f"{base_dir} has no safetensors weights", param="base")
+    gist_ids = EditAdapter.load(base_dir).gist_token_ids if (base_dir / CONFIG_FILE).is_file() else ()
+    rowless = (token.id for token in base.vocabulary.specials.values() if token.id >= base.rows)
+    left_out = {*gist_ids, *rowless, *spare_ids(base.tokenizer, base.rows)}
+    specials = match_specials(base.vocabulary, donor.vocabulary, special_map, left_out)
+    alignment = align(base.vocabulary, donor.vocabulary, base.rows)
+    fitted = fit_tokenizer(base.tokenizer, donor.tokenizer, specials)
+    rows = plan_rows(donor.vocabulary, alignment, specials, fitted.carried_ids, gist_ids)
+    return Prepared(base, donor, alignment, specials, fitted, rows, gist_ids)
