@@ -42,8 +42,7 @@ def test_the_rule_of_the_default_model_keeps_what_is_read() -> None:
     rule = keeping.fit(editable, tokenizer, [], facts=150)
     facts = FactSource(3, held_out=True).distinct(30)
     said = [(fact.statement, fact.answer, keeping.answer_start(fact)) for fact in facts]
-    parts = list(keeping._labelled(editable, tokenizer, said))
-    keys, read = (torch.cat([part[i] for part in parts]) for i in (0, 1))
+    keys, read = keeping._labelled(editable, tokenizer, said)
     kept = keys @ rule.weight + rule.bias >= 0
     assert kept[read].float().mean() >= 0.97
     assert kept[~read].float().mean() < 0.4
@@ -56,6 +55,7 @@ def test_main_writes_the_rule_beside_the_model(folder: Path, tokenizer: PreTrain
     assert editable.adapter.keep.budget == 7
     fitted = keeping.fit(editable, tokenizer, [], facts=20)  # a rule that is there does not narrow what it is fitted to
     torch.testing.assert_close(fitted.weight, editable.adapter.keep.weight)
+    torch.testing.assert_close(fitted.bias + keeping.MARGIN, editable.adapter.keep.bias)
 
 
 def test_capture_follows_the_rule(folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
