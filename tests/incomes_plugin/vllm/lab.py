@@ -148,6 +148,14 @@ class LabEngine:
         """Fault injection: the last gist layer loses its pages."""
         self.core.model_executor.driver_worker.worker.incomes_runtime.layers[-1].pages = None
 
+    def gather_at_most(self, numbers: int) -> int:
+        """Set how many numbers the gist layers of this process gather at once; the former setting."""
+        from incomes_plugin.vllm import routed
+
+        former = routed._GATHERED_NUMBERS["cpu"]
+        routed._GATHERED_NUMBERS["cpu"] = numbers
+        return former
+
     def preemptions(self) -> int:
         return sum(m.value for m in self.llm.get_metrics() if m.name == "vllm:num_preemptions")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,13 @@ from tests.incomes_plugin.vllm.lab import EDITED, Job, Lab, RemoteEngine
 from tests.incomes_plugin.vllm.test_reference import FP32, TEXTS, prompt, worst_difference
 
 pytestmark = pytest.mark.vllm
+
+
+@pytest.fixture
+def one_row_at_a_time(routed: RemoteEngine) -> Iterator[None]:
+    former = routed.call("gather_at_most", 1)
+    yield
+    routed.call("gather_at_most", former)
 
 
 def pool_of(reference: EditableModel, names: list[str]):
@@ -62,11 +70,37 @@ def test_adding_and_removing_edits_keeps_routes_and_entries_together(
         assert worst_difference(routed_reference, pool_of(routed_reference, members), job.ids, answer) < FP32
 
 
+def test_rows_are_read_in_pieces_and_each_from_its_own_snapshot(
+    routed: RemoteEngine, routed_reference: EditableModel, one_row_at_a_time: None
+) -> None:
+    blobs = routed.capture(routed_reference.adapter, TEXTS)
+    names = list(blobs)
+    parts = {"eset_first": names[:3], "eset_second": names[3:]}
+    jobs = {
+        name: Job(prompt(seed, 40), routed.commit(name, None, {n: blobs[n] for n in members}), max_tokens=5)
+        for seed, (name, members) in enumerate(parts.items(), 50)
+    }
+    for name, job, answer in zip(jobs, jobs.values(), routed.run(list(jobs.values())), strict=True):
+        pool = pool_of(routed_reference, parts[name])
+        assert worst_difference(routed_reference, pool, job.ids, answer) < FP32
+
+
+def test_pieces_are_attributed_like_the_whole(
+    routed: RemoteEngine, routed_reference: EditableModel, one_row_at_a_time: None
+) -> None:
+    check_attribution(routed, routed_reference, "pieces")
+
+
 def test_attribution_names_what_the_tokens_picked(routed: RemoteEngine, routed_reference: EditableModel) -> None:
-    snapshot = routed.commit("eset_trace", None, routed.capture(routed_reference.adapter, TEXTS))
-    job = Job(prompt(9, 30), snapshot, trace="routed-trace", max_tokens=6)
+    check_attribution(routed, routed_reference, "whole")
+
+
+def check_attribution(routed: RemoteEngine, routed_reference: EditableModel, name: str) -> None:
+    """Weights of a traced answer against the reference's picks."""
+    snapshot = routed.commit(f"eset_{name}", None, routed.capture(routed_reference.adapter, TEXTS))
+    job = Job(prompt(9, 30), snapshot, trace=f"routed-{name}", max_tokens=6)
     (answer,) = routed.run([job])
-    found = routed.call("rpc", "incomes_take_trace", "routed-trace")
+    found = routed.call("rpc", "incomes_take_trace", job.trace)
     expected = torch.zeros(len(TEXTS))
     with routed_reference.tracing() as masses:
         routed_reference.logits([*job.ids, *answer.tokens][:-1], pool_of(routed_reference, list(TEXTS)))
