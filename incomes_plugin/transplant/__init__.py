@@ -1,6 +1,10 @@
 """Tokenizer transplant without training: an edit-capable checkpoint goes on with another model's tokenizer.
 
-tokenizers -> tokens.py      what bytes every token stands for
-           -> alignment.py   which tokens both have; special.py: which special tokens play the same part
-matrices   -> methods.py     rows for the tokens the base lacks; omp/ solves the one the package is named for
+    tokenizers -> tokens.py      what bytes every token stands for
+               -> alignment.py   which tokens both have; special.py: which special tokens play the same part
+               -> tokenizer.py   the donor's tokenizer with the base's habits; prepare.py: all of this, decided
+    matrices   -> methods.py     rows for the tokens the base lacks; omp/ solves the paper's; estimate.py: one matrix
+    both       -> checkpoint.py  the new folder; manifest.py: its record, and the way back
+
+One legend: V rows of a matrix, A anchors (tokens both have), M new tokens, E and E' widths of base and donor.
 """
