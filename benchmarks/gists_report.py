@@ -35,7 +35,7 @@ def _head(result: dict[str, Any]) -> str:
 
 def _row(point: Point) -> list[str]:
     return [
-        point["name"],
+        _label(point) if point["rule"] == "answer" and point["least"] else point["name"],
         f"{point['gists_per_edit']:.1f}",
         f"{point['bytes_per_edit']:,}",
         _share(point["success"]),
@@ -51,6 +51,7 @@ def _share(share: dict[str, float]) -> str:
 
 def draw(result: dict[str, Any], png: Path) -> None:
     """Success against bytes an edit: a panel for each number of edits, a line for each rule."""
+    from matplotlib import colormaps
     from matplotlib.figure import Figure
 
     points: list[Point] = result["points"]
@@ -58,11 +59,12 @@ def draw(result: dict[str, Any], png: Path) -> None:
     figure = Figure(figsize=(5.5 * len(sizes), 4.5))
     for axes, edits in zip(figure.subplots(1, len(sizes), squeeze=False)[0], sizes, strict=True):
         own = [point for point in points if point["edits"] == edits]
+        axes.set_prop_cycle(color=[*colormaps["tab10"].colors, "black"])
         for label, line in _lines(own).items():
             _plot(axes, label, line)
         axes.set(xlabel="bytes per edit (bfloat16)", ylabel="success (%)", ylim=(-2, 102), title=f"{edits:,} edits")
         axes.grid(alpha=0.3)
-    figure.axes[0].legend(fontsize="small")
+    figure.axes[-1].legend(fontsize="small", loc="center left", bbox_to_anchor=(1.02, 0.5))
     figure.savefig(png, dpi=150, bbox_inches="tight")
 
 
@@ -72,8 +74,15 @@ def _lines(points: list[Point]) -> dict[str, list[Point]]:
     found: dict[str, list[Point]] = {}
     for point in points:
         if point["rule"] != "all":
-            found.setdefault(point["rule"] + ("" if point["least"] is None else " >= …"), []).append(point)
+            found.setdefault(_label(point), []).append(point)
     return {label: sorted([*line, *full], key=lambda p: p["bytes_per_edit"]) for label, line in found.items()}
+
+
+def _label(point: Point) -> str:
+    """Name of a line: a rule by the number of gists, or by its threshold."""
+    if point["least"] is None:
+        return str(point["rule"])
+    return "answer and its end" if point["rule"] == "answer" else f"{point['rule']} >= …"
 
 
 def _plot(axes: Any, label: str, line: list[Point]) -> None:
