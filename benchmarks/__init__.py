@@ -8,6 +8,6 @@ server.py      a real `incomes serve`: start time, add-to-active latency, bulk i
 stats.py       medians;  report.py  the Markdown table
 
 quality.py     `python -m benchmarks.quality`: how well edits hold, by data set, method and number of edits
-gists.py       `python -m benchmarks.gists`: success against bytes per edit, where rules (gist_rules.py) keep some gists;
+gists.py       `python -m benchmarks.gists`: success against bytes per edit, by rules (gist_rules.py) that keep some;
                gists_report.py  its table and picture
 """

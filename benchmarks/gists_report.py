@@ -51,7 +51,6 @@ def _share(share: dict[str, float]) -> str:
 
 def draw(result: dict[str, Any], png: Path) -> None:
     """Success against bytes an edit: a panel for each number of edits, a line for each rule."""
-    from matplotlib import colormaps
     from matplotlib.figure import Figure
 
     points: list[Point] = result["points"]
@@ -59,7 +58,7 @@ def draw(result: dict[str, Any], png: Path) -> None:
     figure = Figure(figsize=(5.5 * len(sizes), 4.5))
     for axes, edits in zip(figure.subplots(1, len(sizes), squeeze=False)[0], sizes, strict=True):
         own = [point for point in points if point["edits"] == edits]
-        axes.set_prop_cycle(color=[*colormaps["tab10"].colors, "black"])
+        axes.set_prop_cycle(color=[*(f"C{index}" for index in range(10)), "black"])
         for label, line in _lines(own).items():
             _plot(axes, label, line)
         axes.set(xlabel="bytes per edit (bfloat16)", ylabel="success (%)", ylim=(-2, 102), title=f"{edits:,} edits")

@@ -29,7 +29,7 @@ KEPT = 0.999
 """Share of the gists that are read, of invented facts, which the rule keeps."""
 
 MARGIN = 2.0
-"""What the score may fall short of that: half a gist more an edit, and the one question of 120 that was lost without."""
+"""How far the score may fall short of that: half a gist more an edit, and no question of 120 lost in place of one."""
 
 _SEED = 124
 _RIDGE = 1e-4
