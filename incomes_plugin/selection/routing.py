@@ -5,7 +5,7 @@
     picks                 the k edits with the largest s_e; none where softmax([d . z + b + g log N, s of the picks])
                           gives z the threshold or more
     selection             o = softmax([c q.k_0, c q.k_1 + r n_1, ..]) . [0, v_1, ..], over the entries of the picks,
-                          where n_e counts the picks older than e: of two that contradict one another the later wins
+                          where n_e counts older picks about the same as e: of two that contradict the later wins
 
 A token pays one product with the keys of one layer; entries of edits that it does not pick are never read. The softmax
 runs over k edits whatever N is, so no rule for N is needed (docs/adr/0010). Plain tensors, no engine: training, the
@@ -26,6 +26,9 @@ TENSORS = ("query", "zero", "bias", "gain", "recency")
 CROWD = 1000
 """Edits among which a router is calibrated; see `Router.growth`."""
 
+ALIKE = 1.2
+"""Nats: picks whose logits are within this of the first pick's count as being about the same thing."""
+
 _MOST_LOGITS = 1 << 24
 """Logits computed at once; longer prompts go in pieces."""
 
@@ -41,7 +44,7 @@ class Router:
         query: `[H * D, R]`, A_q; R = K * D.
         zero: `[R]`, z: key of the zero-gist.
         bias, gain: scalars.
-        recency: `[L', H]`, what a pick's logits gain in each gist layer and head for every older pick beside it.
+        recency: `[L', H]`, what a pick's logits gain in each gist layer and head for every older pick about the same.
         top_k: edits a token may read at once.
         threshold: a token whose zero-gist weighs this much or more picks nothing at all: its output is untouched.
         growth: what the zero-gist's logit gains for every e-fold of edits beyond `CROWD`: the best of many wrong edits
@@ -101,7 +104,7 @@ class Picks:
         edits: `[T, k]` int64, row of an edit, heaviest first; any edit where fewer than k were found.
         weights: `[T, k]` float32, how much the router wants each; 0 = not picked.
         none: `[T]` float32, weight of the zero-gist before the threshold.
-        rank: `[T, k]` float32, how many older picks stand beside each pick.
+        rank: `[T, k]` float32, how many older picks about the same stand beside each pick.
     """
 
     edits: torch.Tensor
@@ -141,17 +144,18 @@ def _pick(router: Router, directions: torch.Tensor, routes: Routes) -> Picks:
     weights = torch.cat([zero[:, None], logits], dim=-1).softmax(dim=-1)
     none, weights = weights[:, 0], weights[:, 1:]
     weights = weights.masked_fill((none >= router.threshold)[:, None], 0.0)
-    return Picks(edits, weights, none, age_rank(routes.ages[edits], weights > 0))
+    alike = (logits >= logits[:, :1] - ALIKE) & (weights > 0)
+    return Picks(edits, weights, none, age_rank(routes.ages[edits], alike))
 
 
-def age_rank(ages: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
-    """How many older picks each pick has, `[T, k]` float32.
+def age_rank(ages: torch.Tensor, alike: torch.Tensor) -> torch.Tensor:
+    """How many older picks about the same each pick has, `[T, k]` float32.
 
     Args:
         ages: `[T, k]`, larger is later.
-        there: `[T, k]`, False for what is not picked.
+        alike: `[T, k]`, picks that are wanted nearly as much as the first one; the others neither count nor gain.
     """
-    older = (ages[:, None, :] < ages[:, :, None]) & there[:, None, :]
+    older = (ages[:, None, :] < ages[:, :, None]) & alike[:, None, :] & alike[:, :, None]
     return older.sum(dim=-1).float()
 
 
@@ -171,7 +175,7 @@ def read(
         zero_key: `[K, D]`.
         keys, values: `[T, k, G, K, D]`, entries of the picked edits.
         real: `[T, k, G]`, False for what is not there or not picked.
-        recency: `[H]`, logits a pick gains for every older pick beside it: of two contradictory edits the later wins.
+        recency: `[H]`, logits a pick gains for every older pick about the same: of contradictory edits the later wins.
         rank: `[T, k]`, from `age_rank`.
 
     Returns:

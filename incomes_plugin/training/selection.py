@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from incomes_plugin.gist.types import GistShape
-from incomes_plugin.selection.routing import Router, age_rank, read
+from incomes_plugin.selection.routing import ALIKE, Router, age_rank, read
 from incomes_plugin.training.data.batches import Batch
 from incomes_plugin.training.data.conversation import ZERO
 
@@ -214,7 +214,9 @@ class PoolReader:
         self._picked = torch.cat([first[:, None], others.indices], dim=1)
         own = others.values > -1e8
         self._there = F.pad(own, (1, 0), value=True)
-        self._rank = age_rank(self._picked, self._there)  # the place in the batch is the age
+        logits = edits.gather(1, self._picked)
+        alike = self._there & (logits >= logits.amax(dim=1, keepdim=True) - ALIKE)
+        self._rank = age_rank(self._picked, alike)  # the place in the batch is the age
 
     def _read(self, layer: int, query: torch.Tensor) -> torch.Tensor:
         """Addition `[S, H, D]` for the reading rows; adds the layer's pointer losses."""

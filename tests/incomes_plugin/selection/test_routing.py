@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from incomes_plugin.selection import routing
 from incomes_plugin.selection.reference import select
-from incomes_plugin.selection.routing import CROWD, Picks, Router, Routes, age_rank, mass, pick, read
+from incomes_plugin.selection.routing import ALIKE, CROWD, Picks, Router, Routes, age_rank, mass, pick, read
 
 HEADS, KV_HEADS, DIM = 4, 2, 32
 WIDTH = KV_HEADS * DIM
@@ -93,10 +93,23 @@ def test_the_zero_gist_grows_with_the_crowd_only():
         torch.testing.assert_close(after - before, torch.tensor([expected]), atol=1e-3, rtol=0)
 
 
-def test_ranks_count_the_older_picks_that_are_there():
+def test_ranks_count_the_older_picks_about_the_same():
     ages = torch.tensor([[7, 3, 9, 3], [7, 3, 9, 4]])
-    there = torch.tensor([[True, True, True, False], [True, False, True, True]])
-    assert age_rank(ages, there).tolist() == [[1, 0, 2, 0], [1, 0, 2, 0]]
+    alike = torch.tensor([[True, True, True, False], [True, False, True, True]])
+    assert age_rank(ages, alike).tolist() == [[1, 0, 2, 0], [1, 0, 2, 0]]
+
+
+def test_only_picks_about_the_same_are_ranked():
+    """The first pick and one within ALIKE of it are; one that is wanted less neither gains by its age nor counts."""
+    rule, query = router(gain=1.0), some_query(1)
+    routes = right_among(6, query, rule)
+    direction = rule.directions(query)[0]
+    keys = torch.zeros_like(routes.keys)
+    for edit, logit in ((0, 9.0), (1, 9.0 - 0.8 * ALIKE), (2, 9.0 - 1.2 * ALIKE)):
+        keys[2 * edit] = direction / direction.dot(direction) * logit
+    picks = pick(rule, query, Routes(keys, routes.owners, torch.arange(7)))
+    ranks = dict(zip(picks.edits[0].tolist(), picks.rank[0].tolist(), strict=True))
+    assert (ranks[0], ranks[1], ranks[2]) == (0, 1, 0)
 
 
 def test_of_two_edits_that_contradict_the_later_is_read():
