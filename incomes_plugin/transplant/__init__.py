@@ -4,7 +4,8 @@
                -> alignment.py   which tokens both have; special.py: which special tokens play the same part
                -> tokenizer.py   the donor's tokenizer with the base's habits; prepare.py: all of this, decided
     matrices   -> methods.py     rows for the tokens the base lacks; omp/ solves the paper's; estimate.py: one matrix
-    both       -> checkpoint.py  the new folder; manifest.py: its record, and the way back
+    both       -> assess.py      will it work? digits.py: how numbers are cut; report.py says it
+               -> checkpoint.py  the new folder; manifest.py: its record, and the way back
 
 One legend: V rows of a matrix, A anchors (tokens both have), M new tokens, E and E' widths of base and donor.
 """

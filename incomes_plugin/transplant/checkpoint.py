@@ -18,8 +18,8 @@ from incomes_plugin.errors import InvalidValue
 from incomes_plugin.model.adapter import CONFIG_FILE, name_checkpoint_files
 from incomes_plugin.transplant.estimate import MatrixJob, make_matrix
 from incomes_plugin.transplant.manifest import record
-from incomes_plugin.transplant.matrices import TensorPlace, model_files
-from incomes_plugin.transplant.prepare import Prepared
+from incomes_plugin.transplant.matrices import model_files
+from incomes_plugin.transplant.prepare import MatrixPair, Prepared
 from incomes_plugin.transplant.rows import RowPlan
 from incomes_plugin.transplant.stream import Replacement, copy_file, rewrite
 
@@ -28,6 +28,7 @@ TOKENIZER_FILES = frozenset(
      "merges.txt", "tokenizer.model", "chat_template.jinja", "chat_template.json", "README.md")
 )  # fmt: skip
 """Files of the base that are not copied; the card speaks of another tokenizer, too."""
+QUANTILES = (0.0, 0.05, 0.5, 0.95, 1.0)
 Report = Callable[[str, int, int], None]
 """Called with (stage, done, of)."""
 
@@ -55,10 +56,12 @@ class Written:
 
     Attributes:
         spelled: for each matrix, the ids that no method could make a row for.
+        lengths: for each matrix, quantiles of the lengths of copied and estimated rows, see `QUANTILES`.
     """
 
     k: int = 0
     spelled: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    lengths: dict[str, dict[str, tuple[float, ...]]] = field(default_factory=dict)
 
 
 def write_checkpoint(prepared: Prepared, recipe: Recipe, out: Path, report: Report | None = None) -> Written:
@@ -94,40 +97,36 @@ def write_checkpoint(prepared: Prepared, recipe: Recipe, out: Path, report: Repo
 def _replacements(
     prepared: Prepared, recipe: Recipe, written: Written, report: Report | None
 ) -> dict[Path, dict[str, Replacement]]:
-    """Both matrices, in whatever files they are; copies of a tied embedding get its rows."""
-    own, other = prepared.base_matrices, prepared.donor.matrices
-    donor_input = other.embedding if other else None
-    parts = [("embedding", own.embedding, donor_input), *(("embedding", copy, donor_input) for copy in own.copies)]
-    if own.head:
-        parts.append(("head", own.head, (other.head or other.embedding) if other else None))
+    """What is made for which tensor of which file."""
     replaced: dict[Path, dict[str, Replacement]] = {}
-    for part, place, donor_place in parts:
-        replacement = Replacement(
-            prepared.rows.num_rows, _maker(prepared, recipe, written, part, place, donor_place, report)
-        )
-        replaced.setdefault(place.file, {})[place.name] = replacement
+    for pair in prepared.pairs:
+        replacement = Replacement(prepared.rows.num_rows, _maker(prepared, pair, recipe, written, report))
+        replaced.setdefault(pair.base.file, {})[pair.base.name] = replacement
     return replaced
 
 
 def _maker(
-    prepared: Prepared,
-    recipe: Recipe,
-    written: Written,
-    part: str,
-    place: TensorPlace,
-    donor_place: TensorPlace | None,
-    report: Report | None,
+    prepared: Prepared, pair: MatrixPair, recipe: Recipe, written: Written, report: Report | None
 ) -> Callable[[], torch.Tensor]:
     def make() -> torch.Tensor:
-        donor = donor_place.read() if donor_place else None
-        written.k = recipe.atoms(place.shape()[1] if donor is None else donor.shape[1])
+        donor = pair.donor.read() if pair.donor else None
+        written.k = recipe.atoms((pair.donor or pair.base).shape()[1])
         job = MatrixJob(prepared.rows, prepared.anchors, prepared.pieces, recipe.method, written.k, recipe.seed)
-        told = (lambda done, total: report(part, done, total)) if report else None
-        made = make_matrix(job, place.read(), donor, told)
-        written.spelled[part] = made.spelled
+        told = (lambda done, total: report(pair.part, done, total)) if report else None
+        made = make_matrix(job, pair.base.read(), donor, told)
+        written.spelled[pair.part] = made.spelled
+        written.lengths[pair.part] = _lengths(prepared.rows, made.weight)
         return made.weight
 
     return make
+
+
+def _lengths(rows: RowPlan, weight: torch.Tensor) -> dict[str, tuple[float, ...]]:
+    """Quantiles of row lengths, of copied and of estimated rows."""
+    lengths = weight.float().norm(dim=1)
+    groups = {"copied": lengths[rows.sources >= 0], "estimated": lengths[list(rows.estimated)]}
+    points = torch.tensor(QUANTILES)
+    return {name: tuple(found.quantile(points).tolist()) for name, found in groups.items() if len(found)}
 
 
 def _move_ids(folder: Path, prepared: Prepared) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -12,10 +13,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from incomes_plugin.errors import InvalidValue
-from incomes_plugin.transplant.checkpoint import Recipe, Report, Written, write_checkpoint
+from incomes_plugin.transplant.assess import Assessment, Verdict, assess
+from incomes_plugin.transplant.checkpoint import Recipe, Report, write_checkpoint
+from incomes_plugin.transplant.manifest import FOLDER
 from incomes_plugin.transplant.manifest import restore as restore_base
 from incomes_plugin.transplant.methods import METHODS
-from incomes_plugin.transplant.prepare import Prepared, prepare
+from incomes_plugin.transplant.prepare import prepare
+from incomes_plugin.transplant.report import assessment_lines, document, markdown, result_lines
 
 app = typer.Typer(help="Give a checkpoint another model's tokenizer, without training.", add_completion=False)
 out_console = Console(highlight=False, soft_wrap=True)
@@ -37,6 +41,12 @@ def transplant(
         list[str] | None, typer.Option("--map", help='Special tokens that play the same part: "<donor>=<base>".')
     ] = None,
     seed: Annotated[int, typer.Option(help="Draws rows (random).")] = 0,
+    assess_only: Annotated[bool, typer.Option("--assess", help="Say whether it will work; write nothing.")] = False,
+    text: Annotated[Path | None, typer.Option(help="A file with text of yours, for the assessment.")] = None,
+    allow_number_mismatch: Annotated[
+        bool, typer.Option("--allow-number-mismatch", help="Go on although numbers will be cut otherwise.")
+    ] = False,
+    json_out: Annotated[Path | None, typer.Option("--json", help="With --assess: write all measurements here.")] = None,
     restore: Annotated[
         Path | None, typer.Option(help="A transplanted checkpoint: write its base, byte by byte, to --out.")
     ] = None,
@@ -44,17 +54,42 @@ def transplant(
     """Write OUT: the base's body behind the donor's tokenizer."""
     if restore:
         restore_base(restore, _given(out, "out"))
-        out_console.print(f"wrote {out}: every byte as it was", markup=False)
+        _say([f"wrote {out}: every byte as it was"])
         return
     if method not in METHODS:
         raise InvalidValue(f"no method {method!r}; there are {', '.join(METHODS)}", param="method")
-    target = _given(out, "out")
     prepared = prepare(_given(base, "base"), _given(donor, "donor"), parse_map(special or ()))
+    found = assess(prepared, None if text is None else text.read_text())
+    if assess_only:
+        _show_assessment(found, json_out)
+        return
+    if found.base_digits != found.donor_digits and not allow_number_mismatch:
+        raise InvalidValue(
+            f"the base cuts numbers as {found.base_digits}, the donor as {found.donor_digits}: arithmetic would break; "
+            "--allow-number-mismatch goes on", param="donor",
+        )  # fmt: skip
+    target = _given(out, "out")
+    recipe = Recipe(method, k, seed)
     with _progress() as progress:
-        written = write_checkpoint(prepared, Recipe(method, k, seed), target, progress)
-    for line in summary(prepared, method, written):
+        written = write_checkpoint(prepared, recipe, target, progress)
+    record = target / FOLDER
+    (record / "report.json").write_text(json.dumps(document(found, prepared, method, written), indent=1) + "\n")
+    (record / "report.md").write_text(markdown(found, prepared, method, written))
+    _say([*assessment_lines(found), *result_lines(prepared, method, written), f"wrote {target}"])
+
+
+def _show_assessment(found: Assessment, json_out: Path | None) -> None:
+    """Print it; exit status 1 if the verdict is no."""
+    _say(assessment_lines(found))
+    if json_out:
+        json_out.write_text(json.dumps(document(found), indent=1) + "\n")
+    if found.verdict is Verdict.NO:
+        raise typer.Exit(1)
+
+
+def _say(lines: Iterable[str]) -> None:
+    for line in lines:
         out_console.print(line, markup=False)
-    out_console.print(f"wrote {target}", markup=False)
 
 
 def parse_map(pairs: Sequence[str]) -> dict[str, str]:
@@ -70,27 +105,6 @@ def parse_map(pairs: Sequence[str]) -> dict[str, str]:
             raise InvalidValue(f'{pair!r} is no pair "<donor>=<base>"', param="map")
         found[donor] = base
     return found
-
-
-def summary(prepared: Prepared, method: str, written: Written) -> Iterator[str]:
-    """What was done, for people."""
-    rows, specials = prepared.rows, prepared.specials
-    by_id = prepared.donor.vocabulary.by_id
-    yield f"{len(prepared.alignment.copied):,} tokens in both vocabularies: rows copied bit by bit"
-    yield f"{len(rows.estimated):,} tokens the base lacks: rows by {method}" + (
-        f", k = {written.k}" if method == "omp" else ""
-    )
-    for part, ids in written.spelled.items():
-        if ids:
-            yield f"  {part}: {len(ids):,} of them without a usable row in the donor, made of the base's pieces"
-    pairs = ", ".join(f"{by_id[d].name} = {prepared.base.vocabulary.by_id[b].name}" for d, b in specials.copied.items())
-    yield f"special tokens in the same part: {pairs or 'none'}"
-    yield f"special tokens brought along: {', '.join(token.name for token in specials.carried) or 'none'}"
-    if specials.unmatched:
-        yield f"special tokens the base knows nothing of: {', '.join(by_id[i].name for i in specials.unmatched[:8])}"
-    if not prepared.fitted.word_start_kept:
-        yield "warning: the base's space before text cannot be kept with this tokenizer; short answers will suffer"
-    yield f"{len(rows.gist_ids)} gist tokens at new ids; {rows.num_rows:,} rows, {len(rows.idle):,} of them idle"
 
 
 def _given(path: Path | None, name: str) -> Path:

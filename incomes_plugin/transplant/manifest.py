@@ -34,8 +34,7 @@ def record(prepared: Prepared, folder: Path, method: str, k: int, rewritten: lis
     place = folder / FOLDER
     (place / BASE).mkdir(parents=True)
     base = prepared.base.folder
-    own = prepared.base_matrices
-    tensors = [part for part in (own.embedding, own.head, *own.copies) if part]
+    tensors = [pair.base for pair in prepared.pairs]
     for path in model_files(base):
         if path in rewritten:
             with path.open("rb") as file:

@@ -13,7 +13,7 @@ from incomes_plugin.errors import InvalidValue
 from incomes_plugin.model.adapter import CONFIG_FILE, EditAdapter
 from incomes_plugin.training.spare import spare_ids
 from incomes_plugin.transplant.alignment import Alignment, align, pieces
-from incomes_plugin.transplant.matrices import Matrices, find_matrices
+from incomes_plugin.transplant.matrices import Matrices, TensorPlace, find_matrices
 from incomes_plugin.transplant.rows import RowPlan, plan_rows
 from incomes_plugin.transplant.special import Specials, match_specials
 from incomes_plugin.transplant.tokenizer import FittedTokenizer, fit_tokenizer
@@ -45,6 +45,15 @@ class Model:
 
 
 @dataclass(frozen=True)
+class MatrixPair:
+    """A matrix of the base and the one of the donor whose space it is estimated from; `part` is embedding or head."""
+
+    part: str
+    base: TensorPlace
+    donor: TensorPlace | None
+
+
+@dataclass(frozen=True)
 class Prepared:
     """The plan of a transplant.
 
@@ -65,6 +74,16 @@ class Prepared:
         """The base has weights; `prepare` has seen to it."""
         assert self.base.matrices is not None
         return self.base.matrices
+
+    @property
+    def pairs(self) -> tuple[MatrixPair, ...]:
+        """The matrices to make; a copy of a tied embedding is made like the embedding."""
+        own, other = self.base_matrices, self.donor.matrices
+        outer = other.embedding if other else None
+        pairs = [MatrixPair("embedding", place, outer) for place in (own.embedding, *own.copies)]
+        if own.head:
+            pairs.append(MatrixPair("head", own.head, (other.head or outer) if other else None))
+        return tuple(pairs)
 
     @property
     def anchors(self) -> tuple[tuple[int, int], ...]:

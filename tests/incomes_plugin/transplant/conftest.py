@@ -8,7 +8,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from incomes_plugin.transplant.tokens import Vocabulary, read_vocabulary
@@ -62,6 +62,19 @@ def byte_level(pieces: list[str], added: list[str] = (), **roles: str) -> PreTra
     tokenizer.add_tokens(list(added))
     tokenizer.add_special_tokens(list(dict.fromkeys(roles.values())))
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **roles)
+
+
+def cutting_numbers(pattern: str) -> PreTrainedTokenizerFast:
+    """Byte-level BPE that has all numbers of two and three digits, and splits text by a pattern."""
+    tokenizer = byte_level(
+        [f"{number:0{length}}" for length in (2, 3) for number in range(10**length)], eos_token="</s>"
+    )
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    state["model"]["ignore_merges"] = True  # a piece that is a token is one, whatever its merges say
+    backend = Tokenizer.from_str(json.dumps(state))
+    split = pre_tokenizers.Split(Regex(pattern), "isolated")
+    backend.pre_tokenizer = pre_tokenizers.Sequence([split, backend.pre_tokenizer])
+    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>")
 
 
 def sentence_piece(pieces: list[str], specials: list[str] = (), **roles: str) -> PreTrainedTokenizerFast:

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from incomes_plugin.errors import InvalidValue
 from incomes_plugin.transplant.cli import app, parse_map
 from incomes_plugin.transplant.methods import METHODS
-from tests.incomes_plugin.transplant.conftest import byte_level
+from tests.incomes_plugin.transplant.conftest import byte_level, cutting_numbers
 from tests.incomes_plugin.transplant.models import PIECES, write_base, write_model
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"
@@ -65,3 +65,28 @@ def test_options_and_methods_are_documented(page):
     assert len(named) > 6
     assert [option for option in named if not re.search(rf"{re.escape(option)}(?![\w-])", text)] == []
     assert page == "cli.md" or [method for method in METHODS if f"`{method}`" not in text] == []
+
+
+def test_assessment_writes_nothing_but_its_measurements(folders, tmp_path):
+    base, donor = folders
+    (tmp_path / "text").write_text("the cat")
+    options = ("--base", base, "--donor", donor, "--assess", "--text", tmp_path / "text", "--json", tmp_path / "a.json")
+    done = run(*options, "--out", tmp_path / "new")
+    found = json.loads((tmp_path / "a.json").read_text())["assessment"]
+    assert found["verdict"] == "no"  # random rows have no geometry in common
+    assert done.exit_code == 1
+    assert "verdict: no" in done.output
+    assert not (tmp_path / "new").exists()
+
+
+def test_another_cutting_of_numbers_is_refused_unless_allowed(folders, tmp_path):
+    donor = write_model(tmp_path / "donor", cutting_numbers(r"\p{N}{1,2}"), tied=True)
+    options = ("--base", folders[0], "--donor", donor, "--out", tmp_path / "new", "--method", "ridge")
+    assert "groups of 2" in str(run(*options).exception)
+    assert not (tmp_path / "new").exists()
+    assert run(*options, "--allow-number-mismatch").exit_code == 0
+    record = tmp_path / "new" / "transplant"
+    assert json.loads((record / "report.json").read_text())["result"]["method"] == "ridge"
+    page = (record / "report.md").read_text()
+    assert "numbers: the base cuts them as single, the new tokenizer as groups of 2 from the left" in page
+    assert "| embedding | estimated |" in page
