@@ -8,6 +8,8 @@ from typing import Any
 from benchmarks.report import table
 
 Point = dict[str, Any]
+_COLOURS = [f"tab:{c}" for c in "blue orange green red purple brown pink gray olive cyan".split()] + ["black"]
+"""One more than the default cycle has."""
 
 
 def markdown(result: dict[str, Any]) -> str:
@@ -58,7 +60,7 @@ def draw(result: dict[str, Any], png: Path) -> None:
     figure = Figure(figsize=(5.5 * len(sizes), 4.5))
     for axes, edits in zip(figure.subplots(1, len(sizes), squeeze=False)[0], sizes, strict=True):
         own = [point for point in points if point["edits"] == edits]
-        axes.set_prop_cycle(color=[*(f"C{index}" for index in range(10)), "black"])
+        axes.set_prop_cycle(color=_COLOURS)
         for label, line in _lines(own).items():
             _plot(axes, label, line)
         axes.set(xlabel="bytes per edit (bfloat16)", ylabel="success (%)", ylim=(-2, 102), title=f"{edits:,} edits")
