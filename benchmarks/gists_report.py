@@ -8,7 +8,10 @@ from typing import Any
 from benchmarks.report import table
 
 Point = dict[str, Any]
-_COLOURS = [f"tab:{c}" for c in "blue orange green red purple brown pink gray olive cyan".split()] + ["black"]
+_COLOURS = (
+    "tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple", "tab:brown", "tab:pink", "tab:gray", "tab:olive",
+    "tab:cyan", "black",
+)  # fmt: skip
 """One more than the default cycle has."""
 
 
