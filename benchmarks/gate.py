@@ -27,22 +27,19 @@ _ZERO = 100.0
 """Size of the zero-gist's key: far above ordinary entries' (the gate hardly depends on N), below loud ones'."""
 
 
-def gated_router(queries: torch.Tensor, keys: int, layers: int) -> Router:
+def gated_router(queries: torch.Tensor, keys: int) -> Router:
     """A random router, its bias such that `SHARE` of the tokens read among 1,000 edits.
 
     Args:
         queries: `[T, H, D]`, un-rotated, of the first gist layer.
         keys: K * D.
-        layers: L'.
     """
     width = queries[0].numel()
     looking = torch.randn(width, keys) / width**0.5
-    router = Router(
-        looking, _ZERO * torch.randn(keys), torch.tensor(0.0), torch.tensor(1.0), torch.zeros(layers, queries.shape[1])
-    )
+    router = Router(looking, _ZERO * torch.randn(keys), torch.tensor(0.0), torch.tensor(1.0))
     best = (router.directions(queries) @ torch.randn(keys, 16_000)).amax(dim=1)
     lead = best - router.zero_logits(router.directions(queries), 0)
-    return Router(looking, router.zero, lead.quantile(1 - SHARE), router.gain, router.recency)
+    return Router(looking, router.zero, lead.quantile(1 - SHARE), router.gain)
 
 
 def first_queries(model: PreTrainedModel, layer: int, head_dim: int, prompts: Sequence[list[int]]) -> torch.Tensor:

@@ -67,7 +67,7 @@ def write_model(folder: Path, size: Size, max_gists: int, *, routed: bool = True
     router = None
     if routed:
         queries = first_queries(model, size.layers // 2, size.head_dim, [prompt(-i, 64) for i in range(8)])
-        router = gated_router(queries, size.kv_heads * size.head_dim, size.layers - size.layers // 2)
+        router = gated_router(queries, size.kv_heads * size.head_dim)
     adapter = random_adapter(size, max_gists, router)
     adapter.save(folder)
     return adapter

@@ -127,8 +127,8 @@ def _write_adapter(folder: Path, shape: TinyModel, generator: torch.Generator) -
             torch.randn(keys, generator=generator),
             torch.tensor(-0.5),
             torch.tensor(2.0),
-            torch.rand(len(layers), shape.num_heads, generator=generator),
             growth=0.3,
+            recency=0.7,
         )
 
     EditAdapter(

@@ -93,7 +93,8 @@ class EditAdapter:
         }
         if self.router is not None:
             config["routing"] = {
-                "top_k": self.router.top_k, "threshold": self.router.threshold, "growth": self.router.growth
+                "top_k": self.router.top_k, "threshold": self.router.threshold, "growth": self.router.growth,
+                "recency": self.router.recency,
             }  # fmt: skip
         if self.keep is not None:
             config["keep"] = {"budget": self.keep.budget}
@@ -156,11 +157,6 @@ def _check_router(router: Router, shape: GistShape, model_dir: Path) -> None:
         raise GistFormatError(
             f"{model_dir}: route_query {tuple(router.query.shape)} and route_zero {tuple(router.zero.shape)}, "
             f"expected a last dimension of {width}"
-        )
-    heads = router.query.shape[0] // shape.head_dim
-    if tuple(router.recency.shape) != (len(shape.layers), heads):
-        raise GistFormatError(
-            f"{model_dir}: route_recency {tuple(router.recency.shape)}, expected {(len(shape.layers), heads)}"
         )
 
 

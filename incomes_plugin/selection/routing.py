@@ -20,7 +20,7 @@ from dataclasses import dataclass, fields, replace
 
 import torch
 
-TENSORS = ("query", "zero", "bias", "gain", "recency")
+TENSORS = ("query", "zero", "bias", "gain")
 """Names of a router's tensors, in the adapter file too."""
 
 CROWD = 1000
@@ -44,21 +44,21 @@ class Router:
         query: `[H * D, R]`, A_q; R = K * D.
         zero: `[R]`, z: key of the zero-gist.
         bias, gain: scalars.
-        recency: `[L', H]`, what a pick's logits gain in each gist layer and head for every older pick about the same.
         top_k: edits a token may read at once.
         threshold: a token whose zero-gist weighs this much or more picks nothing at all: its output is untouched.
         growth: what the zero-gist's logit gains for every e-fold of edits beyond `CROWD`: the best of many wrong edits
             grows with their number, the right one does not.
+        recency: what a pick's logits gain, in every gist layer and head, for every older pick about the same.
     """
 
     query: torch.Tensor
     zero: torch.Tensor
     bias: torch.Tensor
     gain: torch.Tensor
-    recency: torch.Tensor
     top_k: int = 4
     threshold: float = 0.5
     growth: float = 0.0
+    recency: float = 0.0
 
     def detached(self) -> Router:
         """The same router without gradients."""
@@ -165,7 +165,7 @@ def read(
     keys: torch.Tensor,
     values: torch.Tensor,
     real: torch.Tensor,
-    recency: torch.Tensor,
+    recency: float,
     rank: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Soft choice of every token and head among the zero-gist and the entries of the picked edits.
@@ -175,7 +175,7 @@ def read(
         zero_key: `[K, D]`.
         keys, values: `[T, k, G, K, D]`, entries of the picked edits.
         real: `[T, k, G]`, False for what is not there or not picked.
-        recency: `[H]`, logits a pick gains for every older pick about the same: of contradictory edits the later wins.
+        recency: of the router: of contradictory edits the later wins.
         rank: `[T, k]`, from `age_rank`.
 
     Returns:
@@ -187,8 +187,8 @@ def read(
     grouped = query.view(tokens, kv_heads, heads // kv_heads, dim)
     zero = torch.einsum("tkhd,kd->tkh", grouped, zero_key.to(query.dtype))[..., None]
     logits = torch.einsum("tkhd,tekd->tkhe", grouped, keys.flatten(1, 2).to(query.dtype))
-    preference = torch.einsum("kh,te->tkhe", recency.view(kv_heads, -1).to(logits.dtype), rank.to(logits.dtype))
-    logits = logits + preference.repeat_interleave(real.shape[2], dim=-1)
+    preference = (recency * rank).repeat_interleave(real.shape[2], dim=1)
+    logits = logits + preference[:, None, None].to(logits.dtype)
     logits = logits.masked_fill(~real.flatten(1)[:, None, None], -torch.inf)
     weights = torch.cat([zero, logits], dim=-1).float().log_softmax(dim=-1)
     chosen = weights[..., 1:].exp().to(values.dtype)

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 from incomes_plugin.errors import InvalidValue
 from incomes_plugin.model.adapter import EditAdapter
 from incomes_plugin.training.losses import EditTrainer
-from incomes_plugin.training.selection import RECENCY_UNIT, sum_of_heads
+from incomes_plugin.training.selection import sum_of_heads
 
 
 @torch.no_grad()
@@ -47,7 +47,6 @@ def grow(trainer: EditTrainer, folder: Path) -> None:
         selection.route_zero.copy_(adapter.router.zero)
         selection.route_bias.copy_(adapter.router.bias)
         selection.log_gain.copy_(adapter.router.gain.log())
-        selection.recency.copy_(adapter.router.recency / RECENCY_UNIT)
     else:  # dense selection: the heads' own choices, added up
         selection.route_query.copy_(sum_of_heads(selection.query_map[0], adapter.shape.num_kv_heads))
         selection.route_zero.copy_(adapter.zero_keys[0].flatten())

@@ -107,7 +107,7 @@ class Recipe:
             max_edit_tokens=self.max_gists,
             scale=LogScale(base=_READ_SCALE, slope=0.0),
             zero_keys=torch.zeros(len(layers), self.num_kv_heads, self.head_dim),
-            router=Router(none, none, none, none, none),
+            router=Router(none, none, none, none),
         )
 
 

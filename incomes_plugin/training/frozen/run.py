@@ -81,7 +81,7 @@ class FrozenRun(TrainingRun):
             max_edit_tokens=len(rows.ids),
             scale=LogScale(base=self.recipe.read_scale, slope=0.0),
             zero_keys=torch.zeros(len(layers), config.num_key_value_heads, head_dim),
-            router=Router(none, none, none, none, none),
+            router=Router(none, none, none, none),
         )
 
     def losses(self) -> Iterator[Losses]:

@@ -19,7 +19,7 @@ WIDTH = KV_HEADS * DIM
 def router(*, bias: float = 0.0, gain: float = 4.0) -> Router:
     generator = torch.Generator().manual_seed(0)
     query = torch.randn(HEADS * DIM, WIDTH, generator=generator) / (HEADS * DIM) ** 0.5
-    return Router(query, torch.zeros(WIDTH), torch.tensor(bias), torch.tensor(gain), torch.zeros(2, HEADS))
+    return Router(query, torch.zeros(WIDTH), torch.tensor(bias), torch.tensor(gain))
 
 
 def some_routes(sizes: list[int], seed: int = 1) -> Routes:
@@ -122,8 +122,8 @@ def test_of_two_edits_that_contradict_the_later_is_read():
         picks = pick(rule, query, Routes(keys, routes.owners, torch.tensor(ages)))
         first = Picks(picks.edits[:, :2], picks.weights[:, :2], picks.none, picks.rank[:, :2])
         assert sorted(first.edits[0].tolist()) == [0, 6]
-        real, recency = torch.ones(1, 2, 1, dtype=torch.bool), torch.full((HEADS,), 6.0)
-        _, weights = read(query, torch.zeros(KV_HEADS, DIM), entries, entries, real, recency, first.rank)
+        real = torch.ones(1, 2, 1, dtype=torch.bool)
+        _, weights = read(query, torch.zeros(KV_HEADS, DIM), entries, entries, real, 6.0, first.rank)
         shares = dict(zip(first.edits[0].tolist(), mass(weights, 2)[0].tolist(), strict=True))
         assert shares[later] > 100 * shares[6 - later]
 
@@ -136,7 +136,7 @@ def test_reading_is_the_reference_over_the_entries_of_the_picks():
     real = torch.tensor(
         [[[True] * 4, [True] * 2 + [False] * 2], [[True] * 3 + [False], [False] * 4], [[False] * 4] * 2]
     )
-    mine, log_weights = read(query * 1.5 / DIM**0.5, zero, keys, values, real, torch.zeros(HEADS), torch.zeros(3, 2))
+    mine, log_weights = read(query * 1.5 / DIM**0.5, zero, keys, values, real, 0.0, torch.zeros(3, 2))
     for row in range(3):
         there = real[row].flatten()
         flat = [t[row].flatten(0, 1)[there] for t in (keys, values)]
