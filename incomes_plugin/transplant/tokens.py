@@ -104,9 +104,9 @@ class _Spelling:
         if piece:
             return bytes([int(piece[1], 16)]), Kind.BYTE
         if self.byte_level:
-            alphabet = byte_alphabet()
-            if all(letter in alphabet for letter in name):
-                return bytes(alphabet[letter] for letter in name), Kind.TEXT
+            found = list(map(byte_alphabet().get, name))
+            if None not in found:
+                return bytes(byte for byte in found if byte is not None), Kind.TEXT
         elif self.space:
             name = name.replace(self.space, " ")
         return name.encode("utf-8", "replace"), Kind.TEXT
