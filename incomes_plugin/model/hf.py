@@ -128,8 +128,8 @@ class EditableModel:
         factor = self.adapter.scale(0) / math.sqrt(mapped.shape[-1])  # inside an edit N plays no part
         keys, values = pool.keys[layer][entries], pool.values[layer][entries]
         real = (entries >= 0) & (self.picks.weights > 0)[..., None]
-        recency, rank = router.recency, self.picks.rank
-        added, log_weights = read(mapped * factor, self.adapter.zero_keys[layer], keys, values, real, recency, rank)
+        zero = self.adapter.zero_keys[layer]
+        added, log_weights = read(mapped * factor, zero, keys, values, real, self.picks.later)
         if self._masses is not None:
             self._masses.append((self.picks, mass(log_weights, entries.shape[1])))
         return added

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 
 import torch
+import torch.nn.functional as F
 
 TENSORS = ("query", "zero", "bias", "gain")
 """Names of a router's tensors, in the adapter file too."""
@@ -26,8 +27,9 @@ TENSORS = ("query", "zero", "bias", "gain")
 CROWD = 1000
 """Edits among which a router is calibrated; see `Router.growth`."""
 
-ALIKE = 1.2
-"""Nats: picks whose logits are within this of the first pick's count as being about the same thing."""
+_ALIKE, _SAME = 1.5, 0.965
+"""Picks are about the same as the first one if their logits are within so many nats of its logit, and the keys of their
+best entries have this cosine or more."""
 
 _MOST_LOGITS = 1 << 24
 """Logits computed at once; longer prompts go in pieces."""
@@ -48,7 +50,8 @@ class Router:
         threshold: a token whose zero-gist weighs this much or more picks nothing at all: its output is untouched.
         growth: what the zero-gist's logit gains for every e-fold of edits beyond `CROWD`: the best of many wrong edits
             grows with their number, the right one does not.
-        recency: what a pick's logits gain, in every gist layer and head, for every older pick about the same.
+        recency: what a pick's logits gain, in every gist layer and head, for every older pick about the same; see
+            `preference`.
     """
 
     query: torch.Tensor
@@ -74,6 +77,14 @@ class Router:
     def directions(self, query: torch.Tensor) -> torch.Tensor:
         """Directions `[T, R]` of tokens from their un-rotated queries `[T, H, D]`."""
         return query.flatten(-2).float() @ self.query * self.gain
+
+    def preference(self, num_edits: int) -> float:
+        """Logits for being the later of two picks that look the same, among `num_edits` edits.
+
+        A log-odds that the two contradict one another and are not just similar: similar ones grow with N, so it falls
+        with log N beyond `CROWD`, down to 0.
+        """
+        return max(0.0, self.recency - math.log(max(1.0, num_edits / CROWD)))
 
     def zero_logits(self, directions: torch.Tensor, num_edits: int) -> torch.Tensor:
         """Logits `[T]` of the zero-gist among `num_edits` edits."""
@@ -104,13 +115,13 @@ class Picks:
         edits: `[T, k]` int64, row of an edit, heaviest first; any edit where fewer than k were found.
         weights: `[T, k]` float32, how much the router wants each; 0 = not picked.
         none: `[T]` float32, weight of the zero-gist before the threshold.
-        rank: `[T, k]` float32, how many older picks about the same stand beside each pick.
+        later: `[T, k]` float32, logits that each pick gains for the older picks about the same beside it.
     """
 
     edits: torch.Tensor
     weights: torch.Tensor
     none: torch.Tensor
-    rank: torch.Tensor
+    later: torch.Tensor
 
     def of(self, tokens: torch.Tensor) -> Picks:
         """The picks of some of the tokens."""
@@ -139,13 +150,25 @@ def _pick(router: Router, directions: torch.Tensor, routes: Routes) -> Picks:
     owners = routes.owners[found]
     again = (owners[:, :, None] == owners[:, None]).tril(-1).any(-1)
     logits, place = logits.masked_fill(again, -torch.inf).topk(min(router.top_k, found.shape[1]), dim=-1)
-    edits = owners.gather(1, place)
+    edits, best = owners.gather(1, place), keys[found.gather(1, place)].float()
     zero = router.zero_logits(directions, len(routes.ages))
     weights = torch.cat([zero[:, None], logits], dim=-1).softmax(dim=-1)
     none, weights = weights[:, 0], weights[:, 1:]
     weights = weights.masked_fill((none >= router.threshold)[:, None], 0.0)
-    alike = (logits >= logits[:, :1] - ALIKE) & (weights > 0)
-    return Picks(edits, weights, none, age_rank(routes.ages[edits], alike))
+    alike = about_the_same(logits, best) & (weights > 0)
+    later = router.preference(len(routes.ages)) * age_rank(routes.ages[edits], alike)
+    return Picks(edits, weights, none, later)
+
+
+def about_the_same(logits: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
+    """Which picks are about the same as the first one, `[T, k]`: edits that contradict one another look like that.
+
+    Args:
+        logits: `[T, k]`, largest first.
+        keys: `[T, k, R]`, of the best entry of each pick.
+    """
+    cosines = F.cosine_similarity(keys, keys[:, :1], dim=-1)
+    return (logits >= logits[:, :1] - _ALIKE) & (cosines >= _SAME)
 
 
 def age_rank(ages: torch.Tensor, alike: torch.Tensor) -> torch.Tensor:
@@ -153,7 +176,7 @@ def age_rank(ages: torch.Tensor, alike: torch.Tensor) -> torch.Tensor:
 
     Args:
         ages: `[T, k]`, larger is later.
-        alike: `[T, k]`, picks that are wanted nearly as much as the first one; the others neither count nor gain.
+        alike: `[T, k]`, picks about the same as the first one; the others neither count nor gain.
     """
     older = (ages[:, None, :] < ages[:, :, None]) & alike[:, None, :] & alike[:, :, None]
     return older.sum(dim=-1).float()
@@ -165,8 +188,7 @@ def read(
     keys: torch.Tensor,
     values: torch.Tensor,
     real: torch.Tensor,
-    recency: float,
-    rank: torch.Tensor,
+    later: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Soft choice of every token and head among the zero-gist and the entries of the picked edits.
 
@@ -175,8 +197,7 @@ def read(
         zero_key: `[K, D]`.
         keys, values: `[T, k, G, K, D]`, entries of the picked edits.
         real: `[T, k, G]`, False for what is not there or not picked.
-        recency: of the router: of contradictory edits the later wins.
-        rank: `[T, k]`, from `age_rank`.
+        later: `[T, k]`, logits added to all entries of a pick: of contradictory edits the later wins.
 
     Returns:
         The addition to the self-attention output `[T, H, D]`, and log weights `[T, H, 1 + k * G]` float32, zero-gist
@@ -187,8 +208,7 @@ def read(
     grouped = query.view(tokens, kv_heads, heads // kv_heads, dim)
     zero = torch.einsum("tkhd,kd->tkh", grouped, zero_key.to(query.dtype))[..., None]
     logits = torch.einsum("tkhd,tekd->tkhe", grouped, keys.flatten(1, 2).to(query.dtype))
-    preference = (recency * rank).repeat_interleave(real.shape[2], dim=1)
-    logits = logits + preference[:, None, None].to(logits.dtype)
+    logits = logits + later.repeat_interleave(real.shape[2], dim=1)[:, None, None].to(logits.dtype)
     logits = logits.masked_fill(~real.flatten(1)[:, None, None], -torch.inf)
     weights = torch.cat([zero, logits], dim=-1).float().log_softmax(dim=-1)
     chosen = weights[..., 1:].exp().to(values.dtype)

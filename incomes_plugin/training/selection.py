@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from incomes_plugin.gist.types import GistShape
-from incomes_plugin.selection.routing import ALIKE, Router, age_rank, read
+from incomes_plugin.selection.routing import Router, about_the_same, age_rank, read
 from incomes_plugin.training.data.batches import Batch
 from incomes_plugin.training.data.conversation import ZERO
 
@@ -31,7 +31,7 @@ _MAX_ZEROS = 256
 _PICKS = 4
 """Edits that a position inside an answer chooses among: the right one and the best others."""
 
-RECENCY = 1.5
+RECENCY = 1.0
 """Preference, in logits, for the later of two picks about the same. Fixed: trained, it hardly moves, because few answers
 hang on it."""
 
@@ -126,7 +126,7 @@ class PoolReader:
         self._choose_rows(forced)
         self._picked = torch.empty(0)
         self._there = torch.empty(0)
-        self._rank = torch.empty(0)
+        self._later = torch.empty(0)
         self._terms: list[torch.Tensor] = []
         self._routing: list[torch.Tensor] = []
         self.route_accuracy = self.pointer_accuracy = 0.0
@@ -206,16 +206,17 @@ class PoolReader:
     def _pick(self, near: torch.Tensor) -> None:
         """`[S, k]`: the right edit (or the best) and the best others of the row's own pool, for the reading rows."""
         count, readers = self._parts[0], self._parts[0] + self._parts[1]
-        edits = F.pad(near[:readers], (0, 1), value=-1e9)[:, self._entry].amax(dim=2)
+        edits, best = F.pad(near[:readers], (0, 1), value=-1e9)[:, self._entry].max(dim=2)
         first = edits.argmax(dim=1)
         first[:count] = self._edit
         others = edits.scatter(1, first[:, None], -torch.inf).topk(min(_PICKS, edits.shape[1]) - 1, dim=1)
         self._picked = torch.cat([first[:, None], others.indices], dim=1)
         own = others.values > -1e8
         self._there = F.pad(own, (1, 0), value=True)
-        logits = edits.gather(1, self._picked)
-        alike = self._there & (logits >= logits.amax(dim=1, keepdim=True) - ALIKE)
-        self._rank = age_rank(self._picked, alike)  # the place in the batch is the age
+        logits, order = edits.gather(1, self._picked).sort(dim=1, descending=True)
+        entries = self._entry[self._picked, best.gather(1, self._picked)].gather(1, order)
+        alike = torch.zeros_like(self._there).scatter(1, order, about_the_same(logits, self._keys[entries]))
+        self._later = RECENCY * age_rank(self._picked, alike & self._there)  # the place in the batch is the age
 
     def _read(self, layer: int, query: torch.Tensor) -> torch.Tensor:
         """Addition `[S, H, D]` for the reading rows; adds the layer's pointer losses."""
@@ -224,7 +225,7 @@ class PoolReader:
         keys, values = (F.embedding(self._picked, t).view(size) for t in self._padded[layer])
         real = self._real[self._picked] & self._there[..., None]
         zero = self._parameters.zero_keys[layer]
-        out, weights = read(query, zero, keys, values, real, self._router.recency, self._rank)
+        out, weights = read(query, zero, keys, values, real, self._later)
         count = self._parts[0]
         right = F.pad(self._slot + 1, (0, len(query) - count))  # the right edit is the first pick
         chosen = weights.gather(2, right[:, None, None].expand(-1, weights.shape[1], 1))[..., 0]

@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 
+import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from incomes_plugin.selection import routing
 from incomes_plugin.selection.reference import select
-from incomes_plugin.selection.routing import ALIKE, CROWD, Picks, Router, Routes, age_rank, mass, pick, read
+from incomes_plugin.selection.routing import CROWD, Picks, Router, Routes, age_rank, mass, pick, read
 
 HEADS, KV_HEADS, DIM = 4, 2, 32
 WIDTH = KV_HEADS * DIM
@@ -100,30 +101,38 @@ def test_ranks_count_the_older_picks_about_the_same():
 
 
 def test_only_picks_about_the_same_are_ranked():
-    """The first pick and one within ALIKE of it are; one that is wanted less neither gains by its age nor counts."""
-    rule, query = router(gain=1.0), some_query(1)
+    """One that is wanted less, or looks different, neither gains by its age nor counts."""
+    rule, query = replace(router(gain=1.0), recency=2.0), some_query(1)
     routes = right_among(6, query, rule)
     direction = rule.directions(query)[0]
+    other = torch.linalg.svd(direction[None]).Vh[1]  # at right angles to it
     keys = torch.zeros_like(routes.keys)
-    for edit, logit in ((0, 9.0), (1, 9.0 - 0.8 * ALIKE), (2, 9.0 - 1.2 * ALIKE)):
-        keys[2 * edit] = direction / direction.dot(direction) * logit
+    for edit, logit, aside in ((0, 9.0, 0.0), (1, 8.0, 0.0), (2, 7.0, 0.0), (3, 8.5, 1.0)):
+        keys[2 * edit] = direction / direction.dot(direction) * logit + aside * other
     picks = pick(rule, query, Routes(keys, routes.owners, torch.arange(7)))
-    ranks = dict(zip(picks.edits[0].tolist(), picks.rank[0].tolist(), strict=True))
-    assert (ranks[0], ranks[1], ranks[2]) == (0, 1, 0)
+    gains = dict(zip(picks.edits[0].tolist(), picks.later[0].tolist(), strict=True))
+    assert (gains[0], gains[1], gains[2], gains[3]) == (0, 2, 0, 0)
+
+
+def test_the_preference_for_the_later_falls_with_the_crowd():
+    """Similar edits grow with N, contradictions do not."""
+    rule = replace(router(), recency=1.0)
+    assert [rule.preference(count) for count in (1, CROWD, 100 * CROWD)] == [1, 1, 0]
+    assert rule.preference(2 * CROWD) == pytest.approx(1 - math.log(2))
 
 
 def test_of_two_edits_that_contradict_the_later_is_read():
-    rule, query = router(), some_query(1)
+    rule, query = replace(router(), recency=6.0), some_query(1)
     routes = right_among(6, query, rule)
     keys = routes.keys.clone()
     keys[12] = keys[1]  # edit 6 says something else about what edit 0 is about
     entries = torch.randn(1, 1, KV_HEADS, DIM).expand(1, 2, -1, -1)[:, :, None]
     for ages, later in ((range(7), 6), ([9, 1, 2, 3, 4, 5, 6], 0)):
         picks = pick(rule, query, Routes(keys, routes.owners, torch.tensor(ages)))
-        first = Picks(picks.edits[:, :2], picks.weights[:, :2], picks.none, picks.rank[:, :2])
+        first = Picks(picks.edits[:, :2], picks.weights[:, :2], picks.none, picks.later[:, :2])
         assert sorted(first.edits[0].tolist()) == [0, 6]
         real = torch.ones(1, 2, 1, dtype=torch.bool)
-        _, weights = read(query, torch.zeros(KV_HEADS, DIM), entries, entries, real, 6.0, first.rank)
+        _, weights = read(query, torch.zeros(KV_HEADS, DIM), entries, entries, real, first.later)
         shares = dict(zip(first.edits[0].tolist(), mass(weights, 2)[0].tolist(), strict=True))
         assert shares[later] > 100 * shares[6 - later]
 
@@ -136,7 +145,7 @@ def test_reading_is_the_reference_over_the_entries_of_the_picks():
     real = torch.tensor(
         [[[True] * 4, [True] * 2 + [False] * 2], [[True] * 3 + [False], [False] * 4], [[False] * 4] * 2]
     )
-    mine, log_weights = read(query * 1.5 / DIM**0.5, zero, keys, values, real, 0.0, torch.zeros(3, 2))
+    mine, log_weights = read(query * 1.5 / DIM**0.5, zero, keys, values, real, torch.zeros(3, 2))
     for row in range(3):
         there = real[row].flatten()
         flat = [t[row].flatten(0, 1)[there] for t in (keys, values)]
