@@ -22,7 +22,6 @@ from incomes_plugin.training.data.batches import Batch
 from incomes_plugin.training.selection import EntryCache, PoolReader, SelectionParameters
 from incomes_plugin.training.slow import SlowEncoder
 
-
 _READING_WEIGHT = 4.0
 """Factor of the losses of a batch without edits: its gradient is a quarter as long as that of a batch with edits."""
 

@@ -32,7 +32,7 @@ _PICKS = 4
 """Edits that a position inside an answer chooses among: the right one and the best others."""
 
 RECENCY = 1.0
-"""Preference, in logits, for the later of two picks about the same. Fixed: trained, it hardly moves, because few answers
+"""Preference, in logits, for the later of two picks about the same. Fixed: trained, it hardly moved, since few answers
 hang on it."""
 
 _GAIN = 0.15
