@@ -30,8 +30,9 @@ def commit(edits_v1, edits_v2):
 
     def commit(snapshot, blobs, engines=(edits_v1, edits_v2)):
         delta = {"edit_set": f"eset_{snapshot}", "base": None, "snapshot": snapshot, "num_edits": len(blobs)}
+        delta |= {"added": blobs, "removed": [], "retire": [], "ages": []}
         for engine in engines:
-            answer = engine.call("rpc", "incomes_commit", {**delta, "added": blobs, "removed": [], "retire": []})
+            answer = engine.call("rpc", "incomes_commit", delta)
             assert answer["ok"], answer
         return snapshot
 
