@@ -31,6 +31,7 @@ FORMAT = 3
 CONFIG_FILE = "edit_adapter.json"
 TENSOR_FILE = "edit_adapter.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
+_OWN_TENSORS = {"zero_keys", "query_map", "key_map", "value_map"}
 
 
 @dataclass(frozen=True)
@@ -138,6 +139,8 @@ class EditAdapter:
         if "keep" in config:
             keep = KeepRule(**{n: tensors.pop(f"keep_{n}") for n in KEEP_TENSORS}, **config["keep"])  # type: ignore[arg-type]
             _check_keep(keep, shape, model_dir)
+        if unknown := set(tensors) - _OWN_TENSORS:
+            raise GistFormatError(f"{model_dir}: {TENSOR_FILE} holds {sorted(unknown)}, unknown to this format")
         return cls(
             shape=shape,
             gist_token_ids=tuple(config["gist_token_ids"]),

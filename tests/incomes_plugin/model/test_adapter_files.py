@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from incomes_plugin.errors import GistFormatError
 from incomes_plugin.gist.types import GistShape
@@ -68,3 +68,11 @@ def test_a_keep_rule_comes_back_and_one_that_does_not_fit_is_refused(tmp_path: P
         replace(adapter(), keep=wrong).save(tmp_path)
         with pytest.raises(GistFormatError, match=named):
             EditAdapter.load(tmp_path)
+
+
+def test_a_tensor_that_the_format_does_not_know_is_refused(tmp_path: Path) -> None:
+    adapter().save(tmp_path)
+    path = tmp_path / "edit_adapter.safetensors"
+    save_file(load_file(path) | {"route_recency": torch.ones(1)}, path)
+    with pytest.raises(GistFormatError, match="route_recency"):
+        EditAdapter.load(tmp_path)
