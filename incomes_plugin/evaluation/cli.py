@@ -5,25 +5,22 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from incomes_plugin.errors import InvalidValue
 from incomes_plugin.evaluation.backends.start import Backend, start_generator
 from incomes_plugin.evaluation.datasets import BUILT_IN
-from incomes_plugin.evaluation.harness import Progress as Report
 from incomes_plugin.evaluation.methods import METHODS, POOLED
 from incomes_plugin.evaluation.plot import curves, draw
 from incomes_plugin.evaluation.provenance import provenance
 from incomes_plugin.evaluation.report import Failure, document, headline, markdown, read_document, terminal_table
 from incomes_plugin.evaluation.run import RunOptions, RunResult, Workload, run
 from incomes_plugin.model import DEFAULT_MODEL_DIR
+from incomes_plugin.progress import stages
 
 SHOWN = 120
 """Characters of a question that the terminal shows."""
@@ -66,7 +63,7 @@ def evaluate(
     work = Workload.draw(options)
     largest = work.selection.edits if method in POOLED else ()
     with (
-        _progress() as progress,
+        stages(err) as progress,
         start_generator(
             backend, model, largest=largest, max_context_tokens=max_context_tokens, dtype=dtype
         ) as generator,
@@ -101,18 +98,3 @@ def _show(result: RunResult) -> None:
 def _line(wrong: Failure) -> str:
     question = wrong.question if len(wrong.question) <= SHOWN else f"… {wrong.question[-SHOWN:]}"
     return f"{wrong.type}: {question!r} -> {wrong.got!r}, expected {wrong.expected!r}, from {wrong.attributed!r}"
-
-
-@contextmanager
-def _progress() -> Iterator[Report]:
-    """A bar for every stage, on a terminal."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=err, disable=not err.is_terminal, transient=True) as bars:
-        tasks = {}
-
-        def report(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = bars.add_task(stage, total=total)
-            bars.update(tasks[stage], completed=done)
-
-        yield report

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from incomes_plugin.errors import InvalidValue
+from incomes_plugin.progress import stages
 from incomes_plugin.transplant.assess import Assessment, Verdict, assess
-from incomes_plugin.transplant.checkpoint import Recipe, Report, write_checkpoint
+from incomes_plugin.transplant.checkpoint import Recipe, write_checkpoint
 from incomes_plugin.transplant.manifest import FOLDER
 from incomes_plugin.transplant.manifest import restore as restore_base
 from incomes_plugin.transplant.methods import METHODS
@@ -70,7 +69,7 @@ def transplant(
         )  # fmt: skip
     target = _given(out, "out")
     recipe = Recipe(method, k, seed)
-    with _progress() as progress:
+    with stages(err_console) as progress:
         written = write_checkpoint(prepared, recipe, target, progress)
     record = target / FOLDER
     (record / "report.json").write_text(json.dumps(document(found, prepared, method, written), indent=1) + "\n")
@@ -111,18 +110,3 @@ def _given(path: Path | None, name: str) -> Path:
     if path is None:
         raise InvalidValue(f"--{name} is missing", param=name)
     return path
-
-
-@contextmanager
-def _progress() -> Iterator[Report]:
-    """A bar for every matrix, on a terminal."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=err_console, disable=not err_console.is_terminal, transient=True) as bars:
-        tasks = {}
-
-        def report(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = bars.add_task(stage, total=total)
-            bars.update(tasks[stage], completed=done)
-
-        yield report
