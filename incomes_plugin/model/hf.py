@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -77,22 +77,42 @@ class EditableModel:
     @torch.inference_mode()
     def capture(self, text_ids: list[int], *, edit_id: str = "edit", version: int = 1) -> Gist:
         """The gist of one edit text (token ids without BOS and gist tokens)."""
-        ids = self.adapter.capture_ids(text_ids)
+        return replace(self.capture_all([text_ids])[0], edit_id=edit_id, version=version)
+
+    @torch.inference_mode()
+    def capture_all(self, texts: Sequence[list[int]]) -> list[Gist]:
+        """The gists of several edit texts, in one forward pass; their ids and versions are placeholders."""
+        rows = [self.adapter.capture_ids(text) for text in texts]
+        ids = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long, device=self.model.device)
+        for row, own in zip(ids, rows, strict=True):
+            row[: len(own)] = torch.tensor(own)
         self._taps.reader = None
-        self.model(input_ids=torch.tensor([ids]))
-        first = len(ids) - self.adapter.num_gists(len(text_ids))
-        keys = _map(torch.stack([k[0, first:] for k in self._taps.keys]), self.adapter.key_map)
-        values = _map(torch.stack([v[0, first:] for v in self._taps.values]), self.adapter.value_map)
-        gist = Gist(edit_id, version, keys, values)
+        self.model.base_model(input_ids=ids)
+        keys, values = torch.stack(self._taps.keys), torch.stack(self._taps.values)
+        return [self._gist(keys[:, i], values[:, i], len(row), len(texts[i])) for i, row in enumerate(rows)]
+
+    def _gist(self, keys: torch.Tensor, values: torch.Tensor, length: int, num_text_tokens: int) -> Gist:
+        """The gist at the end of a capture prompt of `length` tokens, from its `[L', T, K, D]`."""
+        place = slice(length - self.adapter.num_gists(num_text_tokens), length)
+        gist = Gist(
+            "edit", 1, _map(keys[:, place], self.adapter.key_map), _map(values[:, place], self.adapter.value_map)
+        )
         return gist if self.adapter.keep is None else self.adapter.keep.thin(gist)
 
     @torch.inference_mode()
     def logits(self, ids: list[int], pool: ReferencePool | None = None) -> torch.Tensor:
         """Logits `[T, V]` of a prompt whose every token may pick from `pool`."""
+        with self.reading(pool):
+            return self.model(input_ids=torch.tensor([ids])).logits[0]
+
+    @contextmanager
+    def reading(self, pool: ReferencePool | None) -> Iterator[None]:
+        """Inside, every token of a forward pass of the model may pick from `pool`."""
         self._taps.reader = None if pool is None else lambda layer, query: self._read(pool, layer, query)
-        output = self.model(input_ids=torch.tensor([ids]))
-        self._taps.reader = None
-        return output.logits[0]
+        try:
+            yield
+        finally:
+            self._taps.reader = None
 
     def generate(self, ids: list[int], pool: ReferencePool | None, *, max_tokens: int, stop_id: int) -> list[int]:
         """Greedy continuation without the stop token; recomputes the prompt each step."""
@@ -108,13 +128,13 @@ class EditableModel:
         adapter = self.adapter
         if adapter.rotary_query:
             query = rotate(self.model, query)
-        maps = None if adapter.query_map is None else adapter.query_map[layer : layer + 1]
-        mapped = _map(query, maps)[0]
+        flat = query.flatten(0, 1)  # every token for itself
+        mapped = _map(flat[None], None if adapter.query_map is None else adapter.query_map[layer : layer + 1])[0]
         if adapter.router is not None:
-            return self._read_picked(pool, adapter.router, layer, query[0], mapped)[None]
+            return self._read_picked(pool, adapter.router, layer, flat, mapped).view_as(query)
         zero_key = adapter.zero_keys[layer].to(query.dtype)
         scale = adapter.scale(pool.keys.shape[1])
-        return select(mapped, zero_key, pool.keys[layer], pool.values[layer], scale)[0][None]
+        return select(mapped, zero_key, pool.keys[layer], pool.values[layer], scale)[0].view_as(query)
 
     def _read_picked(
         self, pool: ReferencePool, router: Router, layer: int, query: torch.Tensor, mapped: torch.Tensor

@@ -18,11 +18,13 @@ from incomes_plugin.training.frozen.run import FrozenRun
 from incomes_plugin.training.loop import Run
 from incomes_plugin.training.paper.recipe import PaperRecipe
 from incomes_plugin.training.paper.run import PaperRun
+from incomes_plugin.training.reading.recipe import ReadingRecipe
+from incomes_plugin.training.reading.run import ReadingRun
 from incomes_plugin.training.recipe import SIZES, Recipe
 from incomes_plugin.training.run import DEVICES, RunOptions, TrainingRun
 
 app = typer.Typer(help="Train an edit-capable model.", add_completion=False)
-AnyRecipe = TypeVar("AnyRecipe", Recipe, PaperRecipe, FrozenRecipe)
+AnyRecipe = TypeVar("AnyRecipe", Recipe, PaperRecipe, FrozenRecipe, ReadingRecipe)
 
 
 class Tune(StrEnum):
@@ -31,6 +33,7 @@ class Tune(StrEnum):
     SCRATCH = "scratch"
     FULL = "full"
     ADAPTER = "adapter"
+    READING = "reading"
 
     @property
     def meaning(self) -> str:
@@ -39,6 +42,7 @@ class Tune(StrEnum):
             Tune.SCRATCH: "a new model",
             Tune.FULL: "all weights of --base, by the paper's recipe",
             Tune.ADAPTER: "an edit adapter on --base, which stays as it is",
+            Tune.READING: "layers that read the prompt, on an edit-capable --base, whose gists stay as they are",
         }[self]
 
 
@@ -48,14 +52,14 @@ def train(
     tune: Annotated[
         Tune, typer.Option(help="; ".join(f"{tune}: {tune.meaning}" for tune in Tune) + ".")
     ] = Tune.SCRATCH,
-    base: Annotated[Path | None, typer.Option(help="Checkpoint folder to start from (full, adapter).")] = None,
+    base: Annotated[Path | None, typer.Option(help="Checkpoint folder to start from (full, adapter, reading).")] = None,
     data: Annotated[Path | None, typer.Option(help="Data folder; without it only invented facts are used.")] = None,
     minutes: Annotated[float | None, typer.Option(help="Training time.", min=0.01)] = None,
     steps: Annotated[int | None, typer.Option(help="Training steps, instead of a time.", min=1)] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Highest learning rate.", min=0)] = None,
     edits_per_batch: Annotated[int | None, typer.Option(help="Edits of one step.", min=4)] = None,
     size: Annotated[str | None, typer.Option(help=f"{' or '.join(SIZES)} (scratch).")] = None,
-    layers: Annotated[int | None, typer.Option(help="Decoder layers (scratch).", min=2)] = None,
+    layers: Annotated[int | None, typer.Option(help="Decoder layers (scratch); new layers (reading).", min=1)] = None,
     gist_layers: Annotated[int | None, typer.Option(help="How many last layers read gists.", min=1)] = None,
     max_gists: Annotated[int | None, typer.Option(help="Gist tokens (scratch, adapter).", min=2)] = None,
     seed: Annotated[int | None, typer.Option(help="Draws weights and batches.")] = None,
@@ -90,7 +94,7 @@ def make_run(tune: Tune, options: RunOptions, given: Mapping[str, object]) -> Tr
     if tune is Tune.SCRATCH:
         if options.base is not None:
             raise InvalidValue(
-                "--base is for --tune full and adapter; --grow-from starts from an edit-capable model", param="base"
+                "--base is for the other recipes; --grow-from starts from an edit-capable model", param="base"
             )
         size = str(settings.pop("size", "small"))
         if size not in SIZES:
@@ -100,6 +104,8 @@ def make_run(tune: Tune, options: RunOptions, given: Mapping[str, object]) -> Tr
         raise InvalidValue("--grow-from is for --tune scratch", param="grow_from")
     if tune is Tune.ADAPTER:
         return FrozenRun(_changed(FrozenRecipe(), settings, tune), options)
+    if tune is Tune.READING:
+        return ReadingRun(_changed(ReadingRecipe(), settings, tune), options)
     if "edits_per_batch" in settings:
         settings["samples"] = settings.pop("edits_per_batch")
     return PaperRun(_changed(PaperRecipe(), settings, tune), options)

@@ -52,7 +52,7 @@ class Losses:
 
 
 @dataclass(frozen=True)
-class _Spoken:
+class Spoken:
     """The predicted positions `[P]` of a batch's conversations.
 
     Attributes:
@@ -66,6 +66,19 @@ class _Spoken:
     weight: torch.Tensor
     hits: torch.Tensor
     from_pool: torch.Tensor
+
+    @classmethod
+    def of(cls, head: nn.Module, hidden: torch.Tensor, batch: Batch) -> Spoken:
+        """From the last hidden states `[B, T, C]` of the conversations, after the norm."""
+        used = _thin(batch.weight[:, :-1])
+        logits = head(hidden[:, :-1][used]).float()
+        labels = batch.ids[:, 1:][used]
+        return cls(
+            ce=F.cross_entropy(logits, labels, reduction="none"),
+            weight=batch.weight[:, :-1][used],
+            hits=logits.argmax(-1) == labels,
+            from_pool=(batch.target[:, :-1][used] >= 0) & (batch.weight[:, :-1][used] == 1),
+        )
 
     @property
     def answer(self) -> torch.Tensor:
@@ -130,18 +143,9 @@ class EditTrainer(nn.Module):
         total = _READING_WEIGHT * (spoken.answer + spoken.text)
         return Losses(total, answer, 0.0, 0.0, text, 0.0, 0.0, hits)
 
-    def _spoken(self, batch: Batch) -> _Spoken:
+    def _spoken(self, batch: Batch) -> Spoken:
         """Next-token losses of the conversations, with whatever reader is set."""
-        hidden = self.model.model(input_ids=batch.ids).last_hidden_state
-        used = _thin(batch.weight[:, :-1])
-        logits = self.model.lm_head(hidden[:, :-1][used]).float()
-        labels = batch.ids[:, 1:][used]
-        return _Spoken(
-            ce=F.cross_entropy(logits, labels, reduction="none"),
-            weight=batch.weight[:, :-1][used],
-            hits=logits.argmax(-1) == labels,
-            from_pool=(batch.target[:, :-1][used] >= 0) & (batch.weight[:, :-1][used] == 1),
-        )
+        return Spoken.of(self.model.lm_head, self.model.model(input_ids=batch.ids).last_hidden_state, batch)
 
     def follow(self) -> None:
         """After an optimiser step: the slow encoder moves a little towards the new weights."""

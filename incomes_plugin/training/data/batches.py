@@ -93,11 +93,16 @@ class BatchSource:
             by_relation.setdefault(record.relation, []).append(record)
         self._relations = [r for name, r in by_relation.items() if name and len(r) >= 4 * edits_per_batch]
 
-    def next(self, *, easy: bool = False) -> Batch:
-        """The next batch: one pool of all its edits, or several smaller ones; with `easy`, small ones only."""
+    def next(self, *, easy: bool = False, whole: bool = False) -> Batch:
+        """The next batch: one pool of all its edits, or several smaller ones.
+
+        Args:
+            easy: small pools only.
+            whole: one pool in any case.
+        """
         edits = self._next_edits()
-        sizes = (2, 4, 8) if easy else (len(edits), len(edits), len(edits), len(edits) // 2, 12, 3)
-        groups = max(1, len(edits) // self._rng.choice(sizes))
+        sizes = [2, 4, 8] if easy else [len(edits), len(edits), len(edits), len(edits) // 2, 12, 3]
+        groups = 1 if whole else max(1, len(edits) // self._rng.choice(sizes))
         if self._rng.random() < _CONTRADICTED_BATCHES:
             self._contradict(edits, groups)
         edits = self._number(edits)
@@ -110,8 +115,8 @@ class BatchSource:
         return self._tensors(edits, rows, groups, longest)
 
     def reading(self) -> Batch:
-        """A batch without edits: facts stand in the prompts, one or two in short rows, up to eight in longer ones."""
-        factor = self._rng.choice((1, _READING_FACTOR, _READING_FACTOR))
+        """A batch without edits: facts stand in the prompts, one or two in short rows, more in longer ones."""
+        factor = self._rng.choice(_READING_FACTORS)
         longest = self._max_row * factor
         rows = [self._conversations.row((), longest) for _ in range(max(1, self._size // factor))]
         return self._tensors((), rows, 1, longest)
@@ -265,8 +270,8 @@ _SUFFIXES = (
 _LONG_SHARE, _LONG_FACTOR = 0.15, 6
 """Share of the batches with conversations of six times the length, and a sixth as many of them."""
 
-_READING_FACTOR = 3
-"""Longer rows of batches that are about reading the prompt."""
+_READING_FACTORS = (1, 1, 3, 3, 3, 8)
+"""How many times longer than others the rows of a batch are that is about reading the prompt; there are fewer then."""
 
 _LONGEST_NEAR_MISS = 22
 """Tokens; longer edits would mean more padding for all."""

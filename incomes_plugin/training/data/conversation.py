@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,9 @@ from incomes_plugin.training.data.wording import request, wrapped
 
 Stated = tuple[str, Callable[[], str], str]
 """A fact in the system message: its statement, a source of questions, its answer."""
+
+_STATED = ((100, (1, 1, 1, 2)), (300, (1, 3, 5, 8)), (math.inf, (5, 5, 10, 20)))
+"""How many facts may stand in the system message of a row that is shorter than so many tokens."""
 
 IGNORE = -1
 ZERO = -2
@@ -240,7 +244,8 @@ class Conversations:
 
     def _state(self, row: Row, longest: int) -> list[Stated]:
         """One fact or several in the system message; returns those that fit."""
-        facts = [self._stated() for _ in range(self._rng.choice((1, 1, 1, 2) if longest < 100 else (1, 3, 5, 8)))]
+        counts = next(counts for limit, counts in _STATED if longest < limit)
+        facts = [self._stated() for _ in range(self._rng.choice(counts))]
         said = [self._words.encode(statement) for statement, _, _ in facts]
         while len(said) > 1 and sum(map(len, said)) > longest // 2:
             said.pop()

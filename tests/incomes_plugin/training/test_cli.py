@@ -12,12 +12,14 @@ from incomes_plugin.training.run import RunOptions
     ("tune", "given", "base", "message"),
     [
         (Tune.SCRATCH, {"size": "huge"}, None, "small, base"),
-        (Tune.SCRATCH, {}, "x", "--tune full"),
+        (Tune.SCRATCH, {}, "x", "--grow-from"),
         (Tune.FULL, {}, None, "--base"),
         (Tune.FULL, {"num_layers": 3}, "x", "has no num_layers"),
         (Tune.FULL, {"size": "small"}, "x", "has no size"),
         (Tune.ADAPTER, {}, None, "--base"),
         (Tune.ADAPTER, {"num_layers": 3}, "x", "has no num_layers"),
+        (Tune.READING, {}, None, "--base"),
+        (Tune.READING, {"gist_layers": 1}, "x", "has no gist_layers"),
     ],
 )
 def test_what_is_refused(tmp_path, tune, given, base, message):
