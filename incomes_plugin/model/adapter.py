@@ -24,7 +24,7 @@ from incomes_plugin.errors import GistFormatError
 from incomes_plugin.gist.types import GistShape
 from incomes_plugin.selection.keeping import TENSORS as KEEP_TENSORS
 from incomes_plugin.selection.keeping import KeepRule
-from incomes_plugin.selection.routing import TENSORS, Router
+from incomes_plugin.selection.routing import CORRECTION, TENSORS, Router
 from incomes_plugin.selection.scale import ScaleRule, scale_rule
 
 FORMAT = 3
@@ -103,7 +103,7 @@ class EditAdapter:
         maps = {"query_map": self.query_map, "key_map": self.key_map, "value_map": self.value_map}
         tensors = {"zero_keys": self.zero_keys} | {k: v for k, v in maps.items() if v is not None}
         if self.router is not None:
-            tensors |= {f"route_{name}": getattr(self.router, name) for name in TENSORS}
+            tensors |= {f"route_{name}": tensor for name, tensor in self.router.tensors().items()}
         if self.keep is not None:
             tensors |= {f"keep_{name}": getattr(self.keep, name) for name in KEEP_TENSORS}
         save_file({k: v.detach().float().contiguous().cpu() for k, v in tensors.items()}, model_dir / TENSOR_FILE)
@@ -133,7 +133,8 @@ class EditAdapter:
             raise GistFormatError(f"{path}: {len(config['gist_token_ids'])} gist tokens, expected {shape.max_gists}")
         router = None
         if "routing" in config:
-            router = Router(**{n: tensors.pop(f"route_{n}") for n in TENSORS}, **config["routing"])  # type: ignore[arg-type]
+            own = TENSORS + tuple(name for name in CORRECTION if f"route_{name}" in tensors)
+            router = Router(**{n: tensors.pop(f"route_{n}") for n in own}, **config["routing"])  # type: ignore[arg-type]
             _check_router(router, shape, model_dir)
         keep = None
         if "keep" in config:
@@ -161,6 +162,11 @@ def _check_router(router: Router, shape: GistShape, model_dir: Path) -> None:
             f"{model_dir}: route_query {tuple(router.query.shape)} and route_zero {tuple(router.zero.shape)}, "
             f"expected a last dimension of {width}"
         )
+    parts = router.hidden, router.hidden_bias, router.correction
+    shapes = tuple(None if part is None else tuple(part.shape) for part in parts)
+    hidden = shapes[1][0] if shapes[1] else 0
+    if shapes not in ((None, None, None), ((len(router.query), hidden), (hidden,), (hidden, width))):
+        raise GistFormatError(f"{model_dir}: route_hidden, route_hidden_bias and route_correction {shapes} do not fit")
 
 
 def _check_keep(keep: KeepRule, shape: GistShape, model_dir: Path) -> None:

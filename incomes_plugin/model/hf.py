@@ -100,6 +100,13 @@ class EditableModel:
         return gist if self.adapter.keep is None else self.adapter.keep.thin(gist)
 
     @torch.inference_mode()
+    def queries(self, ids: torch.Tensor) -> torch.Tensor:
+        """Un-rotated queries `[B, T, H, D]` of prompts `[B, T]` at the first gist layer, which no edit changes."""
+        self._taps.reader = None
+        self.model.base_model(input_ids=ids)
+        return self._taps.queries[0]
+
+    @torch.inference_mode()
     def logits(self, ids: list[int], pool: ReferencePool | None = None) -> torch.Tensor:
         """Logits `[T, V]` of a prompt whose every token may pick from `pool`."""
         with self.reading(pool):
@@ -149,7 +156,7 @@ class EditableModel:
         keys, values = pool.keys[layer][entries], pool.values[layer][entries]
         real = (entries >= 0) & (self.picks.weights > 0)[..., None]
         zero = self.adapter.zero_keys[layer]
-        added, log_weights = read(mapped * factor, zero, keys, values, real, self.picks.later)
+        added, log_weights = read(mapped * factor, zero, keys, values, real, self.picks.bias)
         if self._masses is not None:
             self._masses.append((self.picks, mass(log_weights, entries.shape[1])))
         return added

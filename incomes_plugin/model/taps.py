@@ -21,13 +21,14 @@ class GistTaps:
         reader: called with (index into the gist layers, query `[B, T, H, D]`); returns the addition to the
             self-attention output `[B, T, H, D]`, or None.
         keys, values: of the last forward pass, one `[B, T, K, D]` for each gist layer.
+        queries: likewise `[B, T, H, D]`, un-rotated.
     """
 
     def __init__(self, model: nn.Module, layers: Sequence[int], head_dim: int) -> None:
         self.reader: Reader | None = None
         self.keys: list[torch.Tensor] = [torch.empty(0)] * len(layers)
         self.values: list[torch.Tensor] = [torch.empty(0)] * len(layers)
-        self._queries: list[torch.Tensor] = [torch.empty(0)] * len(layers)
+        self.queries: list[torch.Tensor] = [torch.empty(0)] * len(layers)
         self._head_dim = head_dim
         for index, layer in enumerate(layers):
             self._tap(index, model.get_submodule(f"model.layers.{layer}.self_attn"))
@@ -40,12 +41,12 @@ class GistTaps:
             return hook
 
         def add(_module: nn.Module, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor] | None:
-            addition = self.reader(index, self._queries[index]) if self.reader else None
+            addition = self.reader(index, self.queries[index]) if self.reader else None
             return None if addition is None else (inputs[0] + addition.flatten(-2).to(inputs[0].dtype),)
 
         # A norm over heads gets [B, T, H, D] as well, so both cases reshape alike.
         parts = dict(attention.named_children())
-        parts.get("q_norm", parts["q_proj"]).register_forward_hook(keep(self._queries))
+        parts.get("q_norm", parts["q_proj"]).register_forward_hook(keep(self.queries))
         parts.get("k_norm", parts["k_proj"]).register_forward_hook(keep(self.keys))
         parts["v_proj"].register_forward_hook(keep(self.values))
         parts["o_proj"].register_forward_pre_hook(add)

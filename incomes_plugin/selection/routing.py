@@ -1,11 +1,13 @@
 """Routed selection: at the first gist layer every token picks k edits; at all gist layers it chooses among those only.
 
-    direction of a token  d = gain * A_q q          q: its un-rotated query at the first gist layer, all heads
+    direction of a token  d = gain * A_q q + B gelu(C q + c)    q: its un-rotated query at the first gist layer, all
+                                                    heads; the second term is fitted among thousands of edits
     logit of an edit      s_e = max_j d . k_ej      k_ej: the key of its gist j there, all kv heads
     picks                 the k edits with the largest s_e; none where softmax([d . z + b + g log N, s of the picks])
                           gives z the threshold or more
-    selection             o = softmax([c q.k_0, c q.k_1 + r n_1, ..]) . [0, v_1, ..], over the entries of the picks,
-                          where n_e counts older picks about the same as e: of two that contradict the later wins
+    selection             o = softmax([c q.k_0, c q.k_1 + b_1, ..]) . [0, v_1, ..], over the entries of the picks, where
+                          b_e = s_e - max s is the router's prior; for picks about the same as the first it gives way
+                          to r n_e, n_e the number of older ones among them: of two that contradict the later wins
 
 A token pays one product with the keys of one layer; entries of edits that it does not pick are never read. The softmax
 runs over k edits whatever N is, so no rule for N is needed (docs/adr/0010). Plain tensors, no engine: training, the
@@ -23,6 +25,9 @@ import torch.nn.functional as F
 
 TENSORS = ("query", "zero", "bias", "gain")
 """Names of a router's tensors, in the adapter file too."""
+
+CORRECTION = ("hidden", "hidden_bias", "correction")
+"""Names of the tensors that some routers have besides."""
 
 CROWD = 1000
 """Edits among which a router is calibrated; see `Router.growth`."""
@@ -46,6 +51,7 @@ class Router:
         query: `[H * D, R]`, A_q; R = K * D.
         zero: `[R]`, z: key of the zero-gist.
         bias, gain: scalars.
+        hidden, hidden_bias, correction: `[H * D, F]`, `[F]` and `[F, R]`, C, c and B; None = no such term.
         top_k: edits a token may read at once.
         threshold: a token whose zero-gist weighs this much or more picks nothing at all: its output is untouched.
         growth: what the zero-gist's logit gains for every e-fold of edits beyond `CROWD`: the best of many wrong edits
@@ -62,6 +68,9 @@ class Router:
     threshold: float = 0.5
     growth: float = 0.0
     recency: float = 0.0
+    hidden: torch.Tensor | None = None
+    hidden_bias: torch.Tensor | None = None
+    correction: torch.Tensor | None = None
 
     def detached(self) -> Router:
         """The same router without gradients."""
@@ -72,11 +81,20 @@ class Router:
         return self._each(lambda tensor: tensor.to(device, torch.float32))
 
     def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Router:
-        return replace(self, **{name: change(getattr(self, name)) for name in TENSORS})  # type: ignore[arg-type]
+        return replace(self, **{name: change(tensor) for name, tensor in self.tensors().items()})  # type: ignore[arg-type]
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """The tensors that are there, by name."""
+        found = {name: getattr(self, name) for name in TENSORS + CORRECTION}
+        return {name: tensor for name, tensor in found.items() if tensor is not None}
 
     def directions(self, query: torch.Tensor) -> torch.Tensor:
         """Directions `[T, R]` of tokens from their un-rotated queries `[T, H, D]`."""
-        return query.flatten(-2).float() @ self.query * self.gain
+        flat = query.flatten(-2).float()
+        linear = flat @ self.query * self.gain
+        if self.hidden is None or self.hidden_bias is None or self.correction is None:
+            return linear
+        return linear + F.gelu(flat @ self.hidden + self.hidden_bias) @ self.correction
 
     def preference(self, num_edits: int) -> float:
         """Logits for being the later of two picks that look the same, among `num_edits` edits.
@@ -115,13 +133,13 @@ class Picks:
         edits: `[T, k]` int64, row of an edit, heaviest first; any edit where fewer than k were found.
         weights: `[T, k]` float32, how much the router wants each; 0 = not picked.
         none: `[T]` float32, weight of the zero-gist before the threshold.
-        later: `[T, k]` float32, logits that each pick gains for the older picks about the same beside it.
+        bias: `[T, k]` float32, logits that all entries of a pick gain in every gist layer and head.
     """
 
     edits: torch.Tensor
     weights: torch.Tensor
     none: torch.Tensor
-    later: torch.Tensor
+    bias: torch.Tensor
 
     def of(self, tokens: torch.Tensor) -> Picks:
         """The picks of some of the tokens."""
@@ -156,8 +174,8 @@ def _pick(router: Router, directions: torch.Tensor, routes: Routes) -> Picks:
     none, weights = weights[:, 0], weights[:, 1:]
     weights = weights.masked_fill((none >= router.threshold)[:, None], 0.0)
     alike = about_the_same(logits, best) & (weights > 0)
-    later = router.preference(len(routes.ages)) * age_rank(routes.ages[edits], alike)
-    return Picks(edits, weights, none, later)
+    prior = bias(logits, alike, routes.ages[edits], router.preference(len(routes.ages)), router.recency)
+    return Picks(edits, weights, none, prior)
 
 
 def about_the_same(logits: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
@@ -169,6 +187,23 @@ def about_the_same(logits: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
     """
     cosines = F.cosine_similarity(keys, keys[:, :1], dim=-1)
     return (logits >= logits[:, :1] - _ALIKE) & (cosines >= _SAME)
+
+
+def bias(
+    logits: torch.Tensor, alike: torch.Tensor, ages: torch.Tensor, preference: float, recency: float
+) -> torch.Tensor:
+    """What the picks' entries gain `[T, k]`: the router's own logits, or where picks are about the same their age.
+
+    Args:
+        logits: `[T, k]`, largest first.
+        alike: `[T, k]`, picks about the same as the first one.
+        ages: `[T, k]`.
+        preference: logits for every older pick about the same; as it falls from `recency` to 0, which of them the
+            router wants more counts again.
+    """
+    forgotten = preference / recency if recency else 0.0
+    prior = (logits - logits[:, :1]) * (1 - forgotten * alike.float())
+    return prior + preference * age_rank(ages, alike)
 
 
 def age_rank(ages: torch.Tensor, alike: torch.Tensor) -> torch.Tensor:
@@ -188,7 +223,7 @@ def read(
     keys: torch.Tensor,
     values: torch.Tensor,
     real: torch.Tensor,
-    later: torch.Tensor,
+    bias: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Soft choice of every token and head among the zero-gist and the entries of the picked edits.
 
@@ -197,7 +232,7 @@ def read(
         zero_key: `[K, D]`.
         keys, values: `[T, k, G, K, D]`, entries of the picked edits.
         real: `[T, k, G]`, False for what is not there or not picked.
-        later: `[T, k]`, logits added to all entries of a pick: of contradictory edits the later wins.
+        bias: `[T, k]`, logits added to all entries of a pick.
 
     Returns:
         The addition to the self-attention output `[T, H, D]`, and log weights `[T, H, 1 + k * G]` float32, zero-gist
@@ -208,7 +243,7 @@ def read(
     grouped = query.view(tokens, kv_heads, heads // kv_heads, dim)
     zero = torch.einsum("tkhd,kd->tkh", grouped, zero_key.to(query.dtype))[..., None]
     logits = torch.einsum("tkhd,tekd->tkhe", grouped, keys.flatten(1, 2).to(query.dtype))
-    logits = logits + later.repeat_interleave(real.shape[2], dim=1)[:, None, None].to(logits.dtype)
+    logits = logits + bias.repeat_interleave(real.shape[2], dim=1)[:, None, None].to(logits.dtype)
     logits = logits.masked_fill(~real.flatten(1)[:, None, None], -torch.inf)
     weights = torch.cat([zero, logits], dim=-1).float().log_softmax(dim=-1)
     chosen = weights[..., 1:].exp().to(values.dtype)

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from incomes_plugin.gist.types import GistShape
-from incomes_plugin.selection.routing import Router, about_the_same, age_rank, read
+from incomes_plugin.selection.routing import Router, about_the_same, bias, read
 from incomes_plugin.training.data.batches import Batch
 from incomes_plugin.training.data.conversation import ZERO
 
@@ -126,7 +126,7 @@ class PoolReader:
         self._choose_rows(forced)
         self._picked = torch.empty(0)
         self._there = torch.empty(0)
-        self._later = torch.empty(0)
+        self._bias = torch.empty(0)
         self._terms: list[torch.Tensor] = []
         self._routing: list[torch.Tensor] = []
         self.route_accuracy = self.pointer_accuracy = 0.0
@@ -215,8 +215,11 @@ class PoolReader:
         self._there = F.pad(own, (1, 0), value=True)
         logits, order = edits.gather(1, self._picked).sort(dim=1, descending=True)
         entries = self._entry[self._picked, best.gather(1, self._picked)].gather(1, order)
-        alike = torch.zeros_like(self._there).scatter(1, order, about_the_same(logits, self._keys[entries]))
-        self._later = RECENCY * age_rank(self._picked, alike & self._there)  # the place in the batch is the age
+        there = self._there.gather(1, order)
+        alike = about_the_same(logits, self._keys[entries]) & there
+        ages = self._picked.gather(1, order)  # the place in the batch is the age
+        gained = bias(logits, alike, ages, RECENCY, RECENCY).masked_fill(~there, 0.0)
+        self._bias = torch.zeros_like(gained).scatter(1, order, gained)
 
     def _read(self, layer: int, query: torch.Tensor) -> torch.Tensor:
         """Addition `[S, H, D]` for the reading rows; adds the layer's pointer losses."""
@@ -225,7 +228,7 @@ class PoolReader:
         keys, values = (F.embedding(self._picked, t).view(size) for t in self._padded[layer])
         real = self._real[self._picked] & self._there[..., None]
         zero = self._parameters.zero_keys[layer]
-        out, weights = read(query, zero, keys, values, real, self._later)
+        out, weights = read(query, zero, keys, values, real, self._bias)
         count = self._parts[0]
         right = F.pad(self._slot + 1, (0, len(query) - count))  # the right edit is the first pick
         chosen = weights.gather(2, right[:, None, None].expand(-1, weights.shape[1], 1))[..., 0]

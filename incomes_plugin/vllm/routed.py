@@ -93,7 +93,7 @@ def _add(
         keys, values = layer.pool.entries(layer.index, reading.places[part])
         added, log_weights = read(
             mapped[part], layer.zero_key, keys, values, reading.real[part],
-            reading.picks.later[part],
+            reading.picks.bias[part],
         )  # fmt: skip
         output.index_add_(0, reading.rows[part], added.to(output.dtype))
         found.append(log_weights)

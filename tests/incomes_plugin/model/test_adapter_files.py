@@ -56,6 +56,24 @@ def test_a_router_of_another_width_is_refused(tmp_path: Path) -> None:
         EditAdapter.load(folder)
 
 
+def test_a_correction_is_added_to_the_direction_and_lives_in_the_adapter(tmp_path: Path) -> None:
+    folder = write_tiny_model(tmp_path / "model", TinyModel(routed=True))
+    adapter = EditAdapter.load(folder)
+    assert adapter.router is not None
+    inner, width = adapter.router.query.shape
+    hidden, offset, out = torch.randn(inner, 5), torch.randn(5), torch.randn(5, width)
+    corrected = replace(adapter.router, hidden=hidden, hidden_bias=offset, correction=out)
+    replace(adapter, router=corrected).save(folder)
+    loaded = EditAdapter.load(folder).router
+    assert loaded is not None
+    query = torch.randn(3, 2, inner // 2)
+    expected = adapter.router.directions(query) + torch.nn.functional.gelu(query.flatten(1) @ hidden + offset) @ out
+    torch.testing.assert_close(loaded.directions(query), expected)
+    replace(adapter, router=replace(corrected, correction=torch.randn(5, width + 1))).save(folder)
+    with pytest.raises(GistFormatError, match="route_correction"):
+        EditAdapter.load(folder)
+
+
 def test_a_keep_rule_comes_back_and_one_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     (tmp_path / INDEX_FILE).write_text("{}")
     rule = KeepRule(torch.tensor([1.0, -2.0, 0.5, 0.0]), torch.tensor(0.25), 3)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from incomes_plugin.selection import routing
 from incomes_plugin.selection.reference import select
-from incomes_plugin.selection.routing import CROWD, Picks, Router, Routes, age_rank, mass, pick, read
+from incomes_plugin.selection.routing import CROWD, Picks, Router, Routes, age_rank, bias, mass, pick, read
 
 HEADS, KV_HEADS, DIM = 4, 2, 32
 WIDTH = KV_HEADS * DIM
@@ -101,7 +101,7 @@ def test_ranks_count_the_older_picks_about_the_same():
 
 
 def test_only_picks_about_the_same_are_ranked():
-    """One that is wanted less, or looks different, neither gains by its age nor counts."""
+    """One that is wanted less, or looks different, has the router's own logits, and does not count."""
     rule, query = replace(router(gain=1.0), recency=2.0), some_query(1)
     routes = right_among(6, query, rule)
     direction = rule.directions(query)[0]
@@ -110,8 +110,8 @@ def test_only_picks_about_the_same_are_ranked():
     for edit, logit, aside in ((0, 9.0, 0.0), (1, 8.0, 0.0), (2, 7.0, 0.0), (3, 8.5, 1.0)):
         keys[2 * edit] = direction / direction.dot(direction) * logit + aside * other
     picks = pick(rule, query, Routes(keys, routes.owners, torch.arange(7)))
-    gains = dict(zip(picks.edits[0].tolist(), picks.later[0].tolist(), strict=True))
-    assert (gains[0], gains[1], gains[2], gains[3]) == (0, 2, 0, 0)
+    gains = dict(zip(picks.edits[0].tolist(), picks.bias[0].tolist(), strict=True))
+    assert (gains[0], gains[1], gains[2], gains[3]) == pytest.approx((0, 2, -2, -0.5), abs=1e-4)
 
 
 def test_the_preference_for_the_later_falls_with_the_crowd():
@@ -119,6 +119,15 @@ def test_the_preference_for_the_later_falls_with_the_crowd():
     rule = replace(router(), recency=1.0)
     assert [rule.preference(count) for count in (1, CROWD, 100 * CROWD)] == [1, 1, 0]
     assert rule.preference(2 * CROWD) == pytest.approx(1 - math.log(2))
+
+
+def test_where_nothing_is_preferred_the_routers_logits_count_among_the_same_too():
+    logits, ages = torch.tensor([[9.0, 8.0, 4.0]]), torch.tensor([[0, 1, 2]])
+    alike = torch.tensor([[True, True, False]])
+    assert bias(logits, alike, ages, 1.0, 1.0).tolist() == [[0, 1, -5]]
+    assert bias(logits, alike, ages, 0.5, 1.0).tolist() == [[0, 0, -5]]
+    assert bias(logits, alike, ages, 0.0, 1.0).tolist() == [[0, -1, -5]]
+    assert bias(logits, alike, ages, 0.0, 0.0).tolist() == [[0, -1, -5]]
 
 
 def test_of_two_edits_that_contradict_the_later_is_read():
@@ -129,10 +138,10 @@ def test_of_two_edits_that_contradict_the_later_is_read():
     entries = torch.randn(1, 1, KV_HEADS, DIM).expand(1, 2, -1, -1)[:, :, None]
     for ages, later in ((range(7), 6), ([9, 1, 2, 3, 4, 5, 6], 0)):
         picks = pick(rule, query, Routes(keys, routes.owners, torch.tensor(ages)))
-        first = Picks(picks.edits[:, :2], picks.weights[:, :2], picks.none, picks.later[:, :2])
+        first = Picks(picks.edits[:, :2], picks.weights[:, :2], picks.none, picks.bias[:, :2])
         assert sorted(first.edits[0].tolist()) == [0, 6]
         real = torch.ones(1, 2, 1, dtype=torch.bool)
-        _, weights = read(query, torch.zeros(KV_HEADS, DIM), entries, entries, real, first.later)
+        _, weights = read(query, torch.zeros(KV_HEADS, DIM), entries, entries, real, first.bias)
         shares = dict(zip(first.edits[0].tolist(), mass(weights, 2)[0].tolist(), strict=True))
         assert shares[later] > 100 * shares[6 - later]
 
