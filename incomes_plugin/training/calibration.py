@@ -26,7 +26,7 @@ _SEED = 123
 _AT_ONCE = 64
 _LARGE = 10
 _NEVER = 2.0
-_MOST, _MOST_GROWTH = 0.9, 1.0
+_MOST, _MOST_GROWTH = 0.95, 1.0
 
 
 def calibrate(folder: Path, tokenizer: PreTrainedTokenizerBase, *, crowd: int = CROWD, ask: int = ASK) -> Router:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import math
 import random
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -35,6 +36,7 @@ from incomes_plugin.training.data.conversation import ZERO, Conversations, Mix, 
 from incomes_plugin.training.data.corpus import EditRecord
 from incomes_plugin.training.data.facts import FactSource
 from incomes_plugin.training.data.vocabulary import Vocabulary
+from incomes_plugin.training.data.wording import request
 
 EDITS, ROWS, STEPS = 16_000, 24_000, 4_000
 """Invented edits of the crowd, conversations about them, and steps of the fit."""
@@ -48,6 +50,10 @@ _SLICE = 64
 
 _MIX = Mix(unknown=0.3, in_context=0.0, smalltalk=0.08, text=0.1, repeat=0.0, passage=0.05)
 _LONGEST_ROW = 48
+
+_SENTENCES = 14_000
+"""Sentences of running text that are requests which no edit answers; there are fewer of other kinds."""
+
 _SILENT = 4
 """Positions of a row that read nothing, beside those of refusals."""
 
@@ -85,7 +91,7 @@ def fit_router(
     assert editable.adapter.router is not None
     records = corpus.edits(data, limit=_PUBLISHED) if data else []
     crowd = gather(
-        editable, tokenizer, records, corpus.texts(data, limit=1_000) if data else [], edits=edits, rows=rows
+        editable, tokenizer, records, corpus.texts(data, limit=6_000) if data else [], edits=edits, rows=rows
     )
     router = fit(crowd, editable.adapter.router, steps=steps)
     replace(editable.adapter, router=router).save(folder)
@@ -101,7 +107,7 @@ def gather(
     edits: int = EDITS,
     rows: int = ROWS,
 ) -> Crowd:
-    """Capture the edits and run conversations about all of them."""
+    """Capture the edits, run conversations about all of them, and take in requests that no edit has to do with."""
     words = Vocabulary(tokenizer)
     pool = _edits(words, records, edits, editable.adapter)
     gists = [gist for part in _parts(pool, _SLICE) for gist in editable.capture_all([edit.ids for edit in part])]
@@ -113,6 +119,7 @@ def gather(
         for size in [_SLICE] * (each // _SLICE) + [each % _SLICE] * (each % _SLICE > 0):
             said = [conversations.row(part, _LONGEST_ROW) for _ in range(size)]
             found += list(_tokens(editable, said, part, place * _SLICE))
+    found += list(_of_nothing(editable, words, _unrelated(records, texts)))
     queries, wanted = zip(*found, strict=True)
     return Crowd(routes.keys, routes.owners, torch.cat(queries), torch.cat(wanted))
 
@@ -143,12 +150,8 @@ def _tokens(
     editable: EditableModel, rows: list[Row], part: list[PoolEdit], first: int
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Queries of the supervised tokens of some rows, and the edits they want; `first` is the number of `part[0]`."""
-    length = max(len(row.ids) for row in rows)
-    ids = torch.zeros(len(rows), length, dtype=torch.long)
-    for line, row in zip(ids, rows, strict=True):
-        line[: len(row.ids)] = torch.tensor(row.ids)
     starts = torch.tensor([edit.first_entry for edit in part])
-    for queries, row in zip(editable.queries(ids), rows, strict=True):
+    for queries, row in zip(editable.queries(_padded([row.ids for row in rows])), rows, strict=True):
         target, weight = torch.tensor(row.target), torch.tensor(row.weight)
         answers, refusals = target >= 0, (target == ZERO) & (weight == 1)
         others = ((target == ZERO) & (weight < 1)).nonzero()[:, 0]
@@ -158,6 +161,40 @@ def _tokens(
         count = int(answers.sum())
         wanted[:count] = first + torch.searchsorted(starts, target[answers], right=True) - 1
         yield queries[places].half(), wanted
+
+
+def _unrelated(records: Sequence[EditRecord], texts: list[str]) -> list[str]:
+    """Requests of many kinds: invented ones, sentences of running text or their beginnings, neighbours of edits."""
+    rng = random.Random(_SEED)
+    sentences = [part for text in texts for part in re.split(r"(?<=[.!?])\s+", text) if 12 < len(part) < 140]
+    sentences = rng.sample(sentences, min(len(sentences), _SENTENCES))
+    beginnings = [sentence[: rng.randint(8, 60)] for sentence in sentences[: len(sentences) // 5]]
+    neighbours = [prompt for record in records for prompt in record.others]
+    neighbours = rng.sample(neighbours, min(len(neighbours), _SENTENCES // 2))
+    invented = [request(rng) for _ in range(_SENTENCES // 10)]
+    return sorted(sentences + beginnings + neighbours + invented, key=len)
+
+
+def _of_nothing(
+    editable: EditableModel, words: Vocabulary, messages: list[str]
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Queries of requests' last tokens, where the answer begins, and of one other token of each; they want no edit."""
+    rng = random.Random(_SEED)
+    for first in range(0, len(messages), _SLICE):
+        rows = [
+            [*words.begin, *words.first_open, *words.encode(message), *words.close]
+            for message in messages[first : first + _SLICE]
+        ]
+        for queries, row in zip(editable.queries(_padded(rows)), rows, strict=True):
+            yield queries[[len(row) - 1, rng.randrange(len(row))]].half(), torch.tensor([-1, -1])
+
+
+def _padded(rows: Sequence[Sequence[int]]) -> torch.Tensor:
+    """`[B, T]`, zeros on the right."""
+    ids = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
+    for line, row in zip(ids, rows, strict=True):
+        line[: len(row)] = torch.tensor(row)
+    return ids
 
 
 class _Side(nn.Module):

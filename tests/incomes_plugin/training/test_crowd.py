@@ -13,6 +13,7 @@ from incomes_plugin.model.hf import EditableModel
 from incomes_plugin.selection.routing import Router, Routes, pick
 from incomes_plugin.training import crowd as fitting
 from incomes_plugin.training.crowd import Crowd, fit, fit_router, gather
+from incomes_plugin.training.data.corpus import EditRecord
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +31,16 @@ def test_tokens_of_answers_want_the_edit_that_holds_them(crowd):
     router = EditAdapter.load(DEFAULT_MODEL_DIR).router
     assert router is not None
     answers = crowd.wanted >= 0
-    assert 0.2 < answers.float().mean() < 0.8
+    assert 0.1 < answers.float().mean() < 0.8
     assert (_first(router, crowd) == crowd.wanted)[answers].float().mean() > 0.9
+
+
+def test_requests_of_many_kinds_want_nothing():
+    texts = ["Bread rises because yeast makes gas. It is baked afterwards! Nothing else is needed for it, they say."]
+    record = EditRecord("Ann lives in Rome.", ("Where does Ann live?",), "Rome", ("Where does Bob live?",), "home")
+    messages = fitting._unrelated([record], texts)
+    assert {"Bread rises because yeast makes gas.", "It is baked afterwards!", "Where does Bob live?"} <= set(messages)
+    assert "Where does Ann live?" not in messages
 
 
 def test_a_router_that_knows_nothing_learns_whom_the_crowd_wants(crowd, monkeypatch):
@@ -50,6 +59,7 @@ def test_a_router_that_knows_nothing_learns_whom_the_crowd_wants(crowd, monkeypa
 
 
 def test_only_the_router_of_the_folder_changes(tmp_path, monkeypatch):
+    monkeypatch.setattr(fitting, "_SENTENCES", 20)
     monkeypatch.setattr(fitting, "calibrate", lambda folder, tokenizer: EditAdapter.load(folder).router)
     folder = copytree(DEFAULT_MODEL_DIR, tmp_path / "model")
     fit_router(folder, edits=70, rows=60, steps=3)
