@@ -8,16 +8,20 @@ questions among ten times as many: one setting then holds for every N.
 from __future__ import annotations
 
 import math
+import random
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from incomes_plugin.gist.types import Gist
 from incomes_plugin.model.adapter import EditAdapter
 from incomes_plugin.model.hf import EditableModel, ReferencePool
 from incomes_plugin.selection.routing import CROWD, Router
-from incomes_plugin.training.data.facts import Fact, FactSource
+from incomes_plugin.training.data.corpus import EditRecord
+from incomes_plugin.training.data.facts import FactSource
 
 ASK, KEPT = 300, 0.97
 """Questions, and the share of them that must go on reading, at both sizes."""
@@ -26,13 +30,21 @@ _SEED = 123
 _AT_ONCE = 64
 _LARGE = 10
 _NEVER = 2.0
-_MOST, _MOST_GROWTH = 0.95, 1.0
+_MOST, _MOST_GROWTH = 0.98, 1.5
 
 
-def calibrate(folder: Path, tokenizer: PreTrainedTokenizerBase, *, crowd: int = CROWD, ask: int = ASK) -> Router:
+def calibrate(
+    folder: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    records: Sequence[EditRecord] = (),
+    *,
+    crowd: int = CROWD,
+    ask: int = ASK,
+) -> Router:
     """Write threshold and growth into the adapter in `folder` and return its router.
 
     Args:
+        records: published edits of the training part.
         crowd: edits of the small pool; the large one has ten times as many.
     """
     adapter = EditAdapter.load(folder)
@@ -41,17 +53,17 @@ def calibrate(folder: Path, tokenizer: PreTrainedTokenizerBase, *, crowd: int = 
     editable = EditableModel.load(folder, torch.float32)
     editable.adapter = replace(adapter, router=replace(adapter.router, threshold=_NEVER, growth=0.0))
     facts = FactSource(_SEED, held_out=False).distinct(_LARGE * crowd)
-    texts = [_ids(tokenizer, fact.statement) for fact in facts]
-    gists = [
-        gist
-        for first in range(0, len(texts), _AT_ONCE)
-        for gist in editable.capture_all(texts[first : first + _AT_ONCE])
-    ]
+    gists = _captured(editable, tokenizer, [fact.statement for fact in facts])
+    questions = [fact.question for fact in facts[: min(ask, crowd)]]
     small, large = (
-        _largest_kept(editable, tokenizer, ReferencePool.of(gists[:size]), facts[: min(ask, crowd)])
-        for size in (crowd, len(facts))
+        _largest_kept(editable, tokenizer, ReferencePool.of(gists[:size]), questions) for size in (crowd, len(facts))
     )
-    threshold = min(_MOST, small)
+    threshold = small
+    if published := _fitting(editable, tokenizer, records)[:crowd]:
+        pool = ReferencePool.of(_captured(editable, tokenizer, [record.statement for record in published]))
+        asked = [record.prompts[0] for record in published[:ask]]
+        threshold = max(small, _largest_kept(editable, tokenizer, pool, asked))
+    threshold = min(_MOST, threshold)
     growth = (_logit(threshold) - _logit(min(_MOST, large))) / math.log(_LARGE)
     growth = max(-_MOST_GROWTH, min(_MOST_GROWTH, growth))
     router = replace(adapter.router, threshold=round(threshold, 3), growth=round(growth, 2))
@@ -59,11 +71,29 @@ def calibrate(folder: Path, tokenizer: PreTrainedTokenizerBase, *, crowd: int = 
     return router
 
 
+def _fitting(
+    editable: EditableModel, tokenizer: PreTrainedTokenizerBase, records: Sequence[EditRecord]
+) -> list[EditRecord]:
+    """Records that are short enough, in an order that mixes their sources."""
+    longest = editable.adapter.max_edit_tokens
+    found = [record for record in records if len(_ids(tokenizer, record.statement)) <= longest]
+    random.Random(_SEED).shuffle(found)
+    return found
+
+
+def _captured(editable: EditableModel, tokenizer: PreTrainedTokenizerBase, statements: list[str]) -> list[Gist]:
+    parts = (statements[first : first + _AT_ONCE] for first in range(0, len(statements), _AT_ONCE))
+    return [gist for part in parts for gist in editable.capture_all([_ids(tokenizer, text) for text in part])]
+
+
 def _largest_kept(
-    editable: EditableModel, tokenizer: PreTrainedTokenizerBase, pool: ReferencePool, facts: list[Fact]
+    editable: EditableModel, tokenizer: PreTrainedTokenizerBase, pool: ReferencePool, questions: Sequence[str]
 ) -> float:
-    """The zero-gist's weight that `KEPT` of the questions stay below; where the wrong edit comes first none should."""
-    asked = ((place, *_first_pick(editable, tokenizer, pool, fact.question)) for place, fact in enumerate(facts))
+    """The zero-gist's weight that `KEPT` of the questions stay below; where the wrong edit comes first none should.
+
+    Question i is about edit i of the pool.
+    """
+    asked = ((place, *_first_pick(editable, tokenizer, pool, question)) for place, question in enumerate(questions))
     none = sorted(weight for place, edit, weight in asked if edit == place)
     return none[min(len(none) - 1, int(KEPT * len(none)))] if none else _NEVER
 

@@ -95,7 +95,7 @@ def fit_router(
     )
     router = fit(crowd, editable.adapter.router, steps=steps)
     replace(editable.adapter, router=router).save(folder)
-    return calibrate(folder, tokenizer)
+    return calibrate(folder, tokenizer, records)
 
 
 def gather(

@@ -120,7 +120,7 @@ class Run(TrainingRun):
         if self.accelerator.is_main_process:
             self.export(self.model_dir)
             if self.done >= 1:
-                calibrate(self.model_dir, self.tokenizer, crowd=self.options.crowd)
+                calibrate(self.model_dir, self.tokenizer, self._records, crowd=self.options.crowd)
         self.accelerator.wait_for_everyone()
         editable = EditableModel.load(self.model_dir, torch.float32)
         return score(editable, self.tokenizer, edits=edits, ask=ask, seed=7)

@@ -60,7 +60,7 @@ def test_a_router_that_knows_nothing_learns_whom_the_crowd_wants(crowd, monkeypa
 
 def test_only_the_router_of_the_folder_changes(tmp_path, monkeypatch):
     monkeypatch.setattr(fitting, "_SENTENCES", 20)
-    monkeypatch.setattr(fitting, "calibrate", lambda folder, tokenizer: EditAdapter.load(folder).router)
+    monkeypatch.setattr(fitting, "calibrate", lambda folder, *_: EditAdapter.load(folder).router)
     folder = copytree(DEFAULT_MODEL_DIR, tmp_path / "model")
     fit_router(folder, edits=70, rows=60, steps=3)
     before, after = EditAdapter.load(DEFAULT_MODEL_DIR), EditAdapter.load(folder)
