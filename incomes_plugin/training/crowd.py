@@ -206,9 +206,13 @@ class _Side(nn.Module):
         self.query = nn.Parameter(router.query.detach() * router.gain)
         self.zero, self.bias = nn.Parameter(router.zero.detach().clone()), nn.Parameter(router.bias.detach().clone())
         spread = 1 / math.sqrt(inner) / float(queries[:_BATCH].float().std())
-        self.hidden = nn.Parameter(spread * torch.randn(inner, _HIDDEN))
-        self.hidden_bias = nn.Parameter(torch.zeros(_HIDDEN))
-        self.correction = nn.Parameter(torch.zeros(_HIDDEN, width))
+        fresh = spread * torch.randn(inner, _HIDDEN), torch.zeros(_HIDDEN), torch.zeros(_HIDDEN, width)
+        parts = router.hidden, router.hidden_bias, router.correction
+        hidden, offset, correction = (
+            new if old is None else old.detach().clone() for old, new in zip(parts, fresh, strict=True)
+        )
+        self.hidden, self.hidden_bias = nn.Parameter(hidden), nn.Parameter(offset)
+        self.correction = nn.Parameter(correction)
 
     def router(self, like: Router) -> Router:
         """A router with these tensors and the fixed rules of `like`."""

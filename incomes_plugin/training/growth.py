@@ -22,6 +22,8 @@ from incomes_plugin.training.selection import sum_of_heads
 def grow(trainer: EditTrainer, folder: Path) -> None:
     """Copy the model in `folder` into `trainer`; layers it lacks become identities just below the gist layers.
 
+    A correction of its router is left behind; `training/crowd.py` fits a new one in the end.
+
     Raises:
         InvalidValue: widths or the number of gist layers differ.
     """

@@ -67,15 +67,9 @@ class Run(TrainingRun):
         return tokenizer
 
     def losses(self) -> Iterator[Losses]:
-        """A batch about reading the prompt, at the start alone, later beside one with edits every few steps."""
-        recipe = self.recipe
-        alone = self.done < recipe.reading_share
-        if alone or self.step % recipe.reading_every == 0:
-            yield self.module(self._source.reading().to(self.accelerator.device))
-        if alone:
-            return
-        batch = self._source.next(easy=self.done < recipe.reading_share + recipe.easy_share)
-        yield self.module(batch.to(self.accelerator.device), recipe.forced(self.done))
+        """One batch a step."""
+        batch = self._source.next(easy=self.done < self.recipe.easy_share)
+        yield self.module(batch.to(self.accelerator.device), self.recipe.forced(self.done))
 
     def stepped(self) -> None:
         """The slow encoder and the average follow."""

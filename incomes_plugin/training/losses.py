@@ -22,9 +22,6 @@ from incomes_plugin.training.data.batches import Batch
 from incomes_plugin.training.selection import EntryCache, PoolReader, SelectionParameters
 from incomes_plugin.training.slow import SlowEncoder
 
-_READING_WEIGHT = 4.0
-"""Factor of the losses of a batch without edits: its gradient is a quarter as long as that of a batch with edits."""
-
 
 @dataclass(frozen=True)
 class Losses:
@@ -112,8 +109,6 @@ class EditTrainer(nn.Module):
 
     def forward(self, batch: Batch, forced: float = 0.0) -> Losses:
         """Losses of one batch; `forced` is the share of answer positions that read the right entry in any case."""
-        if not len(batch.edit_key):
-            return self._read_prompt(batch)
         keys, values, reconstruction, edit_text = self._edits(batch)
         scale = self.adapter.scale(0) / math.sqrt(self.adapter.shape.head_dim)
         slow = self.slow.keys(batch.edit_ids, batch.gist_mask)
@@ -134,14 +129,6 @@ class EditTrainer(nn.Module):
             pointer_accuracy=reader.pointer_accuracy,
             answer_accuracy=float(spoken.hits[spoken.from_pool].float().mean()),
         )
-
-    def _read_prompt(self, batch: Batch) -> Losses:
-        """Next-token losses alone; the accuracy is that of all answers."""
-        spoken = self._spoken(batch)
-        answer, text = float(spoken.answer.detach()), float(spoken.text.detach())
-        hits = float(spoken.hits[spoken.weight == 1].float().mean())
-        total = _READING_WEIGHT * (spoken.answer + spoken.text)
-        return Losses(total, answer, 0.0, 0.0, text, 0.0, 0.0, hits)
 
     def _spoken(self, batch: Batch) -> Spoken:
         """Next-token losses of the conversations, with whatever reader is set."""

@@ -31,9 +31,6 @@ class Recipe:
 
     Attributes:
         minutes, steps: budget of time, or of steps where that is given; the learning rate falls to a twentieth over it.
-        reading_share: share of the time, at the start, in which facts stand in the prompt and no edits exist: reading
-            from the prompt is learned within minutes when nothing else is asked for, and not at all beside the rest.
-        reading_every: steps from one such batch to the next afterwards.
         easy_share: share of the time with pools of at most eight edits: decoding starts before selection is hard.
         forced_share: share of the time over which the chance that an answer position reads the right entry, whatever it
             selects, falls from 0.8 to 0: decoding a value is learned before selection is good.
@@ -55,8 +52,6 @@ class Recipe:
     steps: int | None = None
     learning_rate: float = 2e-3
     warmup_steps: int = 100
-    reading_share: float = 0.1
-    reading_every: int = 4
     easy_share: float = 0.08
     forced_share: float = 0.5
     weight_decay: float = 0.05

@@ -48,7 +48,8 @@ def test_a_router_that_knows_nothing_learns_whom_the_crowd_wants(crowd, monkeypa
     router = EditAdapter.load(DEFAULT_MODEL_DIR).router
     assert router is not None
     torch.manual_seed(0)
-    blank = replace(router, query=torch.randn_like(router.query) * router.query.std())
+    query = torch.randn_like(router.query) * router.query.std()
+    blank = replace(router, query=query, hidden=None, hidden_bias=None, correction=None)
     fitted = fit(crowd, blank, steps=60)
     answers = crowd.wanted >= 0
     before, after = ((_first(r, crowd) == crowd.wanted)[answers].float().mean() for r in (blank, fitted))
@@ -56,6 +57,14 @@ def test_a_router_that_knows_nothing_learns_whom_the_crowd_wants(crowd, monkeypa
     assert after > before + 0.4
     assert fitted.correction is not None
     assert fitted.correction.abs().max() > 0
+
+
+def test_a_fit_goes_on_from_the_router_as_it_is(crowd):
+    router = EditAdapter.load(DEFAULT_MODEL_DIR).router
+    assert router is not None
+    side = fitting._Side(router, crowd.queries)
+    expected = router.directions(crowd.queries[:50])
+    torch.testing.assert_close(side.router(router).directions(crowd.queries[:50]), expected)
 
 
 def test_only_the_router_of_the_folder_changes(tmp_path, monkeypatch):
