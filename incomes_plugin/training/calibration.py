@@ -1,8 +1,9 @@
 """Set the router's gate when training has ended: as strict as rightly routed questions allow, at two sizes.
 
 The softmax over the zero-gist and k edits says too rarely "none": it is taken over the best of N edits. So the
-threshold is read off from training-part facts among `CROWD` edits, and the growth of the zero-gist with N from as many
-questions among ten times as many: one setting then holds for every N.
+threshold is read off from training-part facts among `CROWD` edits, and from published edits where there are some, which
+are asked about in more ways; and the growth of the zero-gist with N from as many questions among ten times as many facts:
+one setting then holds for every N.
 """
 
 from __future__ import annotations
