@@ -2,8 +2,8 @@
 
 The softmax over the zero-gist and k edits says too rarely "none": it is taken over the best of N edits. So the
 threshold is read off from training-part facts among `CROWD` edits, and from published edits where there are some, which
-are asked about in more ways; and the growth of the zero-gist with N from as many questions among ten times as many facts:
-one setting then holds for every N.
+are asked about in more ways; and the growth of the zero-gist with N from as many questions among ten times as many
+facts: one setting then holds for every N.
 """
 
 from __future__ import annotations
