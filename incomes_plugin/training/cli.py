@@ -63,7 +63,9 @@ def train(
     gist_layers: Annotated[int | None, typer.Option(help="How many last layers read gists.", min=1)] = None,
     max_gists: Annotated[int | None, typer.Option(help="Gist tokens (scratch, adapter).", min=2)] = None,
     seed: Annotated[int | None, typer.Option(help="Draws weights and batches.")] = None,
-    grow_from: Annotated[Path | None, typer.Option(help="Start from a smaller edit-capable model (scratch).")] = None,
+    grow_from: Annotated[
+        Path | None, typer.Option(help="Start from an edit-capable model (scratch) or its reading layers (reading).")
+    ] = None,
     device: Annotated[str, typer.Option(help=f"{', '.join(DEVICES)}.")] = "auto",
     threads: Annotated[int, typer.Option(help="CPU threads.", min=1)] = 2,
     checkpoint_seconds: Annotated[float, typer.Option(help="Seconds between checkpoints.", min=1)] = 180.0,
@@ -100,12 +102,12 @@ def make_run(tune: Tune, options: RunOptions, given: Mapping[str, object]) -> Tr
         if size not in SIZES:
             raise InvalidValue(f"no size {size!r}; there are {', '.join(SIZES)}", param="size")
         return Run(_changed(Recipe(), {**SIZES[size], **settings}, tune), options)
-    if options.grow_from is not None:
-        raise InvalidValue("--grow-from is for --tune scratch", param="grow_from")
-    if tune is Tune.ADAPTER:
-        return FrozenRun(_changed(FrozenRecipe(), settings, tune), options)
     if tune is Tune.READING:
         return ReadingRun(_changed(ReadingRecipe(), settings, tune), options)
+    if options.grow_from is not None:
+        raise InvalidValue("--grow-from is for --tune scratch and reading", param="grow_from")
+    if tune is Tune.ADAPTER:
+        return FrozenRun(_changed(FrozenRecipe(), settings, tune), options)
     if "edits_per_batch" in settings:
         settings["samples"] = settings.pop("edits_per_batch")
     return PaperRun(_changed(PaperRecipe(), settings, tune), options)

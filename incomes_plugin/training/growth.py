@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, PretrainedConfig
 
 from incomes_plugin.errors import InvalidValue
 from incomes_plugin.model.adapter import EditAdapter
@@ -60,11 +60,15 @@ def _silence(layer: nn.Module) -> None:
     layer.mlp.down_proj.weight.zero_()  # type: ignore[union-attr, operator]
 
 
-def _check(trainer: EditTrainer, small: object, adapter: EditAdapter) -> None:
-    config = trainer.model.config
-    names = ("vocab_size", "hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "head_dim")
-    different = [n for n in names if getattr(config, n) != getattr(small, n)]
+def _check(trainer: EditTrainer, small: PretrainedConfig, adapter: EditAdapter) -> None:
+    check_widths(trainer.model.config, small)
     if len(adapter.shape.layers) != len(trainer.adapter.shape.layers):
-        different.append("number of gist layers")
+        raise InvalidValue("cannot grow from this model: the number of gist layers differs", param="grow_from")
+
+
+def check_widths(wanted: PretrainedConfig, given: PretrainedConfig) -> None:
+    """Raise InvalidValue unless layers of a model can be layers of the other."""
+    names = ("vocab_size", "hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "head_dim")
+    different = [name for name in names if getattr(wanted, name) != getattr(given, name)]
     if different:
         raise InvalidValue(f"cannot grow from this model: {', '.join(different)} differ", param="grow_from")

@@ -46,7 +46,7 @@ class RunOptions:
         data: shared data folder, or None for invented facts alone.
         checkpoint_s: seconds between checkpoints.
         evaluate_every: steps between held-out evaluations.
-        grow_from: folder of an edit-capable model to start from, see `growth.py`; None starts from scratch.
+        grow_from: folder of an edit-capable model to start from (`growth.py`, `ReadingTrainer.take_over`); or None.
         device: `cpu`, `cuda`, or `auto`: cuda where there is one.
         base: folder of the checkpoint to start from, for the recipes that need one.
         edits, ask: size of the held-out evaluations: edits active at once, questions about them.

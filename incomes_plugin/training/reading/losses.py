@@ -15,10 +15,12 @@ from dataclasses import dataclass, fields
 import torch
 from torch import nn
 
+from incomes_plugin.errors import InvalidValue
 from incomes_plugin.gist.types import Gist
 from incomes_plugin.model.hf import EditableModel, ReferencePool
 from incomes_plugin.training import attention
 from incomes_plugin.training.data.batches import Batch
+from incomes_plugin.training.growth import check_widths
 from incomes_plugin.training.losses import Spoken
 
 
@@ -71,6 +73,21 @@ class ReadingTrainer(nn.Module):
         model.eval().requires_grad_(False)
         self._base = (base,)  # in a tuple, so that it is no submodule
         self._crowd: deque[Gist] = deque(maxlen=crowd)
+
+    @torch.no_grad()
+    def take_over(self, reader: EditableModel) -> None:
+        """Start from the highest layers and the last norm of a model that reads its prompt instead of from identities.
+
+        Raises:
+            InvalidValue: other widths, or too few layers above its gist layers.
+        """
+        model, wanted = reader.model.model, len(self.top.layers)
+        if len(model.layers) - 1 - reader.adapter.shape.layers[-1] < wanted:
+            raise InvalidValue(f"the model has fewer than {wanted} layers above its gist layers", param="grow_from")
+        check_widths(self.top.config, reader.model.config)
+        for layer, trained in zip(self.top.layers, model.layers[-wanted:], strict=True):
+            layer.load_state_dict(trained.state_dict())
+        self.top.norm.load_state_dict(model.norm.state_dict())
 
     def forward(self, batch: Batch) -> ReadingLosses:
         """Losses of one batch, with edits or without."""

@@ -48,6 +48,8 @@ class ReadingRun(TrainingRun):
             self.trainer, self.trainer.parameters(), recipe.schedule, options, accelerator,
             weight_decay=recipe.weight_decay,
         )  # fmt: skip
+        if not self.resumed and options.grow_from is not None:
+            self.trainer.take_over(EditableModel.load(options.grow_from))
         self._average = WeightAverage(self.trainer)
         self._source = BatchSource(
             self.tokenizer, self._adapter, corpus.edits(options.data, limit=25_000),

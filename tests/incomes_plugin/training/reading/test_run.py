@@ -83,3 +83,15 @@ def test_wants_an_edit_capable_base(tmp_path):
     (tmp_path / "plain").mkdir()
     with pytest.raises(GistFormatError, match="not edit-capable"):
         ReadingRun(RECIPE, RunOptions(tmp_path / "run", None, base=tmp_path / "plain"))
+
+
+def test_new_layers_start_from_those_of_a_model_that_reads(finished, tmp_path):
+    run, options, _ = finished
+    reader = EditableModel.load(run.model_dir).model.model
+    trainer = ReadingRun(RECIPE, replace(options, out=tmp_path, grow_from=run.model_dir)).trainer
+    for layer, trained in zip(trainer.top.layers, reader.layers[-2:], strict=True):
+        assert all(torch.equal(t, layer.state_dict()[n]) for n, t in trained.state_dict().items())
+    assert torch.equal(trainer.top.norm.weight, reader.norm.weight)
+    too_many = replace(RECIPE, num_layers=30)
+    with pytest.raises(InvalidValue, match="fewer than 30 layers"):
+        ReadingRun(too_many, replace(options, out=tmp_path, grow_from=run.model_dir))
