@@ -6,7 +6,7 @@ from importlib.metadata import version as installed_version
 from typing import Annotated
 
 import typer
-from incomes_server.cli import config, demo, doctor, edit, edit_set, evaluate, serve, train, transplant
+from incomes_server.cli import config, demo, doctor, edit, edit_set, evaluate, facts, serve, train, transplant
 from incomes_server.cli.output import out
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app.command("doctor")(doctor.doctor)
 app.command("train", context_settings=train.PASS_ON, add_help_option=False)(train.train)
 app.command("eval", context_settings=train.PASS_ON, add_help_option=False)(evaluate.evaluate)
 app.command("eval-plot", context_settings=train.PASS_ON, add_help_option=False)(evaluate.evaluate_plot)
+app.command("facts", context_settings=train.PASS_ON, add_help_option=False)(facts.facts)
 app.command("transplant", context_settings=train.PASS_ON, add_help_option=False)(transplant.transplant)
 
 

@@ -7,14 +7,18 @@ readout.py    which value was meant, and when to say none
 reference.py  the same by definition, in float64: what all of it is tested against
 """
 
+from incomes_plugin.facts.memories.attention import AttentionMemory
 from incomes_plugin.facts.memories.codes import unit_codes
 from incomes_plugin.facts.memories.linear import LinearMemory
+from incomes_plugin.facts.memories.mlp import MLPMemory
 from incomes_plugin.facts.memories.readout import Readout, decide, score, threshold_at
 from incomes_plugin.facts.memories.recursive import RecursiveMemory
 from incomes_plugin.facts.memories.whitening import Whitening
 
 __all__ = [
+    "AttentionMemory",
     "LinearMemory",
+    "MLPMemory",
     "Readout",
     "RecursiveMemory",
     "Whitening",

@@ -20,7 +20,7 @@ from incomes_plugin.facts.memories.whitening import Whitening
 BLOCK = 64
 """Facts of one update; a block is solved as one small system."""
 
-LEAST_PIVOT = 1e-6
+LEAST_PIVOT = 1e-3
 """A downdate whose system has a smaller pivot would lose too many digits: the memory is rebuilt instead."""
 
 
@@ -49,8 +49,9 @@ class RecursiveMemory(LinearMemory):
         whitening: Whitening | None = None,
         dtype: torch.dtype = torch.float64,
     ) -> None:
-        if penalty <= 0:
-            raise InvalidValue(f"a penalty of {penalty}: must be above 0", param="penalty")
+        least = 1e4 * torch.finfo(dtype).eps  # below it, 1 / penalty drowns what an insert takes from P
+        if penalty < least:
+            raise InvalidValue(f"a penalty of {penalty}: must be at least {least:.0e} in {dtype}", param="penalty")
         super().__init__(torch.zeros(value_width, key_width, dtype=dtype), whitening)
         self.register_buffer("inverse", torch.eye(key_width, dtype=dtype) / penalty)
         self.penalty = penalty
@@ -121,10 +122,10 @@ class RecursiveMemory(LinearMemory):
         factor, failed = torch.linalg.cholesky_ex(system)
         if int(failed) or float(factor.diagonal().min()) ** 2 < LEAST_PIVOT:
             return False
-        gain = torch.cholesky_solve(projected, factor)
-        self.matrix += sign * (values - keys @ self.matrix.T).T @ gain
-        self.inverse -= sign * projected.T @ gain
-        self.inverse.copy_((self.inverse + self.inverse.T) / 2)
+        half = torch.linalg.solve_triangular(factor, projected, upper=False)
+        gain = torch.linalg.solve_triangular(factor.T, half, upper=True)
+        self.matrix.addmm_((values - keys @ self.matrix.T).T, gain, alpha=sign)
+        self.inverse.addmm_(half.T, half, alpha=-sign)  # a square: P stays symmetric
         return True
 
     def _solved(self) -> tuple[torch.Tensor, torch.Tensor]:

@@ -30,3 +30,18 @@ def whitened(samples: torch.Tensor, keys: torch.Tensor, shrink: float) -> torch.
     scale = (variances + shrink * variances.mean()).rsqrt()
     turned = (keys.double() - mean) @ directions.T * scale @ directions
     return turned / turned.norm(dim=-1, keepdim=True)
+
+
+def mlp(inner: torch.Tensor, outer: torch.Tensor, query: torch.Tensor) -> torch.Tensor:
+    """Value `[U]` of one query `[E]`: sum over hidden units of v_f max(0, w_f . z)."""
+    value = torch.zeros(outer.shape[1], dtype=torch.float64)
+    for weights, own in zip(inner.double(), outer.double(), strict=True):
+        value += own * torch.clamp(weights @ query.double(), min=0)
+    return value
+
+
+def attention(keys: torch.Tensor, values: torch.Tensor, query: torch.Tensor, scale: float) -> torch.Tensor:
+    """Value `[U]` of one query `[E]`: values weighted by exp(scale x.k_i), divided by their sum."""
+    logits = scale * keys.double() @ query.double()
+    weights = torch.exp(logits - logits.max())
+    return (weights[:, None] * values.double()).sum(dim=0) / weights.sum()

@@ -97,9 +97,9 @@ def test_deleted_facts_abstain():
 
 
 def test_a_delete_that_loses_digits_rebuilds():
-    """Two nearly equal keys under a tiny penalty: float32 cannot take one of them out exactly."""
+    """One key forty times under a tiny penalty: taking all out leaves a pivot of 2.5e-9."""
     keys = on_sphere(1, 8).repeat(40, 1)
-    memory = RecursiveMemory(8, 8, penalty=1e-7, dtype=torch.float32)
+    memory = RecursiveMemory(8, 8, penalty=1e-7)
     memory.insert(names(40), keys, unit_codes(names(40), 8))
     memory.delete(names(40))
     assert memory.rebuilds > 0
@@ -118,8 +118,9 @@ def test_what_does_not_fit_is_refused_and_changes_nothing():
     for ids in (["c"], ["a", "a"], ["a", "c"]):
         with pytest.raises(InvalidValue, match="not in the memory"):
             memory.delete(ids)
-    with pytest.raises(InvalidValue, match="penalty"):
-        RecursiveMemory(8, 8, penalty=0.0)
+    for penalty, dtype in ((0.0, torch.float64), (1e-4, torch.float32)):
+        with pytest.raises(InvalidValue, match="penalty"):
+            RecursiveMemory(8, 8, penalty=penalty, dtype=dtype)
     assert torch.equal(memory.matrix, before)
     assert "a" in memory
     assert len(memory) == 2

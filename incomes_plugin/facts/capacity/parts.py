@@ -1,0 +1,10 @@
+"""Every experiment by name: the command and the tests go through this one list."""
+
+from __future__ import annotations
+
+from incomes_plugin.facts.capacity.experiment import Experiment
+from incomes_plugin.facts.capacity.linear import Linear
+from incomes_plugin.facts.capacity.shared import Shared
+from incomes_plugin.facts.capacity.updates import Updates
+
+PARTS: dict[str, Experiment] = {part.name: part for part in (Linear(), Shared(), Updates())}
