@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from incomes_plugin.facts.capacity.dynamics import Dynamics
 from incomes_plugin.facts.capacity.experiment import Experiment
 from incomes_plugin.facts.capacity.linear import Linear
+from incomes_plugin.facts.capacity.parameters import Parameters
 from incomes_plugin.facts.capacity.shared import Shared
+from incomes_plugin.facts.capacity.tradeoff import Tradeoff
 from incomes_plugin.facts.capacity.updates import Updates
 
-PARTS: dict[str, Experiment] = {part.name: part for part in (Linear(), Shared(), Updates())}
+EXPERIMENTS = (Linear(), Shared(), Updates(), Parameters(), Tradeoff(), Dynamics())
+PARTS: dict[str, Experiment] = {part.name: part for part in EXPERIMENTS}
