@@ -7,7 +7,10 @@ from pathlib import Path
 
 import torch
 
-_WEIGHT_FILES = ("config.json", "tokenizer.json", "edit_adapter.json", "*.safetensors")
+_WEIGHT_FILES = (
+    "config.json", "tokenizer.json", "edit_adapter.json", "*.safetensors", "tokenizer.model", "vocab.json", "merges.txt"
+)  # fmt: skip
+"""What decides a gist's numbers; the last three are the tokenizer where there is no tokenizer.json."""
 
 
 def model_fingerprint(model_dir: Path, dtype: torch.dtype) -> str:
