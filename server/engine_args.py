@@ -46,6 +46,7 @@ def prepare_vllm(settings: Settings, extra: Sequence[str], environment: MutableM
     environment.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
     environment.setdefault("VLLM_LOGGING_LEVEL", "DEBUG" if settings.log_level == "debug" else "WARNING")
     environment["INCOMES_POOL_GISTS"] = str(settings.pool_gists)
+    environment["INCOMES_FACT_GATE_ENTRIES"] = str(settings.fact_gate_entries)
     if cpu and not uses_several_workers(extra):
         for name, value in CPU_ENVIRONMENT.items():
             environment.setdefault(name, value)

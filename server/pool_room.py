@@ -52,6 +52,10 @@ class PoolRoom:
         self._free -= num_gists
         self._taken.extend(sizes)
 
+    async def fact_gate(self) -> dict[str, int]:
+        """Counters of the engine's fact gate. Raises EngineLost."""
+        return (await self._engine.status()).fact_gate
+
     async def _look(self) -> None:
         waiting = await self._queue.stats()
         edits = waiting.interactive + waiting.bulk + waiting.leased

@@ -62,6 +62,9 @@ class Settings(BaseSettings):
     default_edit_set: str = Field("default", description="edit set of requests that name none")
     replica_name: str = Field("replica-0", description="name of this engine among the replicas")
     pool_gists: int = Field(65_536, ge=1, description="gist entries that the engine has room for, over all edit sets")
+    fact_gate_entries: int = Field(
+        0, ge=0, description="gist entries of one edit set that the fact gate's memory holds; 0 searches all entries"
+    )
     compression_batch: int = Field(32, ge=1, le=1024, description="edits per capture batch")
     queue_limit: int = Field(4096, ge=1, description="edits the compression queue holds before it answers 429")
     import_batch: int = Field(256, ge=1, le=4096, description="lines of a bulk import written in one transaction")

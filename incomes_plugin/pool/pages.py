@@ -9,13 +9,14 @@ router tokens gather their own entries (`entries`), not the backend: there every
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from incomes_plugin.errors import GistFormatError, PoolFull, SelectionFailed, SnapshotNotFound
+from incomes_plugin.facts.gate.memory import FactMemory
 from incomes_plugin.gist.types import Gist
 from incomes_plugin.pool.layout import PageLayout
 from incomes_plugin.pool.plan import CommitPlan, EditKey, plan_commit
@@ -73,12 +74,14 @@ class GistPool:
         layout: where an entry's numbers lie in a page; with a router it is replaced by `PageLayout.by_entry`.
         zero_keys: `[L', K, D]`.
         max_gists: largest G of an edit, for a model with a router; None without one.
+        memory: of no edits, for a model with a fact gate; every edit set's own starts from it.
     """
 
     storage: torch.Tensor
     layout: PageLayout
     zero_keys: torch.Tensor
     max_gists: int | None = None
+    memory: FactMemory | None = None
     _free: list[int] = field(init=False)
     _refs: Pages = field(init=False)
     _visible: Pages = field(init=False)
@@ -113,7 +116,7 @@ class GistPool:
         Raises:
             SnapshotNotFound: `base` is not the newest snapshot of the set, or the delta does not fit it.
             GistFormatError: a gist of another shape.
-            PoolFull: too few free pages. In all cases nothing has changed.
+            PoolFull: too few free pages, or too many entries for the fact gate. In all cases nothing has changed.
         """
         head = self._head(edit_set, base)
         slots = {} if head is None else head.slots
@@ -124,11 +127,12 @@ class GistPool:
             raise SnapshotNotFound(f"delta leads to {len(slots) + len(added) - len(removed)} edits, not {num_edits}")
         if ages and len(ages) != len(added):
             raise SnapshotNotFound(f"delta has {len(ages)} ages for {len(added)} gists")
+        memory = self._memory(head, plan, added)
         table = self._new_table(old, plan)
         self._write(old, table, plan, added)
         snapshot = self._publish(edit_set, snapshot_id, num_edits, plan.num_entries, table)
         plan.apply(slots)
-        snapshot.routes = self._routes(head, plan, slots, added, removed, ages)
+        snapshot.routes = self._routes(head, plan, slots, added, removed, ages, memory)
         self._heads[edit_set] = _Head(snapshot, slots)
         return snapshot
 
@@ -197,6 +201,17 @@ class GistPool:
         size = self.layout.page_size
         return PoolUsage(len(self._refs) * size, len(self._free) * size, len(self._resident), size)
 
+    def fact_gate(self) -> dict[str, int]:
+        """Counters of the fact gate: tokens by what was said to them, and entries of the newest snapshots by where
+        they are found. Empty without one."""
+        if self.memory is None:
+            return {}
+        tables = [head.snapshot.routes for head in self._heads.values()]
+        memories = [table.memory for table in tables if table is not None and table.memory is not None]
+        unread, exact = sum(m.unread for m in memories), sum(len(m.exact) for m in memories)
+        entries = {"memory": sum(len(m.units) for m in memories) - exact, "unread": unread, "full": exact - unread}
+        return {**{f"tokens_{name}": count for name, count in asdict(self.memory.tally).items()}, **entries}
+
     def _head(self, edit_set: str, base: str | None) -> _Head | None:
         head = self._heads.get(edit_set)
         if (head.snapshot.id if head else None) != base:
@@ -213,6 +228,7 @@ class GistPool:
         added: Sequence[Gist],
         removed: Sequence[EditKey],
         ages: Sequence[int],
+        memory: FactMemory | None,
     ) -> RouteTable | None:
         if self.max_gists is None:
             return None
@@ -220,7 +236,19 @@ class GistPool:
         if table is None:
             table = RouteTable.empty(self.zero_keys[0].numel(), self.max_gists, self.storage)
         moved = {key for _, slot in plan.moves if (key := plan.owner_of[slot]) is not None}
-        return table.changed(added, removed, slots, plan.moves, moved, plan.num_entries, ages)
+        return table.changed(added, removed, slots, plan.moves, moved, plan.num_entries, ages, memory)
+
+    def _memory(self, head: _Head | None, plan: CommitPlan, added: Sequence[Gist]) -> FactMemory | None:
+        """The fact memory after the commit; entry j lies in slot j + 1."""
+        if self.memory is None:
+            return None
+        table = None if head is None else head.snapshot.routes
+        before = self.memory if table is None or table.memory is None else table.memory
+        places = [slot - 1 for slot in plan.incoming if slot]
+        keys = [gist.keys[0].flatten(1).to(self.storage) for gist in added]
+        moves = [(source - 1, target - 1) for source, target in plan.moves]
+        wanted = torch.cat(keys) if keys else self.storage.new_empty(0, self.zero_keys[0].numel())
+        return before.changed(places, wanted, moves, plan.num_entries - 1)
 
     def _new_table(self, old: Pages, plan: CommitPlan) -> Pages:
         """Page table of the new snapshot: shared pages, copies of changed ones, fresh ones at the end."""

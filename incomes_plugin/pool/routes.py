@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
+from incomes_plugin.facts.gate.memory import FactMemory
 from incomes_plugin.gist.types import Gist
 from incomes_plugin.pool.plan import EditKey
 from incomes_plugin.selection.routing import Routes
@@ -28,6 +29,7 @@ class RouteTable:
         edits: edit version of each row.
         row_of: the inverse of `edits`.
         next_age: age of the next edit.
+        memory: names a token's candidates; None = all entries are searched.
     """
 
     keys: torch.Tensor
@@ -37,6 +39,7 @@ class RouteTable:
     edits: tuple[EditKey, ...]
     row_of: Mapping[EditKey, int]
     next_age: int
+    memory: FactMemory | None = None
 
     @classmethod
     def empty(cls, dim: int, max_gists: int, like: torch.Tensor) -> RouteTable:
@@ -47,7 +50,8 @@ class RouteTable:
     @property
     def routes(self) -> Routes:
         """What `pick` chooses from; empty where there are no edits."""
-        return Routes(self.keys[1:], self.owners[1:], self.ages)
+        memory = self.memory if self.memory is not None and self.memory.worth_it else None
+        return Routes(self.keys[1:], self.owners[1:], self.ages, memory)
 
     def changed(
         self,
@@ -58,6 +62,7 @@ class RouteTable:
         moved: Iterable[EditKey],
         num_entries: int,
         ages: Sequence[int] = (),
+        memory: FactMemory | None = None,
     ) -> RouteTable:
         """The table after a commit.
 
@@ -67,6 +72,7 @@ class RouteTable:
             moved: edit versions of those entries.
             num_entries: after the commit, with the zero-gist.
             ages: of the added gists; none: each is later than all before it.
+            memory: after the commit.
         """
         edits, row_of, kept = self._without(removed)
         new = [(g.edit_id, g.version) for g in added]
@@ -84,6 +90,7 @@ class RouteTable:
             tuple(edits),
             row_of,
             max([self.next_age - 1, *ages]) + 1,
+            memory,
         )
 
     def _without(self, removed: Sequence[EditKey]) -> tuple[list[EditKey], dict[EditKey, int], list[int]]:

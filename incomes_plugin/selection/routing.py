@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -41,6 +42,9 @@ _MOST_LOGITS = 1 << 24
 
 _CANDIDATES = 16
 """Best entries a token looks at; several may belong to one edit."""
+
+_NOTHING = -1e30
+"""Logit of an entry that is not there."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +114,24 @@ class Router:
         return directions @ self.zero + self.bias + self.growth * crowd
 
 
+class Preselection(Protocol):
+    """Names a token's candidates without a search of all entries (`facts/gate/memory.py`)."""
+
+    @property
+    def threshold(self) -> float:
+        """As the router's; the lower of the two holds."""
+        ...
+
+    def find(self, directions: torch.Tensor, zero: torch.Tensor, keys: torch.Tensor, count: int) -> torch.Tensor:
+        """Places `[T, count]` of the best entries with `keys` `[n, R]`, -1 where there are fewer.
+
+        Args:
+            directions: `[T, R]`.
+            zero: `[T]`, zero-gist's logits, before they grow with N.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class Routes:
     """What tokens choose from.
@@ -118,11 +140,13 @@ class Routes:
         keys: `[n, R]`, keys of all entries at the first gist layer.
         owners: `[n]` int64, row of the edit that each entry belongs to.
         ages: `[N]` int64; of two edits that contradict one another the one with the larger number is the later.
+        preselection: names the candidates; None = all entries are searched.
     """
 
     keys: torch.Tensor
     owners: torch.Tensor
     ages: torch.Tensor
+    preselection: Preselection | None = None
 
 
 @dataclass(frozen=True)
@@ -155,24 +179,32 @@ def pick(router: Router, query: torch.Tensor, routes: Routes) -> Picks:
     """
     directions = router.directions(query)
     step = max(1, _MOST_LOGITS // len(routes.owners))
-    parts = [_pick(router, part, routes) for part in directions.split(step)]
+    parts = [choose(router, part, routes) for part in directions.split(step)]
     return Picks(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(Picks)))
 
 
-def _pick(router: Router, directions: torch.Tensor, routes: Routes) -> Picks:
-    keys = routes.keys
-    found = (directions.to(keys.dtype) @ keys.T).topk(min(_CANDIDATES, len(keys)), dim=-1).indices
+def choose(router: Router, directions: torch.Tensor, routes: Routes) -> Picks:
+    """The same from directions `[T, R]`, all at once."""
+    keys, threshold = routes.keys, router.threshold
+    count = min(_CANDIDATES, len(keys))
+    if routes.preselection is None:
+        found = (directions.to(keys.dtype) @ keys.T).topk(count, dim=-1).indices
+    else:
+        threshold = min(threshold, routes.preselection.threshold)
+        found = routes.preselection.find(directions, router.zero_logits(directions, 0), keys, count)
+    missing, found = found < 0, found.clamp_min(0)
     logits = torch.einsum("tr,tcr->tc", directions, keys[found].float())  # the choice is exact where keys are not
+    logits = logits.masked_fill(missing, _NOTHING)
     logits, order = logits.sort(dim=-1, descending=True)
     found = found.gather(1, order)
     owners = routes.owners[found]
     again = (owners[:, :, None] == owners[:, None]).tril(-1).any(-1)
-    logits, place = logits.masked_fill(again, -torch.inf).topk(min(router.top_k, found.shape[1]), dim=-1)
+    logits, place = logits.masked_fill(again, _NOTHING).topk(min(router.top_k, found.shape[1]), dim=-1)
     edits, best = owners.gather(1, place), keys[found.gather(1, place)].float()
     zero = router.zero_logits(directions, len(routes.ages))
     weights = torch.cat([zero[:, None], logits], dim=-1).softmax(dim=-1)
     none, weights = weights[:, 0], weights[:, 1:]
-    weights = weights.masked_fill((none >= router.threshold)[:, None], 0.0)
+    weights = weights.masked_fill((none >= threshold)[:, None], 0.0)
     alike = about_the_same(logits, best) & (weights > 0)
     prior = bias(logits, alike, routes.ages[edits], router.preference(len(routes.ages)), router.recency)
     return Picks(edits, weights, none, prior)

@@ -10,7 +10,7 @@ import asyncio
 import secrets
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +52,7 @@ class EngineStatus:
         capacity_gists, free_gists: size of the pool in entries.
         resident_snapshots: on the workers, pinned older ones included.
         num_steps: steps that carried edits or captures since the start.
+        fact_gate: see `GistPool.fact_gate`.
     """
 
     fingerprint: str
@@ -64,6 +65,7 @@ class EngineStatus:
     num_steps: int
     pinned_requests: int
     edit_sets: dict[str, SnapshotRef]
+    fact_gate: dict[str, int] = field(default_factory=dict)
 
 
 class EditEngine:
@@ -172,6 +174,7 @@ class EditEngine:
             num_steps=answer["num_steps"],
             pinned_requests=self._registry.num_pinned_requests,
             edit_sets=self._registry.edit_sets,
+            fact_gate=answer["fact_gate"],
         )
 
     @property

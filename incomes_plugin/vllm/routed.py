@@ -54,7 +54,10 @@ def _reading(
     pool: GistPool, router: Router, reads: ReadRows, group: RoutedRows, unrotated: torch.Tensor
 ) -> Reading | None:
     table = _table(group)
-    picks = pick(router, unrotated, table.routes)
+    routes = table.routes
+    picks = pick(router, unrotated, routes)
+    if table.memory is not None and routes.preselection is None:
+        table.memory.tally.exact += len(unrotated)
     slots = table.slots[picks.edits]
     real = (slots >= 0) & (picks.weights > 0)[..., None]
     reading = real[..., 0].any(dim=-1)

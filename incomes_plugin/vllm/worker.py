@@ -17,6 +17,7 @@ from vllm.platforms import current_platform
 from vllm.utils.import_utils import resolve_obj_by_qualname
 
 from incomes_plugin.errors import CompressionFailed, UnsupportedEngine
+from incomes_plugin.facts.gate import FactGate, FactMemory, Tally
 from incomes_plugin.gist import dump_gists, load_gists, model_fingerprint
 from incomes_plugin.model.adapter import EditAdapter
 from incomes_plugin.pool.pages import GistPool
@@ -73,7 +74,8 @@ class EditWorkerMixin:
         )
         zero_keys = runtime.adapter.zero_keys.to(storage.device, storage.dtype)
         max_gists = None if runtime.adapter.router is None else runtime.adapter.shape.max_gists
-        runtime.bind(GistPool(storage, reader.layout, zero_keys, max_gists), reader)
+        memory = _fact_memory(self.vllm_config, runtime)
+        runtime.bind(GistPool(storage, reader.layout, zero_keys, max_gists, memory), reader)
         rows = _rows_module(self.use_v2_model_runner)
         rows.install(self.model_runner, runtime)
 
@@ -91,6 +93,7 @@ class EditWorkerMixin:
             "page_size": usage.page_size,
             "snapshots": usage.snapshots,
             "num_steps": self.incomes_runtime.num_steps,
+            "fact_gate": self.incomes_runtime.pool.fact_gate(),
         }
 
     @answers_errors
@@ -139,6 +142,17 @@ class EditWorkerMixin:
         if found is None:
             return {"found": False}
         return {"found": True, "none_weight": found.none_weight, "applied": [list(a) for a in found.applied]}
+
+
+def _fact_memory(vllm_config: Any, runtime: SelectionRuntime) -> FactMemory | None:
+    """The memory of no edits; None where all entries are searched."""
+    capacity = PluginConfig.of(vllm_config).fact_gate_entries
+    if not capacity:
+        return None
+    if runtime.adapter.router is None:
+        raise UnsupportedEngine("fact_gate_entries needs a model with routed selection; set it to 0")
+    gate = FactGate.load(Path(vllm_config.model_config.model))
+    return FactMemory.empty(gate.to(runtime.heads.device), capacity, Tally())
 
 
 def _rows_module(use_v2_model_runner: bool) -> Any:

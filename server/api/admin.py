@@ -55,4 +55,6 @@ async def read_metrics(request: Request) -> Response:
     metrics.READY.set(request.app.state.readiness.ready)
     with suppress(Unavailable):  # the store is down: /readyz says so, the other metrics still count
         await metrics.refresh(context.store, context.queue)
+        if context.settings.fact_gate_entries:
+            metrics.show_fact_gate(await context.room.fact_gate())
     return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)

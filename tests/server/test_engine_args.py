@@ -40,6 +40,7 @@ def test_the_environment_given_stays():
     prepare_vllm(SETTINGS, [], environment, cpu=True)
     assert environment["OMP_NUM_THREADS"] == "5"
     assert environment["INCOMES_POOL_GISTS"] == "7"
+    assert environment["INCOMES_FACT_GATE_ENTRIES"] == "0"
 
 
 @pytest.mark.parametrize("flag", ["--model", "--port=9", "--api-key", "--served-model-name"])

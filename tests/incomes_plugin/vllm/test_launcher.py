@@ -56,7 +56,17 @@ def test_pool_size_from_configuration(monkeypatch: pytest.MonkeyPatch, additiona
     assert PluginConfig.of(type("C", (), {"additional_config": additional})()).pool_gists == expected
 
 
-@pytest.mark.parametrize("given", [{"pool_gist": 7}, {"pool_gists": 0}, {"pool_gists": "many"}])
+def test_the_fact_gate_is_off_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("INCOMES_FACT_GATE_ENTRIES", raising=False)
+    config = type("C", (), {"additional_config": {}})()
+    assert PluginConfig.of(config).fact_gate_entries == 0
+    monkeypatch.setenv("INCOMES_FACT_GATE_ENTRIES", "65536")
+    assert PluginConfig.of(config).fact_gate_entries == 65536
+
+
+@pytest.mark.parametrize(
+    "given", [{"pool_gist": 7}, {"pool_gists": 0}, {"pool_gists": "many"}, {"fact_gate_entries": -1}]
+)
 def test_a_wrong_setting_is_refused(monkeypatch: pytest.MonkeyPatch, given: dict[str, object]) -> None:
     monkeypatch.delenv("INCOMES_POOL_GISTS", raising=False)
     with pytest.raises(UnsupportedEngine):
