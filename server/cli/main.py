@@ -6,7 +6,7 @@ from importlib.metadata import version as installed_version
 from typing import Annotated
 
 import typer
-from incomes_server.cli import config, demo, doctor, edit, edit_set, evaluate, facts, serve, train, transplant
+from incomes_server.cli import config, demo, doctor, edit, edit_set, evaluate, facts, plan, serve, train, transplant
 from incomes_server.cli.output import out
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ app.command("train", context_settings=train.PASS_ON, add_help_option=False)(trai
 app.command("eval", context_settings=train.PASS_ON, add_help_option=False)(evaluate.evaluate)
 app.command("eval-plot", context_settings=train.PASS_ON, add_help_option=False)(evaluate.evaluate_plot)
 app.command("facts", context_settings=train.PASS_ON, add_help_option=False)(facts.facts)
+app.command("plan", context_settings=train.PASS_ON, add_help_option=False)(plan.plan)
 app.command("transplant", context_settings=train.PASS_ON, add_help_option=False)(transplant.transplant)
 
 

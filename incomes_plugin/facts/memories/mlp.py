@@ -53,17 +53,25 @@ class MLPMemory(nn.Module):
         inner = torch.randn(hidden, keys.shape[1], generator=generator)
         outer = torch.randn(hidden, codes.shape[1], generator=generator) / hidden**0.5
         memory = cls(inner, outer)
-        optimizer = torch.optim.AdamW(memory.parameters(), lr=LEARNING_RATE, weight_decay=0.0)
+        memory.learn(keys, codes, answers, steps=steps, goal=goal)
+        return memory
+
+    def learn(
+        self, keys: torch.Tensor, codes: torch.Tensor, answers: torch.Tensor, *, steps: int = STEPS, goal: float = 1.0
+    ) -> None:
+        """Go on from the present weights with these facts alone."""
+        self.requires_grad_(True)
+        optimizer = torch.optim.AdamW(self.parameters(), lr=LEARNING_RATE, weight_decay=0.0)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps, eta_min=LEARNING_RATE / 100)
         for step in range(steps):
-            logits = memory(keys) @ codes.T
+            logits = self(keys) @ codes.T
             if step % _LOOK == 0 and float((logits.argmax(dim=-1) == answers).float().mean()) >= goal:
                 break
             optimizer.zero_grad()
             F.cross_entropy(logits, answers).backward()
             optimizer.step()
             schedule.step()
-        return memory.requires_grad_(False)
+        self.requires_grad_(False)
 
     def forward(self, queries: torch.Tensor) -> torch.Tensor:
         """Values `[B, U]` of queries `[B, E]`."""

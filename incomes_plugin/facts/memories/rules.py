@@ -40,14 +40,17 @@ def trained(
     steps: int = STEPS,
     learning_rate: float = LEARNING_RATE,
     goal: float = 1.0,
+    start: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Cross-entropy over all codes by AdamW (no decay), all facts in every step, until `goal` of them are right.
 
     Args:
         codes: `[M, U]`.
         answers: `[N]` int64, place of each fact's code.
+        start: W to go on from; None = 0.
     """
-    matrix = torch.zeros(codes.shape[1], keys.shape[1], dtype=keys.dtype, requires_grad=True)
+    matrix = torch.zeros(codes.shape[1], keys.shape[1], dtype=keys.dtype) if start is None else start.clone()
+    matrix.requires_grad_(True)
     optimizer = torch.optim.AdamW([matrix], lr=learning_rate, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps, eta_min=learning_rate / 100)
     for _ in range(steps):

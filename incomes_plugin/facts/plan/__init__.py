@@ -1,0 +1,10 @@
+"""Will N edits work with this model, and what do they cost? `incomes plan`.
+
+measured.py  the model's own keys: how alike they are, how far the right edit leads
+planner.py   those and the theory -> bytes, load, expected recall, logit scale; refuses beyond the safe load
+cli.py       the command
+"""
+
+from incomes_plugin.facts.plan.planner import Plan, plan, refuse_beyond_safe_load
+
+__all__ = ["Plan", "plan", "refuse_beyond_safe_load"]
