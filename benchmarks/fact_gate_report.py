@@ -20,8 +20,8 @@ def markdown(result: dict[str, Any]) -> str:
         f"{versions}.",
         "",
         f"Memory for {result['fact_gate_entries']:,} entries: {result['units']} units, {result['winners']} read. "
-        "Default model, held-out invented facts; 95 % intervals. Times: medians, smallest and largest of the runs; a ratio "
-        "compares runs of one round.",
+        "Default model, held-out invented facts; 95 % intervals. Times: medians, smallest and largest of "
+        "the runs; a ratio compares runs of one round.",
     ]
     parts = ["\n".join(lines), quality(result), times(result)]
     return "\n\n".join(parts) + "\n"
@@ -40,9 +40,10 @@ def quality(result: dict[str, Any]) -> str:
             cells += [figures["unrelated_changed"][name]]
             rows.append([f"{int(size):,}", name, *map(percent, cells)])
     notes = [
-        f"- {int(size):,} edits, {f['entries']:,} entries: success with the gate "
-        f"{f['success_difference_points']:+} points, {f['answers_that_differ']} of {f['answers']} answers differ; {f['not_read_back']} entries did not read back, "
-        f"{f['unit_full']} found their unit full; memory {f['memory_bytes']:,} bytes, keys {f['key_bytes']:,}"
+        f"- {int(size):,} edits, {f['entries']:,} entries: success with the gate {f['success_difference_points']:+} "
+        f"points, {f['answers_that_differ']} of {f['answers']} answers differ; {f['not_read_back']} entries did not "
+        f"read back, {f['unit_full']} found their unit full; memory {f['memory_bytes']:,} bytes, keys "
+        f"{f['key_bytes']:,}"
         for size, f in result["sizes"].items()
     ]
     return f"## Quality\n\n{table(head, rows)}\n\n" + "\n".join(notes)

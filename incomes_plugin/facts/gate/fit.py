@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from incomes_plugin.errors import InvalidValue
+from incomes_plugin.errors import InvalidValue, PoolFull
 from incomes_plugin.facts.gate.file import COMMAND, FILE, FactGate
 from incomes_plugin.facts.gate.hidden import fit_hidden
 from incomes_plugin.facts.gate.memory import FactMemory, next_size
@@ -127,6 +127,9 @@ def fit_gate(
 
     Args:
         data: folder with running text, whose sentences are unrelated prompts; without it, invented requests alone.
+
+    Raises:
+        InvalidValue: the model has no router, or too many entries do not read back.
     """
     reader = Reader(model_dir)
     facts = FactSource(_SEED, held_out=False).distinct(edits)
@@ -187,9 +190,16 @@ def threshold(gate: FactGate, router: Router, routes: Routes, silent: Unrelated)
 
 
 def filled(gate: FactGate, routes: Routes) -> FactMemory:
-    """The memory of all entries at once."""
+    """The memory of all entries at once.
+
+    Raises:
+        InvalidValue: too many of them do not read back.
+    """
     empty = FactMemory.empty(gate, next_size(len(routes.keys)), Tally())
-    return empty.changed(range(len(routes.keys)), routes.keys, [], len(routes.keys))
+    try:
+        return empty.changed(range(len(routes.keys)), routes.keys, [], len(routes.keys))
+    except PoolFull as error:
+        raise InvalidValue(f"this gate is no good: {error.message}; raise --winners", param="winners") from error
 
 
 def _parts(items: Sequence) -> Iterator[Sequence]:
