@@ -27,6 +27,7 @@ from incomes_server.listen import bind, http_server
 from incomes_server.pool_room import PoolRoom
 from incomes_server.ray_local import start_ray
 from incomes_server.replicas.sync import run_replica
+from incomes_server.retokenize import retokenize
 from incomes_server.settings import Settings
 from incomes_server.stages import Announce, Stages
 from incomes_server.startup import (
@@ -125,7 +126,14 @@ class Server:
         stale = await store.requeue_stale(engine.fingerprint)
         if stale:
             self.announce(f"          {stale} edits were compressed for another model and are compressed again")
+        spelled = await retokenize(store, self._edit_tokenizer(engine).ids)
+        if spelled:
+            self.announce(f"          {spelled} of them have other tokens in this model")
         await queue.replay()
+
+    def _edit_tokenizer(self, engine: EditEngine) -> EditTokenizer:
+        adapter = engine.adapter
+        return EditTokenizer(Path(self.settings.model), adapter.max_edit_tokens, adapter.gist_token_ids)
 
     async def _canary(self, engine: EditEngine) -> None:
         """A probe edit must change logits; if not, the ports answer, but /readyz says why they refuse."""
@@ -147,8 +155,7 @@ class Server:
         sockets: Sequence[Any],
     ) -> None:
         settings, keys = self.settings, KeyRing(self.settings.api_keys)
-        adapter = engine.adapter
-        tokenizer = EditTokenizer(Path(settings.model), adapter.max_edit_tokens, adapter.gist_token_ids)
+        tokenizer = self._edit_tokenizer(engine)
         directory = EditSetDirectory(store, settings.default_edit_set)
         context = AdminContext(settings, store, queue, tokenizer, directory, PoolRoom(engine, queue))
         chat = build_chat_app(app, engine, directory, keys, self.readiness)

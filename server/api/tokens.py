@@ -32,7 +32,7 @@ class EditTokenizer:
             EditTooLong: names the limit and the count.
             InvalidValue: the text spells a gist token.
         """
-        ids = tuple(self._tokenizer.encode(text, add_special_tokens=False).ids)
+        ids = self.ids(text)
         if len(ids) > self.max_edit_tokens:
             raise EditTooLong(
                 f"the edit has {len(ids)} tokens; this model takes at most {self.max_edit_tokens}. "
@@ -44,6 +44,10 @@ class EditTokenizer:
         if not self._gist_ids.isdisjoint(ids):
             raise InvalidValue("the edit text spells a token reserved for gists", param="text")
         return ids
+
+    def ids(self, text: str) -> tuple[int, ...]:
+        """Token ids of any text, however long."""
+        return tuple(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
     def num_gists(self, token_ids: Sequence[int]) -> int:
         """Gist entries that an edit of these tokens takes, as `EditAdapter.num_gists` counts."""

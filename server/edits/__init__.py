@@ -14,6 +14,7 @@ from incomes_server.edits.model import (
     EditSet,
     EditStatus,
     NewEdit,
+    WaitingText,
 )
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "Head",
     "IdPrefix",
     "NewEdit",
+    "WaitingText",
     "check_name",
     "is_id",
     "new_id",

@@ -89,6 +89,17 @@ class CompressionJob:
 
 
 @dataclass(frozen=True)
+class WaitingText:
+    """The text of an edit version that waits for compression, and how it was tokenized; `seq` orders them."""
+
+    seq: int
+    edit_id: str
+    version: int
+    text: str
+    token_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class CompressionOutcome:
     """Result of one job: a one-gist blob (`incomes_plugin.gist.dump_gists`), or the reason it failed."""
 

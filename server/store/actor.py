@@ -25,7 +25,17 @@ from sqlalchemy.exc import SQLAlchemyError
 from incomes_plugin.errors import EditSetNotFound, InvalidValue, NotReady
 
 READS = frozenset(
-    {"get_edit_set", "list_edit_sets", "get_edit", "get_edits", "list_edits", "pending_jobs", "counts", "problems"}
+    {
+        "get_edit_set",
+        "list_edit_sets",
+        "get_edit",
+        "get_edits",
+        "list_edits",
+        "pending_jobs",
+        "waiting_texts",
+        "counts",
+        "problems",
+    }
 )
 OTHER_WRITER_CHECK_S = 1.0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from incomes_server.edits.model import CompressionJob, CompressionOutcome, Delta, Edit, EditSet, NewEdit
+from incomes_server.edits.model import CompressionJob, CompressionOutcome, Delta, Edit, EditSet, NewEdit, WaitingText
 from incomes_server.ray_call import call, find_actor
 from incomes_server.replicas.model import ReplicaProgress, ReplicaState
 from incomes_server.store import commands
@@ -104,6 +104,14 @@ class StoreClient:
     async def pending_jobs(self, limit: int) -> list[CompressionJob]:
         """The oldest versions that wait for compression."""
         return await self._read("pending_jobs", limit)
+
+    async def waiting_texts(self, after: int, limit: int) -> list[WaitingText]:
+        """A page of the texts that wait for compression; `after` is the `seq` of the last one seen."""
+        return await self._read("waiting_texts", after, limit)
+
+    async def retokenize(self, edits: Sequence[tuple[str, int, tuple[int, ...]]]) -> None:
+        """Set the token ids of `(edit id, version)` that wait."""
+        await self._write(commands.Retokenize(tuple(edits)))
 
     async def requeue_stale(self, fingerprint: str) -> int:
         """Call at boot with the engine's model fingerprint, before replicas start; gists of other models are made anew.

@@ -87,6 +87,13 @@ class RequeueStale:
     fingerprint: str
 
 
+@dataclass(frozen=True)
+class Retokenize:
+    """Set the token ids of edit versions that wait: another model may spell them otherwise. Result: None."""
+
+    edits: tuple[tuple[str, int, tuple[int, ...]], ...]
+
+
 Command = (
     CreateEditSet
     | EnsureEditSet
@@ -97,4 +104,5 @@ Command = (
     | RecordOutcomes
     | MarkCompressing
     | RequeueStale
+    | Retokenize
 )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import singledispatch
 from typing import Any
 
-from incomes_server.edits import CompressionJob, Delta, Edit, EditSet, EditVersion
+from incomes_server.edits import CompressionJob, Delta, Edit, EditSet, EditVersion, WaitingText
 from incomes_server.store import check, commands, edit_sets, edits, outcomes
 from incomes_server.store.counts import StoreCounts
 from incomes_server.store.database import open_reader, open_writer
@@ -105,6 +105,10 @@ class EditStore:
         """The oldest edit versions that wait for compression."""
         return self._read(outcomes.pending_jobs, limit)
 
+    def waiting_texts(self, after: int, limit: int) -> list[WaitingText]:
+        """The oldest texts behind `after` that wait for compression."""
+        return self._read(outcomes.waiting_texts, after, limit)
+
     def delta(self, edit_set: str, base: int, *, page_bytes: int = PAGE_BYTES) -> Delta:
         """The next page of changes after `base`."""
         return self._read(read_delta, edit_set, base, page_bytes=page_bytes)
@@ -187,6 +191,11 @@ def _(command: commands.MarkCompressing, tx: Transaction) -> None:
 @_apply.register
 def _(command: commands.RequeueStale, tx: Transaction) -> int:
     return outcomes.requeue_stale(tx, command.fingerprint)
+
+
+@_apply.register
+def _(command: commands.Retokenize, tx: Transaction) -> None:
+    outcomes.retokenize(tx, command.edits)
 
 
 @singledispatch

@@ -7,11 +7,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from incomes_server.edits import WAITING, CompressionJob, CompressionOutcome, EditStatus, EditVersion, sources_of
+from incomes_server.edits import (
+    WAITING,
+    CompressionJob,
+    CompressionOutcome,
+    EditStatus,
+    EditVersion,
+    WaitingText,
+    sources_of,
+)
 from incomes_server.store.log import PAGE_BYTES, append
-from incomes_server.store.rows import Transaction, chunks, job_from
+from incomes_server.store.rows import Transaction, chunks, decode_tokens, encode_tokens, job_from
 from incomes_server.store.schema import edit_sets, edit_versions, edits, meta
-from sqlalchemy import Connection, Row, bindparam, delete, insert, select, tuple_, update
+from sqlalchemy import Connection, Row, bindparam, delete, insert, or_, select, tuple_, update
 
 from incomes_plugin.errors import GistFormatError
 from incomes_plugin.gist.header import read_header
@@ -38,6 +46,27 @@ def pending_jobs(conn: Connection, limit: int) -> list[CompressionJob]:
     """The oldest versions that wait."""
     query = select(v.edit_id, v.version, v.token_ids).where(v.status.in_(WAITING)).order_by(v.seq).limit(limit)
     return [job_from(row) for row in conn.execute(query)]
+
+
+def waiting_texts(conn: Connection, after: int, limit: int) -> list[WaitingText]:
+    """The oldest texts behind `after` that wait, with their token ids."""
+    columns = (v.seq, v.edit_id, v.version, v.text, v.token_ids)
+    query = select(*columns).where(v.status.in_(WAITING), v.seq > after).order_by(v.seq).limit(limit)
+    rows = conn.execute(query)
+    return [WaitingText(row.seq, row.edit_id, row.version, row.text, decode_tokens(row.token_ids)) for row in rows]
+
+
+def retokenize(tx: Transaction, rows: Sequence[tuple[str, int, tuple[int, ...]]]) -> None:
+    """New token ids for versions that wait; the others keep what their gist was made from."""
+    waits = or_(*(v.status == status for status in WAITING))  # an IN does not go with several rows at once
+    statement = update(edit_versions).where(_THIS_VERSION, waits)
+    changes = [
+        {"b_edit": edit_id, "b_version": version, "b_ids": encode_tokens(ids), "b_count": len(ids)}
+        for edit_id, version, ids in rows
+    ]
+    if changes:
+        tx.conn.execute(statement.values(token_ids=bindparam("b_ids"), num_tokens=bindparam("b_count")), changes)
+        tx.changed |= {edit_id for edit_id, _, _ in rows}
 
 
 def mark_compressing(tx: Transaction, refs: Sequence[EditVersion]) -> None:

@@ -275,6 +275,23 @@ def test_gists_of_another_model_leave_and_are_made_again(store):
     assert store.problems() == []
 
 
+def test_waiting_edits_are_spelled_anew(store):
+    """Ids of another tokenizer would be compressed as other words."""
+    ready, stale, waiting = add(store, "a", "b", "c")
+    make_ready(store, stale, fingerprint="mf_a")
+    store.write(commands.RequeueStale("mf_b"))
+    make_ready(store, ready, fingerprint="mf_b")
+    assert [(text.edit_id, text.text, text.token_ids) for text in store.waiting_texts(0, 9)] == [
+        (stale.id, "b", (1, 2, 3)), (waiting.id, "c", (1, 2, 3))
+    ]  # fmt: skip
+    store.write(commands.Retokenize(((stale.id, 1, (7,)), (ready.id, 1, (8, 8)))))
+    assert {job.edit_id: job.token_ids for job in store.pending_jobs(9)} == {stale.id: (7,), waiting.id: (1, 2, 3)}
+    assert [store.get_edit("p", edit.id).num_tokens for edit in (ready, stale, waiting)] == [3, 1, 3]
+    first = store.waiting_texts(0, 1)
+    assert [text.edit_id for text in store.waiting_texts(first[0].seq, 9)] == [waiting.id]
+    assert store.problems() == []
+
+
 def test_no_page_ends_where_the_gists_are_gone(store):
     first, second = add(store, "a", "b")
     make_ready(store, first)
