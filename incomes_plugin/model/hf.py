@@ -112,6 +112,12 @@ class EditableModel:
         with self.reading(pool):
             return self.model(input_ids=torch.tensor([ids])).logits[0]
 
+    @torch.inference_mode()
+    def _next_logits(self, ids: list[int], pool: ReferencePool | None) -> torch.Tensor:
+        """Logits `[V]` of what follows; a vocabulary of 50,000 costs more than the body of a small model."""
+        with self.reading(pool):
+            return self.model(input_ids=torch.tensor([ids]), logits_to_keep=1).logits[0, -1]
+
     @contextmanager
     def reading(self, pool: ReferencePool | None) -> Iterator[None]:
         """Inside, every token of a forward pass of the model may pick from `pool`."""
@@ -125,7 +131,7 @@ class EditableModel:
         """Greedy continuation without the stop token; recomputes the prompt each step."""
         answer: list[int] = []
         while len(answer) < max_tokens:
-            token = int(self.logits(ids + answer, pool)[-1].argmax())
+            token = int(self._next_logits(ids + answer, pool).argmax())
             if token == stop_id:
                 break
             answer.append(token)
