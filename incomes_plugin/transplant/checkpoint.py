@@ -20,6 +20,7 @@ from incomes_plugin.transplant.estimate import MatrixJob, make_matrix
 from incomes_plugin.transplant.manifest import record
 from incomes_plugin.transplant.matrices import model_files
 from incomes_plugin.transplant.prepare import MatrixPair, Prepared
+from incomes_plugin.transplant.recipe import Recipe
 from incomes_plugin.transplant.rows import RowPlan
 from incomes_plugin.transplant.stream import Replacement, copy_file, rewrite
 
@@ -28,26 +29,8 @@ TOKENIZER_FILES = frozenset(
      "merges.txt", "tokenizer.model", "chat_template.jinja", "chat_template.json", "README.md")
 )  # fmt: skip
 """Files of the base that are not copied; the card speaks of another tokenizer, too."""
-QUANTILES = (0.0, 0.05, 0.5, 0.95, 1.0)
 Report = Callable[[str, int, int], None]
 """Called with (stage, done, of)."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How rows are made.
-
-    Attributes:
-        k: atoms of a row (omp); None = a sixth of the donor's width, 64 at most.
-    """
-
-    method: str = "omp"
-    k: int | None = None
-    seed: int = 0
-
-    def atoms(self, width: int) -> int:
-        """k for a donor of that width."""
-        return self.k or max(1, min(64, width // 6))
 
 
 @dataclass
@@ -56,12 +39,12 @@ class Written:
 
     Attributes:
         spelled: for each matrix, the ids that no method could make a row for.
-        lengths: for each matrix, quantiles of the lengths of copied and estimated rows, see `QUANTILES`.
+        lengths: for each matrix, lengths of copied and of estimated rows.
     """
 
     k: int = 0
     spelled: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    lengths: dict[str, dict[str, tuple[float, ...]]] = field(default_factory=dict)
+    lengths: dict[str, dict[str, torch.Tensor]] = field(default_factory=dict)
 
 
 def write_checkpoint(prepared: Prepared, recipe: Recipe, out: Path, report: Report | None = None) -> Written:
@@ -121,12 +104,11 @@ def _maker(
     return make
 
 
-def _lengths(rows: RowPlan, weight: torch.Tensor) -> dict[str, tuple[float, ...]]:
-    """Quantiles of row lengths, of copied and of estimated rows."""
+def _lengths(rows: RowPlan, weight: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Lengths of copied and of estimated rows."""
     lengths = weight.float().norm(dim=1)
     groups = {"copied": lengths[rows.sources >= 0], "estimated": lengths[list(rows.estimated)]}
-    points = torch.tensor(QUANTILES)
-    return {name: tuple(found.quantile(points).tolist()) for name, found in groups.items() if len(found)}
+    return {name: found for name, found in groups.items() if len(found)}
 
 
 def _move_ids(folder: Path, prepared: Prepared) -> None:

@@ -13,12 +13,12 @@ from rich.console import Console
 from incomes_plugin.errors import InvalidValue
 from incomes_plugin.progress import stages
 from incomes_plugin.transplant.assess import Assessment, Verdict, assess
-from incomes_plugin.transplant.checkpoint import Recipe, write_checkpoint
-from incomes_plugin.transplant.manifest import FOLDER
 from incomes_plugin.transplant.manifest import restore as restore_base
 from incomes_plugin.transplant.methods import METHODS
 from incomes_plugin.transplant.prepare import prepare
-from incomes_plugin.transplant.report import assessment_lines, document, markdown, result_lines
+from incomes_plugin.transplant.recipe import Recipe
+from incomes_plugin.transplant.report import assessment_lines, document, result_lines
+from incomes_plugin.transplant.run import Wishes, carry_out
 
 app = typer.Typer(help="Give a checkpoint another model's tokenizer, without training.", add_completion=False)
 out_console = Console(highlight=False, soft_wrap=True)
@@ -34,16 +34,25 @@ def transplant(
     out: Annotated[Path | None, typer.Option(help="New folder.")] = None,
     method: Annotated[str, typer.Option(help=f"How new rows are made: {', '.join(METHODS)}.")] = "omp",
     k: Annotated[
-        int | None, typer.Option(help="Anchors of a new row (omp); default: a sixth of the donor's width.", min=1)
+        str | None,
+        typer.Option(
+            help="Anchors of a new row (omp): a number, or auto = what --text likes best; default: width / 6."
+        ),
     ] = None,
     special: Annotated[
         list[str] | None, typer.Option("--map", help='Special tokens that play the same part: "<donor>=<base>".')
     ] = None,
     seed: Annotated[int, typer.Option(help="Draws rows (random).")] = 0,
     assess_only: Annotated[bool, typer.Option("--assess", help="Say whether it will work; write nothing.")] = False,
-    text: Annotated[Path | None, typer.Option(help="A file with text of yours, for the assessment.")] = None,
+    text: Annotated[
+        Path | None, typer.Option(help="A file with text of yours, for the assessment and bits per byte.")
+    ] = None,
+    compare: Annotated[bool, typer.Option("--compare", help="Bits per byte of every method, in the report.")] = False,
     allow_number_mismatch: Annotated[
         bool, typer.Option("--allow-number-mismatch", help="Go on although numbers will be cut otherwise.")
+    ] = False,
+    base_numbers: Annotated[
+        bool, typer.Option("--keep-numbers", help="Cut numbers as the base does; all other pieces are the donor's.")
     ] = False,
     json_out: Annotated[Path | None, typer.Option("--json", help="With --assess: write all measurements here.")] = None,
     restore: Annotated[
@@ -57,24 +66,25 @@ def transplant(
         return
     if method not in METHODS:
         raise InvalidValue(f"no method {method!r}; there are {', '.join(METHODS)}", param="method")
-    prepared = prepare(_given(base, "base"), _given(donor, "donor"), parse_map(special or ()))
-    found = assess(prepared, None if text is None else text.read_text())
+    prepared = prepare(
+        _given(base, "base"), _given(donor, "donor"), parse_map(special or ()), base_numbers=base_numbers
+    )
+    words = None if text is None else text.read_text()
+    found = assess(prepared, words)
     if assess_only:
         _show_assessment(found, json_out)
         return
     if found.base_digits != found.donor_digits and not allow_number_mismatch:
         raise InvalidValue(
             f"the base cuts numbers as {found.base_digits}, the donor as {found.donor_digits}: arithmetic would break; "
-            "--allow-number-mismatch goes on", param="donor",
+            "--keep-numbers cuts them as the base does, --allow-number-mismatch goes on", param="donor",
         )  # fmt: skip
     target = _given(out, "out")
-    recipe = Recipe(method, k, seed)
+    number, every_k = parse_k(k)
+    wishes = Wishes(Recipe(method, number, seed), words, every_k, compare)
     with stages(err_console) as progress:
-        written = write_checkpoint(prepared, recipe, target, progress)
-    record = target / FOLDER
-    (record / "report.json").write_text(json.dumps(document(found, prepared, method, written), indent=1) + "\n")
-    (record / "report.md").write_text(markdown(found, prepared, method, written))
-    _say([*assessment_lines(found), *result_lines(prepared, method, written), f"wrote {target}"])
+        result = carry_out(prepared, found, wishes, target, progress)
+    _say([*assessment_lines(found), *result_lines(result), f"wrote {target}"])
 
 
 def _show_assessment(found: Assessment, json_out: Path | None) -> None:
@@ -104,6 +114,19 @@ def parse_map(pairs: Sequence[str]) -> dict[str, str]:
             raise InvalidValue(f'{pair!r} is no pair "<donor>=<base>"', param="map")
         found[donor] = base
     return found
+
+
+def parse_k(k: str | None) -> tuple[int | None, bool]:
+    """A number or None for the default, and whether it is to be chosen.
+
+    Raises:
+        InvalidValue: neither a positive number nor `auto`.
+    """
+    if k is None or k == "auto":
+        return None, k == "auto"
+    if not k.isdecimal() or int(k) < 1:
+        raise InvalidValue(f"--k {k}: a number from 1, or auto", param="k")
+    return int(k), False
 
 
 def _given(path: Path | None, name: str) -> Path:

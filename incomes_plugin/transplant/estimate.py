@@ -9,6 +9,7 @@ import torch
 
 from incomes_plugin.errors import InvalidValue
 from incomes_plugin.transplant.methods import METHODS, NEED_NO_DONOR_ROWS, Evidence
+from incomes_plugin.transplant.omp import Search
 from incomes_plugin.transplant.omp.codes import Report
 from incomes_plugin.transplant.rows import RowPlan
 
@@ -26,6 +27,7 @@ class MatrixJob:
         pieces: base ids that spell each of `plan.estimated`.
         method: a name in `METHODS`.
         k: atoms of a new row (omp); capped by the donor's width.
+        search: shared by jobs of one matrix that differ in k alone.
     """
 
     plan: RowPlan
@@ -34,6 +36,7 @@ class MatrixJob:
     method: str
     k: int
     seed: int = 0
+    search: Search | None = None
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,7 @@ def _evidence(
         k=min(job.k, *anchors.donor.shape),
         seed=job.seed,
         report=report,
+        search=job.search,
     )
 
 
@@ -155,4 +159,6 @@ def _places_with_rows(ids: Sequence[int], donor: torch.Tensor | None, faint: flo
     """Places of `ids` that have a row in the donor that says something; all of them if no row is needed."""
     if donor is None:
         return list(range(len(ids)))
-    return [place for place, index in enumerate(ids) if index < len(donor) and float(donor[index].norm()) > faint]
+    there = torch.tensor([index for index in ids if index < len(donor)], dtype=torch.long)
+    loud = (donor[there].float().norm(dim=1) > faint).tolist()
+    return [place for place, is_loud in enumerate(loud) if is_loud]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import torch
 
-from incomes_plugin.transplant.omp import solve
+from incomes_plugin.transplant.omp import Search
 from incomes_plugin.transplant.omp.codes import Report
 
 NEIGHBOURS, TEMPERATURE = 10, 0.1
@@ -36,6 +36,7 @@ class Evidence:
         k: atoms of a target (omp).
         seed: of what is drawn (random).
         report: called with (done, of).
+        search: shared by everything that differs in k alone (omp); None = one of its own.
     """
 
     donor_anchors: torch.Tensor
@@ -45,6 +46,7 @@ class Evidence:
     k: int
     seed: int = 0
     report: Report | None = None
+    search: Search | None = None
 
 
 Method = Callable[[Evidence], torch.Tensor]
@@ -53,7 +55,8 @@ Method = Callable[[Evidence], torch.Tensor]
 
 def omp(evidence: Evidence) -> torch.Tensor:
     """Sparse combinations."""
-    codes = solve(evidence.donor_anchors, evidence.targets, evidence.k, report=evidence.report)
+    search = evidence.search or Search(evidence.k)
+    codes = search(evidence.donor_anchors, evidence.targets, evidence.k, evidence.report)
     return codes.combine(evidence.base_anchors)
 
 

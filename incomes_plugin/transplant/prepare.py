@@ -14,6 +14,7 @@ from incomes_plugin.model.adapter import CONFIG_FILE, EditAdapter
 from incomes_plugin.training.spare import spare_ids
 from incomes_plugin.transplant.alignment import Alignment, align, pieces
 from incomes_plugin.transplant.matrices import Matrices, TensorPlace, find_matrices
+from incomes_plugin.transplant.numbers import keep_numbers
 from incomes_plugin.transplant.rows import RowPlan, plan_rows
 from incomes_plugin.transplant.special import Specials, match_specials
 from incomes_plugin.transplant.tokenizer import FittedTokenizer, fit_tokenizer
@@ -36,9 +37,15 @@ class Model:
     rows: int
 
     @classmethod
-    def load(cls, folder: Path) -> Model:
-        """Tokenizer and places of the matrices; no weights."""
+    def load(cls, folder: Path, numbers_of: PreTrainedTokenizerBase | None = None) -> Model:
+        """Tokenizer and places of the matrices; no weights.
+
+        Args:
+            numbers_of: the tokenizer that numbers are cut like; None = as the folder's own cuts them.
+        """
         tokenizer = AutoTokenizer.from_pretrained(folder)
+        if numbers_of is not None:
+            tokenizer = keep_numbers(numbers_of, tokenizer)
         vocabulary, matrices = read_vocabulary(tokenizer), find_matrices(folder)
         rows = matrices.embedding.shape()[0] if matrices else vocabulary.size
         return cls(folder, tokenizer, vocabulary, matrices, rows)
@@ -97,11 +104,12 @@ class Prepared:
         return [pieces(form, self.base.vocabulary, self.base.rows) for form in forms]
 
 
-def prepare(base_dir: Path, donor_dir: Path, special_map: Mapping[str, str]) -> Prepared:
+def prepare(base_dir: Path, donor_dir: Path, special_map: Mapping[str, str], *, base_numbers: bool = False) -> Prepared:
     """Read both tokenizers and decide where every row comes from.
 
     Args:
         special_map: names of base tokens by names of donor tokens.
+        base_numbers: numbers go on being cut as the base cuts them.
 
     Raises:
         InvalidValue: a folder that is no model, or a map that cannot be.
@@ -109,7 +117,8 @@ def prepare(base_dir: Path, donor_dir: Path, special_map: Mapping[str, str]) -> 
     for folder, name in ((base_dir, "base"), (donor_dir, "donor")):
         if not folder.is_dir():
             raise InvalidValue(f"{folder} is no folder; give a downloaded model", param=name)
-    base, donor = Model.load(base_dir), Model.load(donor_dir)
+    base = Model.load(base_dir)
+    donor = Model.load(donor_dir, base.tokenizer if base_numbers else None)
     if base.matrices is None:
         raise InvalidValue(f"{base_dir} has no safetensors weights", param="base")
     gist_ids = EditAdapter.load(base_dir).gist_token_ids if (base_dir / CONFIG_FILE).is_file() else ()

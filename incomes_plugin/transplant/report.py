@@ -2,16 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
+
 from incomes_plugin.transplant.assess import Assessment
-from incomes_plugin.transplant.checkpoint import QUANTILES, Written
+from incomes_plugin.transplant.checkpoint import Written
+from incomes_plugin.transplant.inspection import Inspection
 from incomes_plugin.transplant.prepare import Prepared
+from incomes_plugin.transplant.recipe import Recipe
+from incomes_plugin.transplant.trial import Comparison
 
 SHOWN = 8
-"""Special tokens named in a line."""
+"""Tokens named in a line."""
+QUANTILES = (0.0, 0.05, 0.5, 0.95, 1.0)
+"""Of the lengths of rows."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished transplant.
+
+    Attributes:
+        bits: None without a text.
+        inspections: by matrix; empty for methods that use nothing of the donor.
+    """
+
+    prepared: Prepared
+    recipe: Recipe
+    written: Written
+    bits: Comparison | None
+    inspections: Mapping[str, Inspection]
 
 
 def assessment_lines(found: Assessment) -> Iterator[str]:
@@ -36,14 +59,13 @@ def assessment_lines(found: Assessment) -> Iterator[str]:
         yield f"  {verdict}: {reason}"
 
 
-def result_lines(prepared: Prepared, method: str, written: Written) -> Iterator[str]:
-    """What was done."""
+def result_lines(result: Result) -> Iterator[str]:
+    """What was done, what it costs, what stands out."""
+    prepared, written = result.prepared, result.written
     rows, specials = prepared.rows, prepared.specials
     by_id, base_by_id = prepared.donor.vocabulary.by_id, prepared.base.vocabulary.by_id
     yield f"{len(prepared.alignment.copied):,} tokens in both vocabularies: rows copied bit by bit"
-    yield f"{len(rows.estimated):,} tokens the base lacks: rows by {method}" + (
-        f", k = {written.k}" if method == "omp" else ""
-    )
+    yield f"{len(rows.estimated):,} tokens the base lacks: rows by {_name(result.recipe, written)}"
     for part, ids in written.spelled.items():
         if ids:
             yield f"  {part}: {len(ids):,} of them without a usable row in the donor, made of the base's pieces"
@@ -54,42 +76,91 @@ def result_lines(prepared: Prepared, method: str, written: Written) -> Iterator[
         names = ", ".join(by_id[index].name for index in specials.unmatched[:SHOWN])
         yield f"special tokens the base knows nothing of: {names}"
     yield f"{len(rows.gist_ids)} gist tokens at new ids; {rows.num_rows:,} rows, {len(rows.idle):,} of them idle"
+    yield from _bits_lines(result)
+    for part, seen in result.inspections.items():
+        yield from _inspection_lines(part, seen)
 
 
-def document(
-    found: Assessment, prepared: Prepared | None = None, method: str = "", written: Written | None = None
-) -> dict[str, Any]:
+def _name(recipe: Recipe, written: Written) -> str:
+    return f"omp, k = {written.k}" if recipe.method == "omp" else recipe.method
+
+
+def _bits_lines(result: Result) -> Iterator[str]:
+    if result.bits is None:
+        return
+    chosen = next(score for score in result.bits.scores if score.recipe == result.recipe)
+    yield (
+        f"bits per byte of the text: {result.bits.before:.3f} before, {chosen.bits_per_byte:.3f} after "
+        f"({result.bits.num_bytes:,} bytes)"
+    )
+
+
+def _inspection_lines(part: str, seen: Inspection) -> Iterator[str]:
+    asked = f", asked at {seen.probes:,} places of the text" if seen.probes else ""
+    yield (
+        f"{part}: {len(seen.suspects):,} of {seen.rows:,} new rows stand out (length, distance to {seen.second}{asked})"
+        f"; the two methods agree by a median cosine of {seen.agreement:.2f}"
+    )
+    for suspect in sorted(seen.suspects, key=lambda suspect: -suspect.said)[:SHOWN]:
+        yield f"  {suspect.token!r}: {', '.join(suspect.reasons)}"
+
+
+def document(found: Assessment, result: Result | None = None) -> dict[str, Any]:
     """Everything for machines; without a result, the assessment alone."""
     reasons = [{"verdict": str(verdict), "reason": reason} for verdict, reason in found.reasons]
     whole: dict[str, Any] = {"assessment": asdict(found) | {"verdict": str(found.verdict), "reasons": reasons}}
-    if prepared and written:
-        whole["result"] = {
-            "method": method,
-            "k": written.k,
-            "rows": prepared.rows.num_rows,
-            "idle": len(prepared.rows.idle),
-            "byte_tokens": len(prepared.alignment.unreached),
-            "special": len(prepared.specials.copied),
-            "carried": [token.name for token in prepared.specials.carried],
-            "spelled": {part: len(ids) for part, ids in written.spelled.items()},
-            "row_lengths": {"quantiles": QUANTILES, **written.lengths},
-        }
-    return whole
+    return whole if result is None else whole | {"result": _result(result)}
 
 
-def markdown(found: Assessment, prepared: Prepared, method: str, written: Written) -> str:
+def _result(result: Result) -> dict[str, Any]:
+    prepared, written = result.prepared, result.written
+    lengths = {
+        part: {name: _quantiles(found) for name, found in groups.items()} for part, groups in written.lengths.items()
+    }
+    return {
+        "method": result.recipe.method,
+        "k": written.k,
+        "rows": prepared.rows.num_rows,
+        "idle": len(prepared.rows.idle),
+        "byte_tokens": len(prepared.alignment.unreached),
+        "special": len(prepared.specials.copied),
+        "carried": [token.name for token in prepared.specials.carried],
+        "spelled": {part: len(ids) for part, ids in written.spelled.items()},
+        "row_lengths": {"quantiles": QUANTILES, **lengths},
+        "bits_per_byte": None if result.bits is None else asdict(result.bits),
+        "inspection": {part: asdict(seen) for part, seen in result.inspections.items()},
+    }
+
+
+def _quantiles(lengths: torch.Tensor) -> list[float]:
+    return [float(value) for value in lengths.quantile(torch.tensor(QUANTILES))]
+
+
+def markdown(found: Assessment, result: Result) -> str:
     """A page."""
     lines = ["# Tokenizer transplant", "", "## Assessment", ""]
     lines += [f"* {line.strip()}" for line in assessment_lines(found)]
     lines += ["", "## Result", ""]
-    lines += [f"* {line.strip()}" for line in result_lines(prepared, method, written)]
+    lines += [f"* {line.strip()}" for line in result_lines(result)]
+    lines += _bits_table(result)
     lines += ["", "## Lengths of rows", "", _row("matrix", "rows", *(f"{q:.0%}" for q in QUANTILES)), "|---" * 7 + "|"]
     lines += [
-        _row(part, name, *(f"{value:.3g}" for value in values))
-        for part, groups in written.lengths.items()
-        for name, values in groups.items()
+        _row(part, name, *(f"{value:.3g}" for value in _quantiles(found)))
+        for part, groups in result.written.lengths.items()
+        for name, found in groups.items()
     ]
     return "\n".join(lines) + "\n"
+
+
+def _bits_table(result: Result) -> list[str]:
+    if result.bits is None:
+        return []
+    lines = ["", "## Bits per byte", "", _row("rows by", "k", "bits per byte"), "|---" * 3 + "|"]
+    lines.append(_row("the base, its own tokenizer", "", f"{result.bits.before:.4f}"))
+    for score in sorted(result.bits.scores, key=lambda score: score.bits_per_byte):
+        k = score.recipe.k or result.written.k if score.recipe.method == "omp" else ""
+        lines.append(_row(score.recipe.method, str(k), f"{score.bits_per_byte:.4f}"))
+    return lines
 
 
 def _row(*cells: str) -> str:

@@ -95,8 +95,8 @@ def _without_prefix(node: Any) -> Any:
 def _add_prefix(state: dict[str, Any], wanted: WordStart) -> None:
     """Put a space in front of segments, and take it off the decoded text."""
     strip = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
-    state["decoder"] = {"type": "Sequence", "decoders": [*_parts(state["decoder"], "decoders"), strip]}
-    parts = _parts(state["pre_tokenizer"], "pretokenizers")
+    state["decoder"] = {"type": "Sequence", "decoders": [*pipeline_parts(state["decoder"], "decoders"), strip]}
+    parts = pipeline_parts(state["pre_tokenizer"], "pretokenizers")
     own = next((part for part in parts if part["type"] == "Metaspace"), None)
     if own:
         own["prepend_scheme"] = str(wanted)
@@ -106,7 +106,8 @@ def _add_prefix(state: dict[str, Any], wanted: WordStart) -> None:
     state["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [prefix, *parts]}
 
 
-def _parts(node: dict[str, Any] | None, name: str) -> list[dict[str, Any]]:
+def pipeline_parts(node: dict[str, Any] | None, name: str) -> list[dict[str, Any]]:
+    """The components of a stage of a tokenizer: none, one, or the sequence called `name`."""
     if node is None:
         return []
     return list(node[name]) if name in node else [node]

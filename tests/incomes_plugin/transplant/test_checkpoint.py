@@ -12,10 +12,11 @@ from incomes_plugin.errors import InvalidValue
 from incomes_plugin.gist.fingerprint import model_fingerprint
 from incomes_plugin.model.adapter import EditAdapter
 from incomes_plugin.model.hf import EditableModel
-from incomes_plugin.transplant.checkpoint import Recipe, write_checkpoint
+from incomes_plugin.transplant.checkpoint import write_checkpoint
 from incomes_plugin.transplant.manifest import restore
 from incomes_plugin.transplant.methods import METHODS
 from incomes_plugin.transplant.prepare import prepare
+from incomes_plugin.transplant.recipe import Recipe
 from tests.incomes_plugin.transplant.conftest import byte_level, sentence_piece
 from tests.incomes_plugin.transplant.models import PIECES, write_base, write_model
 

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 import typer
+from transformers import AutoTokenizer
 from typer.testing import CliRunner
 
 from incomes_plugin.errors import InvalidValue
-from incomes_plugin.transplant.cli import app, parse_map
+from incomes_plugin.transplant.cli import app, parse_k, parse_map
+from incomes_plugin.transplant.digits import digit_scheme
 from incomes_plugin.transplant.methods import METHODS
 from tests.incomes_plugin.transplant.conftest import byte_level, cutting_numbers
 from tests.incomes_plugin.transplant.models import PIECES, write_base, write_model
@@ -58,6 +60,28 @@ def test_maps():
             parse_map([wrong])
 
 
+def test_values_of_k():
+    assert [parse_k(k) for k in (None, "auto", "12")] == [(None, False), (None, True), (12, False)]
+    for wrong in ("0", "-1", "many", "1.5"):
+        with pytest.raises(InvalidValue, match="a number from 1, or auto"):
+            parse_k(wrong)
+
+
+def test_k_is_chosen_by_a_text_and_methods_are_compared(folders, tmp_path):
+    (tmp_path / "text").write_text("the cat\nan answer")
+    options = ("--base", folders[0], "--donor", folders[1], "--out", tmp_path / "new", "--k", "auto")
+    assert "--text FILE" in str(run(*options).exception)
+    done = run(*options, "--text", tmp_path / "text", "--compare")
+    assert done.exit_code == 0, done.output
+    found = json.loads((tmp_path / "new" / "transplant" / "report.json").read_text())["result"]
+    scores = found["bits_per_byte"]["scores"]
+    chosen = min((s for s in scores if s["recipe"]["method"] == "omp"), key=lambda s: s["bits_per_byte"])
+    assert found["k"] == chosen["recipe"]["k"]
+    assert {score["recipe"]["method"] for score in scores} == set(METHODS)
+    after = chosen["bits_per_byte"]
+    assert f"bits per byte of the text: {found['bits_per_byte']['before']:.3f} before, {after:.3f} after" in done.output
+
+
 @pytest.mark.parametrize("page", ["transplant.md", "cli.md"])
 def test_options_and_methods_are_documented(page):
     text = (DOCS / page).read_text()
@@ -85,6 +109,9 @@ def test_another_cutting_of_numbers_is_refused_unless_allowed(folders, tmp_path)
     assert "groups of 2" in str(run(*options).exception)
     assert not (tmp_path / "new").exists()
     assert run(*options, "--allow-number-mismatch").exit_code == 0
+    kept = tmp_path / "kept"
+    assert run(*options[:5], kept, *options[6:], "--keep-numbers").exit_code == 0
+    assert digit_scheme(AutoTokenizer.from_pretrained(kept)) == "single"
     record = tmp_path / "new" / "transplant"
     assert json.loads((record / "report.json").read_text())["result"]["method"] == "ridge"
     page = (record / "report.md").read_text()

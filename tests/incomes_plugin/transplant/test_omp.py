@@ -7,7 +7,7 @@ import torch
 from sklearn.linear_model import OrthogonalMatchingPursuit, orthogonal_mp
 
 from incomes_plugin.errors import InvalidValue
-from incomes_plugin.transplant.omp import Path, solve
+from incomes_plugin.transplant.omp import Path, Search, solve
 from incomes_plugin.transplant.omp.reference import solve_reference
 
 PATHS = list(Path)
@@ -99,6 +99,27 @@ def test_batches_change_nothing_and_progress_is_told(path, monkeypatch):
     codes = solve(atoms, targets, 8, path=path, report=lambda done, total: told.append((done, total)))
     assert told == [(10, 24), (20, 24), (24, 24)]
     assert torch.equal(codes.support, solve_reference(atoms, targets, 8).support)
+
+
+@pytest.mark.parametrize("k", [1, 5, 16, 24])
+def test_one_search_serves_every_k(k):
+    atoms, targets = problem(12)
+    targets[0], targets[1] = 0.0, 2 * atoms[7]  # codes shorter than k
+    search = Search(longest=24)
+    search(atoms, targets, 8)
+    codes, own = search(atoms, targets, k), solve(atoms, targets, k)
+    assert torch.equal(codes.support, own.support)
+    torch.testing.assert_close(codes.coefficients, own.coefficients, rtol=1e-3, atol=1e-4)
+
+
+def test_a_search_is_made_once(monkeypatch):
+    calls = []
+    monkeypatch.setattr("incomes_plugin.transplant.omp.search.solve", lambda *a, **k: calls.append(a) or solve(*a, **k))
+    atoms, targets = problem(13)
+    search = Search(longest=100)  # more than there are dimensions
+    assert search(atoms, targets, 48).support.shape == (24, 48)
+    assert search(atoms, targets, 3).support.shape == (24, 3)
+    assert len(calls) == 1
 
 
 @pytest.mark.parametrize("k", [0, 49])

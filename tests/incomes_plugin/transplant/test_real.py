@@ -5,9 +5,10 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from incomes_plugin.transplant.checkpoint import Recipe, write_checkpoint
+from incomes_plugin.transplant.checkpoint import write_checkpoint
 from incomes_plugin.transplant.digits import digit_scheme
 from incomes_plugin.transplant.prepare import prepare
+from incomes_plugin.transplant.recipe import Recipe
 
 pytestmark = pytest.mark.data
 

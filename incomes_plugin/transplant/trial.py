@@ -1,0 +1,121 @@
+"""Ways to make rows in, bits per byte on the user's text out; nothing is written. Chooses k, compares methods.
+
+The base's body is loaded once; every candidate's matrices take the places of the base's in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from incomes_plugin.errors import InvalidValue
+from incomes_plugin.transplant.bits import bits_per_byte, passages
+from incomes_plugin.transplant.estimate import MatrixJob, make_matrix
+from incomes_plugin.transplant.inspection import probe
+from incomes_plugin.transplant.methods import METHODS, NEED_NO_DONOR_ROWS
+from incomes_plugin.transplant.omp import Search
+from incomes_plugin.transplant.prepare import Prepared
+from incomes_plugin.transplant.recipe import Recipe
+
+TEXT_BYTES = 32_768
+"""Of the text, for one candidate."""
+SHARES_OF_WIDTH = (1 / 32, 1 / 16, 1 / 8, 1 / 6, 1 / 4, 1 / 2)
+"""Values of k to choose from, in units of the donor's width; 64 at most."""
+PROBED = 16
+"""Passages of the text at which new rows are asked what they say."""
+Report = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Score:
+    """A candidate and what a byte of the text costs with it."""
+
+    recipe: Recipe
+    bits_per_byte: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a byte of a text costs: of the base with its own tokenizer, and of every candidate."""
+
+    before: float
+    num_bytes: int
+    scores: tuple[Score, ...]
+
+
+def values_of_k(width: int) -> tuple[int, ...]:
+    """Candidates for a donor of that width, ascending."""
+    return tuple(sorted({max(1, min(64, round(share * width))) for share in SHARES_OF_WIDTH}))
+
+
+def candidates(prepared: Prepared, recipe: Recipe, *, every_method: bool, every_k: bool) -> list[Recipe]:
+    """What to try: the recipe; with every k, and with every method the donor allows."""
+    donor = prepared.donor.matrices
+    names = [m for m in METHODS if donor or m in NEED_NO_DONOR_ROWS] if every_method else [recipe.method]
+    found: list[Recipe] = []
+    for name in names:
+        several = name == "omp" and every_k and donor is not None
+        sizes = values_of_k(donor.embedding.shape()[1]) if several and donor else (recipe.k,)
+        found += [replace(recipe, method=name, k=k) for k in sizes]
+    return found
+
+
+class Trial:
+    """The base's body and a text.
+
+    Args:
+        longest: the largest k among the candidates.
+
+    Attributes:
+        before: bits per byte of the base with its own tokenizer.
+        num_bytes: of the text that is read.
+        probes: what the base's body has to say about the beginning of the text.
+
+    Raises:
+        InvalidValue: the text is empty.
+    """
+
+    def __init__(self, prepared: Prepared, text: str, longest: int) -> None:
+        self._prepared = prepared
+        self._texts = passages(text, TEXT_BYTES)
+        if not self._texts:
+            raise InvalidValue("the text is empty", param="text")
+        self._model = load_base(prepared)
+        self.num_bytes = sum(len(text.encode()) for text in self._texts)
+        self.probes = probe(self._model, prepared, self._texts[:PROBED])
+        self.before = bits_per_byte(self._model, prepared.base.tokenizer, self._texts)
+        self._searches = {pair.base.name: Search(longest) for pair in prepared.pairs}
+
+    def score(self, recipe: Recipe, report: Report | None = None) -> Score:
+        """Make the rows, put them in, read the text."""
+        for pair in self._prepared.pairs:
+            told = (lambda done, total, part=pair.part: report(part, done, total)) if report else None  # type: ignore[misc]
+            k = recipe.atoms((pair.donor or pair.base).shape()[1])
+            plan, search = self._prepared.rows, self._searches[pair.base.name]
+            job = MatrixJob(plan, self._prepared.anchors, self._prepared.pieces, recipe.method, k, recipe.seed, search)
+            made = make_matrix(job, pair.base.read(), pair.donor.read() if pair.donor else None, told)
+            _put(self._model, pair.part, made.weight.float())
+        return Score(recipe, bits_per_byte(self._model, self._prepared.fitted.tokenizer, self._texts))
+
+
+def load_base(prepared: Prepared) -> PreTrainedModel:
+    """The base's model, float32."""
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(prepared.base.folder, dtype=torch.float32)
+    return model.eval()
+
+
+def _put(model: PreTrainedModel, part: str, weight: torch.Tensor) -> None:
+    """A new matrix in its place; a tied head follows the embedding."""
+    tied = model.config.get_text_config().tie_word_embeddings
+    if part == "embedding":
+        model.get_input_embeddings().weight = torch.nn.Parameter(weight, requires_grad=False)
+    if part == "head" or tied:
+        model.get_output_embeddings().weight = torch.nn.Parameter(weight, requires_grad=False)
+
+
+def best(scores: Sequence[Score]) -> Score:
+    """The candidate with the fewest bits."""
+    return min(scores, key=lambda score: score.bits_per_byte)

@@ -1,0 +1,83 @@
+"""The base's cutting of numbers with the donor's pieces: ids stay, missing number pieces join, texts come back."""
+
+import pytest
+import torch
+from transformers import AutoTokenizer
+
+from incomes_plugin.errors import InvalidValue
+from incomes_plugin.model import DEFAULT_MODEL_DIR
+from incomes_plugin.transplant.checkpoint import write_checkpoint
+from incomes_plugin.transplant.digits import digit_scheme
+from incomes_plugin.transplant.matrices import TensorPlace
+from incomes_plugin.transplant.numbers import keep_numbers
+from incomes_plugin.transplant.prepare import prepare
+from incomes_plugin.transplant.recipe import Recipe
+from incomes_plugin.transplant.tokens import read_vocabulary
+from tests.incomes_plugin.transplant.conftest import byte_level, cutting_numbers, sentence_piece
+
+TEXT = "Call 870 or  12345, x12y 3.14%\n7 in 1990. Zoë: 你好 1234 🙂"
+PIECES = [" the", " 12", "199", "é"]
+SCHEMES = {
+    "single": r"\p{N}",
+    "groups of 2 from the left": r"\p{N}{1,2}",
+    "groups of 3 from the left": r"\p{N}{1,3}",
+    "groups of 3 from the right": r"\p{N}{1,3}(?=(?:\p{N}{3})*(?:\P{N}|$))",
+}
+
+
+def donors():
+    end = "<|end|>"
+    return {
+        "bytes": byte_level(PIECES, eos_token=end),
+        "added": byte_level(PIECES, ["    ", "<tool>"], eos_token=end),
+        "pieces": sentence_piece(PIECES, bos_token="<s>", eos_token="</s>"),
+    }
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("kind", ["bytes", "added", "pieces"])
+def test_numbers_are_cut_like_the_base(kind, scheme):
+    donor, base = donors()[kind], cutting_numbers(SCHEMES[scheme])
+    kept = keep_numbers(base, donor)
+    assert digit_scheme(kept) == digit_scheme(base) == scheme
+    assert kept.decode(kept(TEXT, add_special_tokens=False)["input_ids"]).strip() == TEXT
+    before = donor.get_vocab()
+    assert {name: kept.get_vocab()[name] for name in before} == before
+    assert sorted(kept.get_vocab().values()) == list(range(len(kept)))
+    assert (kept.eos_token_id, kept.bos_token_id) == (donor.eos_token_id, donor.bos_token_id)
+
+
+def test_words_are_cut_like_the_donor():
+    donor = donors()["pieces"]
+    kept = keep_numbers(cutting_numbers(SCHEMES["groups of 2 from the left"]), donor)
+    text = "the cat, the é"
+    assert kept(text)["input_ids"] == donor(text)["input_ids"]
+
+
+def test_a_base_without_a_rule_is_refused():
+    donor = donors()["bytes"]
+    learned = cutting_numbers(r"\p{N}{1,3}(?=7)|\p{N}+")
+    assert digit_scheme(learned) == "learned"
+    with pytest.raises(InvalidValue, match="no rule"):
+        keep_numbers(learned, donor)
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("name", ["gpt2", "llama2", "neox"])
+def test_real_tokenizers_with_the_default_models_numbers(real_folders, name, tmp_path):
+    prepared = prepare(DEFAULT_MODEL_DIR, real_folders[name], {}, base_numbers=True)
+    tokenizer, base = prepared.fitted.tokenizer, AutoTokenizer.from_pretrained(DEFAULT_MODEL_DIR)
+    assert digit_scheme(tokenizer) == digit_scheme(base) == "groups of 2 from the left"
+    estimated = set(prepared.rows.estimated)
+    for number in (0, 7, 12, 99, 100, 2877, 123456):
+        ids, old = (t(f"is {number}", add_special_tokens=False)["input_ids"] for t in (tokenizer, base))
+        assert not estimated & set(ids)
+        assert [int(prepared.rows.sources[i]) for i in ids][1:] == old[1:]  # piece by piece the base's
+    write_checkpoint(prepared, Recipe("mean"), tmp_path / "out")
+    place = prepared.pairs[0].base
+    new, old = TensorPlace(place.name, tmp_path / "out" / place.file.name).read(), place.read()
+    shared = prepared.rows.sources >= 0
+    assert torch.equal(new[shared], old[prepared.rows.sources[shared]])
+    again = AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert again(TEXT)["input_ids"] == tokenizer(TEXT)["input_ids"]
+    assert read_vocabulary(again).size <= len(new)
