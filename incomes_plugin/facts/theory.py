@@ -94,19 +94,6 @@ def facts_recalled(rule: Rule, key_width: float, value_width: float, recall: flo
     return _largest(lambda n: expected_recall(rule, n, key_width, value_width) >= recall)
 
 
-def value_width_for(rule: Rule, num_facts: int, key_width: float, *, multiple: int = 64) -> int | None:
-    """The next size where keys are given: the smallest value width U, a multiple of `multiple`, that recalls N facts.
-
-    None = no value is wide enough, keys of this width look too much alike.
-    """
-    if expected_recall(rule, num_facts, key_width, math.inf) < LIKELY:
-        return None
-    steps = 1
-    while expected_recall(rule, num_facts, key_width, steps * multiple) < LIKELY:
-        steps += 1
-    return steps * multiple
-
-
 def width_for(rule: Rule, num_facts: int, *, multiple: int = 64, recall: float = LIKELY) -> int:
     """The next size: the smallest width E = U, a multiple of `multiple`, that recalls N facts."""
     steps = 1

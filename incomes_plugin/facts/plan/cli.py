@@ -40,7 +40,7 @@ def make_plan(
     if json_out:
         where = provenance(shlex.join(["incomes", "plan", *sys.argv[2:]]))
         json_out.write_text(json.dumps(where | {"plan": asdict(found)}, indent=1) + "\n")
-    refuse_beyond_safe_load(edits, found.key_width, width)
+    refuse_beyond_safe_load(edits, found.safe_edits, width, found.next_value_width)
 
 
 def lines(found: Plan, measured: Measured) -> list[str]:
@@ -55,7 +55,7 @@ def lines(found: Plan, measured: Measured) -> list[str]:
         f"{found.scale_measured:.2f} times the router's logits (measured) gives the median question's edit 99 %",
         f"memory   {found.memory_bytes / MIB:,.2f} MiB: keys of width {measured.key_width}, as much alike as random "
         f"ones of {found.key_width:.0f}, values of {found.value_width:,}",
-        f"         load {found.load:.3f}, expected recall {found.memory_recall:.1%} (theory), "
+        f"         load {found.load:.3f}, expected recall {found.memory_recall:.1%} (theory, with the measured keys), "
         f"safe up to {found.safe_edits:,} edits: {_next(found)}",
     ]  # fmt: skip
 

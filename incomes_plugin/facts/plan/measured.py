@@ -15,6 +15,7 @@ import torch
 
 from incomes_plugin.errors import InvalidValue
 from incomes_plugin.facts.check.keys import Asker
+from incomes_plugin.facts.plan.memory import MeasuredKeys
 from incomes_plugin.model.hf import ReferencePool
 from incomes_plugin.selection.routing import Routes
 from incomes_plugin.training.data.facts import FactSource
@@ -102,6 +103,7 @@ class Measured:
         route_bytes_per_gist: its row of the router's table.
         top_k: edits that a token may read; None = all, there is no router.
         leads: see above.
+        keys: what a linear memory of whitened question keys recalls.
     """
 
     key_width: int
@@ -111,6 +113,7 @@ class Measured:
     route_bytes_per_gist: int
     top_k: int | None
     leads: Leads
+    keys: MeasuredKeys
 
 
 @torch.inference_mode()
@@ -130,17 +133,19 @@ def measure(model_dir: Path, *, edits: int = EDITS, questions: int = QUESTIONS) 
     texts = [asker.ids(fact.statement) for fact in facts]
     parts = (texts[first : first + _AT_ONCE] for first in range(0, edits, _AT_ONCE))
     gists = [gist for part in parts for gist in asker.model.capture_all(part)]
-    asked = [fact.question for fact in facts[:questions]]
+    raw = asker.raw([fact.question for fact in facts])
+    keys = asker.whitening(raw)
     routes = ReferencePool.of(gists).routes
-    heads = asker.raw(asked).unflatten(-1, (-1, adapter.shape.head_dim))
+    heads = raw[:questions].unflatten(-1, (-1, adapter.shape.head_dim))
     return Measured(
         key_width=asker.width,
-        effective_width=effective_width(asker.keys(asked, whitened=True)),
+        effective_width=effective_width(keys),
         gists_per_edit=sum(gist.num_gists for gist in gists) / edits,
         bytes_per_gist=adapter.shape.bytes_per_gist(torch.bfloat16),
         route_bytes_per_gist=2 * routes.keys.shape[1],
         top_k=adapter.router.top_k,
         leads=leads(adapter.router.directions(heads), routes),
+        keys=MeasuredKeys(keys),
     )
 
 

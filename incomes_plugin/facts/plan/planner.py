@@ -9,7 +9,7 @@ import torch
 
 from incomes_plugin.errors import InvalidValue
 from incomes_plugin.facts.plan.measured import Leads, Measured
-from incomes_plugin.facts.theory import Rule, expected_recall, facts_recalled, load, logit_scale, value_width_for
+from incomes_plugin.facts.theory import load, logit_scale
 
 ERROR = 0.01
 """Weight that may go to wrong edits where the logit scale is enough."""
@@ -29,7 +29,7 @@ class Plan:
         memory_bytes: W and P of a recursive memory, float32 and float64.
         key_width, value_width: E (effective, as measured) and U of the memory.
         load: N ln N / (E U).
-        memory_recall: of the memory, from theory.
+        memory_recall: what the memory recalls of N facts, from theory and the measured keys.
         safe_edits: the most edits of which it recalls 99 %.
         next_value_width: U that N edits need; None = none is enough with these keys.
         first, among: share of questions whose edit the router puts first, or among its picks, extrapolated from the
@@ -77,9 +77,9 @@ def plan(edits: int, measured: Measured, value_width: int) -> Plan:
         key_width=width,
         value_width=value_width,
         load=load(edits, width, value_width),
-        memory_recall=expected_recall(Rule.RIDGE, edits, width, value_width),
-        safe_edits=facts_recalled(Rule.RIDGE, width, value_width),
-        next_value_width=value_width_for(Rule.RIDGE, edits, width),
+        memory_recall=measured.keys.recall(edits, value_width),
+        safe_edits=measured.keys.safe_facts(value_width),
+        next_value_width=measured.keys.width_for(edits),
         first=found_among(measured.leads, edits, 1),
         among=found_among(measured.leads, edits, measured.top_k or 1),
         scale_theory=logit_scale(edits, width, ERROR),
@@ -87,20 +87,19 @@ def plan(edits: int, measured: Measured, value_width: int) -> Plan:
     )
 
 
-def refuse_beyond_safe_load(edits: int, key_width: float, value_width: int) -> None:
-    """What activation asks before N edits go into one linear memory of keys of (effective) width E and values of U.
+def refuse_beyond_safe_load(edits: int, safe_edits: int, value_width: int, next_value_width: int | None) -> None:
+    """What activation asks before N edits go into one linear memory; the last three are a plan's.
 
     Raises:
-        InvalidValue: more than are recalled at 99 %, with the limit and the next size.
+        InvalidValue: more edits than are recalled at 99 %, with the limit and the next size.
     """
-    limit = facts_recalled(Rule.RIDGE, key_width, value_width)
-    if edits <= limit:
+    if edits <= safe_edits:
         return
-    wider = value_width_for(Rule.RIDGE, edits, key_width)
-    remedy = "split the edit set: keys of this model look too much alike" if wider is None else f"take width {wider:,}"
+    wider = next_value_width
+    remedy = "split the edit set: questions of this model look too much alike" if wider is None else f"take {wider:,}"
     raise InvalidValue(
-        f"{edits:,} edits are beyond the safe load of values of width {value_width:,} and keys of effective width "
-        f"{key_width:.0f}: at most {limit:,} are recalled at 99 %; {remedy}", param="edits",
+        f"{edits:,} edits are beyond the safe load of a memory with values of width {value_width:,}: at most "
+        f"{safe_edits:,} are recalled at 99 %; {remedy}", param="edits",
     )  # fmt: skip
 
 
