@@ -38,7 +38,7 @@ from incomes_plugin.gist import load_gists
 from incomes_plugin.model import DEFAULT_MODEL_DIR
 from incomes_plugin.model.hf import ReferencePool
 from incomes_plugin.pool.snapshot import EMPTY_DIGEST, SnapshotDelta, SnapshotRef, add_to_digest
-from incomes_plugin.selection.routing import Routes, choose
+from incomes_plugin.selection.routing import Router, Routes, choose
 from incomes_plugin.vllm.config import FACT_GATE_VARIABLE
 
 RESULTS = Path(__file__).parent / "results"
@@ -139,7 +139,7 @@ def found(reader: Reader, gate: FactGate, blobs: Sequence[bytes], fingerprint: s
             name: {kind: fires(side, reader, prompts) for kind, prompts in silent.items()}
             for name, side in sides.items()
         },
-        "search_ms": search_times(reader, sides, first),
+        "search_ms": search_times(reader.router, sides, first.directions, silent["unrelated"].directions),
     }
 
 
@@ -165,25 +165,25 @@ def share(hits: torch.Tensor) -> dict[str, float]:
     return {"value": value.value, "ci_low": value.ci_low, "ci_high": value.ci_high, "n": value.n}
 
 
-def search_times(reader: Reader, sides: dict[str, Routes], asked: Asked) -> dict[str, Any]:
-    """Milliseconds to pick for 1, 8 and 256 asking tokens at once, in turns; keys in bfloat16 as served."""
-    times: dict[str, dict[str, list[float]]] = {}
-    for tokens in (1, 8, 256):
-        row = times.setdefault(str(tokens), {name: [] for name in sides})
-        for turn in range(10):
-            some = asked.directions[turn % 2 : turn % 2 + tokens]
-            for name, side in sides.items():
-                served = replace(side, keys=side.keys.to(torch.bfloat16))
-                start_s = time.perf_counter()
-                choose(reader.router, some, served)
-                row[name].append(1000 * (time.perf_counter() - start_s))
-    return {
-        tokens: {
-            **{name: summary(values[1:]) for name, values in row.items()},
-            "ratio": summary(ratios(row["gate"][1:], row["exact"][1:])),
-        }
-        for tokens, row in times.items()
-    }
+def search_times(router: Router, sides: dict[str, Routes], asking: torch.Tensor, prompts: torch.Tensor) -> Any:
+    """Milliseconds of processor time to pick, in turns: 1 and 8 tokens that ask, 256 of unrelated prompts.
+
+    One thread, keys in bfloat16 as served; processor time, so that a busy machine does not show.
+    """
+    sides = {name: replace(side, keys=side.keys.to(torch.bfloat16)) for name, side in sides.items()}
+    kinds = {"1 that asks": asking[:1], "8 that ask": asking[:8], "256 of unrelated prompts": prompts[-256:]}
+    found: dict[str, Any] = {}
+    for label, some in kinds.items():
+        times: dict[str, list[float]] = {name: [] for name in sides}
+        for turn in range(-2, 15):
+            for name, side in rotated(sides, turn):
+                start_s = time.process_time()
+                choose(router, some, side)
+                if turn >= 0:
+                    times[name].append(1000 * (time.process_time() - start_s))
+        found[label] = {name: summary(values) for name, values in times.items()}
+        found[label]["ratio"] = summary(ratios(times["gate"], times["exact"]))
+    return found
 
 
 def served(engines: dict[str, Engine], blobs: Sequence[bytes], work: Workload, rounds: int) -> Any:

@@ -58,7 +58,7 @@ def times(result: dict[str, Any]) -> str:
             rows.append([f"{int(size):,}", label, *cells, spread(row["ratio"], "{:.2f}")])
         for tokens, row in figures["search_ms"].items():
             cells = [spread(row[name], "{:.2f}") for name in ("exact", "gate")]
-            label = f"picking alone, {tokens} asking tokens at once (ms for all)"
+            label = f"picking alone, {tokens} (processor ms for all)"
             rows.append([f"{int(size):,}", label, "", *cells, spread(row["ratio"], "{:.2f}")])
     head = ["edits", "ms a token", "no edits", "exact", "gate", "gate / exact"]
     return f"## Time\n\n{table(head, rows)}"
