@@ -45,9 +45,6 @@ PUBLISHED = {
 MLP_SHARED = 1.2
 """N = F E / 1.2 with 32 answers for all facts (the paper's fit)."""
 
-MLP_DISTINCT = 0.35
-"""N ln N = F E / 0.35 with one answer each (the paper's fit)."""
-
 FACTS_PER_PARAMETER = 0.15
 """Of one-layer transformers whose relations have eight answers each (the paper's fit)."""
 
@@ -92,14 +89,6 @@ def expected_recall(rule: Rule, num_facts: int, key_width: float, value_width: f
 def facts_recalled(rule: Rule, key_width: float, value_width: float, recall: float = LIKELY) -> int:
     """The largest N whose expected recall is at least `recall`; at least 1."""
     return _largest(lambda n: expected_recall(rule, n, key_width, value_width) >= recall)
-
-
-def width_for(rule: Rule, num_facts: int, *, multiple: int = 64, recall: float = LIKELY) -> int:
-    """The next size: the smallest width E = U, a multiple of `multiple`, that recalls N facts."""
-    steps = 1
-    while expected_recall(rule, num_facts, steps * multiple, steps * multiple) < recall:
-        steps += 1
-    return steps * multiple
 
 
 def logit_scale(num_facts: int, key_width: float, error: float = 0.01) -> float:

@@ -16,7 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from incomes_plugin.facts.check.dictionary import Entry
-from incomes_plugin.facts.theory import Rule, expected_recall, load, width_for
+from incomes_plugin.facts.plan.memory import MeasuredKeys
+from incomes_plugin.facts.theory import load
 
 ATTENTION_PER_TOKEN = 1280 / 64
 HELD_PER_FACT = 2300 / 1024
@@ -50,8 +51,8 @@ class Advice:
         parameters: all of attention and MLP.
         attention_only_parameters: what it takes without an MLP.
         invest: "attention" or "MLP", where the next parameter holds more facts.
-        memory_width: E = U of a linear memory by least squares that recalls 99 %.
-        memory_bytes: its size in float32.
+        memory_recall: what a linear memory by least squares recalls of them, foreseen from their own keys.
+        memory_width: U with which it recalls 99 %; None = these questions look too much alike.
     """
 
     shape: Shape
@@ -61,8 +62,8 @@ class Advice:
     parameters: int
     attention_only_parameters: int
     invest: str
-    memory_width: int
-    memory_bytes: int
+    memory_recall: float
+    memory_width: int | None
 
 
 def shape_of(entries: Sequence[Entry]) -> Shape:
@@ -77,13 +78,16 @@ def shape_of(entries: Sequence[Entry]) -> Shape:
     )  # fmt: skip
 
 
-def advise(shape: Shape) -> Advice:
-    """Sizes from the constants of the module's table."""
+def advise(shape: Shape, keys: MeasuredKeys, value_width: int) -> Advice:
+    """Sizes from the constants of the module's table; those of a memory from the keys of the dictionary's questions.
+
+    Args:
+        value_width: U of the memory whose recall is foreseen.
+    """
     width = 8 * math.ceil(max(shape.relations, shape.choices, 16) / 8)
     least, held = ATTENTION_PER_TOKEN * (shape.subjects + shape.relations), HELD_PER_FACT * shape.facts
     in_mlp = max(0.0, held - least / 2)
     hidden = max(shape.most_shared if in_mlp else 0, math.ceil(in_mlp / width))
-    memory = width_for(Rule.RIDGE, shape.facts)
     return Advice(
         shape=shape,
         width=width,
@@ -92,22 +96,21 @@ def advise(shape: Shape) -> Advice:
         parameters=math.ceil(4 * least) + 2 * hidden * width,
         attention_only_parameters=math.ceil(4 * max(least, 2 * held)),
         invest="MLP" if hidden else "attention",
-        memory_width=memory,
-        memory_bytes=4 * memory * memory,
+        memory_recall=keys.recall(shape.facts, value_width),
+        memory_width=keys.width_for(shape.facts),
     )
 
 
 def advice_lines(advice: Advice, key_width: int, value_width: int) -> list[str]:
     """For people; `key_width` and `value_width` are those that were checked."""
-    shape = advice.shape
-    recall = expected_recall(Rule.RIDGE, shape.facts, key_width, value_width)
+    shape, wider = advice.shape, advice.memory_width
+    remedy = "no width does: these questions look too much alike" if wider is None else f"99 % needs width {wider:,}"
     return [
         f"{shape.facts:,} facts: {shape.subjects:,} subjects, {shape.relations:,} relations, at most {shape.choices:,} "
         f"answers a relation, at most {shape.most_shared:,} facts an answer",
         f"invest in {advice.invest}: width {advice.width}, {advice.value_parameters:,} value parameters, "
         f"{advice.hidden:,} hidden units: {advice.parameters:,} parameters; without an MLP "
         f"{advice.attention_only_parameters:,}",
-        f"linear memory of {key_width} x {value_width}: load {load(shape.facts, key_width, value_width):.3f}, theory "
-        f"expects {recall:.1%} (keys in general position); 99 % needs width {advice.memory_width} "
-        f"({advice.memory_bytes / 2**20:.2f} MiB)",
+        f"linear memory of {key_width} x {value_width}: load {load(shape.facts, key_width, value_width):.3f}, foreseen "
+        f"from these keys {advice.memory_recall:.1%}, without abstaining; {remedy}",
     ]  # fmt: skip

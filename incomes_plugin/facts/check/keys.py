@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from incomes_plugin.facts.memories import Whitening
@@ -38,11 +37,6 @@ class Asker:
     def raw(self, questions: Sequence[str]) -> torch.Tensor:
         """Un-rotated queries `[B, E]` float32 of the last token of each chat, at the first gist layer."""
         return torch.cat(list(self._parts([self.chat_ids(question) for question in questions])))
-
-    def keys(self, questions: Sequence[str], *, whitened: bool) -> torch.Tensor:
-        """Keys `[B, E]` of length 1."""
-        raw = self.raw(questions)
-        return self.whitening(raw) if whitened else F.normalize(raw, dim=-1)
 
     def chat_ids(self, question: str) -> list[int]:
         """Token ids of a user message that is to be answered."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
+import torch.nn.functional as F
 
 from incomes_plugin.facts.check.dictionary import Entry
 from incomes_plugin.facts.check.keys import Asker
@@ -39,20 +41,26 @@ class Keys:
     foreign: torch.Tensor
     unrelated: torch.Tensor
 
+    def mapped(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Keys:
+        """All of them changed."""
+        return Keys(*(change(part) for part in (self.stored, self.rephrased, self.foreign, self.unrelated)))
 
-def check_memories(asker: Asker, entries: Sequence[Entry], questions: Questions, value_width: int) -> list[Outcome]:
+
+def keys_of(asker: Asker, questions: Questions) -> Keys:
+    """What the model makes of all questions, not whitened."""
+    parts = (questions.stored, questions.rephrased, questions.foreign, questions.unrelated)
+    return Keys(*(asker.raw(part) for part in parts))
+
+
+def check_memories(asker: Asker, entries: Sequence[Entry], raw: Keys, value_width: int) -> list[Outcome]:
     """One row a kind of memory.
 
     Args:
+        raw: see `keys_of`.
         value_width: U, a multiple of 8.
     """
-    keys = {whitened: _keys(asker, questions, whitened=whitened) for whitened in (False, True)}
-    return [_outcome(kind, entries, keys[kind.whitened], value_width) for kind in KINDS.values()]
-
-
-def _keys(asker: Asker, questions: Questions, *, whitened: bool) -> Keys:
-    parts = (questions.stored, questions.rephrased, questions.foreign, questions.unrelated)
-    return Keys(*(asker.keys(part, whitened=whitened) for part in parts))
+    plain, whitened = raw.mapped(partial(F.normalize, dim=-1)), raw.mapped(asker.whitening)
+    return [_outcome(kind, entries, whitened if kind.whitened else plain, value_width) for kind in KINDS.values()]
 
 
 def _outcome(kind: Kind, entries: Sequence[Entry], keys: Keys, value_width: int) -> Outcome:

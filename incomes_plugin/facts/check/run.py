@@ -12,11 +12,15 @@ from incomes_plugin.facts.capacity.report import markdown as as_markdown
 from incomes_plugin.facts.check.advice import Advice, advice_lines, advise, shape_of
 from incomes_plugin.facts.check.dictionary import Entry
 from incomes_plugin.facts.check.keys import Asker
-from incomes_plugin.facts.check.memories import check_memories
+from incomes_plugin.facts.check.memories import check_memories, keys_of
 from incomes_plugin.facts.check.outcome import Outcome
 from incomes_plugin.facts.check.pool import check_pool
 from incomes_plugin.facts.check.questions import questions_about
+from incomes_plugin.facts.plan.memory import MeasuredKeys
 from incomes_plugin.progress import Stages
+
+SAMPLE = 1000
+"""Stored questions from whose keys the memory's recall is foreseen."""
 
 HEADER = (
     "memory", "asked", "recall", "wrong", "abstained", "rephrased", "foreign answered", "unrelated fire",
@@ -53,11 +57,13 @@ def check(entries: Sequence[Entry], model_dir: Path, *, value_width: int, ask: i
     progress("facts", 0, 3)
     asker, questions = Asker(model_dir), questions_about(entries)
     progress("facts", 1, 3)
-    outcomes = check_memories(asker, entries, questions, value_width)
+    raw = keys_of(asker, questions)
+    outcomes = check_memories(asker, entries, raw, value_width)
+    measured = MeasuredKeys(asker.whitening(raw.stored[:SAMPLE]))
     progress("facts", 2, 3)
     outcomes = [*outcomes, check_pool(asker, entries, questions, ask)]
     progress("facts", 3, 3)
-    return Checked(outcomes, advise(shape_of(entries)), asker.width, value_width)
+    return Checked(outcomes, advise(shape_of(entries), measured, value_width), asker.width, value_width)
 
 
 def table(checked: Checked) -> Table:
