@@ -49,6 +49,7 @@ ENTRIES_PER_EDIT = 6.5
 
 OUTPUT_TOKENS = 32
 _RETIRED_AFTER_S = 0.5
+_NEVER = 2.0
 console = Console(stderr=True, highlight=False)
 
 
@@ -120,6 +121,9 @@ def found(reader: Reader, gate: FactGate, blobs: Sequence[bytes], fingerprint: s
     first = Asked(torch.stack([a.directions[0] for a in firsts]), torch.stack([a.edits[0] for a in firsts]))
     later = Asked(torch.cat([a.directions[1:] for a in firsts]), torch.cat([a.edits[1:] for a in firsts]))
     sides = {"exact": routes, "gate": replace(routes, preselection=memory)}
+    # What is found, whatever the threshold says about reading it.
+    unread = replace(memory, gate=replace(gate, threshold=_NEVER))
+    open_sides = {"exact": routes, "gate": replace(routes, preselection=unread)}
     silent = {
         "unrelated": reader.unrelated(UNRELATED_PROMPTS),
         "fresh": reader.unrelated(unrelated_prompts(1_000, data, FRESH_SEED)),
@@ -133,7 +137,7 @@ def found(reader: Reader, gate: FactGate, blobs: Sequence[bytes], fingerprint: s
         "unit_full": len(memory.exact) - memory.unread,
         "recall_at_8": {
             name: {"first_token": recall(side, reader, first), "later_tokens": recall(side, reader, later)}
-            for name, side in sides.items()
+            for name, side in open_sides.items()
         },
         "false_fire": {
             name: {kind: fires(side, reader, prompts) for kind, prompts in silent.items()}
@@ -145,7 +149,7 @@ def found(reader: Reader, gate: FactGate, blobs: Sequence[bytes], fingerprint: s
 
 def recall(routes: Routes, reader: Reader, asked: Asked) -> dict[str, float]:
     """Share of tokens that have the right edit among their eight best."""
-    router = replace(reader.router, top_k=8, threshold=2.0)
+    router = replace(reader.router, top_k=8, threshold=_NEVER)
     picks = [choose(router, part, routes) for part in asked.directions.split(64)]
     edits, real = torch.cat([p.edits for p in picks]), torch.cat([p.weights for p in picks]) > 0
     return share(((edits == asked.edits[:, None]) & real).any(dim=1))
