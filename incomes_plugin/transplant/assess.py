@@ -1,6 +1,6 @@
 """Before anything is written: will the transplant work? A plan in, measurements, one verdict and its reasons out.
 
-The bounds below are provisional: taken from published transplants, and not yet checked against outcomes of our own.
+The bounds were set from published transplants; benchmarks/results/transplant.md holds them against our own outcomes.
 """
 
 from __future__ import annotations
@@ -23,6 +23,10 @@ SMALLEST_RETRIEVAL_GAIN = 20.0
 """Held-out anchors found again, in units of chance: below, the two spaces have hardly anything in common."""
 MUCH_NEW, TOO_MUCH_NEW = 0.1, 0.4
 """Share of the user's text in estimated tokens."""
+
+
+MOST_WORDS = 20_000
+"""Different words of the user's text looked at."""
 
 
 class Verdict(StrEnum):
@@ -58,12 +62,14 @@ class TextCost:
 
     Attributes:
         estimated_share: share of its new tokens whose rows are estimated.
+        alike_share: share of its words that are cut as before, into pieces whose rows are copied.
     """
 
     num_bytes: int
     base_tokens: int
     new_tokens: int
     estimated_share: float
+    alike_share: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -172,4 +178,15 @@ def _text_cost(prepared: Prepared, text: str) -> TextCost:
     old = prepared.base.tokenizer(text, add_special_tokens=False)["input_ids"]
     estimated = set(prepared.rows.estimated)
     share = sum(index in estimated for index in new) / max(1, len(new))
-    return TextCost(len(text.encode()), len(old), len(new), share)
+    return TextCost(len(text.encode()), len(old), len(new), share, _alike_share(prepared, text))
+
+
+def _alike_share(prepared: Prepared, text: str) -> float:
+    words = list(dict.fromkeys(text.split()))[:MOST_WORDS]
+    new, old = (
+        side(words, add_special_tokens=False)["input_ids"] if words else []
+        for side in (prepared.fitted.tokenizer, prepared.base.tokenizer)
+    )
+    sources = prepared.rows.sources.tolist()
+    alike = [[sources[index] for index in one] == other for one, other in zip(new, old, strict=True)]
+    return sum(alike) / max(1, len(alike))

@@ -82,6 +82,7 @@ def test_counts_and_text(folders):
     expected = sum(len(by_id[index].form) > 1 for index in ids) / len(ids)
     assert found.text.estimated_share == pytest.approx(expected)
     assert 0 < expected < 1
+    assert found.text.alike_share == pytest.approx(3 / 4)  # 世 is one piece of the donor, and three of the base
     assert found.text.base_tokens == found.text.num_bytes == len("the cat, the cat 世".encode())
 
 
