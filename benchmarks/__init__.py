@@ -10,5 +10,8 @@ stats.py       medians;  report.py  the Markdown table
 quality.py     `python -m benchmarks.quality`: how well edits hold, by data set, method and number of edits
 gists.py       `python -m benchmarks.gists`: success against bytes per edit, by rules (gist_rules.py) that keep some;
                gists_report.py  its table and picture
-omp.py         `python -m benchmarks.omp`: what a row of a tokenizer transplant costs, against scikit-learn
+omp.py         `python -m benchmarks.omp`: what a row of a tokenizer transplant costs, against scikit-learn and, as an
+               external program (omp_external.py), the published tool
+transplant.py  `python -m benchmarks.transplant`: bits per byte and edit success of transplants of the default model;
+               donors.py trains donors, transplant_edits.py, transplant_same.py, transplant_report.py are its parts
 """

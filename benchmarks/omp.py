@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from benchmarks.omp_external import compare
 from incomes_plugin.evaluation.provenance import provenance
 from incomes_plugin.transplant.omp import Path as OmpPath
 from incomes_plugin.transplant.omp import solve
@@ -37,10 +38,17 @@ def main(argv: list[str]) -> int:
         "--targets", type=int, nargs=3, default=[384, 16, 4], help="a round: gram, residual, scikit-learn"
     )
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--tokensurgeon", help="command of mergekit's tool, run as a program on --external-targets rows"
+    )
+    parser.add_argument("--external-targets", type=int, default=384)
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args(argv)
     where = provenance(f"python -m benchmarks.omp {' '.join(argv)}".strip())
     found = measure(args.atoms, args.width, args.k, args.targets, args.rounds)
+    if args.tokensurgeon:
+        rows = problem(args.atoms, args.width, args.external_targets)
+        found["tokensurgeon"] = compare(args.tokensurgeon, *rows, args.k)
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "omp.json").write_text(json.dumps(where | found, indent=1) + "\n")
     sys.stdout.write(json.dumps(found, indent=1) + "\n")
