@@ -6,7 +6,7 @@ Hugging Face transformers, where they are computed here. Called by `model.py` an
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -73,11 +73,10 @@ class Gate:
         """For every token of the texts in turn whether it reads, with edits of these gists."""
         assert self._adapter.router is not None
         queries = first_queries(self._model, self.shape.layers[0], self.shape.head_dim, texts)
-        return pick(self._adapter.router, queries, Routes(*_routes(gists))).weights.any(dim=-1)
+        return pick(self._adapter.router, queries, _routes(gists)).weights.any(dim=-1)
 
 
-def _routes(gists: Sequence[Gist]) -> Iterator[torch.Tensor]:
+def _routes(gists: Sequence[Gist]) -> Routes:
     edits = torch.arange(len(gists))
-    yield torch.cat([gist.keys[0].flatten(1) for gist in gists])
-    yield edits.repeat_interleave(torch.tensor([gist.num_gists for gist in gists]))
-    yield edits
+    sizes = torch.tensor([gist.num_gists for gist in gists])
+    return Routes(torch.cat([gist.keys[0].flatten(1) for gist in gists]), edits.repeat_interleave(sizes), edits)
