@@ -24,14 +24,18 @@ from incomes_plugin.selection.routing import CROWD, Router
 from incomes_plugin.training.data.corpus import EditRecord
 from incomes_plugin.training.data.facts import FactSource
 
-ASK, KEPT = 300, 0.97
-"""Questions, and the share of them that must go on reading, at both sizes."""
+ASK = 300
+"""Questions at each size."""
+
+KEPT, KEPT_LARGE = 0.99, 0.98
+"""Shares of the rightly routed questions that must go on reading in the small pool and in the large one, where requests
+that have nothing to do with any edit find something alike more often."""
 
 _SEED = 123
 _AT_ONCE = 64
 _LARGE = 10
 _NEVER = 2.0
-_MOST, _MOST_GROWTH = 0.98, 1.5
+_MOST, _MOST_GROWTH = 0.97, 1.5
 
 
 def calibrate(
@@ -57,13 +61,14 @@ def calibrate(
     gists = _captured(editable, tokenizer, [fact.statement for fact in facts])
     questions = [fact.question for fact in facts[: min(ask, crowd)]]
     small, large = (
-        _largest_kept(editable, tokenizer, ReferencePool.of(gists[:size]), questions) for size in (crowd, len(facts))
+        _largest_kept(editable, tokenizer, ReferencePool.of(gists[:size]), questions, kept)
+        for size, kept in ((crowd, KEPT), (len(facts), KEPT_LARGE))
     )
     threshold = small
     if published := _fitting(editable, tokenizer, records)[:crowd]:
         pool = ReferencePool.of(_captured(editable, tokenizer, [record.statement for record in published]))
         asked = [record.prompts[0] for record in published[:ask]]
-        threshold = max(small, _largest_kept(editable, tokenizer, pool, asked))
+        threshold = max(small, _largest_kept(editable, tokenizer, pool, asked, KEPT))
     threshold = min(_MOST, threshold)
     growth = (_logit(threshold) - _logit(min(_MOST, large))) / math.log(_LARGE)
     growth = max(-_MOST_GROWTH, min(_MOST_GROWTH, growth))
@@ -88,15 +93,19 @@ def _captured(editable: EditableModel, tokenizer: PreTrainedTokenizerBase, state
 
 
 def _largest_kept(
-    editable: EditableModel, tokenizer: PreTrainedTokenizerBase, pool: ReferencePool, questions: Sequence[str]
+    editable: EditableModel,
+    tokenizer: PreTrainedTokenizerBase,
+    pool: ReferencePool,
+    questions: Sequence[str],
+    kept: float,
 ) -> float:
-    """The zero-gist's weight that `KEPT` of the questions stay below; where the wrong edit comes first none should.
+    """The zero-gist's weight that a share `kept` of the questions stay below; with a wrong edit first none should.
 
     Question i is about edit i of the pool.
     """
     asked = ((place, *_first_pick(editable, tokenizer, pool, question)) for place, question in enumerate(questions))
     none = sorted(weight for place, edit, weight in asked if edit == place)
-    return none[min(len(none) - 1, int(KEPT * len(none)))] if none else _NEVER
+    return none[min(len(none) - 1, int(kept * len(none)))] if none else _NEVER
 
 
 def _logit(share: float) -> float:

@@ -38,21 +38,25 @@ from incomes_plugin.training.data.facts import FactSource
 from incomes_plugin.training.data.vocabulary import Vocabulary
 from incomes_plugin.training.data.wording import request
 
-EDITS, ROWS, STEPS = 16_000, 24_000, 4_000
+EDITS, ROWS, STEPS = 14_000, 24_000, 2_400
 """Invented edits of the crowd, conversations about them, and steps of the fit."""
 
-_PUBLISHED = 1_200
+_PUBLISHED = 1_500
 """Published edits of each source."""
+
+_AGAIN = 0.5
+"""Share of the tokens wanting a published edit that count twice: there are more ways to ask about those."""
 
 _SEED = 124
 _SLICE = 64
 """Edits that a group of conversations is about; the refusals among them are near misses of these."""
 
-_MIX = Mix(unknown=0.3, in_context=0.0, smalltalk=0.08, text=0.1, repeat=0.0, passage=0.05)
-_LONGEST_ROW = 48
+_MIX = Mix(unknown=0.3, in_context=0.0, smalltalk=0.08, text=0.05, repeat=0.0, passage=0.12)
+_LONGEST_ROW = 56
 
-_SENTENCES = 14_000
-"""Sentences of running text that are requests which no edit answers; there are fewer of other kinds."""
+_SENTENCES, _NEIGHBOURS, _REQUESTS = 14_000, 4_000, 3_000
+"""Requests which no edit answers: sentences of running text, prompts about neighbours of published edits, invented
+ones. More neighbours make the gate refuse questions about published edits (`docs/experiments.md`)."""
 
 _SILENT = 4
 """Positions of a row that read nothing, beside those of refusals."""
@@ -120,8 +124,11 @@ def gather(
             said = [conversations.row(part, _LONGEST_ROW) for _ in range(size)]
             found += list(_tokens(editable, said, part, place * _SLICE))
     found += list(_of_nothing(editable, words, _unrelated(records, texts)))
-    queries, wanted = zip(*found, strict=True)
-    return Crowd(routes.keys, routes.owners, torch.cat(queries), torch.cat(wanted))
+    queries, wanted = (torch.cat(parts) for parts in zip(*found, strict=True))
+    published = torch.tensor([edit.fact is None for edit in pool])
+    again = ((wanted >= 0) & published[wanted.clamp_min(0)] & (torch.rand(len(wanted)) < _AGAIN)).nonzero()[:, 0]
+    places = torch.cat([torch.arange(len(wanted)), again])
+    return Crowd(routes.keys, routes.owners, queries[places], wanted[places])
 
 
 def _edits(words: Vocabulary, records: Sequence[EditRecord], count: int, adapter: EditAdapter) -> list[PoolEdit]:
@@ -170,8 +177,8 @@ def _unrelated(records: Sequence[EditRecord], texts: list[str]) -> list[str]:
     sentences = rng.sample(sentences, min(len(sentences), _SENTENCES))
     beginnings = [sentence[: rng.randint(8, 60)] for sentence in sentences[: len(sentences) // 5]]
     neighbours = [prompt for record in records for prompt in record.others]
-    neighbours = rng.sample(neighbours, min(len(neighbours), _SENTENCES // 2))
-    invented = [request(rng) for _ in range(_SENTENCES // 10)]
+    neighbours = rng.sample(neighbours, min(len(neighbours), _NEIGHBOURS))
+    invented = [request(rng) for _ in range(_REQUESTS)]
     return sorted(sentences + beginnings + neighbours + invented, key=len)
 
 
