@@ -1,7 +1,7 @@
 """Edits that wait for compression, spelled anew: a model with another tokenizer means other tokens by the same ids.
 
 Called at boot, after gists of other models went back to the queue and before a worker takes jobs from it. A text that
-has become too long keeps its ids, and the compressor fails it with that reason.
+has become too long gets all of its ids, and the compressor fails it with that reason.
 """
 
 from __future__ import annotations
