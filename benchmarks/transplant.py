@@ -13,6 +13,7 @@ import random
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,15 @@ import torch
 from rich.console import Console
 
 from benchmarks.donors import DonorRecipe, train_donor, unpack_tokenizers
-from benchmarks.transplant_edits import edit_success, written_model
-from benchmarks.transplant_report import draw, markdown
+from benchmarks.transplant_edits import domain_text, edit_success, written_model
+from benchmarks.transplant_report import UNTRAINED, draw, markdown
 from benchmarks.transplant_same import round_trip, shared_prompts
 from incomes_plugin.evaluation.provenance import provenance
 from incomes_plugin.model import DEFAULT_MODEL_DIR
 from incomes_plugin.training.data.corpus import read_jsonl_xz
 from incomes_plugin.transplant.assess import assess
+from incomes_plugin.transplant.bits import bits_per_byte, passages
+from incomes_plugin.transplant.cutting import Cut
 from incomes_plugin.transplant.prepare import Prepared, prepare
 from incomes_plugin.transplant.recipe import Recipe
 from incomes_plugin.transplant.report import document
@@ -35,8 +38,6 @@ from incomes_plugin.transplant.trial import Trial
 RESULTS = Path(__file__).parent / "results"
 VALUES_OF_K = (2, 4, 8, 16, 32)
 OTHERS = ("ridge", "knn", "subword", "mean", "zero", "random")
-UNTRAINED = "untrained"
-"""A donor that was not trained: the assessment must see it."""
 Cell = dict[str, Any]
 console = Console(stderr=True, highlight=False)
 
@@ -73,6 +74,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--tokenizers", nargs="+", default=["gpt2", "llama2"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--cells", nargs="+", default=["same", "bits", "edits"], choices=["same", "bits", "edits"])
+    parser.add_argument("--cuts", nargs="+", type=Cut, default=[Cut.NUMBERS, Cut.WORDS], choices=list(Cut))
     parser.add_argument("--steps", type=int, default=DonorRecipe.steps)
     parser.add_argument("--text-bytes", type=int, default=8192)
     parser.add_argument("--edit-methods", nargs="+", default=["omp", "ridge", "knn", "subword", "mean"])
@@ -105,46 +107,51 @@ class Bench:
         folder: Path = self._args.work / "donors" / f"{tokenizer}-{seed}"
         return train_donor(recipe, self._tokenizers[tokenizer], self._args.data, folder)
 
-    def prepared(self, tokenizer: str, seed: int | str) -> Prepared:
-        """The default model and a donor; numbers stay as the default model cuts them."""
-        return prepare(DEFAULT_MODEL_DIR, self.donor(tokenizer, seed), {}, base_numbers=True)
+    def prepared(self, tokenizer: str, seed: int | str, cut: Cut) -> Prepared:
+        """The default model and a donor."""
+        return prepare(DEFAULT_MODEL_DIR, self.donor(tokenizer, seed), {}, cut)
 
     def same(self, tokenizer: str) -> None:
         """What must be the same to the last bit."""
-        prepared, model = self.prepared(tokenizer, self._args.seeds[0]), self._args.work / "models"
-        self._cell(f"same-{tokenizer}", lambda: shared_prompts(prepared, written_model(prepared, Recipe("omp"), model)))
-        self._cell(f"there-and-back-{tokenizer}", lambda: round_trip(prepared, model))
+        for cut in self._args.cuts:
+            prepared, model = self.prepared(tokenizer, self._args.seeds[0], cut), self._args.work / "models"
+            self._cell(f"same-{tokenizer}-{cut}", lambda p=prepared, m=model: shared_prompts(p, m))  # type: ignore[misc]
+            self._cell(f"back-{tokenizer}-{cut}", lambda p=prepared, m=model: round_trip(p, m))  # type: ignore[misc]
 
     def bits(self, tokenizer: str) -> None:
         """Bits per byte of every method and k, and the assessment, for every donor."""
-        for seed in (*self._args.seeds, UNTRAINED):
-            self._cell(f"bits-{tokenizer}-{seed}", lambda seed=seed: self._bits(tokenizer, seed))  # type: ignore[misc]
+        for cut, seed in product(self._args.cuts, (*self._args.seeds, UNTRAINED)):
+            self._cell(f"bits-{tokenizer}-{cut}-{seed}", lambda c=cut, s=seed: self._bits(tokenizer, c, s))  # type: ignore[misc]
 
-    def _bits(self, tokenizer: str, seed: int | str) -> Cell:
-        prepared, text = self.prepared(tokenizer, seed), unseen_text(self._args.data, self._args.text_bytes)
-        trial = Trial(prepared, text, max(VALUES_OF_K))
-        sparse = [Recipe("omp", k) for k in VALUES_OF_K]
-        scores = [trial.score(recipe) for recipe in [*sparse, *(Recipe(name) for name in OTHERS)]]
-        return {
-            "tokenizer": tokenizer,
-            "seed": seed,
-            "before": trial.before,
-            "bits_per_byte": {name_of(score.recipe): score.bits_per_byte for score in scores},
-            **document(assess(prepared, text)),
-        }
+    def _bits(self, tokenizer: str, cut: Cut, seed: int | str) -> Cell:
+        prepared = self.prepared(tokenizer, seed, cut)
+        text, web = (
+            domain_text(self._args.data, self._args.text_bytes),
+            unseen_text(self._args.data, self._args.text_bytes),
+        )
+        trial, others = Trial(prepared, text, max(VALUES_OF_K)), passages(web, len(web))
+        before = {"edits": trial.before, "web": bits_per_byte(trial.model, prepared.base.tokenizer, others)}
+        after: dict[str, dict[str, float]] = {"edits": {}, "web": {}}
+        for recipe in [*(Recipe("omp", k) for k in VALUES_OF_K), *(Recipe(name) for name in OTHERS)]:
+            after["edits"][name_of(recipe)] = trial.score(recipe).bits_per_byte
+            after["web"][name_of(recipe)] = bits_per_byte(trial.model, prepared.fitted.tokenizer, others)
+        named = {"tokenizer": tokenizer, "cut": cut, "seed": seed}
+        return named | {"before": before, "after": after} | document(assess(prepared, text))
 
     def edits(self, tokenizer: str) -> None:
         """Edit success of the default model itself, and of its transplants by method."""
         sizes, ask, seed = self._args.sizes, self._args.ask, self._args.seeds[0]
         self._cell("edits-default", lambda: edit_success(DEFAULT_MODEL_DIR, sizes, ask))
-        for method in self._args.edit_methods:
-            self._cell(f"edits-{tokenizer}-{seed}-{method}", lambda m=method: self._edits(tokenizer, seed, m))  # type: ignore[misc]
+        wanted = [(cut, seed, method) for cut, method in product(self._args.cuts, self._args.edit_methods)]
+        for cut, donor, method in [*wanted, *((cut, UNTRAINED, "omp") for cut in self._args.cuts)]:
+            name = f"edits-{tokenizer}-{cut}-{donor}-{method}"
+            self._cell(name, lambda c=cut, d=donor, m=method: self._edits(tokenizer, c, d, m))  # type: ignore[misc]
 
-    def _edits(self, tokenizer: str, seed: int, method: str) -> Cell:
-        prepared = self.prepared(tokenizer, seed)
+    def _edits(self, tokenizer: str, cut: Cut, seed: int | str, method: str) -> Cell:
+        prepared = self.prepared(tokenizer, seed, cut)
         folder = written_model(prepared, Recipe(method), self._args.work / "models")
         found = edit_success(folder, self._args.sizes, self._args.ask, prepared)
-        return {"tokenizer": tokenizer, "seed": seed, "method": method} | found
+        return {"tokenizer": tokenizer, "cut": cut, "seed": seed, "method": method} | found
 
     def _cell(self, name: str, measure: Callable[[], Cell]) -> None:
         path = self._folder / f"{name}.json"

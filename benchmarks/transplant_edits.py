@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 from collections import Counter
 from collections.abc import Sequence
@@ -22,10 +23,23 @@ MAX_ANSWER_TOKENS = 32
 
 def written_model(prepared: Prepared, recipe: Recipe, folder: Path) -> Path:
     """The transplanted checkpoint, made anew."""
-    out = folder / f"{prepared.donor.folder.name}-{recipe.method}"
+    out = folder / f"{prepared.donor.folder.name}-{prepared.cut}-{recipe.method}"
     shutil.rmtree(out, ignore_errors=True)
     write_checkpoint(prepared, recipe, out)
     return out
+
+
+def domain_text(data: Path, num_bytes: int) -> str:
+    """What users of the model write: published edits of the dev splits, and the questions about them."""
+    lines: list[str] = []
+    for dataset in ("counterfact", "zsre"):
+        selection = Workload.draw(
+            RunOptions(dataset, data_dir=data / "edits", edits=num_bytes // 100, seed=SEED)
+        ).selection
+        lines += [edit.text for edit in selection.edits]
+        lines += [question.prompt for question in selection.questions if question.type in ("rewrite", "rephrase")]
+    random.Random(SEED).shuffle(lines)
+    return "\n".join(lines).encode()[:num_bytes].decode(errors="ignore")
 
 
 def edit_success(model: Path, sizes: Sequence[int], ask: int, prepared: Prepared | None = None) -> dict[str, Any]:

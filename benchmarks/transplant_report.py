@@ -9,6 +9,8 @@ from typing import Any
 from benchmarks.report import table
 
 Cell = dict[str, Any]
+UNTRAINED = "untrained"
+"""A donor that was not trained: the assessment must see it."""
 
 
 def markdown(whole: dict[str, Any]) -> str:
@@ -19,26 +21,30 @@ def markdown(whole: dict[str, Any]) -> str:
         f"`{whole['command']}` on {whole['date']}, commit {whole['commit']}.",
         f"Donors: Llamas of {donor['layers']} layer, width {donor['width']}, {donor['steps']} steps of 2,048 tokens "
         "from scratch, sampled softmax, tied embeddings; rows of tokens they never saw are zero, and are spelled. "
-        f"Numbers stay as the default model cuts them. Text: {whole['text_bytes']:,} bytes that no model saw.",
+        "Numbers stay as the default model cuts them (`--cut numbers`), or all words that are not one token of the "
+        f"donor (`--cut words`). Texts: {whole['text_bytes']:,} bytes of published edits and questions (dev splits), "
+        "and as much of web sentences; no model saw them.",
     ]
     parts += [whole["note"]] if whole.get("note") else []
-    for tokenizer in tokenizers(cells):
-        parts.append(f"## {tokenizer}: bits per byte\n\n{_bits(cells, tokenizer)}")
+    for tokenizer, cut in pairs(cells):
+        parts.append(f"## {tokenizer}, {cut}: bits per byte\n\n{_bits(cells, tokenizer, cut)}")
     parts.append(f"## Edit success\n\n{_edits(cells)}")
     parts.append(f"## By spelling of the edit (100 edits; right of asked)\n\n{_spelling(cells)}")
+    parts.append(f"## What `--assess` foretold\n\n{_verdicts(cells)}")
     parts.append(f"## The same to the last bit\n\n{_same(cells)}")
     return "\n\n".join(parts) + "\n"
 
 
-def tokenizers(cells: dict[str, Cell]) -> list[str]:
-    """Those with bits."""
-    return list(dict.fromkeys(cell["tokenizer"] for name, cell in cells.items() if name.startswith("bits-")))
+def pairs(cells: dict[str, Cell]) -> list[tuple[str, str]]:
+    """Tokenizers and cuts with bits."""
+    found = [(c["tokenizer"], c["cut"]) for name, c in cells.items() if name.startswith("bits-")]
+    return list(dict.fromkeys(found))
 
 
-def of(cells: dict[str, Cell], tokenizer: str) -> list[Cell]:
+def of(cells: dict[str, Cell], tokenizer: str, cut: str) -> list[Cell]:
     """Bits of the trained donors."""
-    own = [cell for name, cell in cells.items() if name.startswith(f"bits-{tokenizer}-")]
-    return [cell for cell in own if cell["seed"] != "untrained"]
+    own = [cell for name, cell in cells.items() if name.startswith(f"bits-{tokenizer}-{cut}-")]
+    return [cell for cell in own if cell["seed"] != UNTRAINED]
 
 
 def spread(values: list[float]) -> str:
@@ -46,17 +52,35 @@ def spread(values: list[float]) -> str:
     return f"{mean(values):.3f}" + (f" ± {stdev(values):.3f}" if len(values) > 1 else "")
 
 
-def _bits(cells: dict[str, Cell], tokenizer: str) -> str:
-    own, untrained = of(cells, tokenizer), cells.get(f"bits-{tokenizer}-untrained")
-    names = sorted(own[0]["bits_per_byte"], key=lambda name: mean(cell["bits_per_byte"][name] for cell in own))
-    rows = [["before", f"{own[0]['before']:.3f}", ""]]
-    for name in names:
-        bare = f"{untrained['bits_per_byte'][name]:.3f}" if untrained else "–"
-        rows.append([name, spread([cell["bits_per_byte"][name] for cell in own]), bare])
-    verdicts = ", ".join(sorted({cell["assessment"]["verdict"] for cell in own}))
-    bare = untrained["assessment"]["verdict"] if untrained else "–"
-    rows.append(["verdict of --assess", verdicts, bare])
-    return table(["rows by", f"trained donors ({len(own)})", "an untrained donor"], rows)
+def _bits(cells: dict[str, Cell], tokenizer: str, cut: str) -> str:
+    own, untrained = of(cells, tokenizer, cut), cells.get(f"bits-{tokenizer}-{cut}-{UNTRAINED}")
+    after = {name: [cell["after"]["edits"][name] for cell in own] for name in own[0]["after"]["edits"]}
+    rows = [["before", f"{own[0]['before']['edits']:.3f}", "", f"{own[0]['before']['web']:.3f}"]]
+    for name in sorted(after, key=lambda name: mean(after[name])):
+        bare = f"{untrained['after']['edits'][name]:.3f}" if untrained else "–"
+        rows.append([name, spread(after[name]), bare, spread([cell["after"]["web"][name] for cell in own])])
+    head = ["rows by", f"edits and questions, {len(own)} trained donors", "an untrained donor", "web, trained donors"]
+    return table(head, rows)
+
+
+def _verdicts(cells: dict[str, Cell]) -> str:
+    """The verdict of every plan beside what became of it: edit success with rows by OMP, bits of the user's text."""
+    whole = cells["edits-default"]["success"] if "edits-default" in cells else {}
+    rows = []
+    for name, cell in cells.items():
+        if name.startswith("bits-") and cell["seed"] in (0, UNTRAINED):
+            edits = cells.get(f"edits-{cell['tokenizer']}-{cell['cut']}-{cell['seed']}-omp", {}).get("success", {})
+            shares = [_relative(edits[size], whole[size]) for size in edits]
+            found, bits = cell["assessment"], min(v for n, v in cell["after"]["edits"].items() if n.startswith("omp"))
+            reasons = "; ".join(reason["reason"] for reason in found["reasons"]) or "–"
+            ratio = f"{bits / cell['before']['edits']:.2f}"
+            rows.append([name.removeprefix("bits-"), found["verdict"], reasons, " / ".join(shares) or "–", ratio])
+    sizes = " / ".join(f"{int(size):,}" for size in whole)
+    return table(["plan", "verdict", "reasons", f"edit success at {sizes}, of the original", "bits, of before"], rows)
+
+
+def _relative(cell: Cell, reference: Cell) -> str:
+    return f"{cell['right'] / cell['asked'] / max(1e-9, reference['right'] / reference['asked']):.0%}"
 
 
 def _edits(cells: dict[str, Cell]) -> str:
@@ -70,9 +94,8 @@ def _edits(cells: dict[str, Cell]) -> str:
 
 
 def _share(cell: Cell, reference: Cell) -> str:
-    relative = cell["right"] / cell["asked"] / max(1e-9, reference["right"] / reference["asked"])
     low, high = (f"{100 * value:.0f}" for value in cell["ci"])
-    return f"{cell['right']} of {cell['asked']} [{low}–{high} %], {relative:.0%} of the original"
+    return f"{cell['right']} of {cell['asked']} [{low}–{high} %], {_relative(cell, reference)}"
 
 
 def _spelling(cells: dict[str, Cell]) -> str:
@@ -88,7 +111,7 @@ def _same(cells: dict[str, Cell]) -> str:
     rows = [
         [name, ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in cell.items())]
         for name, cell in cells.items()
-        if name.startswith(("same-", "there-"))
+        if name.startswith(("same-", "back-"))
     ]
     return table(["", ""], rows)
 
@@ -99,15 +122,14 @@ def draw(cells: dict[str, Cell], png: Path) -> None:
 
     figure = Figure(figsize=(7, 4.5))
     axes: Any = figure.subplots()
-    for colour, tokenizer in zip(("C0", "C1", "C2"), tokenizers(cells), strict=False):
-        for cell in of(cells, tokenizer):
-            bits = cell["bits_per_byte"]
+    for colour, (tokenizer, cut) in zip(("C0", "C1", "C2", "C3"), pairs(cells), strict=False):
+        for cell in of(cells, tokenizer, cut):
+            bits = cell["after"]["edits"]
             points = [(int(name.split()[1]), value) for name, value in bits.items() if name.startswith("omp ")]
-            label = f"omp, {tokenizer}" if cell["seed"] == 0 else None
+            label = f"omp, {tokenizer}, {cut}" if cell["seed"] == 0 else None
             axes.plot(*zip(*points, strict=True), marker="o", color=colour, label=label)
-            axes.axhline(
-                bits["ridge"], color=colour, linestyle="--", linewidth=0.7, label=None if not label else "ridge"
-            )
+            ridge = None if not label else f"ridge, {tokenizer}, {cut}"
+            axes.axhline(bits["ridge"], color=colour, linestyle="--", linewidth=0.7, label=ridge)
     axes.set(xscale="log", xlabel="k", ylabel="bits per byte")
     axes.legend(fontsize="small")
     figure.savefig(png, dpi=120, bbox_inches="tight")

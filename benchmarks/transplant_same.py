@@ -19,8 +19,9 @@ from incomes_plugin.transplant.recipe import Recipe
 FACTS, MOST_PROMPTS = 400, 50
 
 
-def shared_prompts(prepared: Prepared, model: Path) -> dict[str, Any]:
+def shared_prompts(prepared: Prepared, folder: Path) -> dict[str, Any]:
     """Questions that hold shared tokens only: are hidden states, and logits of shared tokens, the base's?"""
+    model = written_model(prepared, Recipe("omp"), folder)
     facts = FactSource(2027, held_out=True).distinct(FACTS)
     sources, tokenizer = prepared.rows.sources, prepared.fitted.tokenizer
     prompts = (torch.tensor(tokenizer(fact.question, add_special_tokens=False)["input_ids"]) for fact in facts)

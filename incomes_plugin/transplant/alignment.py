@@ -45,7 +45,7 @@ def align(base: Vocabulary, donor: Vocabulary, base_rows: int) -> Alignment:
     for token in donor.tokens:
         if token.kind is Kind.SPECIAL:
             continue
-        if token.kind is Kind.BYTE and donor.by_form[token.form].id != token.id:
+        if token.kind is Kind.IDLE or (token.kind is Kind.BYTE and donor.by_form[token.form].id != token.id):
             unreached.append(token.id)
             continue
         source = base.by_form.get(token.form)

@@ -94,7 +94,7 @@ def _maker(
     def make() -> torch.Tensor:
         donor = pair.donor.read() if pair.donor else None
         written.k = recipe.atoms((pair.donor or pair.base).shape()[1])
-        job = MatrixJob(prepared.rows, prepared.anchors, prepared.pieces, recipe.method, written.k, recipe.seed)
+        job = MatrixJob.of(prepared, pair, recipe, written.k)
         told = (lambda done, total: report(pair.part, done, total)) if report else None
         made = make_matrix(job, pair.base.read(), donor, told)
         written.spelled[pair.part] = made.spelled

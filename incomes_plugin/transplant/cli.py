@@ -13,6 +13,7 @@ from rich.console import Console
 from incomes_plugin.errors import InvalidValue
 from incomes_plugin.progress import stages
 from incomes_plugin.transplant.assess import Assessment, Verdict, assess
+from incomes_plugin.transplant.cutting import Cut
 from incomes_plugin.transplant.manifest import restore as restore_base
 from incomes_plugin.transplant.methods import METHODS
 from incomes_plugin.transplant.prepare import prepare
@@ -51,9 +52,9 @@ def transplant(
     allow_number_mismatch: Annotated[
         bool, typer.Option("--allow-number-mismatch", help="Go on although numbers will be cut otherwise.")
     ] = False,
-    base_numbers: Annotated[
-        bool, typer.Option("--keep-numbers", help="Cut numbers as the base does; all other pieces are the donor's.")
-    ] = False,
+    cut: Annotated[
+        Cut, typer.Option(help="Who cuts text: the donor; the donor, but numbers as the base; words as the base.")
+    ] = Cut.DONOR,
     json_out: Annotated[Path | None, typer.Option("--json", help="With --assess: write all measurements here.")] = None,
     restore: Annotated[
         Path | None, typer.Option(help="A transplanted checkpoint: write its base, byte by byte, to --out.")
@@ -66,9 +67,7 @@ def transplant(
         return
     if method not in METHODS:
         raise InvalidValue(f"no method {method!r}; there are {', '.join(METHODS)}", param="method")
-    prepared = prepare(
-        _given(base, "base"), _given(donor, "donor"), parse_map(special or ()), base_numbers=base_numbers
-    )
+    prepared = prepare(_given(base, "base"), _given(donor, "donor"), parse_map(special or ()), cut)
     words = None if text is None else text.read_text()
     found = assess(prepared, words)
     if assess_only:
@@ -77,7 +76,7 @@ def transplant(
     if found.base_digits != found.donor_digits and not allow_number_mismatch:
         raise InvalidValue(
             f"the base cuts numbers as {found.base_digits}, the donor as {found.donor_digits}: arithmetic would break; "
-            "--keep-numbers cuts them as the base does, --allow-number-mismatch goes on", param="donor",
+            "--cut numbers or --cut words cuts them as the base does, --allow-number-mismatch goes on", param="donor",
         )  # fmt: skip
     target = _given(out, "out")
     number, every_k = parse_k(k)

@@ -11,10 +11,18 @@ from incomes_plugin.errors import InvalidValue
 from incomes_plugin.transplant.methods import METHODS, NEED_NO_DONOR_ROWS, Evidence
 from incomes_plugin.transplant.omp import Search
 from incomes_plugin.transplant.omp.codes import Report
+from incomes_plugin.transplant.prepare import MatrixPair, Prepared
+from incomes_plugin.transplant.recipe import Recipe
 from incomes_plugin.transplant.rows import RowPlan
 
 FAINT = 1e-3
 """A row shorter than this share of the median length is as good as none: no anchor, and no result."""
+MODEST = 0.9
+"""Where a copied token is meant, a new one's logit may reach this share of its lead over the average token."""
+CLEAR = 0.5
+"""A copied row says something if it is further than this share of the median distance from the mean row."""
+_ROWS = 2048
+"""New rows compared at a time."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +36,7 @@ class MatrixJob:
         method: a name in `METHODS`.
         k: atoms of a new row (omp); capped by the donor's width.
         search: shared by jobs of one matrix that differ in k alone.
+        says: the matrix makes logits, alone or tied.
     """
 
     plan: RowPlan
@@ -37,6 +46,16 @@ class MatrixJob:
     k: int
     seed: int = 0
     search: Search | None = None
+    says: bool = True
+
+    @classmethod
+    def of(
+        cls, prepared: Prepared, pair: MatrixPair, recipe: Recipe, k: int, search: Search | None = None
+    ) -> MatrixJob:
+        """The job of one matrix of a transplant."""
+        says = pair.part == "head" or prepared.base_matrices.head is None
+        plan, anchors = prepared.rows, prepared.anchors
+        return cls(plan, anchors, prepared.pieces, recipe.method, k, recipe.seed, search, says)
 
 
 @dataclass(frozen=True)
@@ -92,7 +111,10 @@ def make_matrix(
     if places:
         ids = [plan.estimated[place] for place in places]
         weight[ids] = METHODS[job.method](_evidence(job, anchors, base, donor, places, report)).to(base.dtype)
-    return NewMatrix(weight, _spell_the_rest(job, anchors, base, weight))
+    spelled = _spell_the_rest(job, anchors, base, weight)
+    if job.says and plan.estimated:
+        _hold_back(weight, copied, list(plan.estimated))
+    return NewMatrix(weight, spelled)
 
 
 def _evidence(
@@ -128,6 +150,29 @@ def _spell_the_rest(job: MatrixJob, anchors: _Anchors, base: torch.Tensor, weigh
         found = base[list(job.pieces[place])].float()
         weight[ids[place]] = (found.mean(dim=0) if len(found) else anchors.mean).to(base.dtype)
     return tuple(ids[place] for place in spelled)
+
+
+def _hold_back(weight: torch.Tensor, copied: torch.Tensor, estimated: Sequence[int]) -> None:
+    """Shorten new rows that would be said where a copied one is meant.
+
+    At a hidden state along a copied row a (all rows without their mean), the copied token's logit is a.a and a new
+    token's a.r. A mean of twice the same piece ("--") has that piece's row, and neither could be told from the other.
+
+    Args:
+        weight: `[V, E]`, changed in place.
+        copied: `[V]` bool.
+    """
+    rows = weight[copied].float()
+    mean = rows.mean(dim=0)
+    rows -= mean
+    lengths = rows.norm(dim=1)
+    clear = lengths >= CLEAR * lengths.median()
+    rows = rows[clear] / lengths[clear, None].square()
+    for ids in torch.tensor(estimated).split(_ROWS):
+        new = weight[ids].float() - mean
+        reach = (new @ rows.T).amax(dim=1)
+        shares = (MODEST / reach).clamp(min=0, max=1).masked_fill(reach <= MODEST, 1.0)
+        weight[ids] = torch.where(shares[:, None] < 1, mean + shares[:, None] * new, weight[ids]).to(weight.dtype)
 
 
 def _anchors(job: MatrixJob, base: torch.Tensor, donor: torch.Tensor | None) -> _Anchors:

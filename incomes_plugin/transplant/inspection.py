@@ -102,7 +102,7 @@ def inspect(
     if recipe.method in NEED_NO_DONOR_ROWS or pair.donor is None or not len(ids):
         return None
     second = SECOND[recipe.method]
-    job = MatrixJob(prepared.rows, prepared.anchors, prepared.pieces, second, 1)
+    job = MatrixJob.of(prepared, pair, Recipe(second), 1)
     other = make_matrix(job, pair.base.read(), pair.donor.read()).weight[ids].float()
     rows, copied = weight[ids].float(), weight[prepared.rows.sources >= 0].float()
     mean = copied.mean(dim=0)

@@ -34,7 +34,7 @@ def keep_numbers(base: PreTrainedTokenizerBase, donor: PreTrainedTokenizerBase) 
     scheme = digit_scheme(base)
     state: dict[str, Any] = json.loads(donor.backend_tokenizer.to_str())
     if state["model"].get("type") != "BPE":
-        raise InvalidValue(f"numbers can be kept with BPE, not {state['model'].get('type')}", param="keep-numbers")
+        raise InvalidValue(f"numbers can be kept with BPE, not {state['model'].get('type')}", param="cut")
     space = _space(read_vocabulary(donor))
     wanted = _wanted(read_vocabulary(base), space)
     _cut_first(state, scheme, space, spaced=any(len(name) > 1 and name.startswith(space) for name in wanted))
@@ -43,7 +43,7 @@ def keep_numbers(base: PreTrainedTokenizerBase, donor: PreTrainedTokenizerBase) 
     roles = {role: value for role in _ROLES if (value := getattr(donor, role, None))}
     kept = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(state)), **roles)
     if digit_scheme(kept) != scheme:
-        raise InvalidValue(f"the donor's pieces cannot cut numbers as {scheme}", param="keep-numbers")
+        raise InvalidValue(f"the donor's pieces cannot cut numbers as {scheme}", param="cut")
     return kept
 
 
@@ -51,7 +51,7 @@ def _space(donor: Vocabulary) -> str:
     """How the donor's pieces write a space."""
     token = donor.by_form.get(b" ")
     if token is None or token.kind is not Kind.TEXT or len(token.name) != 1:
-        raise InvalidValue("the donor has no piece for a space to put numbers behind", param="keep-numbers")
+        raise InvalidValue("the donor has no piece for a space to put numbers behind", param="cut")
     return token.name
 
 
@@ -82,7 +82,7 @@ def _run(scheme: str) -> str:
         return r"\p{N}"
     found = _GROUPS.fullmatch(scheme)
     if found is None:
-        raise InvalidValue(f"the base cuts numbers as {scheme}: no rule to keep", param="keep-numbers")
+        raise InvalidValue(f"the base cuts numbers as {scheme}: no rule to keep", param="cut")
     size, side = int(found[1]), found[2]
     ahead = rf"(?=(?:\p{{N}}{{{size}}})*(?!\p{{N}}))" if side == "right" else ""
     return rf"\p{{N}}{{1,{size}}}{ahead}"

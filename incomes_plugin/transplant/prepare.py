@@ -13,8 +13,8 @@ from incomes_plugin.errors import InvalidValue
 from incomes_plugin.model.adapter import CONFIG_FILE, EditAdapter
 from incomes_plugin.training.spare import spare_ids
 from incomes_plugin.transplant.alignment import Alignment, align, pieces
+from incomes_plugin.transplant.cutting import Cut, cut_text
 from incomes_plugin.transplant.matrices import Matrices, TensorPlace, find_matrices
-from incomes_plugin.transplant.numbers import keep_numbers
 from incomes_plugin.transplant.rows import RowPlan, plan_rows
 from incomes_plugin.transplant.special import Specials, match_specials
 from incomes_plugin.transplant.tokenizer import FittedTokenizer, fit_tokenizer
@@ -37,16 +37,18 @@ class Model:
     rows: int
 
     @classmethod
-    def load(cls, folder: Path, numbers_of: PreTrainedTokenizerBase | None = None) -> Model:
+    def load(cls, folder: Path, cut: Cut = Cut.DONOR, base: PreTrainedTokenizerBase | None = None) -> Model:
         """Tokenizer and places of the matrices; no weights.
 
         Args:
-            numbers_of: the tokenizer that numbers are cut like; None = as the folder's own cuts them.
+            cut: what of `base` the folder's tokenizer is made to keep.
         """
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-        if numbers_of is not None:
-            tokenizer = keep_numbers(numbers_of, tokenizer)
-        vocabulary, matrices = read_vocabulary(tokenizer), find_matrices(folder)
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
+        if base is None:
+            vocabulary = read_vocabulary(tokenizer)
+        else:
+            tokenizer, vocabulary = cut_text(base, tokenizer, cut)
+        matrices = find_matrices(folder)
         rows = matrices.embedding.shape()[0] if matrices else vocabulary.size
         return cls(folder, tokenizer, vocabulary, matrices, rows)
 
@@ -74,6 +76,7 @@ class Prepared:
     specials: Specials
     fitted: FittedTokenizer
     rows: RowPlan
+    cut: Cut
     gist_ids: tuple[int, ...] = field(default=())
 
     @property
@@ -104,12 +107,12 @@ class Prepared:
         return [pieces(form, self.base.vocabulary, self.base.rows) for form in forms]
 
 
-def prepare(base_dir: Path, donor_dir: Path, special_map: Mapping[str, str], *, base_numbers: bool = False) -> Prepared:
+def prepare(base_dir: Path, donor_dir: Path, special_map: Mapping[str, str], cut: Cut = Cut.DONOR) -> Prepared:
     """Read both tokenizers and decide where every row comes from.
 
     Args:
         special_map: names of base tokens by names of donor tokens.
-        base_numbers: numbers go on being cut as the base cuts them.
+        cut: how text is cut into tokens.
 
     Raises:
         InvalidValue: a folder that is no model, or a map that cannot be.
@@ -118,7 +121,7 @@ def prepare(base_dir: Path, donor_dir: Path, special_map: Mapping[str, str], *, 
         if not folder.is_dir():
             raise InvalidValue(f"{folder} is no folder; give a downloaded model", param=name)
     base = Model.load(base_dir)
-    donor = Model.load(donor_dir, base.tokenizer if base_numbers else None)
+    donor = Model.load(donor_dir, cut, base.tokenizer)
     if base.matrices is None:
         raise InvalidValue(f"{base_dir} has no safetensors weights", param="base")
     gist_ids = EditAdapter.load(base_dir).gist_token_ids if (base_dir / CONFIG_FILE).is_file() else ()
@@ -128,4 +131,4 @@ def prepare(base_dir: Path, donor_dir: Path, special_map: Mapping[str, str], *, 
     alignment = align(base.vocabulary, donor.vocabulary, base.rows)
     fitted = fit_tokenizer(base.tokenizer, donor.tokenizer, specials)
     rows = plan_rows(donor.vocabulary, alignment, specials, fitted.carried_ids, gist_ids)
-    return Prepared(base, donor, alignment, specials, fitted, rows, gist_ids)
+    return Prepared(base, donor, alignment, specials, fitted, rows, cut, gist_ids)

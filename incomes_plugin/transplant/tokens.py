@@ -29,6 +29,7 @@ class Kind(StrEnum):
     TEXT = "text"
     BYTE = "byte"  # a fallback piece `<0xNN>`: one byte that no text token holds
     SPECIAL = "special"
+    IDLE = "idle"  # no text becomes it
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class Vocabulary:
         ranked = sorted(self.tokens, key=lambda token: (token.kind is Kind.BYTE, not token.added, token.id))
         found: dict[bytes, Token] = {}
         for token in ranked:
-            if token.kind is not Kind.SPECIAL and token.form:
+            if token.kind not in (Kind.SPECIAL, Kind.IDLE) and token.form:
                 found.setdefault(token.form, token)
         return found
 

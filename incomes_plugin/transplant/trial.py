@@ -70,6 +70,7 @@ class Trial:
         longest: the largest k among the candidates.
 
     Attributes:
+        model: the body with the rows of the last candidate, float32.
         before: bits per byte of the base with its own tokenizer.
         num_bytes: of the text that is read.
         probes: what the base's body has to say about the beginning of the text.
@@ -83,10 +84,10 @@ class Trial:
         self._texts = passages(text, TEXT_BYTES)
         if not self._texts:
             raise InvalidValue("the text is empty", param="text")
-        self._model = load_base(prepared)
+        self.model = load_base(prepared)
         self.num_bytes = sum(len(text.encode()) for text in self._texts)
-        self.probes = probe(self._model, prepared, self._texts[:PROBED])
-        self.before = bits_per_byte(self._model, prepared.base.tokenizer, self._texts)
+        self.probes = probe(self.model, prepared, self._texts[:PROBED])
+        self.before = bits_per_byte(self.model, prepared.base.tokenizer, self._texts)
         self._searches = {pair.base.name: Search(longest) for pair in prepared.pairs}
 
     def score(self, recipe: Recipe, report: Report | None = None) -> Score:
@@ -94,11 +95,11 @@ class Trial:
         for pair in self._prepared.pairs:
             told = (lambda done, total, part=pair.part: report(part, done, total)) if report else None  # type: ignore[misc]
             k = recipe.atoms((pair.donor or pair.base).shape()[1])
-            plan, search = self._prepared.rows, self._searches[pair.base.name]
-            job = MatrixJob(plan, self._prepared.anchors, self._prepared.pieces, recipe.method, k, recipe.seed, search)
+            search = self._searches[pair.base.name]
+            job = MatrixJob.of(self._prepared, pair, recipe, k, search)
             made = make_matrix(job, pair.base.read(), pair.donor.read() if pair.donor else None, told)
-            _put(self._model, pair.part, made.weight.float())
-        return Score(recipe, bits_per_byte(self._model, self._prepared.fitted.tokenizer, self._texts))
+            _put(self.model, pair.part, made.weight.float())
+        return Score(recipe, bits_per_byte(self.model, self._prepared.fitted.tokenizer, self._texts))
 
 
 def load_base(prepared: Prepared) -> PreTrainedModel:

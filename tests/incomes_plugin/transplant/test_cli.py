@@ -110,7 +110,7 @@ def test_another_cutting_of_numbers_is_refused_unless_allowed(folders, tmp_path)
     assert not (tmp_path / "new").exists()
     assert run(*options, "--allow-number-mismatch").exit_code == 0
     kept = tmp_path / "kept"
-    assert run(*options[:5], kept, *options[6:], "--keep-numbers").exit_code == 0
+    assert run(*options[:5], kept, *options[6:], "--cut", "numbers").exit_code == 0
     assert digit_scheme(AutoTokenizer.from_pretrained(kept)) == "single"
     record = tmp_path / "new" / "transplant"
     assert json.loads((record / "report.json").read_text())["result"]["method"] == "ridge"

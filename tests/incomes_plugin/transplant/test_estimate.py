@@ -77,7 +77,8 @@ def test_a_rotated_space_is_read_back(case):
     job, weight, other, truth, _, _ = case
     expected = truth[list(job.plan.estimated)]
     for method, k, tolerance in (("omp", WIDTH, 1e-3), ("ridge", 1, 2e-2)):
-        made = make_matrix(replace(job, method=method, k=k), weight, other).weight[list(job.plan.estimated)]
+        sought = replace(job, method=method, k=k, says=False)
+        made = make_matrix(sought, weight, other).weight[list(job.plan.estimated)]
         assert float((made - expected).norm() / expected.norm()) < tolerance
     noise = make_matrix(replace(job, method="random"), weight, other).weight[list(job.plan.estimated)]
     assert float((noise - expected).norm() / expected.norm()) > 1
@@ -131,3 +132,29 @@ def test_nothing_in_common_is_refused(case):
     job, weight, other, _, _, _ = case
     with pytest.raises(InvalidValue, match="both vocabularies"):
         make_matrix(replace(job, anchors=()), weight, other)
+
+
+@pytest.mark.parametrize("method", ["subword", "omp", "random"])
+def test_no_new_token_is_said_where_a_shared_one_is_meant(case, method):
+    """A token that is one piece twice has that piece's row; its logit must stay below the piece's."""
+    job, weight, other, _, base, donor = case
+    twice = donor.by_form[b"\n\n"].id
+    pieces_of = [list(found) for found in job.pieces]
+    pieces_of[job.plan.estimated.index(twice)] = [base.by_form[b"\n"].id] * 2
+    job = replace(job, method=method, pieces=pieces_of)
+    loud = replace(job, says=False)
+    quiet, free = (make_matrix(each, weight, other).weight for each in (job, loud))
+    copied = job.plan.sources >= 0
+    mean = free[copied].mean(dim=0)
+    shared = free[copied] - mean
+    meant = shared.square().sum(dim=1)
+    clear = meant.sqrt() > 0.5 * meant.sqrt().median()
+    ids = list(job.plan.estimated)
+    before, after = (((new[ids] - mean) @ shared.T / meant)[:, clear].amax(dim=1) for new in (free, quiet))
+    if method == "subword":
+        torch.testing.assert_close(free[twice], weight[base.by_form[b"\n"].id])
+        assert float(before[ids.index(twice)]) == pytest.approx(1.0, abs=1e-5)
+    assert float(after.max()) <= 0.9 + 1e-5
+    untouched = before <= 0.9
+    assert torch.equal(quiet[ids][untouched], free[ids][untouched])
+    assert torch.equal(quiet[copied], free[copied])

@@ -7,6 +7,7 @@ from transformers import AutoTokenizer
 from incomes_plugin.errors import InvalidValue
 from incomes_plugin.model import DEFAULT_MODEL_DIR
 from incomes_plugin.transplant.checkpoint import write_checkpoint
+from incomes_plugin.transplant.cutting import Cut
 from incomes_plugin.transplant.digits import digit_scheme
 from incomes_plugin.transplant.matrices import TensorPlace
 from incomes_plugin.transplant.numbers import keep_numbers
@@ -65,7 +66,7 @@ def test_a_base_without_a_rule_is_refused():
 @pytest.mark.data
 @pytest.mark.parametrize("name", ["gpt2", "llama2", "neox"])
 def test_real_tokenizers_with_the_default_models_numbers(real_folders, name, tmp_path):
-    prepared = prepare(DEFAULT_MODEL_DIR, real_folders[name], {}, base_numbers=True)
+    prepared = prepare(DEFAULT_MODEL_DIR, real_folders[name], {}, Cut.NUMBERS)
     tokenizer, base = prepared.fitted.tokenizer, AutoTokenizer.from_pretrained(DEFAULT_MODEL_DIR)
     assert digit_scheme(tokenizer) == digit_scheme(base) == "groups of 2 from the left"
     estimated = set(prepared.rows.estimated)

@@ -15,6 +15,7 @@ from incomes_plugin.model import DEFAULT_MODEL_DIR
 from incomes_plugin.model.hf import EditableModel, ReferencePool
 from incomes_plugin.training.data.facts import FactSource
 from incomes_plugin.transplant.checkpoint import write_checkpoint
+from incomes_plugin.transplant.cutting import Cut
 from incomes_plugin.transplant.prepare import Prepared, prepare
 from incomes_plugin.transplant.recipe import Recipe
 from tests.incomes_plugin.vllm.lab import EDITED, Job, Lab, RemoteEngine
@@ -43,7 +44,7 @@ def train_donor_tokenizer(folder: Path) -> Path:
 @pytest.fixture(scope="module")
 def transplanted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Prepared]:
     root = tmp_path_factory.mktemp("transplanted")
-    prepared = prepare(DEFAULT_MODEL_DIR, train_donor_tokenizer(root / "donor"), {}, base_numbers=True)
+    prepared = prepare(DEFAULT_MODEL_DIR, train_donor_tokenizer(root / "donor"), {}, Cut.NUMBERS)
     write_checkpoint(prepared, Recipe("subword"), root / "model")
     return root / "model", prepared
 
