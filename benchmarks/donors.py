@@ -46,7 +46,7 @@ class DonorRecipe:
     seed: int
     width: int = 128
     layers: int = 1
-    steps: int = 600
+    steps: int = 3000
     learning_rate: float = 3e-3
 
 

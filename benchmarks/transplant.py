@@ -76,7 +76,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--cells", nargs="+", default=["same", "bits", "edits"], choices=["same", "bits", "edits"])
     parser.add_argument("--cuts", nargs="+", type=Cut, default=[Cut.NUMBERS, Cut.WORDS], choices=list(Cut))
     parser.add_argument("--steps", type=int, default=DonorRecipe.steps)
-    parser.add_argument("--text-bytes", type=int, default=8192)
+    parser.add_argument("--text-bytes", type=int, default=4096)
     parser.add_argument("--edit-methods", nargs="+", default=["omp", "ridge", "knn", "subword", "mean"])
     parser.add_argument("--sizes", type=int, nargs="+", default=[1, 100, 1000])
     parser.add_argument("--ask", type=int, default=40)
