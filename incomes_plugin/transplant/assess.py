@@ -23,10 +23,10 @@ SMALLEST_RETRIEVAL_GAIN = 20.0
 """Held-out anchors found again, in units of chance: below, the two spaces have hardly anything in common."""
 MUCH_NEW, TOO_MUCH_NEW = 0.1, 0.4
 """Share of the user's text in estimated tokens."""
-
-
+MUCH_RECUT, TOO_MUCH_RECUT = 0.05, 0.1
+"""Share of its words that are cut otherwise, for an edit-capable base: where 12 % were, a fifth of the edits was lost."""
 MOST_WORDS = 20_000
-"""Different words of the user's text looked at."""
+"""Words of the user's text looked at."""
 
 
 class Verdict(StrEnum):
@@ -62,14 +62,14 @@ class TextCost:
 
     Attributes:
         estimated_share: share of its new tokens whose rows are estimated.
-        alike_share: share of its words that are cut as before, into pieces whose rows are copied.
+        recut_share: share of its words that are cut otherwise than before, and are not one token now.
     """
 
     num_bytes: int
     base_tokens: int
     new_tokens: int
     estimated_share: float
-    alike_share: float = 1.0
+    recut_share: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,7 @@ class Assessment:
         tokens, copied, estimated: of the donor; the rest are special, idle or unreachable.
         base_digits, donor_digits: how numbers are cut.
         width: of the donor's rows; 0 for a tokenizer alone.
+        edits: the base is edit-capable.
     """
 
     tokens: int
@@ -92,6 +93,7 @@ class Assessment:
     word_start_kept: bool
     geometry: tuple[Geometry, ...]
     text: TextCost | None
+    edits: bool = False
 
     @property
     def coverage(self) -> float:
@@ -121,11 +123,15 @@ class Assessment:
     def _about_text(self) -> list[tuple[Verdict, str]]:
         if self.text is None:
             return [(Verdict.CAUTION, "no text was given (--text), so nobody knows how much of it is in new tokens")]
-        share = self.text.estimated_share
-        if share <= MUCH_NEW:
-            return []
-        verdict = Verdict.NO if share > TOO_MUCH_NEW else Verdict.CAUTION
-        return [(verdict, f"{share:.0%} of the text is in tokens whose rows are estimated")]
+        found = []
+        new, recut = self.text.estimated_share, self.text.recut_share
+        if new > MUCH_NEW:
+            verdict = Verdict.NO if new > TOO_MUCH_NEW else Verdict.CAUTION
+            found.append((verdict, f"{new:.0%} of the text is in tokens whose rows are estimated"))
+        if self.edits and recut > MUCH_RECUT:
+            verdict = Verdict.NO if recut > TOO_MUCH_RECUT else Verdict.CAUTION
+            found.append((verdict, f"{recut:.0%} of its words are cut into other pieces: edits suffer; --cut words"))
+        return found
 
     def _about_geometry(self) -> list[tuple[Verdict, str]]:
         if not self.width:
@@ -156,6 +162,7 @@ def assess(prepared: Prepared, text: str | None = None) -> Assessment:
         word_start_kept=prepared.fitted.word_start_kept,
         geometry=tuple(geometry(pair, prepared.anchors) for pair in measurable.values()),
         text=None if text is None else _text_cost(prepared, text),
+        edits=bool(prepared.gist_ids),
     )
 
 
@@ -178,15 +185,15 @@ def _text_cost(prepared: Prepared, text: str) -> TextCost:
     old = prepared.base.tokenizer(text, add_special_tokens=False)["input_ids"]
     estimated = set(prepared.rows.estimated)
     share = sum(index in estimated for index in new) / max(1, len(new))
-    return TextCost(len(text.encode()), len(old), len(new), share, _alike_share(prepared, text))
+    return TextCost(len(text.encode()), len(old), len(new), share, _recut_share(prepared, text))
 
 
-def _alike_share(prepared: Prepared, text: str) -> float:
-    words = list(dict.fromkeys(text.split()))[:MOST_WORDS]
+def _recut_share(prepared: Prepared, text: str) -> float:
+    words = text.split()[:MOST_WORDS]
     new, old = (
         side(words, add_special_tokens=False)["input_ids"] if words else []
         for side in (prepared.fitted.tokenizer, prepared.base.tokenizer)
     )
     sources = prepared.rows.sources.tolist()
-    alike = [[sources[index] for index in one] == other for one, other in zip(new, old, strict=True)]
-    return sum(alike) / max(1, len(alike))
+    recut = [len(one) > 1 and [sources[i] for i in one] != other for one, other in zip(new, old, strict=True)]
+    return sum(recut) / max(1, len(recut))

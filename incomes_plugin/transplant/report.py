@@ -54,7 +54,7 @@ def assessment_lines(found: Assessment) -> Iterator[str]:
             f"text: {cost.base_tokens:,} tokens become {cost.new_tokens:,} ({change:.2f} times), "
             f"{cost.estimated_share:.1%} of them estimated"
         )
-        yield f"  {cost.alike_share:.0%} of its words are cut as before, into pieces with rows of the base"
+        yield f"  {cost.recut_share:.0%} of its words are cut otherwise than before, and are not one token now"
     yield f"verdict: {found.verdict}"
     for verdict, reason in found.reasons:
         yield f"  {verdict}: {reason}"

@@ -82,7 +82,9 @@ def test_counts_and_text(folders):
     expected = sum(len(by_id[index].form) > 1 for index in ids) / len(ids)
     assert found.text.estimated_share == pytest.approx(expected)
     assert 0 < expected < 1
-    assert found.text.alike_share == pytest.approx(3 / 4)  # 世 is one piece of the donor, and three of the base
+    assert found.edits
+    recut = assess(prepared, "the 世é 世 cat").text.recut_share
+    assert recut == pytest.approx(1 / 4)  # 世é: five bytes before, two pieces now; 世 is one token
     assert found.text.base_tokens == found.text.num_bytes == len("the cat, the cat 世".encode())
 
 
@@ -93,6 +95,9 @@ def test_counts_and_text(folders):
         ({"text": None}, Verdict.CAUTION, "no text was given"),
         ({"text": TextCost(1, 1, 1, 0.2)}, Verdict.CAUTION, "20% of the text"),
         ({"text": TextCost(1, 1, 1, 0.5)}, Verdict.NO, "50% of the text"),
+        ({"text": TextCost(1, 1, 1, 0, 0.07), "edits": True}, Verdict.CAUTION, "7% of its words"),
+        ({"text": TextCost(1, 1, 1, 0, 0.2), "edits": True}, Verdict.NO, "20% of its words"),
+        ({"text": TextCost(1, 1, 1, 0, 0.2)}, Verdict.GO, ""),
         ({"donor_digits": "learned"}, Verdict.NO, "arithmetic"),
         ({"word_start_kept": False}, Verdict.CAUTION, "space before text"),
         ({"anchors": 90}, Verdict.NO, "too few"),
