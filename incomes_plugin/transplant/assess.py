@@ -24,7 +24,7 @@ SMALLEST_RETRIEVAL_GAIN = 20.0
 MUCH_NEW, TOO_MUCH_NEW = 0.1, 0.4
 """Share of the user's text in estimated tokens."""
 MUCH_RECUT, TOO_MUCH_RECUT = 0.05, 0.1
-"""Share of its words that are cut otherwise, for an edit-capable base: where 12 % were, a fifth of the edits was lost."""
+"""Share of its words that are cut otherwise, for a base with edits: where 12 % were, a fifth of the edits was lost."""
 MOST_WORDS = 20_000
 """Words of the user's text looked at."""
 
