@@ -123,6 +123,7 @@ class Server:
 
     async def _handshake(self, engine: EditEngine, store: StoreClient, queue: CompressionClient) -> None:
         """Gists of another model must never reach this engine: they go back to the queue."""
+        await self._adopt(engine, store)
         stale = await store.requeue_stale(engine.fingerprint)
         if stale:
             self.announce(f"          {stale} edits were compressed for another model and are compressed again")
@@ -130,6 +131,16 @@ class Server:
         if spelled:
             self.announce(f"          {spelled} of them have other tokens in this model")
         await queue.replay()
+
+    async def _adopt(self, engine: EditEngine, store: StoreClient) -> None:
+        """Gists of the model that this one was transplanted from stay where nothing they depend on changed."""
+        from incomes_server.adopt import adopt_gists
+
+        from incomes_plugin.transplant.lineage import Lineage
+
+        lineage = Lineage.read(Path(self.settings.model), engine.fingerprint, engine.dtype)
+        if lineage and (kept := await adopt_gists(store, engine, lineage, self._edit_tokenizer(engine).ids)):
+            self.announce(f"          {kept} edits of model {lineage.base} keep their gists: same tokens, same numbers")
 
     def _edit_tokenizer(self, engine: EditEngine) -> EditTokenizer:
         adapter = engine.adapter

@@ -20,12 +20,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from incomes_plugin.errors import InvalidValue
+from incomes_plugin.transplant.lineage import FOLDER, MANIFEST, ROWS
 from incomes_plugin.transplant.matrices import TensorPlace, model_files
 from incomes_plugin.transplant.prepare import Prepared
 from incomes_plugin.transplant.stream import copy_file, copy_range, read_header, write_rows
 
 FORMAT = 1
-FOLDER, MANIFEST, ROWS, BASE = "transplant", "manifest.json", "rows.safetensors", "base"
+BASE = "base"
 _DONOR_FILES = ("*.safetensors", "tokenizer*", "vocab.json", "merges.txt", "config.json")
 
 

@@ -10,7 +10,7 @@ from incomes_plugin.errors import InvalidValue
 from incomes_plugin.transplant.assess import Assessment
 from incomes_plugin.transplant.checkpoint import Report, write_checkpoint
 from incomes_plugin.transplant.inspection import Inspection, Probes, inspect
-from incomes_plugin.transplant.manifest import FOLDER
+from incomes_plugin.transplant.lineage import FOLDER
 from incomes_plugin.transplant.matrices import TensorPlace
 from incomes_plugin.transplant.picture import draw
 from incomes_plugin.transplant.prepare import Prepared

@@ -36,6 +36,7 @@ from incomes_plugin.vllm.touches import assert_touches
 from incomes_plugin.vllm.wire import Answer, one_answer, pack_delta
 
 if TYPE_CHECKING:
+    import torch
     from vllm import SamplingParams
     from vllm.v1.engine.async_llm import AsyncLLM
 
@@ -73,11 +74,13 @@ class EditEngine:
 
     Attributes:
         fingerprint: identity of model, adapter and dtype; gists of another one are refused.
+        dtype: what gists are computed in.
         adapter: the model's edit adapter.
     """
 
-    def __init__(self, engine: AsyncLLM, adapter: EditAdapter, fingerprint: str) -> None:
+    def __init__(self, engine: AsyncLLM, adapter: EditAdapter, fingerprint: str, dtype: torch.dtype) -> None:
         self.fingerprint = fingerprint
+        self.dtype = dtype
         self.adapter = adapter
         self._engine = engine
         self._compressor = Compressor(adapter, self._run, self._call)
@@ -102,7 +105,7 @@ class EditEngine:
         assert_touches()
         register()
         fingerprint = await asyncio.to_thread(model_fingerprint, model_dir, dtype)
-        self = cls(engine, EditAdapter.load(model_dir), fingerprint)
+        self = cls(engine, EditAdapter.load(model_dir), fingerprint, dtype)
         answer = await self._call("incomes_handshake")
         if answer["fingerprint"] != fingerprint:
             raise FingerprintMismatch(f"the engine runs model {answer['fingerprint']}, {model_dir} is {fingerprint}")

@@ -100,6 +100,28 @@ class WaitingText:
 
 
 @dataclass(frozen=True)
+class ReadyGist:
+    """An active edit version and its gist; `seq` orders them."""
+
+    seq: int
+    edit_id: str
+    version: int
+    text: str
+    token_ids: tuple[int, ...]
+    blob: bytes
+
+
+@dataclass(frozen=True)
+class AdoptedGist:
+    """The same gist under another model's fingerprint, and the token ids that model has for the text."""
+
+    edit_id: str
+    version: int
+    token_ids: tuple[int, ...]
+    blob: bytes
+
+
+@dataclass(frozen=True)
 class CompressionOutcome:
     """Result of one job: a one-gist blob (`incomes_plugin.gist.dump_gists`), or the reason it failed."""
 

@@ -33,6 +33,7 @@ READS = frozenset(
         "list_edits",
         "pending_jobs",
         "waiting_texts",
+        "ready_gists",
         "counts",
         "problems",
     }

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import singledispatch
 from typing import Any
 
-from incomes_server.edits import CompressionJob, Delta, Edit, EditSet, EditVersion, WaitingText
+from incomes_server.edits import CompressionJob, Delta, Edit, EditSet, EditVersion, ReadyGist, WaitingText
 from incomes_server.store import check, commands, edit_sets, edits, outcomes
 from incomes_server.store.counts import StoreCounts
 from incomes_server.store.database import open_reader, open_writer
@@ -109,6 +109,10 @@ class EditStore:
         """The oldest texts behind `after` that wait for compression."""
         return self._read(outcomes.waiting_texts, after, limit)
 
+    def ready_gists(self, fingerprint: str, after: int, limit: int) -> list[ReadyGist]:
+        """The oldest active gists of a model behind `after`."""
+        return self._read(outcomes.ready_gists, fingerprint, after, limit)
+
     def delta(self, edit_set: str, base: int, *, page_bytes: int = PAGE_BYTES) -> Delta:
         """The next page of changes after `base`."""
         return self._read(read_delta, edit_set, base, page_bytes=page_bytes)
@@ -191,6 +195,11 @@ def _(command: commands.MarkCompressing, tx: Transaction) -> None:
 @_apply.register
 def _(command: commands.RequeueStale, tx: Transaction) -> int:
     return outcomes.requeue_stale(tx, command.fingerprint)
+
+
+@_apply.register
+def _(command: commands.AdoptGists, tx: Transaction) -> None:
+    outcomes.adopt_gists(tx, command.base, command.fingerprint, command.gists)
 
 
 @_apply.register

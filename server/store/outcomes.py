@@ -9,10 +9,12 @@ from typing import Any
 
 from incomes_server.edits import (
     WAITING,
+    AdoptedGist,
     CompressionJob,
     CompressionOutcome,
     EditStatus,
     EditVersion,
+    ReadyGist,
     WaitingText,
     sources_of,
 )
@@ -93,6 +95,33 @@ def record_outcomes(tx: Transaction, outcomes: Sequence[CompressionOutcome]) -> 
     for edit_set in sorted(ready):
         for page in _pages(ready[edit_set]):
             _join(tx, edit_set, page)
+
+
+def ready_gists(conn: Connection, fingerprint: str, after: int, limit: int) -> list[ReadyGist]:
+    """The oldest active gists of a model behind `after`."""
+    columns = (v.seq, v.edit_id, v.version, v.text, v.token_ids, v.blob)
+    mine = (v.status == EditStatus.READY, v.fingerprint == fingerprint, v.seq > after)
+    rows = conn.execute(select(*columns).where(*mine).order_by(v.seq).limit(limit))
+    return [ReadyGist(r.seq, r.edit_id, r.version, r.text, decode_tokens(r.token_ids), r.blob) for r in rows]
+
+
+def adopt_gists(tx: Transaction, base: str, fingerprint: str, gists: Sequence[AdoptedGist]) -> None:
+    """The same numbers under another name: snapshots and versions stay. Raises GistFormatError, and adopts none."""
+    for gist in gists:
+        header = read_header(gist.blob)
+        if header.get("gists") != [[gist.edit_id, gist.version]] or header.get("fingerprint") != fingerprint:
+            raise GistFormatError(f"the gist is of {header.get('gists')!r} by {header.get('fingerprint')}, not adopted")
+    statement = update(edit_versions).where(_THIS_VERSION, v.status == EditStatus.READY, v.fingerprint == base)
+    changes = [
+        {"b_edit": gist.edit_id, "b_version": gist.version, "b_ids": encode_tokens(gist.token_ids), "b_blob": gist.blob}
+        | {"b_count": len(gist.token_ids), "b_bytes": len(gist.blob)}
+        for gist in gists
+    ]
+    if changes:
+        new = {"token_ids": "b_ids", "num_tokens": "b_count", "blob": "b_blob", "gist_bytes": "b_bytes"}
+        columns: dict[str, Any] = {name: bindparam(value) for name, value in new.items()}
+        tx.conn.execute(statement.values(fingerprint=fingerprint, **columns), changes)
+        tx.changed |= {gist.edit_id for gist in gists}
 
 
 def requeue_stale(tx: Transaction, fingerprint: str) -> int:
