@@ -37,6 +37,7 @@ from incomes_plugin.transplant.trial import Trial
 
 RESULTS = Path(__file__).parent / "results"
 VALUES_OF_K = (2, 4, 8, 16, 32)
+CELLS = ("same", "assess", "bits", "edits")
 OTHERS = ("ridge", "knn", "subword", "mean", "zero", "random")
 Cell = dict[str, Any]
 console = Console(stderr=True, highlight=False)
@@ -73,7 +74,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--work", type=Path, required=True, help="donors, checkpoints and finished cells; kept")
     parser.add_argument("--tokenizers", nargs="+", default=["gpt2", "llama2"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--cells", nargs="+", default=["same", "bits", "edits"], choices=["same", "bits", "edits"])
+    parser.add_argument("--cells", nargs="+", default=list(CELLS), choices=CELLS)
     parser.add_argument("--cuts", nargs="+", type=Cut, default=[Cut.NUMBERS, Cut.WORDS], choices=list(Cut))
     parser.add_argument("--steps", type=int, default=DonorRecipe.steps)
     parser.add_argument("--text-bytes", type=int, default=4096)
@@ -119,7 +120,7 @@ class Bench:
             self._cell(f"back-{tokenizer}-{cut}", lambda p=prepared, m=model: round_trip(p, m))  # type: ignore[misc]
 
     def bits(self, tokenizer: str) -> None:
-        """Bits per byte of every method and k, and the assessment, for every donor."""
+        """Bits per byte of every method and k, for every donor."""
         for cut, seed in product(self._args.cuts, (*self._args.seeds, UNTRAINED)):
             self._cell(f"bits-{tokenizer}-{cut}-{seed}", lambda c=cut, s=seed: self._bits(tokenizer, c, s))  # type: ignore[misc]
 
@@ -136,7 +137,17 @@ class Bench:
             after["edits"][name_of(recipe)] = trial.score(recipe).bits_per_byte
             after["web"][name_of(recipe)] = bits_per_byte(trial.model, prepared.fitted.tokenizer, others)
         named = {"tokenizer": tokenizer, "cut": cut, "seed": seed}
-        return named | {"before": before, "after": after} | document(assess(prepared, text))
+        return named | {"before": before, "after": after}
+
+    def assess(self, tokenizer: str) -> None:
+        """What the assessment says of the plans whose edits were asked."""
+        for cut, seed in product(self._args.cuts, (self._args.seeds[0], UNTRAINED)):
+            name = f"assess-{tokenizer}-{cut}-{seed}"
+            self._cell(name, lambda c=cut, s=seed: self._assess(tokenizer, c, s))  # type: ignore[misc]
+
+    def _assess(self, tokenizer: str, cut: Cut, seed: int | str) -> Cell:
+        found = assess(self.prepared(tokenizer, seed, cut), domain_text(self._args.data, self._args.text_bytes))
+        return {"tokenizer": tokenizer, "cut": cut, "seed": seed} | document(found)
 
     def edits(self, tokenizer: str) -> None:
         """Edit success of the default model itself, and of its transplants by method."""
@@ -158,7 +169,7 @@ class Bench:
         if not path.is_file():
             cell = measure()
             path.write_text(json.dumps(cell, indent=1) + "\n")
-            console.print(name, {key: value for key, value in cell.items() if key != "assessment"}, markup=False)
+            console.print(name, cell, markup=False)
 
 
 def name_of(recipe: Recipe) -> str:

@@ -68,15 +68,23 @@ def _verdicts(cells: dict[str, Cell]) -> str:
     whole = cells["edits-default"]["success"] if "edits-default" in cells else {}
     rows = []
     for name, cell in cells.items():
-        if name.startswith("bits-") and cell["seed"] in (0, UNTRAINED):
-            edits = cells.get(f"edits-{cell['tokenizer']}-{cell['cut']}-{cell['seed']}-omp", {}).get("success", {})
+        if name.startswith("assess-"):
+            plan = name.removeprefix("assess-")
+            edits = cells.get(f"edits-{plan}-omp", {}).get("success", {})
             shares = [_relative(edits[size], whole[size]) for size in edits]
-            found, bits = cell["assessment"], min(v for n, v in cell["after"]["edits"].items() if n.startswith("omp"))
-            reasons = "; ".join(reason["reason"] for reason in found["reasons"]) or "–"
-            ratio = f"{bits / cell['before']['edits']:.2f}"
-            rows.append([name.removeprefix("bits-"), found["verdict"], reasons, " / ".join(shares) or "–", ratio])
+            reasons = "; ".join(reason["reason"] for reason in cell["assessment"]["reasons"]) or "–"
+            rows.append([plan, cell["assessment"]["verdict"], reasons, " / ".join(shares) or "–", _ratio(cells, plan)])
     sizes = " / ".join(f"{int(size):,}" for size in whole)
     return table(["plan", "verdict", "reasons", f"edit success at {sizes}, of the original", "bits, of before"], rows)
+
+
+def _ratio(cells: dict[str, Cell], plan: str) -> str:
+    """Bits of edits and questions with the best k, in units of the bits before."""
+    cell = cells.get(f"bits-{plan}")
+    if cell is None:
+        return "–"
+    found = [bits for name, bits in cell["after"]["edits"].items() if name.startswith("omp")]
+    return f"{min(found) / cell['before']['edits']:.2f}"
 
 
 def _relative(cell: Cell, reference: Cell) -> str:
