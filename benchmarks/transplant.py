@@ -131,11 +131,14 @@ class Bench:
             unseen_text(self._args.data, self._args.text_bytes),
         )
         trial, others = Trial(prepared, text, max(VALUES_OF_K)), passages(web, len(web))
-        before = {"edits": trial.before, "web": bits_per_byte(trial.model, prepared.base.tokenizer, others)}
+        before = {"edits": trial.before}
+        if seed == self._args.seeds[0]:
+            before["web"] = bits_per_byte(trial.model, prepared.base.tokenizer, others)
         after: dict[str, dict[str, float]] = {"edits": {}, "web": {}}
         for recipe in [*(Recipe("omp", k) for k in VALUES_OF_K), *(Recipe(name) for name in OTHERS)]:
             after["edits"][name_of(recipe)] = trial.score(recipe).bits_per_byte
-            after["web"][name_of(recipe)] = bits_per_byte(trial.model, prepared.fitted.tokenizer, others)
+            if "web" in before:
+                after["web"][name_of(recipe)] = bits_per_byte(trial.model, prepared.fitted.tokenizer, others)
         named = {"tokenizer": tokenizer, "cut": cut, "seed": seed}
         return named | {"before": before, "after": after}
 

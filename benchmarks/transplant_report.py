@@ -55,11 +55,17 @@ def spread(values: list[float]) -> str:
 def _bits(cells: dict[str, Cell], tokenizer: str, cut: str) -> str:
     own, untrained = of(cells, tokenizer, cut), cells.get(f"bits-{tokenizer}-{cut}-{UNTRAINED}")
     after = {name: [cell["after"]["edits"][name] for cell in own] for name in own[0]["after"]["edits"]}
-    rows = [["before", f"{own[0]['before']['edits']:.3f}", "", f"{own[0]['before']['web']:.3f}"]]
+    web = next(cell for cell in own if cell["after"]["web"])
+    rows = [["before", f"{own[0]['before']['edits']:.3f}", "", f"{web['before']['web']:.3f}"]]
     for name in sorted(after, key=lambda name: mean(after[name])):
         bare = f"{untrained['after']['edits'][name]:.3f}" if untrained else "–"
-        rows.append([name, spread(after[name]), bare, spread([cell["after"]["web"][name] for cell in own])])
-    head = ["rows by", f"edits and questions, {len(own)} trained donors", "an untrained donor", "web, trained donors"]
+        rows.append([name, spread(after[name]), bare, f"{web['after']['web'][name]:.3f}"])
+    head = [
+        "rows by",
+        f"edits and questions, {len(own)} trained donors",
+        "an untrained donor",
+        "web, one trained donor",
+    ]
     return table(head, rows)
 
 

@@ -17,7 +17,7 @@ from incomes_plugin.transplant.rows import RowPlan
 
 FAINT = 1e-3
 """A row shorter than this share of the median length is as good as none: no anchor, and no result."""
-MODEST = 0.9
+MODEST = 0.5
 """Where a copied token is meant, a new one's logit may reach this share of its lead over the average token."""
 CLEAR = 0.5
 """A copied row says something if it is further than this share of the median distance from the mean row."""

@@ -154,7 +154,7 @@ def test_no_new_token_is_said_where_a_shared_one_is_meant(case, method):
     if method == "subword":
         torch.testing.assert_close(free[twice], weight[base.by_form[b"\n"].id])
         assert float(before[ids.index(twice)]) == pytest.approx(1.0, abs=1e-5)
-    assert float(after.max()) <= 0.9 + 1e-5
-    untouched = before <= 0.9
+    assert float(after.max()) <= 0.5 + 1e-5
+    untouched = before <= 0.5
     assert torch.equal(quiet[ids][untouched], free[ids][untouched])
     assert torch.equal(quiet[copied], free[copied])
