@@ -117,9 +117,8 @@ class Router:
 class Preselection(Protocol):
     """Names a token's candidates without a search of all entries (`facts/gate/memory.py`)."""
 
-    @property
-    def threshold(self) -> float:
-        """As the router's; the lower of the two holds."""
+    def threshold(self, num_edits: int) -> float:
+        """As the router's, among `num_edits` edits; the lower of the two holds."""
         ...
 
     def find(self, directions: torch.Tensor, zero: torch.Tensor, keys: torch.Tensor, count: int) -> torch.Tensor:
@@ -190,7 +189,7 @@ def choose(router: Router, directions: torch.Tensor, routes: Routes) -> Picks:
     if routes.preselection is None:
         found = (directions.to(keys.dtype) @ keys.T).topk(count, dim=-1).indices
     else:
-        threshold = min(threshold, routes.preselection.threshold)
+        threshold = min(threshold, routes.preselection.threshold(len(routes.ages)))
         found = routes.preselection.find(directions, router.zero_logits(directions, 0), keys, count)
     missing, found = found < 0, found.clamp_min(0)
     logits = torch.einsum("tr,tcr->tc", directions, keys[found].float())  # the choice is exact where keys are not

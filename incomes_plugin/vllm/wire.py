@@ -1,7 +1,7 @@
 """What travels between the server process and the workers: plain dicts of str, int, list, bytes.
 
-A worker answers `{"ok": True, ...}` or `{"ok": False, "code": ..., "message": ...}` and never raises: vLLM's executor
-stops reading at the first failing rank and would mix up all later answers.
+A worker answers `{"ok": True, ...}` or `{"ok": False, "code": ..., "message": ..., "param": ...}` and never raises:
+vLLM's executor stops reading at the first failing rank and would mix up all later answers.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def answers_errors(method: Callable[..., Answer]) -> Callable[..., Answer]:
         try:
             return {"ok": True, **method(*args, **kwargs)}
         except IncomesError as error:
-            return {"ok": False, "code": error.code, "message": error.message}
+            return {"ok": False, "code": error.code, "message": error.message, "param": error.param}
         except Exception as error:  # noqa: BLE001  every error must become an answer, see the module docstring
             return {"ok": False, "code": EngineLost.code, "message": f"{type(error).__name__}: {error}"}
 
@@ -52,7 +52,7 @@ def error_of(answer: Answer) -> IncomesError:
     by_code: dict[str, type[IncomesError]] = {}
     for cls in _subclasses(IncomesError):
         by_code.setdefault(cls.code, cls)  # a class comes before what is derived from it (register.py)
-    return by_code.get(answer["code"], EngineLost)(answer["message"])
+    return by_code.get(answer["code"], EngineLost)(answer["message"], param=answer.get("param"))
 
 
 def pack_delta(delta: SnapshotDelta, retire: Sequence[str]) -> Answer:

@@ -2,11 +2,12 @@
 
 A folder of its own, so that neither vLLM nor the model's fingerprint takes it for weights. It holds
     prototypes  [F, R]     question  [R, R]     offset  [R]     float32, see `hidden.py`
-and in its metadata format, fingerprint, winners, reach and threshold.
+and in its metadata format, fingerprint, winners, reach, threshold, growth and crowd.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from incomes_plugin.facts.gate.hidden import HiddenLayer
 from incomes_plugin.gist.fingerprint import model_fingerprint
 
 FILE = Path("fact_gate") / "gate.safetensors"
-FORMAT = "1"
+FORMAT = "2"
 COMMAND = "python -m incomes_plugin.facts.gate.fit"
 _TENSORS = ("prototypes", "question", "offset")
 
@@ -32,13 +33,24 @@ class FactGate:
         hidden: the fixed hidden layer.
         reach: a token reads nothing if its most excited unit is this far from the zero-gist's logit, or farther; set
             so that all tokens that asked in the fit still read.
-        threshold: a token whose zero-gist weighs this much or more reads nothing, if the router's own is not lower;
-            set so that few unrelated prompts read.
+        threshold: among `crowd` edits a token whose zero-gist weighs this much or more reads nothing, if the router's
+            own is not lower; set as strict as rightly routed questions allow. 1 or more = never.
+        growth: what the threshold's log-odds gain for every e-fold of edits beyond `crowd`.
+        crowd: edits among which the threshold was read off.
     """
 
     hidden: HiddenLayer
     reach: float
     threshold: float
+    growth: float = 0.0
+    crowd: int = 1
+
+    def threshold_among(self, num_edits: int) -> float:
+        """The threshold for an edit set of this size."""
+        if self.threshold >= 1:
+            return self.threshold
+        odds = log_odds(self.threshold) + self.growth * math.log(max(1.0, num_edits / self.crowd))
+        return 1 / (1 + math.exp(-odds))
 
     def to(self, device: torch.device) -> FactGate:
         """The same gate on a device."""
@@ -52,6 +64,8 @@ class FactGate:
             "winners": str(self.hidden.winners),
             "reach": repr(self.reach),
             "threshold": repr(self.threshold),
+            "growth": repr(self.growth),
+            "crowd": str(self.crowd),
         }
         path = model_dir / FILE
         path.parent.mkdir(exist_ok=True)
@@ -84,4 +98,10 @@ class FactGate:
                 f"fit it anew with `{COMMAND} {model_dir}`"
             )
         hidden = HiddenLayer(**tensors, winners=int(metadata["winners"]))
-        return cls(hidden, float(metadata["reach"]), float(metadata["threshold"]))
+        numbers = (float(metadata[name]) for name in ("reach", "threshold", "growth"))
+        return cls(hidden, *numbers, crowd=int(metadata["crowd"]))
+
+
+def log_odds(share: float) -> float:
+    """Of a share between 0 and 1."""
+    return math.log(share) - math.log1p(-share)

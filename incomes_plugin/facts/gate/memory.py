@@ -15,15 +15,9 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from incomes_plugin.errors import PoolFull
 from incomes_plugin.facts.gate.file import FactGate
+from incomes_plugin.facts.gate.load import refuse_entries, unit_room
 from incomes_plugin.facts.gate.tally import Tally
-
-SPREAD = 2
-"""A unit has room for so many times the entries of an even spread."""
-
-EXACT_SHARE = 16
-"""One part in so many of the safe load may be on the list that every token searches."""
 
 WORTH = 4
 """Below so many entries a unit on average, a search of all of them costs no more than the memory."""
@@ -65,10 +59,9 @@ class FactMemory:
         none = torch.empty(0, dtype=torch.int64, device=device)
         return cls(gate, capacity, none, rows, none, 0, tally)
 
-    @property
-    def threshold(self) -> float:
-        """See `FactGate.threshold`."""
-        return self.gate.threshold
+    def threshold(self, num_edits: int) -> float:
+        """See `FactGate.threshold_among`."""
+        return self.gate.threshold_among(num_edits)
 
     @property
     def worth_it(self) -> bool:
@@ -94,8 +87,7 @@ class FactMemory:
         Raises:
             PoolFull: more than it holds safely; names the next size.
         """
-        if num_entries > self.capacity:
-            raise self._full(num_entries, f"{num_entries} entries are more than the {self.capacity} it holds safely")
+        refuse_entries(num_entries, 0, self.capacity, self.gate.hidden.num_units)
         units = self.units.new_full((num_entries,), _UNREAD)
         kept = min(num_entries, len(self.units))
         units[:kept] = self.units[:kept]
@@ -107,8 +99,7 @@ class FactMemory:
         before = self.units[written[written < len(self.units)]]
         touched = torch.cat([units[written], before, gone]).unique()
         rows, width, exact = self._laid_out(units, touched[touched >= 0])
-        if len(exact) * EXACT_SHARE > self.capacity:
-            raise self._full(2 * self.capacity, f"{len(exact)} entries do not fit their units or do not read back")
+        refuse_entries(num_entries, len(exact), self.capacity, self.gate.hidden.num_units)
         return replace(self, units=units, rows=rows, exact=exact, width=width)
 
     def find(self, directions: torch.Tensor, zero: torch.Tensor, keys: torch.Tensor, count: int) -> torch.Tensor:
@@ -187,21 +178,3 @@ class FactMemory:
 
     def _index(self, numbers: Sequence[int]) -> torch.Tensor:
         return torch.tensor(numbers, dtype=torch.int64, device=self.units.device)
-
-    def _full(self, wanted: int, reason: str) -> PoolFull:
-        following = next_size(wanted)
-        units = self.gate.hidden.num_units
-        return PoolFull(
-            f"the fact gate is full: {reason}; retire edits, or start the server with fact_gate_entries={following} "
-            f"({4 * units * unit_room(following, units)} bytes) or 0, which searches all entries"
-        )
-
-
-def unit_room(capacity: int, units: int) -> int:
-    """C: entries that a unit has room for."""
-    return max(1, -(-SPREAD * capacity // units))
-
-
-def next_size(wanted: int) -> int:
-    """The smallest power of two that holds `wanted` entries."""
-    return 1 << max(0, wanted - 1).bit_length()

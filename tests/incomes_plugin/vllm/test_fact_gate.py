@@ -14,7 +14,7 @@ import torch
 from incomes_plugin.errors import PoolFull
 from incomes_plugin.facts.gate import FactGate
 from incomes_plugin.facts.gate.hidden import fit_hidden
-from incomes_plugin.facts.gate.memory import unit_room
+from incomes_plugin.facts.gate.load import unit_room
 from incomes_plugin.facts.gate.reference import candidates
 from incomes_plugin.model.adapter import EditAdapter
 from incomes_plugin.model.hf import EditableModel, ReferencePool
@@ -38,9 +38,8 @@ class ByDefinition:
 
     gate: FactGate
 
-    @property
-    def threshold(self) -> float:
-        return self.gate.threshold
+    def threshold(self, num_edits: int) -> float:
+        return self.gate.threshold_among(num_edits)
 
     def find(self, directions: torch.Tensor, zero: torch.Tensor, keys: torch.Tensor, count: int) -> torch.Tensor:
         found = torch.full((len(directions), count), -1)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from incomes_plugin.errors import PoolFull
 from incomes_plugin.facts.gate import FactGate, FactMemory, HiddenLayer, Tally
 from incomes_plugin.facts.gate.hidden import fit_hidden
-from incomes_plugin.facts.gate.memory import next_size, unit_room
+from incomes_plugin.facts.gate.load import next_size, unit_room
 from incomes_plugin.facts.gate.reference import candidates
 from incomes_plugin.selection.routing import Router, Routes, choose
 
@@ -105,10 +105,13 @@ def test_full_units_go_to_the_list_and_too_many_are_refused_with_the_next_size()
     assert len(written(gate, keys, 400).exact) == 0
     full = written(gate, torch.cat([keys[::5], keys[:50], keys[:50], keys[:15]]), 400)
     assert (full.unread, len(full.exact)) == (0, 25)
-    with pytest.raises(PoolFull, match=r"401 entries.*fact_gate_entries=512 \(4096 bytes\)"):
+    with pytest.raises(PoolFull, match=r"401 entries.*fact_gate_entries=512 \(4,096 bytes\)") as refused:
         full.changed(range(195, 401), numbers(206, R), [], 401)
-    with pytest.raises(PoolFull, match=r"do not fit their units.*fact_gate_entries=1024"):
-        written(gate, keys[:1].expand(126, R), 400)
+    assert refused.value.param == "fact_gate_entries"
+    crowded = keys[:1].expand(126, R)
+    with pytest.raises(PoolFull, match=r"26 entries that do not fit.*the 25 it holds.*fact_gate_entries=512"):
+        written(gate, crowded, 400)
+    assert len(written(gate, crowded, 512).units) == 126  # the size it names is enough
 
 
 def test_routing_through_the_memory_equals_routing_through_all_entries_it_names():
