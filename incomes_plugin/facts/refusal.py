@@ -1,4 +1,4 @@
-"""The refusal beyond a safe load: of a commit (`gate/load.py`), and of a plan before there are edits (`plan/cli.py`)."""
+"""The refusal beyond a safe load: of a commit (`gate/load.py`), and of a plan before there is one (`plan/cli.py`)."""
 
 from __future__ import annotations
 

@@ -98,8 +98,8 @@ class FactGate:
                 f"fit it anew with `{COMMAND} {model_dir}`"
             )
         hidden = HiddenLayer(**tensors, winners=int(metadata["winners"]))
-        numbers = (float(metadata[name]) for name in ("reach", "threshold", "growth"))
-        return cls(hidden, *numbers, crowd=int(metadata["crowd"]))
+        reach, threshold, growth = (float(metadata[name]) for name in ("reach", "threshold", "growth"))
+        return cls(hidden, reach, threshold, growth, int(metadata["crowd"]))
 
 
 def log_odds(share: float) -> float:

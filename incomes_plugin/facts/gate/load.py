@@ -31,7 +31,7 @@ def next_size(entries: int, listed: int = 0) -> int:
     return 1 << max(0, max(entries, LISTED_SHARE * listed) - 1).bit_length()
 
 
-def refuse_entries(entries: int, listed: int, capacity: int, units: int) -> None:
+def refuse_entries(entries: int, listed: int, capacity: int, units: int, size: int) -> None:
     """Refuse an edit set that the memory would not hold safely.
 
     Args:
@@ -39,11 +39,11 @@ def refuse_entries(entries: int, listed: int, capacity: int, units: int) -> None
         listed: those of them that every token would have to search.
         capacity: the setting `fact_gate_entries`.
         units: F.
+        size: that would be enough.
 
     Raises:
         PoolFull: with the setting as `param`; names the limit and the next size.
     """
-    size = next_size(entries, listed)
     remedy = (
         f"retire edits, or start the server with {SETTING}={size} ({memory_bytes(size, units):,} bytes) or 0, which "
         "searches all entries"

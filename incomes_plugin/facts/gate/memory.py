@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from incomes_plugin.facts.gate.file import FactGate
-from incomes_plugin.facts.gate.load import refuse_entries, unit_room
+from incomes_plugin.facts.gate.load import next_size, refuse_entries, unit_room
 from incomes_plugin.facts.gate.tally import Tally
 
 WORTH = 4
@@ -87,7 +87,7 @@ class FactMemory:
         Raises:
             PoolFull: more than it holds safely; names the next size.
         """
-        refuse_entries(num_entries, 0, self.capacity, self.gate.hidden.num_units)
+        self._refuse(num_entries, 0)
         units = self.units.new_full((num_entries,), _UNREAD)
         kept = min(num_entries, len(self.units))
         units[:kept] = self.units[:kept]
@@ -99,7 +99,7 @@ class FactMemory:
         before = self.units[written[written < len(self.units)]]
         touched = torch.cat([units[written], before, gone]).unique()
         rows, width, exact = self._laid_out(units, touched[touched >= 0])
-        refuse_entries(num_entries, len(exact), self.capacity, self.gate.hidden.num_units)
+        self._refuse(num_entries, len(exact))
         return replace(self, units=units, rows=rows, exact=exact, width=width)
 
     def find(self, directions: torch.Tensor, zero: torch.Tensor, keys: torch.Tensor, count: int) -> torch.Tensor:
@@ -175,6 +175,10 @@ class FactMemory:
             within[rows[rows >= 0].long()] = True
             listed &= within
         return rows, min(room, int(counts.max()) if len(units) else 0), (~listed).nonzero()[:, 0]
+
+    def _refuse(self, entries: int, listed: int) -> None:
+        units, size = self.gate.hidden.num_units, next_size(entries, listed)
+        refuse_entries(entries, listed, self.capacity, units, size)
 
     def _index(self, numbers: Sequence[int]) -> torch.Tensor:
         return torch.tensor(numbers, dtype=torch.int64, device=self.units.device)

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import torch
 
 from incomes_plugin.errors import InvalidValue
-from incomes_plugin.facts.plan.measured import Leads, Measured
+from incomes_plugin.facts.plan.gate import GateNeeds
+from incomes_plugin.facts.plan.measured import TAIL, TAILS, Leads, Measured
+from incomes_plugin.facts.refusal import refuse_beyond_safe_load
 from incomes_plugin.facts.theory import load, logit_scale
 
 ERROR = 0.01
@@ -17,6 +19,23 @@ ERROR = 0.01
 _MOST_SCALE = 1e3
 _PIECES = 200
 """Of the tail, for sums over it."""
+
+
+_Z = 1.96
+"""Of 95 % intervals."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A share foretold for N edits.
+
+    Attributes:
+        low, high: with a shorter and a longer tail (`TAILS`), and 95 % of what other questions might have said.
+    """
+
+    value: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True)
@@ -32,6 +51,7 @@ class Plan:
         memory_recall: what the memory recalls of N facts, from theory and the measured keys.
         safe_edits: the most edits of which it recalls 99 %.
         next_value_width: U that N edits need; None = none is enough with these keys.
+        gate: what they take of the fact gate; None = the model has none.
         first, among: share of questions whose edit the router puts first, or among its picks, extrapolated from the
             measured tail of wrong logits.
         scale_theory: what a match must score for random keys of the effective width.
@@ -49,8 +69,9 @@ class Plan:
     memory_recall: float
     safe_edits: int
     next_value_width: int | None
-    first: float
-    among: float
+    gate: GateNeeds | None
+    first: Estimate
+    among: Estimate
     scale_theory: float
     scale_measured: float
 
@@ -80,6 +101,7 @@ def plan(edits: int, measured: Measured, value_width: int) -> Plan:
         memory_recall=measured.keys.recall(edits, value_width),
         safe_edits=measured.keys.safe_facts(value_width),
         next_value_width=measured.keys.width_for(edits),
+        gate=None if measured.gate is None else measured.gate.needs(gists),
         first=found_among(measured.leads, edits, 1),
         among=found_among(measured.leads, edits, measured.top_k or 1),
         scale_theory=logit_scale(edits, width, ERROR),
@@ -87,27 +109,43 @@ def plan(edits: int, measured: Measured, value_width: int) -> Plan:
     )
 
 
-def refuse_beyond_safe_load(edits: int, safe_edits: int, value_width: int, next_value_width: int | None) -> None:
-    """What activation asks before N edits go into one linear memory; the last three are a plan's.
+def refuse_edits(found: Plan, measured: Measured, fact_gate_entries: int) -> None:
+    """Refuse what the server's commit would refuse.
 
     Raises:
-        InvalidValue: more edits than are recalled at 99 %, with the limit and the next size.
+        InvalidValue: the model has no fact gate.
+        PoolFull: names the limit and the next size.
     """
-    if edits <= safe_edits:
-        return
-    wider = next_value_width
+    if measured.gate is None or found.gate is None:
+        raise InvalidValue("this model has no fact gate; plan with 0", param="fact_gate_entries")
+    measured.gate.refuse_beyond(found.gate.entries, fact_gate_entries)
+
+
+def refuse_facts(found: Plan) -> None:
+    """Refuse more facts than one linear memory recalls.
+
+    Raises:
+        PoolFull: names the limit and the next width.
+    """
+    wider = found.next_value_width
     remedy = "split the edit set: questions of this model look too much alike" if wider is None else f"take {wider:,}"
-    raise InvalidValue(
-        f"{edits:,} edits are beyond the safe load of a memory with values of width {value_width:,}: at most "
-        f"{safe_edits:,} are recalled at 99 %; {remedy}", param="edits",
-    )  # fmt: skip
+    memory = f"a linear memory with values of width {found.value_width:,}"
+    refuse_beyond_safe_load(memory, found.edits, "facts", found.safe_edits, remedy, param="width")
 
 
-def found_among(leads: Leads, edits: int, picks: int) -> float:
-    """Share of questions with fewer than `picks` wrong edits above the right one among N; Poisson for each question."""
-    mean = leads.beaten() * (edits - 1)
+def found_among(leads: Leads, edits: int, picks: int) -> Estimate:
+    """Share of questions with fewer than `picks` wrong edits above the right one among N."""
+    middle, low, high = (_found(leads, edits, picks, share) for share in (TAIL, *TAILS))
+    half = _Z * float(middle.std()) / math.sqrt(len(middle))
+    shares = [float(found.mean()) for found in (middle, low, high)]
+    return Estimate(shares[0], max(0.0, min(shares) - half), min(1.0, max(shares) + half))
+
+
+def _found(leads: Leads, edits: int, picks: int, share: float) -> torch.Tensor:
+    """Probability `[Q]` of that, Poisson for each question."""
+    mean = leads.beaten(share) * (edits - 1)
     terms = [torch.exp(-mean + count * mean.clamp_min(1e-30).log() - math.lgamma(count + 1)) for count in range(picks)]
-    return float(torch.stack(terms).sum(dim=0).mean())
+    return torch.stack(terms).sum(dim=0)
 
 
 def scale_needed(leads: Leads, edits: int, error: float) -> float:

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,15 +11,16 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-from incomes_plugin.errors import InvalidValue
+from incomes_plugin.errors import InvalidValue, PoolFull
 from incomes_plugin.facts import theory
 from incomes_plugin.facts.check.keys import Asker
 from incomes_plugin.facts.memories import LinearMemory, rules, unit_codes
-from incomes_plugin.facts.plan import plan, refuse_beyond_safe_load
+from incomes_plugin.facts.plan import plan
 from incomes_plugin.facts.plan.cli import app
+from incomes_plugin.facts.plan.gate import GateSample
 from incomes_plugin.facts.plan.measured import Leads, Measured, effective_width
 from incomes_plugin.facts.plan.memory import MeasuredKeys
-from incomes_plugin.facts.plan.planner import found_among, scale_needed
+from incomes_plugin.facts.plan.planner import found_among, refuse_edits, refuse_facts, scale_needed
 from incomes_plugin.facts.theory import Rule
 from tests.incomes_plugin.facts.memories.test_linear import anisotropic, names, on_sphere, right
 
@@ -36,8 +38,24 @@ def drawn(edits, questions=150, seed=0, lead=3.5):
 def test_recall_among_more_edits_is_foreseen(picks):
     few, many = drawn(800, questions=300, lead=5.0), drawn(8000, questions=300)
     truth = float(((many.wrong > few.right[:, None]).sum(dim=1) < picks).float().mean())
-    assert found_among(few, 8000, picks) == pytest.approx(truth, abs=0.06)
-    assert found_among(few, 800, picks) > found_among(few, 8000, picks) > found_among(few, 80_000, picks)
+    assert found_among(few, 8000, picks).value == pytest.approx(truth, abs=0.06)
+    shares = [found_among(few, edits, picks).value for edits in (800, 8000, 80_000)]
+    assert shares == sorted(shares, reverse=True)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_where_most_are_found_a_point_and_a_half_is_the_error(seed):
+    few, many = drawn(800, questions=600, lead=6.0, seed=seed), drawn(8000, questions=600, seed=seed + 9)
+    truth = float((many.wrong[:, 0] < few.right).float().mean())
+    assert found_among(few, 8000, 1).value == pytest.approx(truth, abs=0.015)
+
+
+def test_more_questions_make_the_interval_narrower():
+    many = drawn(800, questions=600, lead=5.0)
+    few = Leads(many.right[:60], many.wrong[:60])
+    wide, narrow = (found_among(leads, 8000, 1) for leads in (few, many))
+    assert wide.high - wide.low > narrow.high - narrow.low
+    assert narrow.low < narrow.value < narrow.high
 
 
 def test_scale_is_enough_and_grows_with_the_edits():
@@ -81,36 +99,76 @@ def test_safe_facts_and_next_width():
     assert MeasuredKeys(twins).width_for(80) is None
 
 
-def test_beyond_the_safe_load_is_refused_with_the_next_size():
-    refuse_beyond_safe_load(100, 100, 256, 320)
-    with pytest.raises(InvalidValue, match="at most 100 are recalled at 99 %; take 320") as refused:
-        refuse_beyond_safe_load(101, 100, 256, 320)
-    assert refused.value.param == "edits"
-    with pytest.raises(InvalidValue, match="split the edit set"):
-        refuse_beyond_safe_load(101, 100, 256, None)
+def a_sample(unread=2):
+    """300 entries in four units, the first of which has half of them."""
+    return GateSample(torch.tensor([150, 50, 50, 50 - unread]), unread)
+
+
+def a_plan(edits, gate=None):
+    measured = Measured(256, 100.0, 5.5, 1024, 256, 4, drawn(800), MeasuredKeys(on_sphere(300, 100)), gate)
+    return plan(edits, measured, 1024), measured
+
+
+def test_the_size_that_a_plan_names_is_enough_and_half_of_it_is_not():
+    found, measured = a_plan(2000, a_sample())
+    size = found.gate.setting
+    assert (found.gate.entries, found.gate.load) == (11_000, 11_000 / size)
+    refuse_edits(found, measured, size)
+    with pytest.raises(PoolFull, match=rf"the fact gate is full: .*fact_gate_entries={size} ") as refused:
+        refuse_edits(found, measured, size // 2)
+    assert refused.value.param == "fact_gate_entries"
+
+
+def test_full_units_and_unread_entries_make_the_size_larger():
+    even = GateSample(torch.tensor([75, 75, 75, 75]), 0)
+    assert even.size_for(11_000) == 16_384
+    assert a_sample(0).listed(11_000, 8192) == 5500 - 4096
+    assert a_sample(30).size_for(11_000) == 32_768  # 1,100 on the list, of which a sixteenth of 16,384 may be
+
+
+def test_a_model_without_gate_has_no_size():
+    found, measured = a_plan(2000)
+    assert found.gate is None
+    with pytest.raises(InvalidValue, match="no fact gate"):
+        refuse_edits(found, measured, 65_536)
+
+
+def test_more_facts_than_a_linear_memory_recalls_are_refused_with_the_next_width():
+    found, _ = a_plan(2000)
+    safe = replace(found, edits=found.safe_edits)
+    refuse_facts(safe)
+    beyond = replace(found, edits=found.safe_edits + 1, next_value_width=1216)
+    with pytest.raises(PoolFull, match=rf"the {found.safe_edits:,} it holds safely; take 1,216") as refused:
+        refuse_facts(beyond)
+    assert refused.value.param == "width"
+    with pytest.raises(PoolFull, match="split the edit set"):
+        refuse_facts(replace(beyond, next_value_width=None))
 
 
 def test_plan_adds_up():
-    keys = MeasuredKeys(on_sphere(300, 100))
-    measured = Measured(256, 100.0, 5.5, 1024, 256, 4, drawn(800), keys)
-    found = plan(2000, measured, 1024)
+    found, measured = a_plan(2000)
     assert found.pool_bytes == 11_000 * 1024
     assert found.route_bytes == 11_000 * 256
     assert found.load == pytest.approx(2000 * math.log(2000) / 102_400)
-    assert found.memory_recall == keys.recall(2000, 1024)
+    assert found.memory_recall == measured.keys.recall(2000, 1024)
     assert found.safe == (found.safe_edits >= 2000)
     assert found.scale_theory == theory.logit_scale(2000, 100.0, 0.01)
-    assert found.first < found.among
+    assert found.first.value < found.among.value
 
 
 def test_the_command_measures_the_default_model_and_refuses(tmp_path, monkeypatch):
     monkeypatch.setattr(Asker.__init__, "__defaults__", (256,))
     out = tmp_path / "plan.json"
-    refused = CliRunner().invoke(app, ["--edits", "1000000", "--sample", "150", "--json", str(out)])
-    assert isinstance(refused.exception, InvalidValue)
+    options = ["--edits", "1000000", "--sample", "150", "--json", str(out)]
+    refused = CliRunner().invoke(app, options)
+    assert isinstance(refused.exception, PoolFull)
     assert "BEYOND" in refused.output
+    assert "fact_gate_entries=8388608 holds them safely" in refused.output
+    refused = CliRunner().invoke(app, [*options, "--fact-gate-entries", "65536"])
+    assert isinstance(refused.exception, PoolFull)
+    assert refused.exception.param == "fact_gate_entries"
     found = json.loads(out.read_text())["plan"]
-    assert found["first"] < found["among"]
+    assert found["first"]["value"] < found["among"]["value"]
     assert 20 < found["key_width"] < 256
     assert 4 * 1e6 * 1024 < found["pool_bytes"] < 8 * 1e6 * 1024
 
