@@ -133,10 +133,11 @@ def recall(job: LinearJob, size: int) -> float:
     """Share of facts that come back, over several memories of `size` facts."""
     draws = math.ceil(FACTS_A_LOOK[job.rule] / size)
     generator = torch.Generator().manual_seed(job.seed * 1_000_003 + size)
-    return sum(_recall(job, size, generator) for _ in range(draws)) / draws
+    return sum(recalled(job, size, generator) for _ in range(draws)) / draws
 
 
-def _recall(job: LinearJob, size: int, generator: torch.Generator) -> float:
+def recalled(job: LinearJob, size: int, generator: torch.Generator) -> float:
+    """Share of facts that come back from one memory."""
     keys, codes = (on_sphere(size, job.width, generator) for _ in range(2))
     answers = torch.arange(size)
     memory = LinearMemory(_written(job.rule, keys, codes, answers))

@@ -7,8 +7,9 @@ from incomes_plugin.facts.capacity.experiment import Experiment
 from incomes_plugin.facts.capacity.linear import Linear
 from incomes_plugin.facts.capacity.parameters import Parameters
 from incomes_plugin.facts.capacity.shared import Shared
+from incomes_plugin.facts.capacity.single import Single
 from incomes_plugin.facts.capacity.tradeoff import Tradeoff
 from incomes_plugin.facts.capacity.updates import Updates
 
-EXPERIMENTS = (Linear(), Shared(), Updates(), Parameters(), Tradeoff(), Dynamics())
+EXPERIMENTS = (Linear(), Single(), Shared(), Updates(), Parameters(), Tradeoff(), Dynamics())
 PARTS: dict[str, Experiment] = {part.name: part for part in EXPERIMENTS}

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from incomes_plugin.facts.check.dictionary import Entry
+from incomes_plugin.facts.check.outcome import Outcome
 from incomes_plugin.facts.plan.memory import MeasuredKeys
 from incomes_plugin.facts.theory import load
 
@@ -101,6 +102,19 @@ def advise(shape: Shape, keys: MeasuredKeys, value_width: int) -> Advice:
     )
 
 
+def best_of(outcomes: Sequence[Outcome]) -> Outcome:
+    """The memory that recalls most and answers least of what it has no fact for: the largest difference of the two."""
+    return max(outcomes, key=lambda outcome: outcome.recall - (outcome.foreign or 0.0))
+
+
+def best_line(best: Outcome) -> str:
+    """For people."""
+    return (
+        f"of these {best.name} does best at both: {best.recall:.1%} of the stored questions right, "
+        f"{best.foreign or 0.0:.1%} of the foreign ones answered, {best.num_bytes / 1024:,.0f} KiB"
+    )
+
+
 def advice_lines(advice: Advice, key_width: int, value_width: int) -> list[str]:
     """For people; `key_width` and `value_width` are those that were checked."""
     shape, wider = advice.shape, advice.memory_width
@@ -108,8 +122,8 @@ def advice_lines(advice: Advice, key_width: int, value_width: int) -> list[str]:
     return [
         f"{shape.facts:,} facts: {shape.subjects:,} subjects, {shape.relations:,} relations, at most {shape.choices:,} "
         f"answers a relation, at most {shape.most_shared:,} facts an answer",
-        f"invest in {advice.invest}: width {advice.width}, {advice.value_parameters:,} value parameters, "
-        f"{advice.hidden:,} hidden units: {advice.parameters:,} parameters; without an MLP "
+        f"in a model of its own invest in {advice.invest}: width {advice.width}, {advice.value_parameters:,} value "
+        f"parameters, {advice.hidden:,} hidden units: {advice.parameters:,} parameters; without an MLP "
         f"{advice.attention_only_parameters:,}",
         f"linear memory of {key_width} x {value_width}: load {load(shape.facts, key_width, value_width):.3f}, foreseen "
         f"from these keys {advice.memory_recall:.1%}, without abstaining; {remedy}",

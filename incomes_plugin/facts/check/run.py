@@ -9,7 +9,7 @@ from typing import Any
 
 from incomes_plugin.facts.capacity.experiment import Table
 from incomes_plugin.facts.capacity.report import markdown as as_markdown
-from incomes_plugin.facts.check.advice import Advice, advice_lines, advise, shape_of
+from incomes_plugin.facts.check.advice import Advice, advice_lines, advise, best_line, best_of, shape_of
 from incomes_plugin.facts.check.dictionary import Entry
 from incomes_plugin.facts.check.keys import Asker
 from incomes_plugin.facts.check.memories import check_memories, keys_of
@@ -44,7 +44,7 @@ class Checked:
     @property
     def lines(self) -> list[str]:
         """The advice."""
-        return advice_lines(self.advice, self.key_width, self.value_width)
+        return [*advice_lines(self.advice, self.key_width, self.value_width), best_line(best_of(self.outcomes))]
 
 
 def check(entries: Sequence[Entry], model_dir: Path, *, value_width: int, ask: int, progress: Stages) -> Checked:

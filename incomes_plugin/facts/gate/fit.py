@@ -34,7 +34,7 @@ from incomes_plugin.training.data.facts import Fact, FactSource
 EDITS, ASKED = 10_000, 2_000
 """Facts that are captured and asked about once; questions of which all tokens are looked at."""
 
-UNITS, WINNERS = 512, 12
+UNITS, WINNERS = 512, 16
 
 LOST = 0.008
 """Share of the rightly routed questions that may read nothing because of the gate: success is to stay within a point of

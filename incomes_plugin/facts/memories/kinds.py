@@ -5,6 +5,7 @@ A kind whose facts share values stores answers, M of them; the others store a co
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,7 +16,7 @@ from incomes_plugin.facts.memories.attention import AttentionMemory
 from incomes_plugin.facts.memories.linear import LinearMemory
 from incomes_plugin.facts.memories.mlp import MLPMemory
 from incomes_plugin.facts.memories.recursive import RecursiveMemory
-from incomes_plugin.facts.theory import MLP_SHARED, logit_scale
+from incomes_plugin.facts.theory import MLP_OWN, MLP_SHARED, logit_scale
 
 Memory = LinearMemory | MLPMemory | AttentionMemory
 TRAINING_STEPS = 300
@@ -113,7 +114,17 @@ def _trained_more(memory: Memory, _old: Facts, new: Facts) -> Memory:
 
 
 def _mlp(facts: Facts) -> Memory:
-    hidden = 16 * (1 + int(_SPARE * MLP_SHARED * len(facts.keys) / facts.keys.shape[1] / 16))
+    """One value for each fact."""
+    return _mlp_of(facts, MLP_OWN * len(facts.keys) * math.log(len(facts.keys)))
+
+
+def _mlp_shared(facts: Facts) -> Memory:
+    return _mlp_of(facts, MLP_SHARED * len(facts.keys))
+
+
+def _mlp_of(facts: Facts, parameters: float) -> Memory:
+    """An MLP of twice the first layer that theory asks for."""
+    hidden = 16 * (1 + int(_SPARE * parameters / facts.keys.shape[1] / 16))
     return MLPMemory.fit(facts.keys, facts.codes, facts.places, hidden, steps=MLP_STEPS)
 
 
@@ -149,7 +160,8 @@ KINDS = {
         Kind("recursive least squares", _recursive, _recursive_more),
         Kind("linear, trained", _trained, _trained_more),
         Kind("linear, trained, shared answers", _trained, _trained_more, shares=True),
-        Kind("MLP, shared answers", _mlp, _mlp_more, shares=True),
+        Kind("MLP", _mlp, _mlp_more),
+        Kind("MLP, shared answers", _mlp_shared, _mlp_more, shares=True),
         Kind("attention", _attention, _attention_more),
     )
 }

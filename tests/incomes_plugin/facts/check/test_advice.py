@@ -1,7 +1,10 @@
 """Where to invest: the published boundary for the published task, and what follows for other dictionaries."""
 
-from incomes_plugin.facts.check.advice import Shape, advice_lines, advise, shape_of
+from dataclasses import replace
+
+from incomes_plugin.facts.check.advice import Shape, advice_lines, advise, best_line, best_of, shape_of
 from incomes_plugin.facts.check.dictionary import Entry
+from incomes_plugin.facts.check.outcome import Outcome
 from incomes_plugin.facts.plan.memory import MeasuredKeys
 from tests.incomes_plugin.facts.memories.test_linear import on_sphere
 
@@ -41,3 +44,12 @@ def test_shapes_are_counted_and_said():
     said = "\n".join(advice_lines(advise(shape, KEYS, 256), 256, 256))
     assert "12 facts: 4 subjects, 3 relations, at most 2 answers a relation" in said
     assert "invest in" in said
+
+
+def test_the_best_memory_recalls_and_knows_what_it_has_not():
+    sure = Outcome("sure of all", 10, 1.0, 0.0, 0.0, 1.0, 0.4, 0.0, 1.0, 1.0, 1.0, 2048)
+    good = replace(sure, name="good", recall=0.9, abstained=0.1, foreign=0.1)
+    silent = replace(sure, name="silent", recall=0.1, abstained=0.9, foreign=0.0)
+    assert best_of([sure, good, silent]) is good
+    assert best_line(good).startswith("of these good does best at both: 90.0% of the stored")
+    assert best_line(good).endswith("10.0% of the foreign ones answered, 2 KiB")

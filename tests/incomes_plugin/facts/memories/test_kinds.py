@@ -7,7 +7,7 @@ from incomes_plugin.facts.memories import decide, unit_codes
 from incomes_plugin.facts.memories.kinds import KINDS, Facts
 from tests.incomes_plugin.facts.memories.test_linear import names, on_sphere
 
-FORGETFUL = {"MLP, shared answers", "linear, trained, shared answers", "linear, trained"}
+FORGETFUL = {"MLP", "MLP, shared answers", "linear, trained, shared answers", "linear, trained"}
 """Kinds that go on training on later facts alone, as fine-tuning does."""
 
 
