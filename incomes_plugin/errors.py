@@ -174,7 +174,7 @@ class QueueFull(Overloaded):
 
 
 class PoolFull(Overloaded):
-    """The engine's gist pool has no free page."""
+    """The engine's gist pool has no free page, or a fact memory would hold more than it does safely."""
 
     code = "pool_full"
 

@@ -212,7 +212,7 @@ def picklable(error: Exception) -> Exception:
     from incomes_plugin.vllm.wire import error_of
 
     if isinstance(error, IncomesError):
-        return error_of({"code": error.code, "message": error.message})
+        return error_of({"code": error.code, "message": error.message, "param": error.param})
     return RuntimeError("".join(traceback.format_exception(error)))
 
 

@@ -127,8 +127,9 @@ def test_more_than_the_safe_load_is_refused_and_the_old_snapshot_serves_on(
     (before,) = engine.run([job])
     more = engine.capture(routed_reference.adapter, {f"more-{i}": list(prompt(i, 9)) for i in range(12)})
     free = engine.free_gists()
-    with pytest.raises(PoolFull, match=r"fact_gate_entries=256"):
+    with pytest.raises(PoolFull, match=r"the 128 it holds safely.*fact_gate_entries=256") as refused:
         engine.commit("eset_full", snapshot, more)
+    assert refused.value.param == "fact_gate_entries"
     assert engine.free_gists() == free
     (after,) = engine.run([job])
     assert after.tokens == before.tokens

@@ -19,11 +19,12 @@ def all_errors(cls: type[errors.IncomesError] = errors.IncomesError) -> list[typ
 def test_every_error_survives(cls: type[errors.IncomesError]) -> None:
     @answers_errors
     def method() -> dict[str, Any]:
-        raise cls("why")
+        raise cls("why", param="field")
 
     with pytest.raises(errors.IncomesError, match="why") as caught:
         one_answer("m", [method(), method()])
     assert type(caught.value) is cls
+    assert caught.value.param == "field"
 
 
 def test_an_unexpected_error_is_an_answer_too() -> None:
