@@ -29,8 +29,8 @@ LONG, FAR = 6.0, 12.0
 SAID, TIMES = 0.01, 10
 """Share of places, and how many times its share in the text, that a row must be said at to stand out."""
 SECOND = {"omp": "ridge", "knn": "ridge", "ridge": "knn"}
-PLACES = 256
-"""Places of the text looked at together."""
+PLACES, ROWS = 256, 4096
+"""Places of the text, and rows, looked at together."""
 
 
 @dataclass(frozen=True)
@@ -103,14 +103,13 @@ def inspect(
         return None
     second = SECOND[recipe.method]
     job = MatrixJob.of(prepared, pair, Recipe(second), 1)
-    other = make_matrix(job, pair.base.read(), pair.donor.read()).weight[ids].float()
-    rows, copied = weight[ids].float(), weight[prepared.rows.sources >= 0].float()
-    mean = copied.mean(dim=0)
-    agreement = torch.nn.functional.cosine_similarity(rows - mean, other - mean)
-    lengths = _deviations(rows.norm(dim=1).clamp(min=1e-9).log(), copied.norm(dim=1).clamp(min=1e-9).log())
-    gaps = (rows - other).norm(dim=1)
+    other = make_matrix(job, pair.base.read(), pair.donor.read()).weight
+    copied = weight[prepared.rows.sources >= 0].float()
+    mean, known = copied.mean(dim=0), copied.norm(dim=1)
+    agreement, new, gaps = _compare(weight, other, ids, mean)
+    lengths = _deviations(new.clamp(min=1e-9).log(), known.clamp(min=1e-9).log())
     distances = _deviations(gaps, gaps)
-    said = torch.zeros(len(ids)) if probes is None else _said(weight.float(), probes.hidden)[ids]
+    said = torch.zeros(len(ids)) if probes is None else _said(weight, probes.hidden)[ids]
     usual = torch.tensor([TIMES * (probes.shares.get(int(i), 0.0) if probes else 0.0) for i in ids]).clamp(min=SAID)
     marks = {"long": lengths > LONG, "far": distances > FAR, "said": said > usual}
     names = prepared.donor.vocabulary.by_id
@@ -125,6 +124,19 @@ def inspect(
     return Inspection(len(ids), second, float(agreement.median()), asked, tuple(suspects))
 
 
+def _compare(
+    weight: torch.Tensor, other: torch.Tensor, ids: torch.Tensor, mean: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """For each id: cosine of the two rows without `mean`, length of the first, distance to the second; each `[n]`."""
+    found = []
+    for part in ids.split(ROWS):
+        rows, others = weight[part].float(), other[part].float()
+        cosine = torch.nn.functional.cosine_similarity(rows - mean, others - mean)
+        found.append(torch.stack([cosine, rows.norm(dim=1), (rows - others).norm(dim=1)]))
+    cosines, lengths, gaps = torch.cat(found, dim=1)
+    return cosines, lengths, gaps
+
+
 def _deviations(values: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
     """Distance from the reference's median in its median deviations (1.5 of them are about one standard deviation)."""
     middle = reference.median()
@@ -134,5 +146,12 @@ def _deviations(values: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
 
 def _said(weight: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
     """Share of places `[V]` at which a row's logit is the highest."""
-    tops = torch.cat([(places @ weight.T).argmax(dim=1) for places in hidden.split(PLACES)])
+    best, tops = torch.full((len(hidden),), -torch.inf), torch.zeros(len(hidden), dtype=torch.long)
+    for start in range(0, len(weight), ROWS):
+        part = weight[start : start + ROWS].float()
+        logits, where = map(
+            torch.cat, zip(*((places @ part.T).max(dim=1) for places in hidden.split(PLACES)), strict=True)
+        )
+        tops = torch.where(logits > best, where + start, tops)
+        best = torch.maximum(best, logits)
     return torch.bincount(tops, minlength=len(weight)).float() / len(hidden)
