@@ -36,7 +36,7 @@ from incomes_plugin.transplant.report import document
 from incomes_plugin.transplant.trial import Trial
 
 RESULTS = Path(__file__).parent / "results"
-VALUES_OF_K = (2, 4, 8, 16, 32)
+VALUES_OF_K = (2, 4, 8, 16, 32, 64)
 CELLS = ("same", "assess", "bits", "edits")
 OTHERS = ("ridge", "knn", "subword", "mean", "zero", "random")
 Cell = dict[str, Any]
