@@ -1,4 +1,4 @@
-"""`python -m benchmarks.transplant_memory`: the most memory that `incomes transplant` takes, by method.
+"""`python -m benchmarks.transplant_memory`: the most memory of its own that `incomes transplant` takes, by method.
 
 A random base with Llama 2's tokenizer and a random donor with GPT-2's; every method runs as a program of its own. The
 checkpoint is several times as large as a matrix: if it passed through memory, the peak would show it. What the program
@@ -25,7 +25,7 @@ from incomes_plugin.evaluation.provenance import provenance
 
 RESULTS = Path(__file__).parent / "results"
 MIB = 2**20
-POLL_S = 0.05
+POLL_S = 0.02
 
 
 def main(argv: list[str]) -> int:
@@ -75,27 +75,27 @@ def _write(folder: Path, tokenizer_dir: Path, width: int, layers: int) -> Path:
 
 
 def _peak_mib(*options: object) -> float:
-    """Of `incomes transplant` with these options: its high-water mark, read while it runs."""
+    """Of `incomes transplant` with these options: the most memory of its own, read while it runs."""
     child = subprocess.Popen(
         [sys.executable, "-m", "incomes_server.cli", "transplant", *map(str, options)],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     peak = 0.0
     while child.poll() is None:
-        peak = max(peak, _high_water_mib(child.pid))
+        peak = max(peak, _own_mib(child.pid))
         time.sleep(POLL_S)
     if child.returncode:
         raise subprocess.CalledProcessError(child.returncode, child.args)
     return peak
 
 
-def _high_water_mib(pid: int) -> float:
-    """`ru_maxrss` would start at what this process holds; the kernel's mark of the program starts at its own start."""
+def _own_mib(pid: int) -> float:
+    """Without pages of mapped files: those are the page cache's, and as many as it likes to map."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except ProcessLookupError:
         return 0.0
-    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")), 0.0)
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("RssAnon")), 0.0)
 
 
 if __name__ == "__main__":
