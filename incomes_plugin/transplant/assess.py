@@ -5,6 +5,7 @@ The bounds were set from published transplants; benchmarks/results/transplant.md
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -27,6 +28,7 @@ MUCH_RECUT, TOO_MUCH_RECUT = 0.05, 0.1
 """Share of its words that are cut otherwise, for a base with edits: where 12 % were, a fifth of the edits was lost."""
 MOST_WORDS = 20_000
 """Words of the user's text looked at."""
+_WORD = re.compile(r"\w+")
 
 
 class Verdict(StrEnum):
@@ -189,7 +191,7 @@ def _text_cost(prepared: Prepared, text: str) -> TextCost:
 
 
 def _recut_share(prepared: Prepared, text: str) -> float:
-    words = text.split()[:MOST_WORDS]
+    words = _WORD.findall(text)[:MOST_WORDS]
     new, old = (
         side(words, add_special_tokens=False)["input_ids"] if words else []
         for side in (prepared.fitted.tokenizer, prepared.base.tokenizer)
