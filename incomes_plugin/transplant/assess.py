@@ -24,8 +24,8 @@ SMALLEST_RETRIEVAL_GAIN = 20.0
 """Held-out anchors found again, in units of chance: below, the two spaces have hardly anything in common."""
 MUCH_NEW, TOO_MUCH_NEW = 0.1, 0.4
 """Share of the user's text in estimated tokens."""
-MUCH_RECUT, TOO_MUCH_RECUT = 0.05, 0.1
-"""Share of its words that are cut otherwise, for a base with edits: where 12 % were, a fifth of the edits was lost."""
+MUCH_RECUT, TOO_MUCH_RECUT = 0.02, 0.05
+"""Share of its words that are cut otherwise, for a base with edits: where 8 % were, a quarter of the edits was lost."""
 MOST_WORDS = 20_000
 """Words of the user's text looked at."""
 _WORD = re.compile(r"\w+")

@@ -12,19 +12,25 @@ from benchmarks.transplant_report import draw, markdown
 RECIPE = DonorRecipe("none", 0, width=16, steps=60, learning_rate=3e-2)
 
 
-def bits(seed, verdict, *values):
-    return {
-        "tokenizer": "gpt2", "seed": seed, "before": 2.0, "assessment": {"verdict": verdict},
-        "bits_per_byte": dict(zip(("omp 2", "omp 4", "ridge"), values, strict=True)),
-    }  # fmt: skip
+def bits(seed, *values, web=()):
+    after = {side: dict(zip(("omp 2", "omp 4", "ridge"), found, strict=False)) for side, found in
+             (("edits", values), ("web", web))}  # fmt: skip
+    return {"tokenizer": "gpt2", "cut": "words", "seed": seed, "before": {"edits": 2.0, "web": 4.0}, "after": after}
+
+
+def verdict(seed, found, *reasons):
+    assessment = {"verdict": found, "reasons": [{"verdict": found, "reason": reason} for reason in reasons]}
+    return {"tokenizer": "gpt2", "cut": "words", "seed": seed, "assessment": assessment}
 
 
 CELLS = {
-    "bits-gpt2-0": bits(0, "go", 2.6, 2.4, 2.3),
-    "bits-gpt2-1": bits(1, "go", 2.8, 2.6, 2.3),
-    "bits-gpt2-untrained": bits("untrained", "no", 3.6, 3.5, 3.4),
+    "assess-gpt2-words-0": verdict(0, "go"),
+    "assess-gpt2-words-untrained": verdict("untrained", "no", "it is noise"),
+    "bits-gpt2-words-0": bits(0, 2.6, 2.4, 2.3, web=(4.6, 4.4, 4.3)),
+    "bits-gpt2-words-1": bits(1, 2.8, 2.6, 2.3),
+    "bits-gpt2-words-untrained": bits("untrained", 3.6, 3.5, 3.4),
     "edits-default": {"success": {"100": {"right": 39, "asked": 40, "ci": [0.87, 0.99], "refused": 0}}},
-    "edits-gpt2-0-omp": {
+    "edits-gpt2-words-0-omp": {
         "success": {"100": {"right": 26, "asked": 40, "ci": [0.5, 0.78], "refused": 10,
                             "by_spelling": {"as before": [14, 14], "cut otherwise": [5, 6], "estimated": [7, 20]}}}
     },
@@ -81,9 +87,12 @@ def test_a_cell_is_measured_once(tmp_path, monkeypatch):
 
 def test_the_page_and_the_picture(tmp_path):
     page = markdown(WHOLE)
-    assert "| omp 4 | 2.500 ± 0.141 | 3.500 |" in page
-    assert "| verdict of --assess | go | no |" in page
-    assert "| gpt2-0-omp | 26 of 40 [50–78 %], 67% of the original |" in page
-    assert "| gpt2-0-omp | 14 of 14 | 5 of 6 | 7 of 20 |" in page
+    assert "## gpt2, words: bits per byte" in page
+    assert "| before | 2.000 |  | 4.000 |" in page
+    assert "| omp 4 | 2.500 ± 0.141 | 3.500 | 4.400 |" in page
+    assert "| gpt2-words-0-omp | 26 of 40 [50–78 %], 67% |" in page
+    assert "| gpt2-words-0-omp | 14 of 14 | 5 of 6 | 7 of 20 |" in page
+    assert "| gpt2-words-0 | go | – | 67% | 1.20 |" in page
+    assert "| gpt2-words-untrained | no | it is noise | – | 1.75 |" in page
     draw(CELLS, tmp_path / "p.png")
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")

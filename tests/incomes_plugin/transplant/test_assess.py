@@ -95,7 +95,7 @@ def test_counts_and_text(folders):
         ({"text": None}, Verdict.CAUTION, "no text was given"),
         ({"text": TextCost(1, 1, 1, 0.2)}, Verdict.CAUTION, "20% of the text"),
         ({"text": TextCost(1, 1, 1, 0.5)}, Verdict.NO, "50% of the text"),
-        ({"text": TextCost(1, 1, 1, 0, 0.07), "edits": True}, Verdict.CAUTION, "7% of its words"),
+        ({"text": TextCost(1, 1, 1, 0, 0.03), "edits": True}, Verdict.CAUTION, "3% of its words"),
         ({"text": TextCost(1, 1, 1, 0, 0.2), "edits": True}, Verdict.NO, "20% of its words"),
         ({"text": TextCost(1, 1, 1, 0, 0.2)}, Verdict.GO, ""),
         ({"donor_digits": "learned"}, Verdict.NO, "arithmetic"),
