@@ -130,6 +130,10 @@ def _same(cells: dict[str, Cell]) -> str:
     return table(["", ""], rows)
 
 
+def _bits_of(cell: Cell) -> dict[str, float]:
+    return dict(cell.get("after", {}).get("edits", {}))
+
+
 def draw(cells: dict[str, Cell], png: Path) -> None:
     """Bits per byte against k, a line a donor; ridge as a dashed line."""
     from matplotlib.figure import Figure
@@ -145,5 +149,8 @@ def draw(cells: dict[str, Cell], png: Path) -> None:
             ridge = None if not label else f"ridge, {tokenizer}, {cut}"
             axes.axhline(bits["ridge"], color=colour, linestyle="--", linewidth=0.7, label=ridge)
     axes.set(xscale="log", xlabel="k", ylabel="bits per byte")
-    axes.legend(fontsize="small")
+    ticks = sorted({int(name.split()[1]) for c in cells.values() for name in _bits_of(c) if name.startswith("omp ")})
+    axes.set_xticks(ticks, labels=map(str, ticks))
+    axes.minorticks_off()
+    axes.legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
     figure.savefig(png, dpi=120, bbox_inches="tight")
