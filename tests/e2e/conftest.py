@@ -22,6 +22,18 @@ PROMPT = "How long is the warranty?"
 os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
 
 
+OPEN: list[openai.OpenAI] = []
+"""Clients that the running test has made."""
+
+
+@pytest.fixture(autouse=True)
+def no_client_stays_open() -> Iterator[None]:
+    """A client collected later is a warning, which pytest counts as an error of whatever runs then."""
+    yield
+    while OPEN:
+        OPEN.pop().close()
+
+
 @dataclass(frozen=True)
 class Running:
     """A server with both tenants' clients."""
@@ -33,7 +45,9 @@ class Running:
         return httpx.Client(base_url=self.process.admin_url, headers={"authorization": f"Bearer {key}"}, timeout=120)
 
     def chat(self, key: str = ACME) -> openai.OpenAI:
-        return openai.OpenAI(base_url=self.process.chat_url + "/v1", api_key=key, max_retries=0, timeout=120)
+        client = openai.OpenAI(base_url=self.process.chat_url + "/v1", api_key=key, max_retries=0, timeout=120)
+        OPEN.append(client)
+        return client
 
     def raw_chat(self, key: str = ACME) -> httpx.Client:
         return httpx.Client(base_url=self.process.chat_url, headers={"authorization": f"Bearer {key}"}, timeout=120)

@@ -39,8 +39,7 @@ def test_gists_move_with_the_model(tmp_path, tiny_model):
         sizes = [edit["num_tokens"] for edit in found]
         assert sizes[:2] == [edit["num_tokens"] for edit in edits[:2]]
         assert sizes[2] < edits[2]["num_tokens"]
-        with running.chat() as chat:  # nothing runs after this test that would collect an open client
-            answer = ask(chat)
+        answer = ask(running.chat())
         assert answer.headers["x-incomes-edits"] == "3"
         named = {applied["edit"] for applied in answer.parse().model_extra["edits"]["applied"]}
         assert named <= {edit["id"] for edit in edits}
