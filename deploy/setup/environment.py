@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,11 @@ TORCH_CPU = "torch==2.13.0+cpu"
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 COMPANIONS = ("torchvision", "torchaudio", "torchcodec")
 FREE_GB = 6
+INTO_THE_ENVIRONMENT = ("--no-user", "--target=")
+ELSEWHERE = {"PIP_PREFIX", "PIP_ROOT", "PIP_PYTHON"}
+"""A person's pip settings say where packages come from and which versions are allowed, never where they go."""
+WHOLE_INSTALLATION = {"PIP_DRY_RUN": "0", "PIP_NO_DEPS": "0", "PIP_REQUIRE_HASHES": "0", "PIP_QUIET": "0"}
+"""Nor how much is installed, nor whether pip says why it failed. The environment outranks every pip.conf."""
 SUPPORTED = ((3, 11), (3, 12))
 
 
@@ -95,17 +101,20 @@ class Environment:
         with self.log.open("a") as log:
             log.write(f"$ python {' '.join(args)}\n")
             log.flush()
-            return subprocess.run([str(self.python), *args], stdout=log, stderr=log, cwd=ROOT, check=False).returncode
+            env = {name: value for name, value in os.environ.items() if name not in ELSEWHERE} | WHOLE_INSTALLATION
+            command = [str(self.python), *args]
+            return subprocess.run(command, stdout=log, stderr=log, cwd=ROOT, env=env, check=False).returncode
 
     def install(self, what: str, *args: str) -> None:
-        """`pip install`, with a sign of life on a terminal.
+        """`pip install` into this environment, from the person's indexes and within their constraints.
 
         Raises:
             SetupError: pip failed; the message carries the end of its output.
         """
         start = self.log.stat().st_size if self.log.exists() else 0
         with Ticker(what):
-            status = self.run("-m", "pip", "install", "--disable-pip-version-check", "--no-input", *args)
+            pip = ("-m", "pip", "install", "--disable-pip-version-check", "--no-input", *INTO_THE_ENVIRONMENT)
+            status = self.run(*pip, *args)
         if status:
             raise SetupError(f"installing {what} failed, see {self.log}:\n{self.log_since(start)[-2000:].strip()}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 import sys
 import time
@@ -23,6 +24,15 @@ def load_script(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(autouse=True)
+def own_pip(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pip settings of the person who runs the tests must not decide them."""
+    for name in os.environ:
+        if name.upper().startswith("PIP_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
 
 
 @pytest.fixture
@@ -116,9 +126,7 @@ def test_torch_comes_from_pytorch_only_where_the_indexes_lack_it(
     (full / "index.html").write_text(
         '<a href="incomes_probe-1.0-py3-none-any.whl">incomes_probe-1.0-py3-none-any.whl</a>'
     )
-    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
     monkeypatch.setenv("PIP_INDEX_URL", empty.as_uri())
-    monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
     monkeypatch.setattr(script, "TORCH_CPU", "incomes-probe==1.0")
     monkeypatch.setattr(script, "TORCH_CPU_INDEX", full.parent.as_uri())
     env = script.Environment(venv)
@@ -130,3 +138,50 @@ def test_torch_comes_from_pytorch_only_where_the_indexes_lack_it(
 def test_failed_installation_shows_what_pip_said(script: ModuleType, venv: Path) -> None:
     with pytest.raises(script.SetupError, match="No matching distribution found for incomes-absent"):
         script.Environment(venv).install("incomes-absent", "--no-index", "incomes-absent")
+
+
+def pip_conf(folder: Path, monkeypatch: pytest.MonkeyPatch, *lines: str) -> None:
+    """Make `lines` the person's pip.conf."""
+    path = folder / "pip.conf"
+    path.write_text("\n".join(["[global]", *lines, ""]))
+    monkeypatch.setenv("PIP_CONFIG_FILE", str(path))
+
+
+def test_packages_go_into_the_environment_whatever_the_persons_pip_is_told(
+    script: ModuleType, venv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wheel(tmp_path, "incomes_placed", "")
+    elsewhere = ("user = true", f"target = {tmp_path / 'elsewhere'}", "dry-run = true", "require-hashes = true")
+    pip_conf(tmp_path, monkeypatch, *elsewhere, "quiet = 3")
+    monkeypatch.setenv("PIP_PREFIX", str(tmp_path / "elsewhere"))
+    env = script.Environment(venv)
+    env.install("incomes-placed", "--no-index", "--find-links", str(tmp_path), "incomes-placed")
+    assert script.present(env, "incomes-placed")
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_persons_constraints_bind_the_installation_and_are_named_when_they_forbid_it(
+    script: ModuleType, venv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wheel(tmp_path, "incomes_bound", "")
+    (tmp_path / "constraints.txt").write_text("incomes-bound<=0.9\n")
+    monkeypatch.setenv("PIP_CONSTRAINT", str(tmp_path / "constraints.txt"))
+    with pytest.raises(script.SetupError, match=r"\(constraint\) incomes-bound<=0\.9"):
+        script.Environment(venv).install("bound", "--no-index", "--find-links", str(tmp_path), "incomes-bound")
+
+
+def test_these_tests_do_not_depend_on_the_pip_settings_of_who_runs_them(tmp_path: Path) -> None:
+    (tmp_path / "constraints.txt").write_text("torchvision<=0.29.1\ntorchaudio<=0.1\nincomes-probe<=0.1\n")
+    (tmp_path / "pip.conf").write_text("[global]\nuser = true\nno-index = true\n")
+    told = {
+        "PIP_CONSTRAINT": str(tmp_path / "constraints.txt"),
+        "PIP_CONFIG_FILE": str(tmp_path / "pip.conf"),
+        "PIP_ONLY_BINARY": ":none:",
+        "PIP_FIND_LINKS": str(tmp_path / "absent"),
+        "PIP_QUIET": "3",
+    }
+    tests = "companions or pytorch_only or failed_installation"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(Path(__file__)), "-k", tests]
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, **told}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert "3 passed" in done.stdout
