@@ -1,30 +1,35 @@
 """Gists as bytes: safetensors with a JSON header. Used on the wire, in the store and towards the workers.
 
-One blob holds one or many gists. Tensors `<i>.k` and `<i>.v`, each `[L', G, K, D]`; the metadata key `incomes`
-holds `{"format": 1, "fingerprint": str, "gists": [[edit_id, version], ...]}` in the order of `<i>`.
+One blob holds one or many gists. Gist `<i>` has six tensors, `<i>.features`, `<i>.keys`, `<i>.values` (int8) and
+`<i>.features_scale`, `<i>.keys_scale`, `<i>.values_scale` (float16), shaped as in `types.py`; the metadata key `incomes`
+holds `{"format": 2, "fingerprint": str, "gists": [[edit_id, version], ...]}` in the order of `<i>`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from incomes_plugin.errors import FingerprintMismatch, GistFormatError
 from incomes_plugin.gist.header import FORMAT, read_header
-from incomes_plugin.gist.types import Gist
+from incomes_plugin.gist.types import Gist, Packed
 
 __all__ = ["dump_gists", "load_gists", "read_header"]
+_PARTS = ("features", "keys", "values")
 
 
 def dump_gists(gists: Sequence[Gist], fingerprint: str) -> bytes:
     """Serialise gists made by the model with `fingerprint`."""
     tensors = {}
     for i, gist in enumerate(gists):
-        tensors[f"{i}.k"] = gist.keys.contiguous()
-        tensors[f"{i}.v"] = gist.values.contiguous()
+        for name in _PARTS:
+            packed: Packed = getattr(gist, name)
+            tensors[f"{i}.{name}"] = packed.data.contiguous()
+            tensors[f"{i}.{name}_scale"] = packed.scale.contiguous()
     header = {"format": FORMAT, "fingerprint": fingerprint, "gists": [[g.edit_id, g.version] for g in gists]}
     return save(tensors, metadata={"incomes": json.dumps(header)})
 
@@ -46,6 +51,19 @@ def load_gists(blob: bytes, fingerprint: str) -> list[Gist]:
     except (SafetensorError, ValueError) as error:
         raise GistFormatError(f"damaged gist blob: {error}; compress the edit again") from error
     names = header["gists"]
-    if not isinstance(names, list) or len(tensors) != 2 * len(names):
+    if not isinstance(names, list) or len(tensors) != 2 * len(_PARTS) * len(names):
         raise GistFormatError(f"gist blob names {names!r} but holds {len(tensors)} tensors; compress the edit again")
-    return [Gist(str(n[0]), int(n[1]), tensors[f"{i}.k"], tensors[f"{i}.v"]) for i, n in enumerate(names)]
+    return [Gist(str(n[0]), int(n[1]), *(_packed(tensors, i, part) for part in _PARTS)) for i, n in enumerate(names)]
+
+
+def _packed(tensors: Mapping[str, torch.Tensor], index: int, part: str) -> Packed:
+    try:
+        data, scale = tensors[f"{index}.{part}"], tensors[f"{index}.{part}_scale"]
+    except KeyError as error:
+        raise GistFormatError(f"gist blob lacks tensor {error}; compress the edit again") from error
+    if data.dtype != torch.int8 or scale.dtype != torch.float16 or data.shape[:-1] != scale.shape:
+        raise GistFormatError(
+            f"{index}.{part}: {data.dtype} {tuple(data.shape)} with scales {scale.dtype} {tuple(scale.shape)}; "
+            "compress the edit again"
+        )
+    return Packed(data, scale)

@@ -6,7 +6,7 @@ import json
 
 from incomes_plugin.errors import GistFormatError
 
-FORMAT = 1
+FORMAT = 2
 
 
 def read_header(blob: bytes) -> dict[str, object]:

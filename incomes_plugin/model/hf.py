@@ -1,11 +1,12 @@
-"""The edit-capable model on Hugging Face transformers: captures and reads gists. The engine is tested against it."""
+"""The reference: a frozen base on Hugging Face transformers that captures, routes and reads. The engine is tested against it.
+
+Slow and obvious: one prompt at a time, everything computed again for every token, float32 by default.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -14,170 +15,152 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from incomes_plugin.gist.types import Gist
 from incomes_plugin.model.adapter import EditAdapter
-from incomes_plugin.model.rotary import rotate
-from incomes_plugin.model.taps import GistTaps
-from incomes_plugin.selection.reference import select
-from incomes_plugin.selection.routing import Picks, Router, Routes, mass, pick, read
+from incomes_plugin.model.decoder import Decoder, Heads
+from incomes_plugin.selection.picks import Picks, choose
+from incomes_plugin.selection.reading import read, rotate_back
+from incomes_plugin.selection.routing import QUESTION_TOKENS, RouteKeys
 
 
 @dataclass(frozen=True)
 class ReferencePool:
-    """Gists of one snapshot, oldest edit first.
+    """Gists of one snapshot, oldest edit first."""
 
-    Attributes:
-        keys, values: `[L', n, K, D]`.
-        entries: `[N, Gmax]` int64, entries of each edit, padded with -1.
-    """
-
-    keys: torch.Tensor
-    values: torch.Tensor
-    entries: torch.Tensor = field(default_factory=lambda: torch.empty(0, 1, dtype=torch.long))
-
-    @classmethod
-    def of(cls, gists: list[Gist]) -> ReferencePool:
-        """All gists in one pool."""
-        keys, values = (torch.cat([getattr(g, name) for g in gists], dim=1) for name in ("keys", "values"))
-        sizes = torch.tensor([g.num_gists for g in gists])
-        place = torch.arange(int(sizes.max()))
-        first = sizes.cumsum(0) - sizes
-        return cls(keys, values, torch.where(place < sizes[:, None], first[:, None] + place, -1))
+    gists: Sequence[Gist]
+    adapter: EditAdapter
 
     @cached_property
-    def routes(self) -> Routes:
-        """What a router chooses from."""
-        edits = torch.arange(len(self.entries))
-        owners = edits[:, None].expand_as(self.entries)[self.entries >= 0]
-        return Routes(self.keys[0].flatten(-2), owners, edits)
+    def table(self) -> RouteKeys:
+        """Route keys, one row an edit."""
+        keys = [self.adapter.router.route_keys(gist.features.unpack()) for gist in self.gists]
+        width = max((len(k) for k in keys), default=1)
+        rows = [torch.cat([k, k[-1:].expand(width - len(k), -1)]) for k in keys]
+        dim = self.adapter.router.key.out_features
+        return RouteKeys(torch.stack(rows) if rows else torch.empty(0, 1, dim), None, len(rows))
 
 
 class EditableModel:
-    """A Hugging Face causal LM with its edit adapter.
+    """A base with its edit adapter.
 
     Args:
-        model: Llama-family decoder in eval mode.
+        model: decoder of Llama's shape in eval mode.
         adapter: the adapter that belongs to it.
 
     Attributes:
-        picks: what the tokens of the last `logits` call picked; None without a router.
+        picks: of the last prompt.
     """
 
     def __init__(self, model: PreTrainedModel, adapter: EditAdapter) -> None:
         self.model = model
         self.adapter = adapter
-        self.picks: Picks | None = None
-        self._masses: list[tuple[Picks, torch.Tensor]] | None = None
-        self._taps = GistTaps(model, adapter.shape.layers, adapter.shape.head_dim)
+        self.decoder = Decoder(model)
+        self.picks = Picks.none()
 
     @classmethod
-    def load(cls, model_dir: Path, dtype: torch.dtype = torch.float32) -> EditableModel:
-        """Load checkpoint and adapter from one folder."""
-        model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=dtype)
-        return cls(model.eval(), EditAdapter.load(model_dir))
+    def load(cls, base_dir: Path, adapter_dir: Path, dtype: torch.dtype = torch.float32) -> EditableModel:
+        """Load base and adapter."""
+        model = AutoModelForCausalLM.from_pretrained(base_dir, dtype=dtype)
+        return cls(model.eval().requires_grad_(False), EditAdapter.load(adapter_dir))
 
     @torch.inference_mode()
-    def capture(self, text_ids: list[int], *, edit_id: str = "edit", version: int = 1) -> Gist:
-        """The gist of one edit text (token ids without BOS and gist tokens)."""
-        return replace(self.capture_all([text_ids])[0], edit_id=edit_id, version=version)
-
-    @torch.inference_mode()
-    def capture_all(self, texts: Sequence[list[int]]) -> list[Gist]:
-        """The gists of several edit texts, in one forward pass; their ids and versions are placeholders."""
-        rows = [self.adapter.capture_ids(text) for text in texts]
-        ids = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long, device=self.model.device)
-        for row, own in zip(ids, rows, strict=True):
-            row[: len(own)] = torch.tensor(own)
-        self._taps.reader = None
-        self.model.base_model(input_ids=ids)
-        keys, values = torch.stack(self._taps.keys), torch.stack(self._taps.values)
-        return [self._gist(keys[:, i], values[:, i], len(row), len(texts[i])) for i, row in enumerate(rows)]
-
-    def _gist(self, keys: torch.Tensor, values: torch.Tensor, length: int, num_text_tokens: int) -> Gist:
-        """The gist at the end of a capture prompt of `length` tokens, from its `[L', T, K, D]`."""
-        place = slice(length - self.adapter.num_gists(num_text_tokens), length)
-        gist = Gist(
-            "edit", 1, _map(keys[:, place], self.adapter.key_map), _map(values[:, place], self.adapter.value_map)
+    def capture(self, text: Sequence[int], *, edit_id: str = "edit", version: int = 1) -> Gist:
+        """The gist of an edit text (token ids of the text alone)."""
+        template = self.adapter.template
+        heads = self._heads(template.capture_ids(text))
+        place = slice(len(template.edit_prefix), len(template.edit_prefix) + len(text))
+        shape = self.adapter.shape
+        keys = torch.stack([heads[i].key[0, place].transpose(0, 1) for i in shape.layers]).float()
+        values = torch.stack([heads[i].value[0, place].transpose(0, 1) for i in shape.layers])
+        back = torch.arange(len(text), 0, -1)
+        cosine, sine = (table[0] for table in self.decoder.rotary(back[None], keys))
+        return self.adapter.gist(
+            edit_id, version, self._features(heads, place), rotate_back(keys, cosine, sine), values
         )
-        return gist if self.adapter.keep is None else self.adapter.keep.thin(gist)
+
+    def pool(self, gists: Sequence[Gist]) -> ReferencePool:
+        """A pool of gists, oldest first."""
+        return ReferencePool(gists, self.adapter)
 
     @torch.inference_mode()
-    def queries(self, ids: torch.Tensor) -> torch.Tensor:
-        """Un-rotated queries `[B, T, H, D]` of prompts `[B, T]` at the first gist layer, which no edit changes."""
-        self._taps.reader = None
-        self.model.base_model(input_ids=ids)
-        return self._taps.queries[0]
+    def route(self, prompt: Sequence[int], pool: ReferencePool) -> Picks:
+        """Which edits a prompt reads."""
+        start, end = self.adapter.template.question_span(prompt, QUESTION_TOKENS)
+        features = self._features(self._heads(prompt), slice(start, end))
+        adapter = self.adapter
+        return choose(
+            adapter.router, adapter.verifier, adapter.rules, features, pool.table,
+            lambda edit: pool.gists[edit].features.unpack(), lambda edit: edit,
+        )  # fmt: skip
 
     @torch.inference_mode()
-    def logits(self, ids: list[int], pool: ReferencePool | None = None) -> torch.Tensor:
-        """Logits `[T, V]` of a prompt whose every token may pick from `pool`."""
-        with self.reading(pool):
-            return self.model(input_ids=torch.tensor([ids])).logits[0]
+    def logits(self, ids: Sequence[int], pool: ReferencePool | None = None, prompt_tokens: int | None = None) -> torch.Tensor:
+        """Logits `[T, V]`; tokens from the prompt's last on read what the prompt picks from `pool`.
 
-    @torch.inference_mode()
-    def _next_logits(self, ids: list[int], pool: ReferencePool | None) -> torch.Tensor:
-        """Logits `[V]` of what follows; a vocabulary of 50,000 costs more than the body of a small model."""
-        with self.reading(pool):
-            return self.model(input_ids=torch.tensor([ids]), logits_to_keep=1).logits[0, -1]
+        Args:
+            prompt_tokens: length of the prompt at the beginning of `ids`; all of them by default.
+        """
+        prompt_tokens = len(ids) if prompt_tokens is None else prompt_tokens
+        self.picks = Picks.none() if pool is None else self.route(ids[:prompt_tokens], pool)
+        read_hook = None
+        if pool is not None and self.picks.edits:
+            picked = _Picked.of([pool.gists[edit] for edit in self.picks.edits], self.picks.bias)
 
-    @contextmanager
-    def reading(self, pool: ReferencePool | None) -> Iterator[None]:
-        """Inside, every token of a forward pass of the model may pick from `pool`."""
-        self._taps.reader = None if pool is None else lambda layer, query: self._read(pool, layer, query)
-        try:
-            yield
-        finally:
-            self._taps.reader = None
+            def read_hook(layer: int, query: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
+                return self._read(picked, prompt_tokens - 1, layer, query, output)
 
-    def generate(self, ids: list[int], pool: ReferencePool | None, *, max_tokens: int, stop_id: int) -> list[int]:
+        hidden = self.decoder.run(
+            self.decoder.embed(torch.tensor([list(ids)])), 0, self.decoder.num_layers, read=read_hook
+        )
+        return self.decoder.logits(hidden)[0]
+
+    def generate(
+        self, prompt: Sequence[int], pool: ReferencePool | None, *, max_tokens: int, stop_ids: Sequence[int]
+    ) -> list[int]:
         """Greedy continuation without the stop token; recomputes the prompt each step."""
         answer: list[int] = []
         while len(answer) < max_tokens:
-            token = int(self._next_logits(ids + answer, pool).argmax())
-            if token == stop_id:
+            token = int(self.logits([*prompt, *answer], pool, len(prompt))[-1].argmax())
+            if token in stop_ids:
                 break
             answer.append(token)
         return answer
 
-    def _read(self, pool: ReferencePool, layer: int, query: torch.Tensor) -> torch.Tensor:
-        adapter = self.adapter
-        if adapter.rotary_query:
-            query = rotate(self.model, query)
-        flat = query.flatten(0, 1)  # every token for itself
-        mapped = _map(flat[None], None if adapter.query_map is None else adapter.query_map[layer : layer + 1])[0]
-        if adapter.router is not None:
-            return self._read_picked(pool, adapter.router, layer, flat, mapped).view_as(query)
-        zero_key = adapter.zero_keys[layer].to(query.dtype)
-        scale = adapter.scale(pool.keys.shape[1])
-        return select(mapped, zero_key, pool.keys[layer], pool.values[layer], scale)[0].view_as(query)
+    def _heads(self, ids: Sequence[int]) -> dict[int, Heads]:
+        found: dict[int, Heads] = {}
+        last = max((*self.adapter.shape.layers, *self.adapter.shape.feature_layers)) + 1
+        self.decoder.run(self.decoder.embed(torch.tensor([list(ids)])), 0, last, on_layer=found.__setitem__)
+        return found
 
-    def _read_picked(
-        self, pool: ReferencePool, router: Router, layer: int, query: torch.Tensor, mapped: torch.Tensor
+    def _features(self, heads: dict[int, Heads], place: slice) -> torch.Tensor:
+        keys = torch.cat([heads[i].key[0, place].flatten(1) for i in self.adapter.shape.feature_layers], -1)
+        return self.adapter.standardise(keys)
+
+    def _read(
+        self, picked: _Picked, first: int, layer: int, query: torch.Tensor, output: torch.Tensor
     ) -> torch.Tensor:
-        if not len(pool.entries):
-            return torch.zeros_like(mapped)
-        if layer == 0:
-            self.picks = pick(router, query, pool.routes)
-        assert self.picks is not None
-        entries = pool.entries[self.picks.edits]
-        factor = self.adapter.scale(0) / math.sqrt(mapped.shape[-1])  # inside an edit N plays no part
-        keys, values = pool.keys[layer][entries], pool.values[layer][entries]
-        real = (entries >= 0) & (self.picks.weights > 0)[..., None]
-        zero = self.adapter.zero_keys[layer]
-        added, log_weights = read(mapped * factor, zero, keys, values, real, self.picks.bias)
-        if self._masses is not None:
-            self._masses.append((self.picks, mass(log_weights, entries.shape[1])))
-        return added
-
-    @contextmanager
-    def tracing(self) -> Iterator[list[tuple[Picks, torch.Tensor]]]:
-        """Inside, every routed read appends its picks and their weights `[T, k]`, averaged over heads."""
-        masses: list[tuple[Picks, torch.Tensor]] = []
-        self._masses = masses
-        try:
-            yield masses
-        finally:
-            self._masses = None
+        if layer not in self.adapter.shape.layers:
+            return output
+        index, reader = self.adapter.shape.layers.index(layer), self.adapter.reader
+        rows = query[0, first:].float()
+        found = read(
+            rows, picked.keys[index].expand(len(rows), -1, -1, -1), picked.values[index].expand(len(rows), -1, -1, -1),
+            picked.bias.expand(len(rows), -1), reader.query_map[index], reader.output_map[index],
+            reader.zero_query[index], reader.zero_bias[index],
+        )  # fmt: skip
+        gate = found.gate[..., None]
+        changed = output.clone()
+        changed[0, first:] = ((1 - gate) * output[0, first:].float() + gate * found.output).to(output.dtype)
+        return changed
 
 
-def _map(heads: torch.Tensor, maps: torch.Tensor | None) -> torch.Tensor:
-    """Apply per-head maps `[L', H, D, D]` to `[L', T, H, D]`."""
-    return heads if maps is None else torch.einsum("lthd,lhde->lthe", heads.float(), maps).to(heads.dtype)
+@dataclass(frozen=True)
+class _Picked:
+    """Tokens of a request's picks: keys, values `[L', K, E, …]` and bias `[E]`."""
+
+    keys: torch.Tensor
+    values: torch.Tensor
+    bias: torch.Tensor
+
+    @classmethod
+    def of(cls, gists: Sequence[Gist], bias: torch.Tensor) -> _Picked:
+        keys, values = (torch.cat([getattr(g, name).unpack() for g in gists], 2) for name in ("keys", "values"))
+        return cls(keys, values, bias.repeat_interleave(torch.tensor([g.num_tokens for g in gists])))

@@ -1,0 +1,156 @@
+"""The picks of a request: candidates by routing, then the verifier's word on each, then which of two rivals is newer.
+
+in: a question's features and the edits it may see; out: the edits that apply, or none. Reading uses nothing else.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from incomes_plugin.selection.routing import (
+    EDIT_TOKENS,
+    QUESTION_TOKENS,
+    RouteKeys,
+    Router,
+    distances_from_end,
+    similarities,
+)
+from incomes_plugin.selection.verifier import Verifier
+
+CROWD = 1000
+"""Edits among which thresholds are calibrated; see `RoutingRules.growth`."""
+
+
+@dataclass(frozen=True)
+class RoutingRules:
+    """Fixed numbers of routing, calibrated after training.
+
+    Attributes:
+        candidates: edits that are verified.
+        most_picks: edits that a request reads at most.
+        threshold: verifier's logit from which an edit applies, among `CROWD` edits.
+        growth: what the threshold gains for every e-fold of edits beyond `CROWD`: the best of many wrong edits grows
+            with their number.
+        rivalry: two picks are rivals if the weighted mean difference of their similarities to the question's tokens
+            stays below this; the older one of two rivals is dropped. 0 = never.
+    """
+
+    candidates: int = 8
+    most_picks: int = 4
+    threshold: float = 0.0
+    growth: float = 0.0
+    rivalry: float = 0.0
+
+    def threshold_among(self, num_edits: int) -> float:
+        """The threshold among `num_edits` edits."""
+        return self.threshold + self.growth * math.log(max(1.0, num_edits / CROWD))
+
+
+@dataclass(frozen=True)
+class Picks:
+    """What a request reads, the likeliest first.
+
+    Attributes:
+        edits: row of each picked edit.
+        bias: `[k]` float32, log-probability of each that it applies: b of reading.
+        candidates: rows of all verified edits, best first.
+        logits: `[candidates]` float32, the verifier's.
+    """
+
+    edits: tuple[int, ...]
+    bias: torch.Tensor
+    candidates: tuple[int, ...]
+    logits: torch.Tensor
+
+    @classmethod
+    def none(cls) -> Picks:
+        """Nothing to read."""
+        return cls((), torch.empty(0), (), torch.empty(0))
+
+
+FeaturesOf = Callable[[int], torch.Tensor]
+
+
+@torch.inference_mode()
+def choose(
+    router: Router,
+    verifier: Verifier,
+    rules: RoutingRules,
+    question: torch.Tensor,
+    table: RouteKeys,
+    features_of: FeaturesOf,
+    age_of: Callable[[int], int],
+) -> Picks:
+    """Pick edits for one question.
+
+    Args:
+        question: `[T, F]` float32 features of the question's tokens, T >= 1; only the last QUESTION_TOKENS count.
+        table: route keys of the edits it may see.
+        features_of: features `[E, F]` of the edit in a row of the table.
+        age_of: of that edit; of two rivals the one with the larger number is the later.
+    """
+    if not table.num_edits:
+        return Picks.none()
+    question = question[-QUESTION_TOKENS:].float()
+    weights = router.weights(question, distances_from_end(len(question), question.device))
+    similar = similarities(router.directions(question), table)
+    found = (weights @ similar).topk(min(rules.candidates, table.num_edits)).indices
+    candidates = found.tolist()
+    logits = verify(router, verifier, question, weights, [features_of(edit) for edit in candidates])
+    order = logits.argsort(descending=True, stable=True).tolist()
+    least = rules.threshold_among(table.num_edits)
+    accepted = [place for place in order if logits[place] >= least]
+    kept = _without_rivals(accepted, similar[:, found], weights, [age_of(edit) for edit in candidates], rules.rivalry)
+    kept = kept[: rules.most_picks]
+    bias = F.logsigmoid(logits[kept])
+    return Picks(tuple(candidates[place] for place in kept), bias, tuple(candidates), logits)
+
+
+def verify(
+    router: Router, verifier: Verifier, question: torch.Tensor, weights: torch.Tensor, edits: Sequence[torch.Tensor]
+) -> torch.Tensor:
+    """The verifier's logits `[C]` for C candidate edits of one question.
+
+    Args:
+        question: `[T, F]` float32.
+        weights: `[T]`.
+        edits: features `[E, F]` of each.
+    """
+    directions = router.directions(question)
+    cut = [_most_alike(router, directions, edit.to(question)) for edit in edits]
+    width = max(len(edit) for edit, _ in cut)
+    features = question.new_zeros(len(cut), width, question.shape[-1])
+    cosines = question.new_full((len(cut), len(question), width), -1.0)
+    mask = torch.zeros(len(cut), width, dtype=torch.bool, device=question.device)
+    for row, (edit, cosine) in enumerate(cut):
+        features[row, : len(edit)], cosines[row, :, : len(edit)], mask[row, : len(edit)] = edit, cosine, True
+    count = len(cut)
+    real = torch.ones(count, len(question), dtype=torch.bool, device=question.device)
+    repeated = question.expand(count, -1, -1)
+    return verifier(repeated, weights.expand(count, -1), real, features, mask, cosines).float()
+
+
+def _most_alike(router: Router, directions: torch.Tensor, edit: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """At most EDIT_TOKENS of an edit's tokens, those most like the question's, in their order; and all cosines."""
+    cosines = directions @ router.route_keys(edit).T
+    if len(edit) <= EDIT_TOKENS:
+        return edit, cosines
+    kept = cosines.amax(0).topk(EDIT_TOKENS).indices.sort().values
+    return edit[kept], cosines[:, kept]
+
+
+def _without_rivals(
+    accepted: list[int], similar: torch.Tensor, weights: torch.Tensor, ages: Sequence[int], rivalry: float
+) -> list[int]:
+    """Accepted candidates less those that a later one contradicts: both match the question's tokens alike."""
+    share = weights / weights.sum()
+
+    def rivals(one: int, other: int) -> bool:
+        return float((share * (similar[:, one] - similar[:, other]).abs()).sum()) < rivalry
+
+    return [p for p in accepted if not any(ages[o] > ages[p] and rivals(p, o) for o in accepted if o != p)]
