@@ -1,8 +1,8 @@
 """Gists as bytes: safetensors with a JSON header. Used on the wire, in the store and towards the workers.
 
 One blob holds one or many gists. Gist `<i>` has six tensors, `<i>.features`, `<i>.keys`, `<i>.values` (int8) and
-`<i>.features_scale`, `<i>.keys_scale`, `<i>.values_scale` (float16), shaped as in `types.py`; the metadata key `incomes`
-holds `{"format": 2, "fingerprint": str, "gists": [[edit_id, version], ...]}` in the order of `<i>`.
+`<i>.features_scale`, `<i>.keys_scale`, `<i>.values_scale` (float16), shaped as in `types.py`; the metadata key
+`incomes` holds `{"format": 2, "fingerprint": str, "gists": [[edit_id, version], ...]}` in the order of `<i>`.
 """
 
 from __future__ import annotations

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 import torch
 
+EditKey = tuple[str, int]
+"""An edit version: edit id, version."""
+
 _SCALE_BYTES = 2
 """Bytes of one row's scale (float16)."""
 
@@ -62,9 +65,10 @@ class Packed:
         data = (numbers.float() / scale.float()[..., None]).round().clamp(-127, 127).to(torch.int8)
         return cls(data.cpu().contiguous(), scale.cpu().contiguous())
 
-    def unpack(self) -> torch.Tensor:
-        """The numbers `[..., n]` in float32."""
-        return self.data.float() * self.scale.float()[..., None]
+    def unpack(self, device: torch.device | None = None) -> torch.Tensor:
+        """The numbers `[..., n]` in float32, on `device` if given."""
+        data, scale = (self.data, self.scale) if device is None else (self.data.to(device), self.scale.to(device))
+        return data.float() * scale.float()[..., None]
 
     @property
     def num_bytes(self) -> int:
@@ -89,6 +93,11 @@ class Gist:
     features: Packed
     keys: Packed
     values: Packed
+
+    @property
+    def edit(self) -> EditKey:
+        """Which edit version it is."""
+        return self.edit_id, self.version
 
     @property
     def num_tokens(self) -> int:

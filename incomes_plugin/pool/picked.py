@@ -1,0 +1,76 @@
+"""PickedEdits: keys and values of picked edits on the device. The latest used ones stay there for the next request."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from weakref import WeakValueDictionary
+
+import torch
+
+from incomes_plugin.gist.types import EditKey, Gist
+
+
+@dataclass(frozen=True, eq=False)
+class PickedEdit:
+    """What a request reads of one edit of E tokens.
+
+    Attributes:
+        edit: edit version.
+        keys: `[L', K, E, key_dim]` in the compute dtype, on the device.
+        values: `[L', K, E, value_dim]`.
+    """
+
+    edit: EditKey
+    keys: torch.Tensor
+    values: torch.Tensor
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes on the device."""
+        return self.keys.nbytes + self.values.nbytes
+
+
+class PickedCache:
+    """Picked edits by serial number of their gist. One that a request still holds is found again and not copied twice.
+
+    Args:
+        capacity_bytes: of what stays although no request holds it.
+    """
+
+    def __init__(self, capacity_bytes: int, device: torch.device, dtype: torch.dtype) -> None:
+        self._capacity_bytes = capacity_bytes
+        self._device = device
+        self._dtype = dtype
+        self._recent: OrderedDict[int, PickedEdit] = OrderedDict()
+        self._recent_bytes = 0
+        self._living: WeakValueDictionary[int, PickedEdit] = WeakValueDictionary()
+
+    @property
+    def used_bytes(self) -> int:
+        """Bytes on the device, of what requests hold too."""
+        return sum(picked.num_bytes for picked in list(self._living.values()))
+
+    def get(self, serial: int, gist: Gist) -> PickedEdit:
+        """The edit on the device; it becomes the latest used one."""
+        picked = self._living.get(serial)
+        if picked is None:
+            keys, values = (part.unpack(self._device).to(self._dtype) for part in (gist.keys, gist.values))
+            picked = PickedEdit(gist.edit, keys, values)
+            self._living[serial] = picked
+        self._keep(serial, picked)
+        return picked
+
+    def drop(self, serial: int) -> None:
+        """Forget an edit that has left the pool; requests that hold it are not touched."""
+        picked = self._recent.pop(serial, None)
+        if picked is not None:
+            self._recent_bytes -= picked.num_bytes
+
+    def _keep(self, serial: int, picked: PickedEdit) -> None:
+        if serial not in self._recent:
+            self._recent[serial] = picked
+            self._recent_bytes += picked.num_bytes
+        self._recent.move_to_end(serial)
+        while self._recent_bytes > self._capacity_bytes:
+            self.drop(next(iter(self._recent)))
