@@ -1,4 +1,7 @@
-"""A random Llama with tokenizer and edit adapter: small enough for tests, real enough for vLLM and transformers."""
+"""A random Llama with tokenizer and edit adapter: small enough for tests, real enough for vLLM and transformers.
+
+`write_tiny_model(folder)` writes the base into `folder` and the adapter into `folder / "adapter"`.
+"""
 
 from __future__ import annotations
 
@@ -11,20 +14,34 @@ from tokenizers import Tokenizer
 from tokenizers.decoders import ByteLevel as ByteLevelDecoder
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from incomes_plugin.gist.fingerprint import base_fingerprint
 from incomes_plugin.gist.types import GistShape
-from incomes_plugin.model.adapter import EditAdapter
+from incomes_plugin.model.adapter import BaseModel, EditAdapter
+from incomes_plugin.model.template import template_of
+from incomes_plugin.selection.picks import RoutingRules
+from incomes_plugin.selection.reading import Reader
 from incomes_plugin.selection.routing import Router
-from incomes_plugin.selection.scale import LogScale
+from incomes_plugin.selection.verifier import Verifier
 
-_SPECIAL = ["<pad>", "<bos>", "<eos>"]
-_CHAT = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}assistant:"
+SPECIAL = ("<pad>", "<bos>", "<eos>", "<|im_start|>", "<|im_end|>")
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
 
 
 @dataclass(frozen=True)
 class TinyModel:
-    """Shape of the checkpoint; the defaults make a file of about 1 MB. `LARGE` has about 0.3 B parameters."""
+    """Shape of base and adapter; the defaults make files of about 1 MB. `LARGE` has about 0.3 B parameters.
+
+    Attributes:
+        extra_vocabulary: rows of the embedding that no token has.
+        threshold: see `RoutingRules`. By default every question picks something; 100 lets no question pick anything.
+        most_picks: likewise.
+    """
 
     hidden_size: int = 64
     intermediate_size: int = 128
@@ -33,10 +50,18 @@ class TinyModel:
     num_kv_heads: int = 2
     head_dim: int = 32
     max_positions: int = 1024
-    max_gists: int = 4
+    max_edit_tokens: int = 256
     extra_vocabulary: int = 0
-    with_maps: bool = True
-    routed: bool = False
+    threshold: float = -100.0
+    most_picks: int = 4
+
+    @property
+    def gist_shape(self) -> GistShape:
+        """The upper half reads; routing compares keys of the layer below it and of its first."""
+        middle = self.num_layers // 2
+        reading = tuple(range(middle, self.num_layers))
+        half = self.head_dim // 2
+        return GistShape((middle - 1, middle), reading, self.num_kv_heads, self.head_dim, half, half)
 
 
 LARGE = TinyModel(
@@ -47,44 +72,72 @@ LARGE = TinyModel(
     num_kv_heads=2,
     head_dim=64,
     max_positions=4096,
-    max_gists=1,
-    with_maps=True,
 )
 
 
 def write_tiny_model(folder: Path, shape: TinyModel | None = None, *, seed: int = 0) -> Path:
-    """Write checkpoint, byte-level tokenizer and adapter into `folder`; returns it.
+    """Write base, byte-level tokenizer and adapter; returns `folder`, the base's.
 
     Raises:
-        ValueError: the number of layers is odd (the gist layers are the upper half).
+        ValueError: the number of layers is odd (the reading layers are the upper half).
     """
     shape = shape or TinyModel()
     if shape.num_layers % 2:
         raise ValueError("num_layers must be even")
     folder.mkdir(parents=True, exist_ok=True)
-    generator = torch.Generator().manual_seed(seed)
-    gist_tokens = [f"<gist{i}>" for i in range(shape.max_gists)]
-    vocabulary = _write_tokenizer(folder, gist_tokens) + shape.extra_vocabulary
-    _write_model(folder, shape, vocabulary, seed)
-    _write_adapter(folder, shape, generator)
+    tokenizer = write_tokenizer(folder)
+    _write_base(folder, shape, len(tokenizer) + shape.extra_vocabulary, seed)
+    base = BaseModel(str(folder), base_fingerprint(folder))
+    random_adapter(shape, base, tokenizer, seed=seed).save(folder / "adapter")
     return folder
 
 
-def _write_tokenizer(folder: Path, gist_tokens: list[str]) -> int:
-    tokens = [*_SPECIAL, *gist_tokens, *sorted(ByteLevel.alphabet())]
+def write_tokenizer(folder: Path, chat_template: str = CHATML) -> PreTrainedTokenizerFast:
+    """A tokenizer with one token for each byte."""
+    tokens = [*SPECIAL, *sorted(ByteLevel.alphabet())]
     tokenizer = Tokenizer(BPE(vocab={t: i for i, t in enumerate(tokens)}, merges=[]))
     tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
     tokenizer.decoder = ByteLevelDecoder()
-    tokenizer.add_special_tokens([*_SPECIAL, *gist_tokens])
+    tokenizer.add_special_tokens(list(SPECIAL))
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<bos>", eos_token="<eos>", chat_template=_CHAT
+        tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<bos>", eos_token="<eos>", chat_template=chat_template
     )
     fast.save_pretrained(folder)
-    return len(tokens)
+    return fast
 
 
-def _write_model(folder: Path, shape: TinyModel, vocabulary: int, seed: int) -> None:
-    torch.manual_seed(seed)
+def random_adapter(
+    shape: TinyModel, base: BaseModel, tokenizer: PreTrainedTokenizerBase, *, seed: int = 0
+) -> EditAdapter:
+    """An adapter of random maps: which edits are picked, and what is read of them, changes outputs much."""
+    gists = shape.gist_shape
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        router = Router(gists.feature_dim, route_dim=32, hidden_dim=16)
+        verifier = Verifier(gists.feature_dim, width=32, heads=2, layers=1)
+        reader = Reader(gists, shape.num_heads)
+        _shake(verifier, 2.0)
+        _shake(reader, 0.3)
+        nn.init.constant_(reader.zero_bias, 1.0)
+        mean, scale = torch.randn(gists.feature_dim) * 0.1, torch.rand(gists.feature_dim) * 0.4 + 0.4
+    for module in (router, verifier, reader):
+        module.eval().requires_grad_(False)
+    return EditAdapter(
+        base=base,
+        shape=gists,
+        num_heads=shape.num_heads,
+        template=template_of(tokenizer),
+        max_edit_tokens=shape.max_edit_tokens,
+        mean=mean,
+        scale=scale,
+        router=router,
+        verifier=verifier,
+        reader=reader,
+        rules=RoutingRules(most_picks=shape.most_picks, threshold=shape.threshold),
+    )
+
+
+def _write_base(folder: Path, shape: TinyModel, vocabulary: int, seed: int) -> None:
     config = LlamaConfig(
         vocab_size=vocabulary,
         hidden_size=shape.hidden_size,
@@ -101,45 +154,18 @@ def _write_model(folder: Path, shape: TinyModel, vocabulary: int, seed: int) -> 
         tie_word_embeddings=False,
         dtype="float32",
     )
-    model = LlamaForCausalLM(config)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = LlamaForCausalLM(config)
     if shape.hidden_size > 256:
-        model = model.to(torch.bfloat16)
+        model.bfloat16()
     model.save_pretrained(folder)
     # Greedy decoding in tests must not stop early.
     (folder / "generation_config.json").write_text(json.dumps({"bos_token_id": 1, "eos_token_id": 2}))
 
 
-def _write_adapter(folder: Path, shape: TinyModel, generator: torch.Generator) -> None:
-    layers = tuple(range(shape.num_layers // 2, shape.num_layers))
-
-    def maps(heads: int) -> torch.Tensor | None:
-        if not shape.with_maps:
-            return None
-        noise = torch.randn(len(layers), heads, shape.head_dim, shape.head_dim, generator=generator)
-        return torch.eye(shape.head_dim) + noise * 0.3 / shape.head_dim**0.5
-
-    def router() -> Router | None:
-        if not shape.routed:
-            return None
-        queries, keys = shape.num_heads * shape.head_dim, shape.num_kv_heads * shape.head_dim
-        return Router(
-            torch.randn(queries, keys, generator=generator) / queries**0.5,
-            torch.randn(keys, generator=generator),
-            torch.tensor(-0.5),
-            torch.tensor(2.0),
-            growth=0.3,
-            recency=0.7,
-        )
-
-    EditAdapter(
-        shape=GistShape(layers, shape.max_gists, shape.num_kv_heads, shape.head_dim),
-        gist_token_ids=tuple(range(len(_SPECIAL), len(_SPECIAL) + shape.max_gists)),
-        bos_token_id=1,
-        max_edit_tokens=256,
-        scale=LogScale(1.0, 0.25),
-        zero_keys=torch.randn(len(layers), shape.num_kv_heads, shape.head_dim, generator=generator) * 0.1,
-        query_map=maps(shape.num_heads),
-        key_map=maps(shape.num_kv_heads),
-        value_map=maps(shape.num_kv_heads),
-        router=router(),
-    ).save(folder)
+@torch.no_grad()
+def _shake(module: nn.Module, size: float) -> None:
+    """Add noise to every tensor: `size` times its number of inputs to the power -1/2."""
+    for tensor in module.parameters():
+        tensor.add_(torch.randn_like(tensor) * size / tensor.shape[-1] ** 0.5)

@@ -7,16 +7,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from incomes_plugin.gist.fingerprint import model_fingerprint
+    from incomes_plugin.gist.fingerprint import base_fingerprint, model_fingerprint
     from incomes_plugin.gist.format import dump_gists, load_gists
     from incomes_plugin.gist.header import read_header
     from incomes_plugin.gist.types import Gist, GistShape
 
-__all__ = ["Gist", "GistShape", "dump_gists", "load_gists", "model_fingerprint", "read_header"]
+__all__ = ["Gist", "GistShape", "base_fingerprint", "dump_gists", "load_gists", "model_fingerprint", "read_header"]
 
 _MODULES = {
     "Gist": "types",
     "GistShape": "types",
+    "base_fingerprint": "fingerprint",
     "dump_gists": "format",
     "load_gists": "format",
     "model_fingerprint": "fingerprint",

@@ -1,4 +1,7 @@
-"""ModelFingerprint: identity of everything a gist's numbers depend on. Engines share gists only if it is equal."""
+"""Fingerprints: identity of the files that a gist's numbers depend on. Engines share gists only if it is equal.
+
+An adapter names the `base_fingerprint` that it was made for; a gist blob carries a `model_fingerprint`.
+"""
 
 from __future__ import annotations
 
@@ -9,33 +12,52 @@ from pathlib import Path
 
 import torch
 
-_WEIGHT_FILES = (
-    "config.json", "tokenizer.json", "edit_adapter.json", "*.safetensors", "tokenizer.model", "vocab.json", "merges.txt"
-)  # fmt: skip
-"""What decides a gist's numbers; the last three are the tokenizer where there is no tokenizer.json."""
+from incomes_plugin.errors import GistFormatError
+
+_BASE_FILES = ("config.json", "tokenizer.json", "*.safetensors", "tokenizer.model", "vocab.json", "merges.txt")
+"""What decides a base's numbers; the last three are the tokenizer where there is no tokenizer.json."""
+
+_ADAPTER_FILES = ("edit_adapter.json", "edit_adapter.safetensors")
 
 
-def model_fingerprint(model_dir: Path, dtype: torch.dtype) -> str:
-    """Hash of the checkpoint, tokenizer, adapter and compute dtype, as `mf_<16 hex>`.
+def base_fingerprint(base_dir: Path) -> str:
+    """Hash of a base's weights, configuration and tokenizer, as `bf_<16 hex>`.
 
-    Weights are read once (hashing runs at about 1 GB/s); tensor-parallel size does not enter.
+    Weights are read once (hashing runs at about 1 GB/s). An adapter in the same folder does not enter.
 
     Raises:
-        FileNotFoundError: `model_dir` has no config.json.
+        FileNotFoundError: `base_dir` has no config.json.
     """
-    if not (model_dir / "config.json").is_file():
-        raise FileNotFoundError(f"{model_dir} has no config.json; give a model directory")
-    files = {path.name: path for pattern in _WEIGHT_FILES for path in model_dir.glob(pattern)}
-    return fingerprint_of({name: _sha256(path) for name, path in files.items()}, dtype)
+    if not (base_dir / "config.json").is_file():
+        raise FileNotFoundError(f"{base_dir} has no config.json; give a model directory")
+    files = {path.name: path for pattern in _BASE_FILES for path in base_dir.glob(pattern)}
+    return base_fingerprint_of({name: _sha256(path) for name, path in files.items()})
 
 
-def fingerprint_of(hashes: Mapping[str, str], dtype: torch.dtype) -> str:
-    """The fingerprint of a checkpoint whose files have these SHA-256 (hex, by name); other files do not count."""
-    digest = hashlib.sha256(str(dtype).encode())
-    for pattern in _WEIGHT_FILES:
+def base_fingerprint_of(hashes: Mapping[str, str]) -> str:
+    """The fingerprint of a base whose files have these SHA-256 (hex, by name); other files do not count."""
+    digest = hashlib.sha256()
+    for pattern in _BASE_FILES:
         for name in sorted(fnmatch.filter(hashes, pattern)):
-            digest.update(name.encode())
-            digest.update(bytes.fromhex(hashes[name]))
+            if name not in _ADAPTER_FILES:
+                digest.update(name.encode())
+                digest.update(bytes.fromhex(hashes[name]))
+    return f"bf_{digest.hexdigest()[:16]}"
+
+
+def model_fingerprint(base_dir: Path, adapter_dir: Path, dtype: torch.dtype) -> str:
+    """Hash of base, adapter and compute dtype, as `mf_<16 hex>`. Tensor-parallel size does not enter.
+
+    Raises:
+        FileNotFoundError: `base_dir` has no config.json.
+        GistFormatError: `adapter_dir` is no adapter.
+    """
+    digest = hashlib.sha256(f"{base_fingerprint(base_dir)} {dtype}".encode())
+    for name in _ADAPTER_FILES:
+        path = adapter_dir / name
+        if not path.is_file():
+            raise GistFormatError(f"{adapter_dir} has no {name}: it is no edit adapter; make one with `incomes adapt`")
+        digest.update(bytes.fromhex(_sha256(path)))
     return f"mf_{digest.hexdigest()[:16]}"
 
 

@@ -1,4 +1,4 @@
-"""The edit adapter: what makes a frozen base take edits. Written by `incomes adapt`, read by the engine and the reference.
+"""The edit adapter: what makes a frozen base take edits. `incomes adapt` writes it, engine and reference read it.
 
 A folder of two files; the base's own files stay where and as they are.
 `edit_adapter.json`         format, base, shape, template and rules
@@ -17,7 +17,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from incomes_plugin.errors import GistFormatError
+from incomes_plugin.errors import FingerprintMismatch, GistFormatError
+from incomes_plugin.gist.fingerprint import base_fingerprint
 from incomes_plugin.gist.types import Gist, GistShape, Packed
 from incomes_plugin.selection.picks import RoutingRules
 from incomes_plugin.selection.question import PromptTemplate
@@ -122,7 +123,9 @@ class EditAdapter:
         """
         path = folder / CONFIG_FILE
         if not path.is_file():
-            raise GistFormatError(f"{folder} has no {CONFIG_FILE}: it is no edit adapter; make one with `incomes adapt`")
+            raise GistFormatError(
+                f"{folder} has no {CONFIG_FILE}: it is no edit adapter; make one with `incomes adapt`"
+            )
         config = json.loads(path.read_text())
         if config.get("format") != FORMAT:
             raise GistFormatError(
@@ -132,6 +135,23 @@ class EditAdapter:
             return cls._of(config, load_file(folder / TENSOR_FILE))
         except (KeyError, TypeError, RuntimeError, FileNotFoundError) as error:
             raise GistFormatError(f"{folder}: damaged adapter: {error}; make it anew with `incomes adapt`") from error
+
+    @classmethod
+    def for_base(cls, adapter_dir: Path, base_dir: Path) -> EditAdapter:
+        """Read an adapter that is to serve the base in `base_dir`.
+
+        Raises:
+            GistFormatError: see `load`.
+            FingerprintMismatch: it was made for another base.
+        """
+        adapter = cls.load(adapter_dir)
+        found = base_fingerprint(base_dir)
+        if found != adapter.base.fingerprint:
+            raise FingerprintMismatch(
+                f"the adapter in {adapter_dir} was made for base {adapter.base.name} ({adapter.base.fingerprint}), "
+                f"{base_dir} is {found}; serve that base, or make an adapter for this one with `incomes adapt`"
+            )
+        return adapter
 
     @classmethod
     def _of(cls, config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> EditAdapter:

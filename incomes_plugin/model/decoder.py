@@ -1,18 +1,18 @@
 """A Hugging Face decoder run layer by layer, in plain PyTorch: what the reference model and the lab compute with.
 
 Works for decoders of Llama's shape (Llama, Mistral, Qwen2, Qwen3): the modules do the arithmetic, this file does the
-order of it, so that a caller sees queries, keys and values before the rotary embedding, may start and stop at any layer,
-and may change what attention gives. Attention is written out; nothing here is tuned for long prompts.
+order of it, so that a caller sees queries, keys and values before the rotary embedding, may start and stop at any
+layer, and may change what attention gives. Attention is written out; nothing here is tuned for long prompts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 from transformers import PreTrainedModel
 
 from incomes_plugin.errors import UnsupportedEngine
@@ -81,7 +81,7 @@ class Decoder:
         self.num_kv_heads = int(config.num_key_value_heads)
         self.head_dim = int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
         self.hidden_size = int(config.hidden_size)
-        self.layers: nn.ModuleList = model.get_submodule("model.layers")  # type: ignore[assignment]
+        self.layers: Sequence[Any] = model.get_submodule("model.layers")  # type: ignore[assignment]
 
     @property
     def num_layers(self) -> int:
@@ -126,7 +126,9 @@ class Decoder:
             allowed = allowed & mask[:, None, None]
         if past is not None:
             width = past.positions.shape[1]
-            before = past.mask if past.mask is not None else torch.ones(1, width, dtype=torch.bool, device=hidden.device)
+            before = (
+                past.mask if past.mask is not None else torch.ones(1, width, dtype=torch.bool, device=hidden.device)
+            )
             shape = (max(batch, len(allowed)), 1, length)
             front = before[:, None, None].expand(shape[0], 1, length, width)
             allowed = torch.cat([front, allowed.expand(*shape, length)], -1)
@@ -173,7 +175,7 @@ def rotate(heads: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor) -> tor
 
 
 def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, allowed: torch.Tensor) -> torch.Tensor:
-    """Attention output `[B, T, H, D]` of rotated `query` `[B, T, H, D]` over `[B, S, K, D]`, mask `[B or 1, 1, T, S]`."""
+    """Attention output `[B, T, H, D]` of rotated queries `[B, T, H, D]`; keys `[B, S, K, D]`, mask `[B or 1, 1, T, S]`."""
     groups = query.shape[2] // key.shape[2]
     key, value = (part.transpose(1, 2).repeat_interleave(groups, 1) for part in (key, value))
     return F.scaled_dot_product_attention(query.transpose(1, 2), key, value, attn_mask=allowed).transpose(1, 2)

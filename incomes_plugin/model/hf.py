@@ -1,4 +1,4 @@
-"""The reference: a frozen base on Hugging Face transformers that captures, routes and reads. The engine is tested against it.
+"""The reference: a frozen base in Hugging Face transformers that captures, routes and reads. Tests hold the engine to it.
 
 Slow and obvious: one prompt at a time, everything computed again for every token, float32 by default.
 """
@@ -57,9 +57,15 @@ class EditableModel:
 
     @classmethod
     def load(cls, base_dir: Path, adapter_dir: Path, dtype: torch.dtype = torch.float32) -> EditableModel:
-        """Load base and adapter."""
+        """Load base and adapter.
+
+        Raises:
+            GistFormatError: no adapter, or a damaged one.
+            FingerprintMismatch: the adapter was made for another base.
+        """
+        adapter = EditAdapter.for_base(adapter_dir, base_dir)
         model = AutoModelForCausalLM.from_pretrained(base_dir, dtype=dtype)
-        return cls(model.eval().requires_grad_(False), EditAdapter.load(adapter_dir))
+        return cls(model.eval().requires_grad_(False), adapter)
 
     @torch.inference_mode()
     def capture(self, text: Sequence[int], *, edit_id: str = "edit", version: int = 1) -> Gist:
@@ -92,7 +98,9 @@ class EditableModel:
         )  # fmt: skip
 
     @torch.inference_mode()
-    def logits(self, ids: Sequence[int], pool: ReferencePool | None = None, prompt_tokens: int | None = None) -> torch.Tensor:
+    def logits(
+        self, ids: Sequence[int], pool: ReferencePool | None = None, prompt_tokens: int | None = None
+    ) -> torch.Tensor:
         """Logits `[T, V]`; tokens from the prompt's last on read what the prompt picks from `pool`.
 
         Args:
@@ -134,9 +142,7 @@ class EditableModel:
         keys = torch.cat([heads[i].key[0, place].flatten(1) for i in self.adapter.shape.feature_layers], -1)
         return self.adapter.standardise(keys)
 
-    def _read(
-        self, picked: _Picked, first: int, layer: int, query: torch.Tensor, output: torch.Tensor
-    ) -> torch.Tensor:
+    def _read(self, picked: _Picked, first: int, layer: int, query: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
         if layer not in self.adapter.shape.layers:
             return output
         index, reader = self.adapter.shape.layers.index(layer), self.adapter.reader
