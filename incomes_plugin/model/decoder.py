@@ -175,7 +175,7 @@ def rotate(heads: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor) -> tor
 
 
 def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, allowed: torch.Tensor) -> torch.Tensor:
-    """Attention output `[B, T, H, D]` of rotated queries `[B, T, H, D]`; keys `[B, S, K, D]`, mask `[B or 1, 1, T, S]`."""
+    """Attention output `[B, T, H, D]` of queries, shaped alike; keys `[B, S, K, D]`, mask `[B or 1, 1, T, S]`."""
     groups = query.shape[2] // key.shape[2]
     key, value = (part.transpose(1, 2).repeat_interleave(groups, 1) for part in (key, value))
     return F.scaled_dot_product_attention(query.transpose(1, 2), key, value, attn_mask=allowed).transpose(1, 2)

@@ -1,4 +1,4 @@
-"""The reference: a frozen base in Hugging Face transformers that captures, routes and reads. Tests hold the engine to it.
+"""The reference: frozen base in Hugging Face transformers that captures, routes and reads. Tests of the engine use it.
 
 Slow and obvious: one prompt at a time, everything computed again for every token, float32 by default.
 """

@@ -1,7 +1,7 @@
-"""Queries and keys on their way to the pool: rotary embedding undone, scale and per-head map applied.
+"""Queries and keys as the engine's attention sees them, turned back to before the rotary embedding.
 
-The pool itself is read by the engine's own attention kernel; this is the part before it, as few tensor operations as
-possible, because on a CPU each one costs about as much as the arithmetic of a decode step.
+Reading and routing compare them un-rotated. As few tensor operations as possible: on a CPU each one costs about as much
+as the arithmetic of a decode step.
 """
 
 from __future__ import annotations
@@ -69,8 +69,3 @@ class Unrotation:
         if self.rotary_dim < heads.shape[-1]:
             swapped = torch.cat([swapped, rotated[..., self.rotary_dim :]], -1)
         return torch.addcmul(rotated * self.cosine, swapped, self.sine)
-
-
-def map_heads(heads: torch.Tensor, maps: torch.Tensor | None) -> torch.Tensor:
-    """Apply per-head maps `[H, D, D]` (from the right) to `[R, H, D]`; None = identity."""
-    return heads if maps is None else torch.bmm(heads.transpose(0, 1), maps).transpose(0, 1)

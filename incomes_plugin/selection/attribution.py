@@ -1,17 +1,17 @@
-"""Which edits shaped an answer: selection weights, averaged over query heads, gist layers and generated tokens.
+"""Which edits shaped an answer: what was read of each, averaged over heads, reading layers and the rows that read.
 
-Version 1 of the aggregation. Kernels give no weights, so they are computed again for traced rows only.
+An edit's weight in one head and row is the gate times the weights of the edit's tokens inside what was read.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
+from incomes_plugin.gist.types import EditKey
 
 AppliedEdit = tuple[str, int, float]
+"""Edit id, version, weight."""
 
 
 @dataclass(frozen=True)
@@ -19,37 +19,16 @@ class Attribution:
     """Attribution of one answer; weights of all edits and `none_weight` sum to 1.
 
     Attributes:
-        none_weight: weight of the zero-gist: how far no edit was picked.
-        applied: (edit id, version, weight), heaviest first; at most 32, none below 0.1 %.
+        none_weight: what came from the model's own attention.
+        applied: heaviest first; at most 32, none below 0.1 %.
     """
 
     none_weight: float
     applied: list[AppliedEdit]
 
 
-def selection_weights(query: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
-    """Weights `[n + 1]`, summed over rows and averaged over heads.
-
-    Args:
-        query: `[R, H, D]`, un-rotated, mapped, times c_N.
-        keys: `[n + 1, K, D]`, zero-gist first.
-    """
-    rows, heads, dim = query.shape
-    kv_heads = keys.shape[1]
-    grouped = query.float().view(rows, kv_heads, heads // kv_heads, dim)
-    logits = torch.einsum("rkgd,nkd->rkgn", grouped, keys.float()) / math.sqrt(dim)
-    return logits.softmax(dim=-1).mean(dim=(1, 2)).sum(dim=0)
-
-
-def by_edit(
-    weights: Sequence[float], owners: Iterable[tuple[str, int] | None], *, least: float = 0.001, most: int = 32
-) -> Attribution:
-    """Sum the weights of each edit's entries; the entry without owner is the zero-gist."""
-    none_weight, sums = 0.0, dict[tuple[str, int], float]()
-    for weight, owner in zip(weights, owners, strict=True):
-        if owner is None:
-            none_weight += weight
-        else:
-            sums[owner] = sums.get(owner, 0.0) + weight
-    heaviest = sorted(sums.items(), key=lambda item: -item[1])
-    return Attribution(none_weight, [(*edit, weight) for edit, weight in heaviest[:most] if weight >= least])
+def by_edit(weights: Mapping[EditKey, float], *, least: float = 0.001, most: int = 32) -> Attribution:
+    """The attribution of an answer that took these weights, 1 together at most, from the edits it read."""
+    heaviest = sorted(weights.items(), key=lambda item: -item[1])[:most]
+    applied = [(*edit, weight) for edit, weight in heaviest if weight >= least]
+    return Attribution(1.0 - sum(weights.values()), applied)

@@ -27,6 +27,10 @@ _DISTANCES = 8
 """Buckets of a token's distance from the question's end, by powers of two."""
 
 
+_ROWS_AT_ONCE = 8192
+"""Rows of route keys that are compared at once: bounds what a request needs beside them, to tens of megabytes."""
+
+
 class Router(nn.Module):
     """Trained tensors of routing; see the module docstring.
 
@@ -71,7 +75,7 @@ class RouteKeys:
 
     Attributes:
         keys: `[M, W, R]`, unit vectors; a row with fewer tokens repeats its last one, which changes no maximum.
-        owners: `[M]` int64, edit of each row; None where every edit has just its own row.
+        owners: `[M]` int64, edit of each row, or N for a row of no edit; None where every edit has just its own row.
         num_edits: N.
     """
 
@@ -82,13 +86,16 @@ class RouteKeys:
 
 def similarities(directions: torch.Tensor, table: RouteKeys) -> torch.Tensor:
     """max_j cos(A q_t, B k_ej) for every token and edit, `[T, N]` float32, from directions `[T, R]`."""
-    rows, width, dim = table.keys.shape
-    logits = directions.to(table.keys.dtype) @ table.keys.view(rows * width, dim).T
-    best = logits.view(len(directions), rows, width).amax(-1).float()
+    directions = directions.to(table.keys.dtype)
+    parts = [
+        (directions @ keys.flatten(0, 1).T).unflatten(1, keys.shape[:2]).amax(-1)
+        for keys in table.keys.split(_ROWS_AT_ONCE)
+    ]
+    best = torch.cat(parts, 1).float()
     if table.owners is None:
         return best
-    found = best.new_full((len(directions), table.num_edits), -1.0)
-    return found.scatter_reduce(1, table.owners.expand(len(directions), -1), best, "amax")
+    found = best.new_full((len(directions), table.num_edits + 1), -1.0)
+    return found.scatter_reduce(1, table.owners.expand(len(directions), -1), best, "amax")[:, :-1]
 
 
 def distances_from_end(num_tokens: int, device: torch.device | None = None) -> torch.Tensor:
