@@ -1,0 +1,124 @@
+"""Picks: candidates, threshold, the later of two rivals, cut long edits. A stand-in verifier says what it is told."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from incomes_plugin.selection.picks import CROWD, Picks, RoutingRules, choose, verify
+from incomes_plugin.selection.routing import EDIT_TOKENS, QUESTION_TOKENS, RouteKeys, Router
+from incomes_plugin.selection.verifier import Verifier
+
+F_DIM, R = 12, 8
+
+
+class Told(torch.nn.Module):
+    """A verifier whose logit is the first feature of the edit's first token."""
+
+    def forward(self, question, weights, question_mask, edit, edit_mask, cosines) -> torch.Tensor:
+        return edit[:, 0, 0]
+
+
+@pytest.fixture
+def router() -> Router:
+    torch.manual_seed(0)
+    return Router(F_DIM, R, 6).eval().requires_grad_(False)
+
+
+def table_of(router: Router, edits: list[torch.Tensor]) -> RouteKeys:
+    keys = [router.route_keys(edit) for edit in edits]
+    width = max(map(len, keys), default=1)
+    rows = [torch.cat([k, k[-1:].expand(width - len(k), -1)]) for k in keys]
+    return RouteKeys(torch.stack(rows) if rows else torch.empty(0, 1, R), None, len(rows))
+
+
+def pick(router: Router, rules: RoutingRules, edits: list[torch.Tensor], question: torch.Tensor | None = None) -> Picks:
+    question = torch.randn(4, F_DIM, generator=torch.Generator().manual_seed(1)) if question is None else question
+    return choose(router, Told(), rules, question, table_of(router, edits), edits.__getitem__, lambda row: row)
+
+
+def edits_with(logits: list[float], seed: int = 2) -> list[torch.Tensor]:
+    edits = list(torch.randn(len(logits), 3, F_DIM, generator=torch.Generator().manual_seed(seed)))
+    for edit, logit in zip(edits, logits, strict=True):
+        edit[0, 0] = logit
+    return edits
+
+
+def test_accepted_edits_come_best_first_with_their_log_probability(router: Router) -> None:
+    found = pick(router, RoutingRules(threshold=0.5), edits_with([0.1, 3.0, 1.0, -2.0]))
+    assert found.edits == (1, 2)
+    torch.testing.assert_close(found.bias, F.logsigmoid(torch.tensor([3.0, 1.0])))
+    assert sorted(found.candidates) == [0, 1, 2, 3]
+
+
+def test_no_edits_and_no_accepted_edits_are_no_picks(router: Router) -> None:
+    assert pick(router, RoutingRules(), []).edits == ()
+    found = pick(router, RoutingRules(threshold=9.0), edits_with([1.0, 2.0]))
+    assert (found.edits, len(found.bias), len(found.candidates)) == ((), 0, 2)
+
+
+def test_only_the_best_candidates_are_verified_and_only_so_many_read(router: Router) -> None:
+    found = pick(router, RoutingRules(candidates=5, most_picks=2, threshold=-99), edits_with([1.0] * 20))
+    assert (len(found.candidates), len(found.edits)) == (5, 2)
+
+
+def test_the_threshold_grows_with_the_number_of_edits() -> None:
+    rules = RoutingRules(threshold=1.0, growth=0.5)
+    assert rules.threshold_among(10) == rules.threshold_among(CROWD) == 1.0
+    assert rules.threshold_among(int(CROWD * math.e**2)) == pytest.approx(2.0, abs=1e-3)
+
+
+def test_of_two_rivals_the_later_one_is_read_however_sure_the_verifier_is(router: Router) -> None:
+    old, other = edits_with([3.0, 2.0])
+    new = old.clone()
+    new[0, 0] = 1.0
+    rules = RoutingRules(threshold=0.0, rivalry=0.5)
+    similar = pick(router, rules, [old, other, new])
+    assert 0 not in similar.edits
+    assert 2 in similar.edits
+    assert pick(router, RoutingRules(threshold=0.0), [old, other, new]).edits == (0, 1, 2)
+
+
+def test_a_rival_that_does_not_apply_is_no_rival(router: Router) -> None:
+    old = edits_with([3.0])[0]
+    new = old.clone()
+    new[0, 0] = -5.0
+    assert pick(router, RoutingRules(threshold=0.0, rivalry=0.5), [old, new]).edits == (0,)
+
+
+def test_only_the_last_tokens_of_a_question_count(router: Router) -> None:
+    question = torch.randn(QUESTION_TOKENS + 9, F_DIM)
+    edits = edits_with([1.0, 2.0, 3.0])
+    long, short = (pick(router, RoutingRules(), edits, q) for q in (question, question[-QUESTION_TOKENS:]))
+    assert long.edits == short.edits
+    assert torch.equal(long.logits, short.logits)
+
+
+def test_logits_do_not_depend_on_other_candidates_and_long_edits_are_cut_to_what_is_alike(router: Router) -> None:
+    torch.manual_seed(3)
+    verifier = Verifier(F_DIM, width=16, heads=2, layers=1).eval().requires_grad_(False)
+    question, weights = torch.randn(4, F_DIM), torch.rand(4)
+    short, long = torch.randn(3, F_DIM), torch.randn(EDIT_TOKENS + 20, F_DIM)
+    together = verify(router, verifier, question, weights, [short, long])
+    alone = [verify(router, verifier, question, weights, [edit])[0] for edit in (short, long)]
+    torch.testing.assert_close(together, torch.stack(alone), atol=1e-5, rtol=1e-5)
+    best = (router.directions(question) @ router.route_keys(long).T).amax(0)
+    kept = long[best.topk(EDIT_TOKENS).indices.sort().values]
+    torch.testing.assert_close(verify(router, verifier, question, weights, [kept])[0], together[1])
+
+
+def test_a_padded_question_has_the_same_logit() -> None:
+    torch.manual_seed(4)
+    verifier = Verifier(F_DIM, width=16, heads=2, layers=2).eval().requires_grad_(False)
+    question, edit, weights = torch.randn(1, 4, F_DIM), torch.randn(1, 5, F_DIM), torch.rand(1, 4)
+    cosines = torch.rand(1, 4, 5)
+    masks = torch.ones(1, 4, dtype=torch.bool), torch.ones(1, 5, dtype=torch.bool)
+    plain = verifier(question, weights, masks[0], edit, masks[1], cosines)
+    padded = verifier(
+        F.pad(question, (0, 0, 3, 0), value=7.0), F.pad(weights, (3, 0)), F.pad(masks[0], (3, 0)),
+        F.pad(edit, (0, 0, 0, 2), value=7.0), F.pad(masks[1], (0, 2)), F.pad(cosines, (0, 2, 3, 0), value=9.0),
+    )  # fmt: skip
+    torch.testing.assert_close(padded, plain, atol=1e-5, rtol=1e-5)
