@@ -92,9 +92,8 @@ class GistPool:
         self.adapter = adapter
         self.capacity_bytes = capacity_bytes
         self._picked = PickedCache(device_bytes, device, dtype)
-        key_dtype = dtype if dtype == torch.bfloat16 else torch.float32
-        self._empty = RouteTable.empty(adapter.router.key.out_features, key_dtype, device)
-        self._row_bytes = ROW_TOKENS * adapter.router.key.out_features * key_dtype.itemsize
+        self._empty = RouteTable.empty(adapter.router.key.out_features, _key_dtype(dtype), device)
+        self._row_bytes = _row_bytes(adapter, dtype)
         self._heads: dict[str, _Head] = {}
         self._resident: dict[str, PooledSnapshot] = {}
         self._retired: list[PooledSnapshot] = []  # that requests still hold
@@ -137,8 +136,7 @@ class GistPool:
         rows = _rows_after(rows, table, removed, moves, len(added))
         lineage = Lineage() if head is None else head.snapshot.lineage
         snapshot = PooledSnapshot(snapshot_id, edit_set, num_edits, table, lineage)
-        self._publish(_Head(snapshot, rows), new, left)
-        return snapshot
+        return self._publish(_Head(snapshot, rows), new, left)
 
     def acquire(self, snapshot_id: str) -> PooledSnapshot:
         """Hold a resident snapshot.
@@ -245,16 +243,17 @@ class GistPool:
                 "retire edits or raise pool_bytes"
             )
 
-    def _publish(self, head: _Head, new: Sequence[Charge], left: list[Charge]) -> None:
+    def _publish(self, head: _Head, new: Sequence[Charge], left: list[Charge]) -> PooledSnapshot:
         """Switch a new snapshot in. An older one of the same id, whose content is the same, makes room."""
-        snapshot = head.snapshot
+        snapshot, new_bytes = head.snapshot, sum(charge.num_bytes for charge in new)
         snapshot.lineage.append(snapshot.table, self._latest + len(new), left)
         self._latest += len(new)
         self._edits += len(new)
-        self._used_bytes += sum(charge.num_bytes for charge in new)
+        self._used_bytes += new_bytes
         self._heads[snapshot.edit_set] = head
         self.retire(snapshot.id)
         self._resident[snapshot.id] = snapshot
+        return snapshot
 
     def _reclaim(self, snapshot: PooledSnapshot) -> None:
         for charge in snapshot.lineage.remove(snapshot.table):
@@ -262,6 +261,25 @@ class GistPool:
             self._used_bytes -= charge.num_bytes
             self._picked.drop(charge.serial)
         snapshot.table = self._empty
+
+
+def room_for(adapter: EditAdapter, dtype: torch.dtype, num_edits: int, num_tokens: int) -> int:
+    """Bytes that `num_edits` edits of `num_tokens` tokens together take in a pool at most: `GistPool` counts the same.
+
+    Args:
+        dtype: compute dtype.
+    """
+    rows = num_tokens // ROW_TOKENS + num_edits
+    return num_tokens * adapter.shape.bytes_per_token + rows * _row_bytes(adapter, dtype)
+
+
+def _key_dtype(dtype: torch.dtype) -> torch.dtype:
+    return dtype if dtype == torch.bfloat16 else torch.float32
+
+
+def _row_bytes(adapter: EditAdapter, dtype: torch.dtype) -> int:
+    """Bytes of one row of route keys."""
+    return ROW_TOKENS * int(adapter.router.key.out_features) * _key_dtype(dtype).itemsize
 
 
 def _rows_after(

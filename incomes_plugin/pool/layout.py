@@ -1,8 +1,7 @@
 """Where the numbers of an entry lie inside a page of an attention backend's own KV layout.
 
 Backends pack keys and values differently. Instead of knowing each packing, `PageLayout.probe` lets the backend write
-numbered entries into one page and reads back where every number went; from then on pages are read and written by index.
-Pages that no backend reads are laid out `by_entry`.
+numbered entries into one page and reads back where every number went; from then on pages are read by index.
 """
 
 from __future__ import annotations
@@ -29,27 +28,6 @@ class PageLayout:
 
     keys: torch.Tensor
     values: torch.Tensor
-
-    @property
-    def page_size(self) -> int:
-        """S, entries per page."""
-        return int(self.keys.shape[0])
-
-    @property
-    def page_numel(self) -> int:
-        """Numbers in a page."""
-        return 2 * self.keys.numel()
-
-    @classmethod
-    def by_entry(cls, entry_shape: tuple[int, int, int], device: torch.device) -> PageLayout:
-        """Entries one after the other, each in one piece `[2, K, D]`: keys, then values.
-
-        Args:
-            entry_shape: (S, K, D).
-        """
-        size, kv_heads, dim = entry_shape
-        offsets = torch.arange(2 * size * kv_heads * dim, device=device).view(size, 2, kv_heads, dim)
-        return cls(offsets[:, 0], offsets[:, 1])
 
     @classmethod
     def probe(cls, write_page: PageWriter, entry_shape: tuple[int, int, int], device: torch.device) -> PageLayout:

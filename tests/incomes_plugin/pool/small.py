@@ -1,0 +1,78 @@
+"""A small adapter and random gists for the tests of the pool."""
+
+from __future__ import annotations
+
+from functools import cache
+from zlib import crc32
+
+import torch
+
+from incomes_plugin.gist.types import EditKey, Gist, GistShape
+from incomes_plugin.model.adapter import BaseModel, EditAdapter
+from incomes_plugin.pool.gists import GistPool, PooledSnapshot
+from incomes_plugin.pool.table import RouteTable, route_rows
+from incomes_plugin.selection.picks import RoutingRules
+from incomes_plugin.selection.question import PromptTemplate
+from incomes_plugin.selection.reading import Reader
+from incomes_plugin.selection.routing import Router
+from incomes_plugin.selection.verifier import Verifier
+
+CPU = torch.device("cpu")
+SHAPE = GistShape((0, 1), (1, 2), num_kv_heads=2, head_dim=4, key_dim=3, value_dim=2)
+HEADS = 4
+
+
+@cache
+def adapter() -> EditAdapter:
+    torch.manual_seed(0)
+    modules = (
+        Router(SHAPE.feature_dim, 8, 6),
+        Verifier(SHAPE.feature_dim, width=8, heads=2, layers=1),
+        Reader(SHAPE, HEADS),
+    )
+    for module in modules:
+        module.eval().requires_grad_(False)
+    zeros = torch.zeros(SHAPE.feature_dim)
+    template = PromptTemplate((1,), (2,), (3,), (4,))
+    return EditAdapter(
+        BaseModel("tiny", "bf_0"), SHAPE, HEADS, template, 64, zeros, zeros + 1, *modules, RoutingRules()
+    )
+
+
+def gist(edit_id: str, num_tokens: int, version: int = 1) -> Gist:
+    generator = torch.Generator().manual_seed(crc32(f"{edit_id}/{version}".encode()))
+    features = torch.randn(num_tokens, SHAPE.feature_dim, generator=generator)
+    heads = torch.randn(2, len(SHAPE.layers), SHAPE.num_kv_heads, num_tokens, SHAPE.head_dim, generator=generator)
+    return adapter().gist(edit_id, version, features, heads[0], heads[1])
+
+
+def pool_of(
+    capacity_bytes: int = 1 << 30, *, dtype: torch.dtype = torch.float32, device_bytes: int = 1 << 20
+) -> GistPool:
+    return GistPool(adapter(), capacity_bytes=capacity_bytes, device=CPU, dtype=dtype, device_bytes=device_bytes)
+
+
+def keys_by_edit(table: RouteTable) -> dict[EditKey, torch.Tensor]:
+    """Rows of route keys `[rows, W, R]` of every edit."""
+    assert table.keys.owners is not None
+    assert table.keys.num_edits == len(table.edits)
+    assert int((table.keys.owners < len(table.edits)).sum()) == table.owned_rows
+    return {edit: table.keys.keys[table.keys.owners == row] for row, edit in enumerate(table.edits)}
+
+
+def check_table(table: RouteTable, content: dict[EditKey, tuple[Gist, int]]) -> None:
+    """The table holds exactly these gists and ages, and each one's own route keys."""
+    assert len(table.edits) == len(table.gists) == len(table.ages) == len(content)
+    keys = keys_by_edit(table)
+    assert keys.keys() == content.keys()
+    for row, edit in enumerate(table.edits):
+        expected, age = content[edit]
+        assert table.gists[row] is expected
+        assert table.age_of(row) == age
+        assert torch.equal(keys[edit], route_rows(adapter().router, expected).to(table.arena))
+        assert torch.equal(table.features_of(row), expected.features.unpack())
+
+
+def content_of(snapshot: PooledSnapshot) -> dict[EditKey, tuple[Gist, int]]:
+    table = snapshot.table
+    return dict(zip(table.edits, zip(table.gists, table.ages, strict=True), strict=True))
