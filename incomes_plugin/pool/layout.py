@@ -29,6 +29,16 @@ class PageLayout:
     keys: torch.Tensor
     values: torch.Tensor
 
+    @property
+    def page_size(self) -> int:
+        """S, entries per page."""
+        return int(self.keys.shape[0])
+
+    @property
+    def page_numel(self) -> int:
+        """Numbers in a page."""
+        return 2 * self.keys.numel()
+
     @classmethod
     def probe(cls, write_page: PageWriter, entry_shape: tuple[int, int, int], device: torch.device) -> PageLayout:
         """Find the layout.

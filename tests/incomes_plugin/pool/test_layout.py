@@ -21,6 +21,7 @@ def scrambled_page(keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
 
 def test_the_probe_finds_a_scrambled_layout() -> None:
     layout = PageLayout.probe(scrambled_page, SHAPE, CPU)
+    assert (layout.page_size, layout.page_numel) == (4, 2 * NUMBERS)
     keys, values = torch.randn(SHAPE), torch.randn(SHAPE)
     page = scrambled_page(keys, values)
     assert torch.equal(page[layout.keys], keys)
