@@ -4,13 +4,16 @@ launcher.py   vLLM's OpenAI app in this process, with our worker class ─ endpo
 engine.py     EditEngine: commit, find, canary, attribution ─ compressor.py  capture ─ registry.py  snapshots, pins
     │ request                                   │ collective RPC (wire.py)
     ▼                                           ▼
-pin.py        scope -> snapshot, cache salt     worker.py     pool commits, captures, traces
+pin.py        scope -> snapshot, question       worker.py     pool commits, captures, traces
+    │ blocks.py (who may reuse its KV blocks)   │
     │ guard.py (engine core)                    │
     ▼                                           ▼
 rows_v1.py / rows_v2.py   rows of the step ──►  runtime.py    one plan per step (step.py)
-                                                │ inject.py swapped the impl of each gist layer
-                                                ▼
-                                                layer.py ──►  reader.py   pages read by the backend's own kernel
+                                                │ inject.py swapped the impl of each reading layer
+              ┌─────────────────────────────────┤
+              ▼ once a request                  ▼ every reading row, every reading layer
+kv_cache.py   features of the question          layer.py      reads the picks (batch.py), into traces.py
+              out of the paged KV cache
 """
 
 from incomes_plugin.vllm.register import register

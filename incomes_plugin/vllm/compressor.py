@@ -1,7 +1,8 @@
 """Compressor: edit text -> gist, by prefill on the serving engine. Used by `EditEngine.capture`.
 
 in: token ids of edit texts; out: one-gist blobs, or the reason why there is none. The gists themselves are taken inside
-the engine (`captures.py`) while the prompts `[BOS] + text + <GIST>*G` pass through it, batched by its scheduler.
+the engine (`captures.py`) while the texts pass through it, each alone in the base's own template, batched by its
+scheduler.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CaptureJob:
-    """One edit version to capture; `token_ids` are the text's, without BOS and gist tokens."""
+    """One edit version to capture; `token_ids` are the text's alone."""
 
     edit_id: str
     version: int
@@ -33,12 +34,12 @@ class CaptureJob:
 
 @dataclass(frozen=True)
 class Captured:
-    """A one-gist blob, or the reason there is none."""
+    """A one-gist blob of `num_tokens` tokens, or the reason there is none."""
 
     edit_id: str
     version: int
     blob: bytes | None
-    num_gists: int
+    num_tokens: int
     error: str | None
 
 
@@ -73,8 +74,8 @@ class Compressor:
         taken = iter((await self._call("incomes_take_captures", wanted))["captures"] if wanted else [])
         results = []
         for job, failure in zip(jobs, failures, strict=True):
-            blob, num_gists, error = (None, 0, failure) if failure is not None else next(taken)
-            results.append(Captured(job.edit_id, job.version, None if blob is None else bytes(blob), num_gists, error))
+            blob, num_tokens, error = (None, 0, failure) if failure is not None else next(taken)
+            results.append(Captured(job.edit_id, job.version, None if blob is None else bytes(blob), num_tokens, error))
         return results
 
     async def _prefill(self, job: CaptureJob, name: str) -> str | None:
@@ -83,7 +84,8 @@ class Compressor:
 
         try:
             ids = self._prompt(job)
-            with use_capture(RequestTag(capture=name, num_gists=self._adapter.num_gists(len(job.token_ids)))):
+            first = len(self._adapter.template.edit_prefix)
+            with use_capture(RequestTag(capture=name, first=first, count=len(job.token_ids))):
                 output = await self._run(ids, SamplingParams(max_tokens=1, temperature=0.0, detokenize=False))
         except EngineLost:
             raise
@@ -99,4 +101,4 @@ class Compressor:
             raise EditTooLong(
                 f"{job.edit_id} has {len(job.token_ids)} tokens, the limit is {self._adapter.max_edit_tokens}"
             )
-        return self._adapter.capture_ids(list(job.token_ids))
+        return self._adapter.template.capture_ids(job.token_ids)

@@ -1,17 +1,16 @@
-"""Settings of the plugin inside the engine: `additional_config["incomes"]`, or environment variables."""
+"""Settings of the plugin inside the engine: `additional_config["incomes"]` of vLLM's own configuration."""
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from incomes_plugin.errors import UnsupportedEngine
-from incomes_plugin.model.adapter import EditAdapter
 
 WORKER_CLS = "incomes_plugin.vllm.worker.EditWorker"
-POOL_GISTS_VARIABLE = "INCOMES_POOL_GISTS"
-FACT_GATE_VARIABLE = "INCOMES_FACT_GATE_ENTRIES"
+CONFIG_KEY = "incomes"
+_MOST_DEVICE_BYTES = 256 << 20
 
 
 @dataclass(frozen=True)
@@ -19,47 +18,49 @@ class PluginConfig:
     """How the engine holds gists.
 
     Attributes:
-        pool_gists: gist entries the pool has room for, over all edit sets and live snapshots
-            (an edit takes G of them). Allocated at start; a commit beyond it is refused.
-        fact_gate_entries: gist entries of one edit set that the fact memory holds; 0 = all entries are searched.
+        adapter: folder of the edit adapter.
+        pool_bytes: host memory for gists, over all edit sets and live snapshots; a commit beyond it is refused.
     """
 
-    pool_gists: int = 65_536
-    fact_gate_entries: int = 0
+    adapter: Path
+    pool_bytes: int
+
+    @property
+    def device_bytes(self) -> int:
+        """Device memory for picked edits that no request holds."""
+        return min(_MOST_DEVICE_BYTES, self.pool_bytes)
 
     @classmethod
     def of(cls, vllm_config: Any) -> PluginConfig:
-        """Read `additional_config`; the environment wins.
+        """Read `additional_config`.
 
         Raises:
-            UnsupportedEngine: an unknown key or a value that is not a number of entries.
+            UnsupportedEngine: a key is unknown or missing, or a value is not what it should be.
         """
-        given = dict((vllm_config.additional_config or {}).get("incomes", {}))
-        for name, variable in (("pool_gists", POOL_GISTS_VARIABLE), ("fact_gate_entries", FACT_GATE_VARIABLE)):
-            if variable in os.environ:
-                given[name] = os.environ[variable]
-        unknown = set(given) - {"pool_gists", "fact_gate_entries"}
-        try:
-            pool_gists = int(given.get("pool_gists", cls.pool_gists))
-            fact_gate_entries = int(given.get("fact_gate_entries", cls.fact_gate_entries))
-        except ValueError:
-            pool_gists = fact_gate_entries = -1
-        if unknown or pool_gists < 1 or fact_gate_entries < 0:
+        additional = vllm_config.additional_config
+        given = additional.get(CONFIG_KEY) if isinstance(additional, dict) else None
+        expected = '{"adapter": folder, "pool_bytes": integer > 0}'
+        if not isinstance(given, dict) or set(given) != {"adapter", "pool_bytes"}:
+            raise UnsupportedEngine(f"additional_config[{CONFIG_KEY!r}] is {given!r}, expected {expected}")
+        adapter, pool_bytes = given["adapter"], given["pool_bytes"]
+        if not isinstance(adapter, str) or not isinstance(pool_bytes, int) or pool_bytes < 1:
+            raise UnsupportedEngine(f"additional_config[{CONFIG_KEY!r}] is {given!r}, expected {expected}")
+        return cls(Path(adapter), pool_bytes)
+
+    def added_to(self, additional: object) -> dict[str, Any]:
+        """What the user gave as `additional_config`, and these settings.
+
+        Raises:
+            UnsupportedEngine: the user gave settings of the plugin there, or something that is not an object.
+        """
+        if not isinstance(additional or {}, dict) or CONFIG_KEY in (additional or {}):  # type: ignore[operator]
             raise UnsupportedEngine(
-                f"incomes settings {given!r}: expected {{'pool_gists': integer > 0, 'fact_gate_entries': integer >= 0}}"
+                f"--additional-config is a JSON object without the key {CONFIG_KEY!r}, which is set here"
             )
-        return cls(pool_gists, fact_gate_entries)
+        own = {"adapter": str(self.adapter.absolute()), "pool_bytes": self.pool_bytes}
+        return {**(additional or {}), CONFIG_KEY: own}  # type: ignore[dict-item]
 
 
 def has_selection_layer(vllm_config: Any) -> bool:
     """Whether an engine with this configuration runs our worker."""
     return bool(vllm_config.parallel_config.worker_cls == WORKER_CLS)
-
-
-def refuse_rotary_query(adapter: EditAdapter) -> None:
-    """Raise UnsupportedEngine for an adapter of the paper's recipe: the engine's queries are un-rotated."""
-    if adapter.rotary_query:
-        raise UnsupportedEngine(
-            "this model selects with rotated queries (`incomes train --tune full`, the paper's recipe), the engine "
-            "with un-rotated ones; evaluate it with `incomes eval --backend hf --method paper`"
-        )

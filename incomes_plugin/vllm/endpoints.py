@@ -43,8 +43,9 @@ class IncomesEndpoints:
                     "vllm_version": state.vllm_version,
                     "runner": state.runner,
                     "pool": {
-                        "capacity_gists": state.capacity_gists,
-                        "free_gists": state.free_gists,
+                        "capacity_bytes": state.capacity_bytes,
+                        "used_bytes": state.used_bytes,
+                        "edits": state.edits,
                         "resident_snapshots": state.resident_snapshots,
                     },
                     "edit_sets": len(state.edit_sets),

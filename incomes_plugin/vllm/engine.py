@@ -10,7 +10,7 @@ import asyncio
 import secrets
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,23 +50,26 @@ class EngineStatus:
 
     Attributes:
         runner: vLLM model runner, `v1` or `v2`.
-        capacity_gists, free_gists: size of the pool in entries.
+        layers: reading layers.
+        capacity_bytes, used_bytes: host memory of the pool.
+        device_bytes_used: device memory of the pool.
+        edits: edit versions in the pool, those of pinned older snapshots included.
         resident_snapshots: on the workers, pinned older ones included.
         num_steps: steps that carried edits or captures since the start.
-        fact_gate: see `GistPool.fact_gate`.
     """
 
     fingerprint: str
     vllm_version: str
     runner: str
     layers: tuple[int, ...]
-    capacity_gists: int
-    free_gists: int
+    capacity_bytes: int
+    used_bytes: int
+    device_bytes_used: int
+    edits: int
     resident_snapshots: int
     num_steps: int
     pinned_requests: int
     edit_sets: dict[str, SnapshotRef]
-    fact_gate: dict[str, int] = field(default_factory=dict)
 
 
 class EditEngine:
@@ -84,17 +87,17 @@ class EditEngine:
         self.adapter = adapter
         self._engine = engine
         self._compressor = Compressor(adapter, self._run, self._call)
-        self._registry = SnapshotRegistry(lambda: engine.output_processor.external_req_ids.keys())
+        self._registry = SnapshotRegistry(lambda: engine.output_processor.external_req_ids.keys(), adapter.template)
         self._commits = asyncio.Lock()
         self._retiring: asyncio.Task[None] | None = None
 
     @classmethod
-    async def attach(cls, engine: AsyncLLM, model_dir: Path) -> EditEngine:
+    async def attach(cls, engine: AsyncLLM, base_dir: Path, adapter_dir: Path) -> EditEngine:
         """Shake hands with every rank of a running engine and take over the pinning of its requests.
 
         Raises:
             UnsupportedEngine: the engine runs without our worker class, or vLLM is not the one we know.
-            FingerprintMismatch: the workers loaded another model than `model_dir`.
+            FingerprintMismatch: the workers loaded another base or adapter than these.
             EngineLost: the engine is dead or ranks differ.
         """
         if not has_selection_layer(engine.vllm_config):
@@ -104,11 +107,13 @@ class EditEngine:
         dtype: Any = engine.vllm_config.model_config.dtype
         assert_touches()
         register()
-        fingerprint = await asyncio.to_thread(model_fingerprint, model_dir, dtype)
-        self = cls(engine, EditAdapter.load(model_dir), fingerprint, dtype)
+        fingerprint = await asyncio.to_thread(model_fingerprint, base_dir, adapter_dir, dtype)
+        self = cls(engine, EditAdapter.load(adapter_dir), fingerprint, dtype)
         answer = await self._call("incomes_handshake")
         if answer["fingerprint"] != fingerprint:
-            raise FingerprintMismatch(f"the engine runs model {answer['fingerprint']}, {model_dir} is {fingerprint}")
+            raise FingerprintMismatch(
+                f"the engine runs model {answer['fingerprint']}, {base_dir} with {adapter_dir} is {fingerprint}"
+            )
         setattr(engine.input_processor, PINS_ATTRIBUTE, self._registry)
         return self
 
@@ -152,10 +157,10 @@ class EditEngine:
         return await run_canary(self)
 
     async def attribution(self, trace: str) -> Attribution:
-        """Selection weights of the finished request with that trace id. Can be fetched once.
+        """What the finished request with that trace id took of the edits. Can be fetched once.
 
         Raises:
-            SelectionFailed: nothing was traced under the id: the answer was made without reading a pool.
+            SelectionFailed: nothing was traced under the id: the answer was made without a pool.
         """
         answer = await self._call("incomes_take_trace", trace)
         if not answer["found"]:
@@ -171,13 +176,14 @@ class EditEngine:
             vllm_version=answer["vllm_version"],
             runner=answer["runner"],
             layers=tuple(answer["layers"]),
-            capacity_gists=answer["capacity_gists"],
-            free_gists=answer["free_gists"],
+            capacity_bytes=answer["capacity_bytes"],
+            used_bytes=answer["used_bytes"],
+            device_bytes_used=answer["device_bytes_used"],
+            edits=answer["edits"],
             resident_snapshots=answer["snapshots"],
             num_steps=answer["num_steps"],
             pinned_requests=self._registry.num_pinned_requests,
             edit_sets=self._registry.edit_sets,
-            fact_gate=answer["fact_gate"],
         )
 
     @property
@@ -192,7 +198,7 @@ class EditEngine:
 
     async def _commit(self, delta: SnapshotDelta) -> None:
         async with self._commits:
-            # Retired in this very call, before pages are needed; the target may be an older content come back.
+            # Retired in this very call, before room is needed; the target may be an older content come back.
             retire = self._registry.unused(keep=delta.snapshot.id)
             await self._call("incomes_commit", pack_delta(delta, retire))
             self._registry.committed(delta.snapshot)

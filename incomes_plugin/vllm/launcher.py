@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from argparse import Namespace
 from collections.abc import AsyncIterator, Sequence
@@ -17,7 +18,7 @@ from fastapi import FastAPI
 
 from incomes_plugin.errors import UnsupportedEngine
 from incomes_plugin.model.adapter import EditAdapter
-from incomes_plugin.vllm.config import WORKER_CLS, refuse_rotary_query
+from incomes_plugin.vllm.config import WORKER_CLS, PluginConfig
 from incomes_plugin.vllm.endpoints import ENGINE_STATE
 from incomes_plugin.vllm.engine import EditEngine
 from incomes_plugin.vllm.register import register
@@ -42,27 +43,30 @@ class Launched:
 
 
 @asynccontextmanager
-async def launch(arguments: Sequence[str]) -> AsyncIterator[Launched]:
+async def launch(arguments: Sequence[str], *, adapter_dir: Path, pool_bytes: int) -> AsyncIterator[Launched]:
     """Run the engine for the length of the block.
 
     Args:
-        arguments: vLLM's server arguments, e.g. `["--model", "path/to/model", "--dtype", "bfloat16"]`.
+        arguments: vLLM's server arguments, e.g. `["--model", "path/to/base", "--dtype", "bfloat16"]`.
+        adapter_dir: the edit adapter that belongs to the base.
+        pool_bytes: host memory for gists.
 
     Raises:
         UnsupportedEngine: vLLM, a model or a setting that edits have not been proven with.
-        GistFormatError: the model has no edit adapter.
+        GistFormatError: `adapter_dir` is no edit adapter.
+        FingerprintMismatch: the adapter was made for another base.
     """
     prepare_environment()
     from vllm.entrypoints.launchers.api_server.app_state import init_app_state
     from vllm.entrypoints.launchers.api_server.entry import build_async_engine_client
     from vllm.entrypoints.launchers.app import build_app
 
-    args = parse_arguments(arguments)
-    refuse_rotary_query(EditAdapter.load(Path(args.model)))
+    args = parse_arguments(arguments, PluginConfig(adapter_dir, pool_bytes))
+    await asyncio.to_thread(EditAdapter.for_base, adapter_dir, Path(args.model))  # fails before an engine starts
     assert_touches()
     register()  # before the engine exists: its processes load us as a general plugin
     async with build_async_engine_client(args) as client:
-        engine = await EditEngine.attach(client, Path(args.model))  # type: ignore[arg-type]
+        engine = await EditEngine.attach(client, Path(args.model), adapter_dir)  # type: ignore[arg-type]
         tasks = await client.get_supported_tasks()
         app = build_app(args, tasks, client.model_config)
         await init_app_state(client, app.state, args, tasks)
@@ -94,11 +98,11 @@ def prepare_environment() -> None:
         os.environ["VLLM_PLUGINS"] = ",".join([*named, PLUGIN_NAME])
 
 
-def parse_arguments(arguments: Sequence[str]) -> Namespace:
-    """vLLM's own parser and checks, plus our worker class.
+def parse_arguments(arguments: Sequence[str], config: PluginConfig) -> Namespace:
+    """vLLM's own parser and checks, plus our worker class and settings.
 
     Raises:
-        UnsupportedEngine: another worker class, or more than one API server process.
+        UnsupportedEngine: another worker class, settings of the plugin, or more than one API server process.
     """
     from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
     from vllm.utils.argparse_utils import FlexibleArgumentParser
@@ -111,5 +115,6 @@ def parse_arguments(arguments: Sequence[str]) -> Namespace:
     if (args.api_server_count or 1) > 1:
         raise UnsupportedEngine("snapshots are pinned in one API server process; drop --api-server-count")
     args.worker_cls = WORKER_CLS
+    args.additional_config = config.added_to(args.additional_config)
     validate_parsed_serve_args(args)
     return args

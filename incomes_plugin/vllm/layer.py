@@ -1,80 +1,81 @@
-"""One gist layer: what happens inside the opaque attention op, between self-attention and output projection."""
+"""One reading layer: what happens inside the opaque attention op, between self-attention and output projection.
+
+The arithmetic is `selection/reading.py`'s, in fewer tensor operations: on a CPU each one costs about as much as the
+numbers of a decode step. A query's zero-gist logit is one more column of its map.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
 from typing import Any
 
 import torch
 
-from incomes_plugin.errors import SelectionFailed
-from incomes_plugin.pool.pages import GistPool
-from incomes_plugin.selection.attention import map_heads
-from incomes_plugin.selection.attribution import selection_weights
-from incomes_plugin.selection.routing import Router
-from incomes_plugin.vllm.reader import PoolReader
-from incomes_plugin.vllm.routed import add_picked, choose
-from incomes_plugin.vllm.step import CaptureRows, ReadRows, StepPlan
+from incomes_plugin.selection.reading import Reader
+from incomes_plugin.vllm.step import ReadRows
 
 
-@dataclass
-class GistLayer:
-    """Weights and pages of one gist layer.
+class ReadingLayer:
+    """Weights of one reading layer, on the device.
 
-    Attributes:
-        index: 0..L'-1 among the gist layers.
+    Args:
+        index: 0 … L'-1 among the reading layers.
+        reader: of the adapter.
         rotary: the layer's rotary module, shared between layers or not.
-        query_map, key_map, value_map: `[H or K, D, D]` float32, or None.
-        zero_key: `[K, D]` float32.
-        router: of a model with routed selection, on the device.
-        read_scale: with a router, the factor of the logits inside a picked edit.
-        reader, pages, pool: bound once the KV cache exists; pages `[P, *page shape]`.
     """
 
-    index: int
-    rotary: Any
-    query_map: torch.Tensor | None
-    key_map: torch.Tensor | None
-    value_map: torch.Tensor | None
-    zero_key: torch.Tensor
-    router: Router | None = None
-    read_scale: float = 1.0
-    reader: PoolReader | None = None
-    pages: torch.Tensor | None = None
-    pool: GistPool | None = None
+    def __init__(self, index: int, reader: Reader, rotary: Any) -> None:
+        self.index = index
+        self.rotary = rotary
+        query_map, zero_query = reader.query_map[index], reader.zero_query[index]
+        scaled = query_map / math.sqrt(query_map.shape[1])
+        self._query_map = torch.cat([scaled, zero_query[..., None]], -1).contiguous()  # [H, D, key_dim + 1]
+        self._offset = self._query_map.new_zeros(len(query_map), 1, self._query_map.shape[-1])
+        self._offset[:, 0, -1] = reader.zero_bias[index]
+        self._output_map = reader.output_map[index].contiguous()
 
-    def apply(self, plan: StepPlan, query: torch.Tensor, key: Any, value: Any, output: torch.Tensor) -> None:
-        """Add the selection to `output` `[T, H, D]` and keep the gists of captures. `query`, `key` are rotated."""
-        if plan.captures is not None:
-            self._capture(plan.captures, key, value)
-        if plan.reads is not None:
-            self._read(plan.reads, query, output)
+    def read(self, rows: ReadRows, query: torch.Tensor, output: torch.Tensor) -> None:
+        """Replace the reading rows of `output` `[T, H, D]` by `(1 - g) o_self + g o_edit`.
 
-    def _read(self, reads: ReadRows, query: torch.Tensor, output: torch.Tensor) -> None:
-        if self.reader is None or self.pages is None or self.pool is None:
-            raise SelectionFailed("the gist pool is not allocated")
-        if self.router is not None:
-            if self.index == 0:
-                choose(self, self.router, reads, query)
-            add_picked(self, self.router, reads, query, output)
-            return
-        rows = reads.rows
-        mapped = map_heads(reads.unrotations[id(self.rotary)](reads.of(query)), self.query_map)
-        selected = reads.scratch
-        queries = torch.empty_like(selected).copy_(mapped)  # cast and lay out in one pass
-        self.reader.read(queries, self.pages, reads.metadata, selected)
-        if isinstance(rows, slice):
-            output[rows] += selected
-        else:
-            output.index_add_(0, rows, selected)
-        for trace in reads.traces:
-            keys = trace.read_keys(self.index)
-            trace.add(selection_weights(mapped.index_select(0, trace.rows), keys))
+        Args:
+            query: `[T, H, D]`, after rotary embedding.
+        """
+        batch = rows.batch
+        plain = rows.unrotations[id(self.rotary)](rows.of(query))
+        own = rows.of(output).float().transpose(0, 1)
+        keys, values, bias = (
+            rows.of_requests(part) for part in (batch.keys[self.index], batch.values[self.index], batch.bias)
+        )
+        read, gate, weights = self.take_up(plain, keys, values, bias)
+        mixed = torch.lerp(own, read, gate[..., None])
+        rows.write(output, mixed.transpose(0, 1))
+        if batch.taken is not None:
+            taken = (gate.T[:, None] @ weights)[:, 0] / len(gate)
+            if rows.owners is None:
+                batch.taken += taken
+            else:
+                batch.taken.index_add_(0, rows.owners, taken)
 
-    def _capture(self, captures: CaptureRows, key: Any, value: Any) -> None:
-        if key is None or value is None:
-            raise SelectionFailed("the engine's attention gets no key and value; turn its fused rope-KV pass off")
-        keys = captures.unrotations[id(self.rotary)](key.index_select(0, captures.rows))
-        captures.keys[self.index] = map_heads(keys, self.key_map)
-        values = value.index_select(0, captures.rows).float()
-        captures.values[self.index] = map_heads(values, self.value_map)
+    def take_up(
+        self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, bias: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """o_edit `[H, R, D]`, g `[H, R]` and weights `[R, H, E]`: equal to `selection.reading.read`.
+
+        Args:
+            query: `[R, H, D]` float32, before rotary embedding.
+            keys: `[R, K, key_dim, E]` float32.
+            values: `[R, K, E, value_dim]` float32.
+            bias: `[R, 1, 1, E]`.
+        """
+        num_rows, num_heads, _ = query.shape
+        grouped = (num_rows, keys.shape[1], num_heads // keys.shape[1], -1)
+        mapped = torch.baddbmm(self._offset, query.transpose(0, 1), self._query_map).transpose(
+            0, 1
+        )  # [R, H, key_dim+1]
+        logits = mapped[..., :-1].reshape(grouped) @ keys
+        logits += bias
+        total = logits.logsumexp(-1, keepdim=True)
+        weights = (logits - total).exp_()
+        taken = (weights @ values).view(num_rows, num_heads, -1)
+        gate = torch.sigmoid(total.view(num_rows, num_heads) - mapped[..., -1]).T
+        return taken.transpose(0, 1) @ self._output_map, gate, weights.flatten(1, 2)

@@ -1,13 +1,12 @@
 """Pin a request to a snapshot before the engine sees it: the hook behind `InputProcessor.process_inputs`.
 
-in: an `EngineCoreRequest` and the `EditScope` the server set for the credential; out: the same request with the tag of
-the pinned snapshot in `extra_args` and a cache salt no other snapshot shares. Without a scope the request is refused.
+in: an `EngineCoreRequest` and the `EditScope` the server set for the credential; out: the same request with a tag in
+`extra_args`: the pinned snapshot, where in the prompt the question stands, and a secret that keeps the KV blocks behind
+the prompt to the request itself (`blocks.py`). Without a scope the request is refused.
 """
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +16,8 @@ from typing import Any, Protocol
 
 from incomes_plugin.errors import EngineLost, InvalidRequest, InvalidValue, SelectionFailed
 from incomes_plugin.pool.snapshot import SnapshotRef
+from incomes_plugin.selection.question import PromptTemplate
+from incomes_plugin.selection.routing import QUESTION_TOKENS
 from incomes_plugin.vllm.rows import KEY_PREFIX, RequestTag
 
 PINS_ATTRIBUTE = "incomes_pins"
@@ -28,15 +29,15 @@ class EditScope:
 
     Attributes:
         edit_set: id of the edit set, or None for the base model.
-        snapshot: the snapshot to pin; None or an empty one = stock path, no plan, no salt.
+        snapshot: the snapshot to pin; None or an empty one = stock path, no plan.
         trace: id under which attribution is collected, or None.
-        user_salt: further separation of the prefix cache (default: the `cache_salt` of the request).
+        force: read the likeliest edits in full, whatever verifier and gate say. The canary's.
     """
 
     edit_set: str | None
     snapshot: SnapshotRef | None
     trace: str | None = None
-    user_salt: str | None = None
+    force: bool = False
 
 
 scope_var: ContextVar[EditScope | None] = ContextVar("incomes_edit_scope", default=None)
@@ -67,8 +68,8 @@ class Pins(Protocol):
     """Where pinned snapshots are resolved and counted (`registry.SnapshotRegistry`)."""
 
     @property
-    def salt_key(self) -> bytes:
-        """Secret of this engine; keeps cache salts unguessable for clients."""
+    def template(self) -> PromptTemplate:
+        """How the base frames texts."""
         ...
 
     def pin(self, request_id: str, snapshot: SnapshotRef) -> None:
@@ -108,16 +109,17 @@ def _pin_snapshot(
 ) -> None:
     if pins is None:
         raise EngineLost("the engine is not attached to an edit engine; see EditEngine.attach")
-    if params is None or request.resumable:
-        raise InvalidRequest("edits apply to generation requests with a complete prompt only")
+    prompt = request.prompt_token_ids
+    if params is None or request.resumable or not prompt or request.prompt_embeds is not None or request.mm_features:
+        raise InvalidRequest("edits apply to generation requests with a complete prompt of tokens only")
     if snapshot.edit_set != scope.edit_set:
         raise InvalidValue(f"snapshot {snapshot.id} does not belong to edit set {scope.edit_set}", param="edits")
     pins.pin(request.request_id, snapshot)
-    params.extra_args = {**extra, **RequestTag(snapshot=snapshot.id, trace=scope.trace).to_extra_args()}
-    request.cache_salt = cache_salt(pins.salt_key, snapshot, scope.user_salt or request.cache_salt or "")
-
-
-def cache_salt(key: bytes, snapshot: SnapshotRef, user_salt: str) -> str:
-    """Salt of the prefix cache: equal for equal (edit set, content, user salt), unguessable without `key`."""
-    message = "\0".join((snapshot.edit_set, snapshot.id, user_salt)).encode()
-    return "incomes-" + hmac.new(key, message, hashlib.sha256).hexdigest()[:48]
+    tag = RequestTag(
+        snapshot=snapshot.id,
+        question=pins.template.question_span(prompt, QUESTION_TOKENS),
+        read_salt=secrets.token_hex(16),
+        trace=scope.trace,
+        force=scope.force,
+    )
+    params.extra_args = {**extra, **tag.to_extra_args()}

@@ -6,6 +6,7 @@ import functools
 from typing import Any
 
 from incomes_plugin.errors import IncomesError
+from incomes_plugin.vllm.blocks import with_read_salt
 from incomes_plugin.vllm.config import has_selection_layer
 from incomes_plugin.vllm.guard import check_request, observe_rpc
 from incomes_plugin.vllm.pin import PINS_ATTRIBUTE, pin_request
@@ -17,11 +18,13 @@ _REFUSALS: dict[type[IncomesError], type[IncomesError]] = {}
 def register() -> None:
     """Check the installed vLLM and hook into it; calling again does nothing.
 
-    The hooks act only on engines whose worker class is ours; other engines of the process stay stock.
+    The hooks act only on engines whose worker class is ours, and on requests that such an engine tagged; other engines
+    of the process stay stock.
 
     Raises:
         UnsupportedEngine: vLLM differs from what the plugin was written for.
     """
+    from vllm.v1.core import kv_cache_utils
     from vllm.v1.engine.core import EngineCore
     from vllm.v1.engine.input_processor import InputProcessor
 
@@ -29,6 +32,7 @@ def register() -> None:
         return
     _hook_input_processor(InputProcessor)
     _hook_engine_core(EngineCore)
+    _hook_block_hash(kv_cache_utils)
     setattr(InputProcessor, _MARK, True)
 
 
@@ -76,3 +80,15 @@ def _hook_engine_core(cls: Any) -> None:
 
     cls.preprocess_add_request = check_and_preprocess
     cls.collective_rpc = rpc_and_observe
+
+
+def _hook_block_hash(module: Any) -> None:
+    """`get_request_block_hasher` looks the function up in its module whenever it hashes a block."""
+    extra_keys = module.generate_block_hash_extra_keys
+
+    @functools.wraps(extra_keys)
+    def extra_keys_and_salt(request: Any, start_token_idx: int, end_token_idx: int, start_mm_idx: int) -> Any:
+        found = extra_keys(request, start_token_idx, end_token_idx, start_mm_idx)
+        return with_read_salt(found, request, end_token_idx)
+
+    module.generate_block_hash_extra_keys = extra_keys_and_salt

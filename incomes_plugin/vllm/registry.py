@@ -6,13 +6,13 @@ snapshot that is neither current nor pinned may be retired on the workers. Lives
 
 from __future__ import annotations
 
-import secrets
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 
 from incomes_plugin.errors import SnapshotNotFound, SnapshotRetired
 from incomes_plugin.pool.snapshot import SnapshotRef
+from incomes_plugin.selection.question import PromptTemplate
 
 _MAX_REMEMBERED = 4096
 _SWEEP_EVERY = 256
@@ -23,10 +23,11 @@ class SnapshotRegistry:
 
     Args:
         live_requests: returns the ids of the requests the output processor knows.
+        template: how the base frames texts; `pin.py` finds the question of a prompt by it.
     """
 
-    def __init__(self, live_requests: Callable[[], Container[str]]) -> None:
-        self.salt_key = secrets.token_bytes(32)
+    def __init__(self, live_requests: Callable[[], Container[str]], template: PromptTemplate) -> None:
+        self.template = template
         self._live_requests = live_requests
         self._current: dict[str, SnapshotRef] = {}
         self._resident: dict[str, SnapshotRef] = {}

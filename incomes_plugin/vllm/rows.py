@@ -10,13 +10,13 @@ From then on, on every real step and never on a dummy or profiling step, it must
    holds the token position of every row of the step (`positions[span.first_row] == span.first_position`);
 3. call `runtime.end_step()` after the forward pass in a `finally`, so that a later dummy batch never sees stale rows.
 
-`runtime.tagged` is empty when no request of the runner has edits or is a capture: skip 2 and 3 then, at no cost.
+`runtime.tagged` is empty when no request of the runner reads edits or is a capture: skip 2 and 3 then, at no cost.
 Errors of `add_request` and `begin_step` (`SelectionFailed`) must reach vLLM: no step may finish without its edits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -27,21 +27,28 @@ KEY_PREFIX = "incomes_"
 
 @dataclass(frozen=True, slots=True)
 class RequestTag:
-    """What `pin.py` writes into `SamplingParams.extra_args` and the worker reads back.
+    """What `pin.py` writes into `SamplingParams.extra_args`, and engine core and worker read back.
 
     Attributes:
-        snapshot: id of the pinned snapshot, or None (capture requests read no pool).
-        trace: id under which selection weights are collected, or None.
-        capture: id under which the gists of this prompt are kept, or None.
-        num_gists: G of the capture: the last G prompt positions are the gists.
+        snapshot: id of the pinned snapshot, or None (captures read no pool).
+        question: first position of the question in the prompt, and the one behind its last.
+        read_salt: secret of the request; part of the hash of KV blocks that depend on edits (`blocks.py`).
+        trace: id under which weights are collected, or None.
+        force: the canary's: picks are read in full, whatever verifier and gate say.
+        capture: id under which the gist of this prompt is kept, or None.
+        first, count: positions of the captured text in the prompt.
     """
 
     snapshot: str | None = None
+    question: tuple[int, int] | None = None
+    read_salt: str | None = None
     trace: str | None = None
+    force: bool = False
     capture: str | None = None
-    num_gists: int = 0
+    first: int = 0
+    count: int = 0
 
-    def to_extra_args(self) -> dict[str, str | int]:
+    def to_extra_args(self) -> dict[str, Any]:
         """Flat entries for `extra_args`; absent fields are left out."""
         return {KEY_PREFIX + key: value for key, value in asdict(self).items() if value}
 
@@ -51,6 +58,9 @@ class RequestTag:
         if not extra_args:
             return None
         fields = {k.removeprefix(KEY_PREFIX): v for k, v in extra_args.items() if k.startswith(KEY_PREFIX)}
+        if "question" in fields:
+            start, end = fields["question"]  # a list after its way to another process
+            fields["question"] = (start, end)
         return cls(**fields) if fields else None
 
 
@@ -59,12 +69,14 @@ class RowSpan:
     """Consecutive rows of one tagged request in this step.
 
     Attributes:
+        index: place of the request among all requests of the step: its row in the block table.
         first_row: index of the first row in the step's flattened batch.
         num_rows: tokens of the request scheduled in this step.
         first_position: position of the first row in the request's sequence (= tokens computed before this step).
     """
 
     request_id: str
+    index: int
     first_row: int
     num_rows: int
     first_position: int
@@ -74,8 +86,8 @@ class StepObserver(Protocol):
     """The selection runtime as a runner adapter sees it."""
 
     @property
-    def tagged(self) -> Mapping[str, object]:
-        """Tagged requests the runner knows, by request id."""
+    def tagged(self) -> Container[str]:
+        """Ids of the requests whose rows the runtime wants to know; false when there are none."""
         ...
 
     def add_request(self, request_id: str, extra_args: Mapping[str, Any] | None, num_prompt_tokens: int) -> None:

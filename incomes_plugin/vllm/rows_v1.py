@@ -46,7 +46,7 @@ def install(runner: Any, runtime: StepObserver) -> None:
 def _spans(runner: Any, runtime: StepObserver) -> list[RowSpan]:
     batch, starts = runner.input_batch, runner.query_start_loc.np
     return [
-        RowSpan(request_id, int(starts[i]), int(starts[i + 1] - starts[i]), int(batch.num_computed_tokens_cpu[i]))
+        RowSpan(request_id, i, int(starts[i]), int(starts[i + 1] - starts[i]), int(batch.num_computed_tokens_cpu[i]))
         for i, request_id in enumerate(batch.req_ids)
         if request_id in runtime.tagged
     ]

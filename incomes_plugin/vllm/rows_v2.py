@@ -54,7 +54,7 @@ class V2Rows:
     def remove_request(self, req_id: str) -> None:
         """A request that finished, was preempted, or is about to be added.
 
-        A preempted request keeps its tag and with it its snapshot, which may be retired before the request comes back.
+        A preempted request keeps tag, snapshot and picks: the snapshot may be retired before the request comes back.
         """
         self._remove(req_id)
         self._known.discard(req_id)
@@ -108,11 +108,12 @@ class V2Rows:
         return self._replay(desc)
 
     def _spans(self, input_batch: Any) -> list[RowSpan]:
-        if not (tagged := self._runtime.tagged):
+        tagged = self._runtime.tagged
+        if not tagged:
             return []
         starts, computed = input_batch.query_start_loc_np, input_batch.num_computed_tokens_np
         return [
-            RowSpan(request_id, int(starts[i]), int(starts[i + 1] - starts[i]), int(computed[i]))
+            RowSpan(request_id, i, int(starts[i]), int(starts[i + 1] - starts[i]), int(computed[i]))
             for i, request_id in enumerate(input_batch.req_ids)
             if request_id in tagged
         ]

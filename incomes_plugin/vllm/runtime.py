@@ -1,75 +1,89 @@
-"""The selection runtime of one worker: requests -> snapshots -> one plan per step -> the gist layers.
+"""The selection runtime of one worker: requests -> picks -> one plan per step -> the reading layers.
 
-Driven by a runner adapter (`rows.py`), read by `layer.py` inside the attention op, changed by commits between steps.
+Driven by a runner adapter (`rows.py`), entered by the first reading layer inside the attention op, changed by commits
+between steps.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from incomes_plugin.errors import SelectionFailed
 from incomes_plugin.model.adapter import EditAdapter
-from incomes_plugin.pool.pages import GistPool, PooledSnapshot
+from incomes_plugin.pool.gists import GistPool, PooledSnapshot
 from incomes_plugin.selection.attention import Unrotation
-from incomes_plugin.selection.attribution import Attribution, by_edit
+from incomes_plugin.selection.attribution import Attribution
+from incomes_plugin.selection.picks import Picks, choose
+from incomes_plugin.vllm.batch import PickedTokens, ReadBatch
 from incomes_plugin.vllm.captures import CaptureStore
-from incomes_plugin.vllm.layer import GistLayer
-from incomes_plugin.vllm.reader import PoolReader
+from incomes_plugin.vllm.kv_cache import AttentionLayer, CachedHeads
+from incomes_plugin.vllm.layer import ReadingLayer
 from incomes_plugin.vllm.rows import RequestTag, RowSpan
-from incomes_plugin.vllm.step import CaptureRows, ReadRows, RoutedRows, Rows, StepPlan, Trace, TracedRows
+from incomes_plugin.vllm.step import ReadRows, StepPlan, rows_of
+from incomes_plugin.vllm.traces import Taken, Traces
 
-_MAX_TRACES = 256
-
-
-@dataclass(frozen=True)
-class HeadShape:
-    """Heads of this worker's gist layers."""
-
-    num_heads: int
-    num_kv_heads: int
-    head_dim: int
-    dtype: torch.dtype
-    device: torch.device
+FORCED_BIAS = 100.0
+"""b of a forced pick: every gate opens whatever the query is, see `RequestTag.force`."""
 
 
-@dataclass
-class _Tagged:
+@dataclass(eq=False)
+class _Request:
+    """A request with edits, or a capture.
+
+    Attributes:
+        snapshot: held until the request has its picks.
+        picked: None before routing.
+    """
+
     tag: RequestTag
-    snapshot: PooledSnapshot | None
     num_prompt_tokens: int
+    snapshot: PooledSnapshot | None
+    picked: PickedTokens | None = None
 
 
 class SelectionRuntime:
     """See the module docstring. Implements `rows.StepObserver`.
 
+    Args:
+        adapter: the model's edit adapter, on the device.
+        layers: reading and feature layers by number.
+        dtype: compute dtype.
+
     Attributes:
         plan: of the running step; None outside a step and in steps without tagged rows.
+        reading_layers: in the order of the adapter.
     """
 
-    def __init__(self, adapter: EditAdapter, layers: list[GistLayer], heads: HeadShape) -> None:
+    def __init__(self, adapter: EditAdapter, layers: Mapping[int, AttentionLayer], dtype: torch.dtype) -> None:
         self.adapter = adapter
         self.layers = layers
-        self.heads = heads
+        self.dtype = dtype
         self.plan: StepPlan | None = None
-        shape = (len(layers), heads.num_kv_heads, heads.head_dim)
-        self.captures = CaptureStore(shape, heads.dtype, adapter.keep)
+        self.captures = CaptureStore(adapter, layers)
         self.num_steps = 0
-        self._tagged: dict[str, _Tagged] = {}
-        self._traces: OrderedDict[str, Trace] = OrderedDict()
+        reading = enumerate(adapter.shape.layers)
+        self.reading_layers = [ReadingLayer(i, adapter.reader, layers[layer].rotary) for i, layer in reading]
+        self._rotaries = {id(layer.rotary): layer.rotary for layer in self.reading_layers}
+        self._traces = Traces(len(self.reading_layers))
+        self._requests: dict[str, _Request] = {}
+        self._settled: set[str] = set()  # picked nothing: nothing is left to do for them
+        self._batch: ReadBatch | None = None
         self._pool: GistPool | None = None
-        self._reader: PoolReader | None = None
+        self._cached: CachedHeads | None = None
 
-    def bind(self, pool: GistPool, reader: PoolReader) -> None:
+    @property
+    def device(self) -> torch.device:
+        """Where the adapter lies."""
+        return self.adapter.reader.zero_bias.device
+
+    def bind(self, pool: GistPool, cached: CachedHeads) -> None:
         """Give the runtime its pool, once the KV cache exists."""
-        self._pool, self._reader = pool, reader
-        for layer in self.layers:
-            layer.reader, layer.pool = reader, pool
-            layer.pages = reader.page_shape.view(pool.storage[layer.index])
+        self._pool, self._cached = pool, cached
 
     @property
     def pool(self) -> GistPool:
@@ -79,153 +93,144 @@ class SelectionRuntime:
         return self._pool
 
     @property
+    def cached(self) -> CachedHeads:
+        """The KV cache. Raises SelectionFailed before `bind`."""
+        if self._cached is None:
+            raise SelectionFailed("the KV cache is not allocated")
+        return self._cached
+
+    @property
     def tagged(self) -> Mapping[str, object]:
-        """Requests with edits or captures, by id."""
-        return self._tagged
+        """Requests whose rows matter, by id."""
+        return self._requests
 
     def add_request(self, request_id: str, extra_args: Mapping[str, Any] | None, num_prompt_tokens: int) -> None:
         """Resolve the request's pinned snapshot. Raises SelectionFailed when it is not resident."""
         tag = RequestTag.parse(extra_args)
-        if tag is None or request_id in self._tagged:
+        if tag is None or request_id in self._requests or request_id in self._settled:
             return
         snapshot = None if tag.snapshot is None else self.pool.acquire(tag.snapshot)
-        if tag.capture is not None:
-            self.captures.open(tag.capture, tag.num_gists)
-        self._tagged[request_id] = _Tagged(tag, snapshot, num_prompt_tokens)
+        self._requests[request_id] = _Request(tag, num_prompt_tokens, snapshot)
 
     def remove_request(self, request_id: str) -> None:
         """Forget a request and let go of its snapshot."""
-        gone = self._tagged.pop(request_id, None)
-        if gone is not None and gone.snapshot is not None:
-            self.pool.release(gone.snapshot)
+        self._settled.discard(request_id)
+        gone = self._requests.pop(request_id, None)
+        if gone is not None:
+            self._let_go(gone)
+        if not self._requests:
+            self._drop_batch()
 
     def begin_step(self, spans: Sequence[RowSpan], positions: torch.Tensor) -> None:
         """Plan the step."""
-        reads = self._plan_reads([s for s in spans if self._tagged[s.request_id].snapshot is not None], positions)
-        captures = self._plan_captures(spans, positions)
-        self.plan = StepPlan(reads, captures) if reads or captures else None
+        reading: list[RowSpan] = []
+        captures: list[tuple[RequestTag, int]] = []
+        for span in spans:
+            request = self._requests[span.request_id]
+            if span.first_position + span.num_rows < request.num_prompt_tokens:
+                continue  # the last prompt token is not in this step
+            if request.tag.capture is None:
+                reading.append(span)
+            elif span.first_position < request.num_prompt_tokens:
+                captures.append((request.tag, span.index))
+        self.plan = StepPlan(reading, captures, positions) if reading or captures else None
         self.num_steps += 1
 
+    def enter(self, plan: StepPlan, block_table: torch.Tensor) -> None:
+        """The first reading layer has computed its attention: route who has no picks yet, and gather who reads."""
+        plan.block_table = block_table
+        for span in plan.reading:
+            request = self._requests[span.request_id]
+            if request.picked is None:
+                self._route(request, block_table[span.index])
+                if request.picked is None:
+                    self._settled.add(span.request_id)
+                    del self._requests[span.request_id]
+        plan.rows = self._read_rows([span for span in plan.reading if span.request_id in self._requests], plan)
+
     def end_step(self) -> None:
-        """Keep the captured rows and drop the plan."""
+        """Make the gists of captures that are complete now, and drop the plan."""
         plan, self.plan = self.plan, None
-        if plan is not None and plan.captures is not None:
-            self.captures.put(plan.captures)
+        if plan is not None and plan.block_table is not None:
+            for tag, index in plan.captures:
+                self.captures.finish(tag, self.cached, plan.block_table[index])
+                # A preempted capture is computed again and replaces its first gist.
 
     def take_trace(self, name: str) -> Attribution | None:
         """Attribution of a finished request; None when nothing was traced under `name`."""
-        trace = self._traces.pop(name, None)
-        if trace is None or not trace.count:
-            return None
-        routes = trace.snapshot.routes
-        owners = self.pool.owners(trace.snapshot) if routes is None else (None, *routes.edits)
-        attribution = by_edit((trace.weights / trace.count).tolist(), owners)
-        self.pool.release(trace.snapshot)
-        return attribution
+        if self._batch is not None:
+            self._batch.flush()
+        return self._traces.take(name)
 
-    def _plan_reads(self, spans: Sequence[RowSpan], positions: torch.Tensor) -> ReadRows | None:
+    def _route(self, request: _Request, pages: torch.Tensor) -> None:
+        """Give a request its picks; without any, `picked` stays None. It needs its snapshot no more."""
+        snapshot, tag = request.snapshot, request.tag
+        if snapshot is None or tag.question is None:
+            raise SelectionFailed("a request without a snapshot or a question cannot be routed")
+        picks = self._choose(snapshot, tag, pages)
+        edits = [self.pool.picked(snapshot, row) for row in picks.edits]
+        taken = None
+        if tag.trace is not None:
+            taken = Taken.nothing_yet(edits, self.device)
+            self._traces.add(tag.trace, tag.read_salt, taken)
+        if edits:
+            request.picked = PickedTokens.of(edits, picks.bias.to(self.device), taken)
+        self._let_go(request)
+
+    def _choose(self, snapshot: PooledSnapshot, tag: RequestTag, pages: torch.Tensor) -> Picks:
+        assert tag.question is not None
+        features = self.cached.features(self.adapter, pages, torch.arange(*tag.question, device=pages.device))
+        rules = replace(self.adapter.rules, threshold=-math.inf, rivalry=0.0) if tag.force else self.adapter.rules
+        table = snapshot.table
+        picks = choose(
+            self.adapter.router, self.adapter.verifier, rules, features, table.keys, table.features_of, table.age_of
+        )
+        return replace(picks, bias=torch.full_like(picks.bias, FORCED_BIAS)) if tag.force else picks
+
+    def _let_go(self, request: _Request) -> None:
+        if request.snapshot is not None:
+            self.pool.release(request.snapshot)
+            request.snapshot = None
+
+    def _read_rows(self, spans: Sequence[RowSpan], plan: StepPlan) -> ReadRows | None:
         if not spans:
             return None
-        groups: dict[str, tuple[PooledSnapshot, list[RowSpan]]] = {}
+        pieces, picked = [], []
         for span in spans:
-            snapshot = self._tagged[span.request_id].snapshot
-            assert snapshot is not None
-            groups.setdefault(f"{snapshot.id}/{id(snapshot)}", (snapshot, []))[1].append(span)
-        ordered = [span for _, members in groups.values() for span in members]
-        snapshots = [snapshot for snapshot, _ in groups.values()]
-        rows_of = [sum(span.num_rows for span in members) for _, members in groups.values()]
-        rows = _rows(ordered, self.heads.device)
-        shape = (sum(rows_of), self.heads.num_heads, self.heads.head_dim)
-        if self._reader is None:
-            raise SelectionFailed("the gist pool is not allocated")
-        routed = self.adapter.router is not None
-        return ReadRows(
-            rows,
-            self._unrotations(positions[rows], self._factors(snapshots, rows_of)),
-            None if routed else self._reader.plan(snapshots, rows_of),
-            torch.empty(shape, dtype=self.heads.dtype, device=self.heads.device),
-            list(_routed(snapshots, rows_of)) if routed else [],
-            list(self._traced(ordered)),
-        )
+            request = self._requests[span.request_id]
+            assert request.picked is not None
+            skipped = max(0, request.num_prompt_tokens - 1 - span.first_position)
+            pieces.append((span.first_row + skipped, span.num_rows - skipped))
+            picked.append(request.picked)
+            if request.picked.taken is not None:
+                request.picked.taken.rows += span.num_rows - skipped
+        rows = rows_of(pieces, self.device)
+        counts = [count for _, count in pieces]
+        owners = None
+        if max(counts) > 1:
+            owners = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)).to(self.device)
+        return ReadRows(self._batch_of(picked), rows, owners, self._unrotations(plan.positions[rows]))
 
-    def _factors(self, snapshots: Sequence[PooledSnapshot], rows_of: Sequence[int]) -> torch.Tensor | float:
-        """c_N of each row; one number when all rows share it. A router wants bare queries."""
-        if self.adapter.router is not None:
-            return 1.0
-        factors = [self.adapter.scale(s.num_entries - 1) for s in snapshots]
-        if len(factors) == 1:
-            return factors[0]
-        return torch.tensor(factors).repeat_interleave(torch.tensor(rows_of)).to(self.heads.device)
+    def _batch_of(self, picked: list[PickedTokens]) -> ReadBatch:
+        if self._batch is None or self._batch.requests != picked:
+            self._drop_batch()
+            self._batch = ReadBatch(picked)
+        return self._batch
 
-    def _unrotations(self, positions: torch.Tensor, factor: torch.Tensor | float) -> dict[int, Unrotation]:
-        rotaries = {id(layer.rotary): layer.rotary for layer in self.layers}
+    def _drop_batch(self) -> None:
+        if self._batch is not None:
+            self._batch.flush()
+            self._batch = None
+
+    def _unrotations(self, positions: torch.Tensor) -> dict[int, Unrotation]:
         return {
             key: Unrotation.of_rows(
                 rotary.cos_sin_cache,
                 positions,
-                factor,
-                head_dim=self.heads.head_dim,
+                1.0,
+                head_dim=self.adapter.shape.head_dim,
                 neox=rotary.is_neox_style,
-                dtype=self.heads.dtype,
+                dtype=self.dtype,
             )
-            for key, rotary in rotaries.items()
+            for key, rotary in self._rotaries.items()
         }
-
-    def _traced(self, spans: Sequence[RowSpan]) -> Iterator[TracedRows]:
-        """Rows that produce a token: the last prompt row and every decode row of traced requests."""
-        offset = 0
-        for span in spans:
-            request = self._tagged[span.request_id]
-            first = max(span.first_position, request.num_prompt_tokens - 1)
-            count = span.first_position + span.num_rows - first
-            if request.tag.trace is not None and count > 0:
-                rows = torch.arange(offset + span.num_rows - count, offset + span.num_rows, device=self.heads.device)
-                yield TracedRows(self._trace(request.tag.trace, request.snapshot), rows, self.pool.read_keys)
-            offset += span.num_rows
-
-    def _trace(self, name: str, snapshot: PooledSnapshot | None) -> Trace:
-        assert snapshot is not None
-        if name not in self._traces:
-            snapshot.holders += 1
-            size = snapshot.num_entries if snapshot.routes is None else len(snapshot.routes.edits) + 1
-            self._traces[name] = Trace(snapshot, torch.zeros(size, device=self.heads.device))
-            while len(self._traces) > _MAX_TRACES:
-                self.pool.release(self._traces.popitem(last=False)[1].snapshot)
-        return self._traces[name]
-
-    def _plan_captures(self, spans: Sequence[RowSpan], positions: torch.Tensor) -> CaptureRows | None:
-        rows: list[int] = []
-        targets: list[tuple[str, int]] = []
-        for span in spans:
-            request = self._tagged[span.request_id]
-            if request.tag.capture is not None:
-                first_gist = request.num_prompt_tokens - request.tag.num_gists
-                for position in range(span.first_position, span.first_position + span.num_rows):
-                    if first_gist <= position < request.num_prompt_tokens:
-                        rows.append(span.first_row + position - span.first_position)
-                        targets.append((request.tag.capture, position - first_gist))
-        if not rows:
-            return None
-        index = torch.tensor(rows, device=self.heads.device)
-        shape = (len(self.layers), len(rows), self.heads.num_kv_heads, self.heads.head_dim)
-        keys = torch.empty(shape, device=self.heads.device)
-        return CaptureRows(index, targets, self._unrotations(positions[index], 1.0), keys, torch.empty_like(keys))
-
-
-def _routed(snapshots: Sequence[PooledSnapshot], rows_of: Sequence[int]) -> Iterator[RoutedRows]:
-    start = 0
-    for snapshot, count in zip(snapshots, rows_of, strict=True):
-        yield RoutedRows(snapshot, slice(start, start + count))
-        start += count
-
-
-def _rows(spans: Sequence[RowSpan], device: torch.device) -> Rows:
-    """The spans' rows: a slice when they follow each other, else an index tensor."""
-    end = spans[0].first_row
-    for span in spans:
-        if span.first_row != end:
-            break
-        end += span.num_rows
-    else:
-        return slice(spans[0].first_row, end)
-    return torch.cat([torch.arange(s.first_row, s.first_row + s.num_rows) for s in spans]).to(device)

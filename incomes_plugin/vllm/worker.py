@@ -17,14 +17,14 @@ from vllm.platforms import current_platform
 from vllm.utils.import_utils import resolve_obj_by_qualname
 
 from incomes_plugin.errors import CompressionFailed, UnsupportedEngine
-from incomes_plugin.facts.gate import FactGate, FactMemory, Tally
 from incomes_plugin.gist import dump_gists, load_gists, model_fingerprint
 from incomes_plugin.model.adapter import EditAdapter
-from incomes_plugin.pool.pages import GistPool
+from incomes_plugin.pool.gists import GistPool, room_for
+from incomes_plugin.pool.table import ROW_TOKENS
 from incomes_plugin.vllm import rows_v1
 from incomes_plugin.vllm.config import PluginConfig
 from incomes_plugin.vllm.inject import install
-from incomes_plugin.vllm.reader import PoolReader
+from incomes_plugin.vllm.kv_cache import CachedHeads
 from incomes_plugin.vllm.wire import Answer, answers_errors
 
 if TYPE_CHECKING:
@@ -40,42 +40,46 @@ class EditWorkerMixin:
     incomes_fingerprint: str
 
     def load_model(self: Any, **kwargs: Any) -> None:
-        """Load the model, then install the selection layer before profiling and graph capture."""
+        """Load the base, then install the selection layer before profiling and graph capture."""
         super().load_model(**kwargs)  # type: ignore[misc]
-        model_dir = Path(self.vllm_config.model_config.model)
-        adapter = EditAdapter.load(model_dir)
-        self.incomes_fingerprint = model_fingerprint(model_dir, self.vllm_config.model_config.dtype)
+        base_dir, adapter_dir = Path(self.vllm_config.model_config.model), PluginConfig.of(self.vllm_config).adapter
+        adapter = EditAdapter.for_base(adapter_dir, base_dir)
+        self.incomes_fingerprint = model_fingerprint(base_dir, adapter_dir, self.vllm_config.model_config.dtype)
         self.incomes_runtime = install(self.vllm_config, self.model_runner.get_model(), adapter)
-        logger.info("selection layer in layers %s, model %s", adapter.shape.layers, self.incomes_fingerprint)
+        logger.info("edits are read in layers %s, model %s", adapter.shape.layers, self.incomes_fingerprint)
 
     def determine_available_memory(self: Any) -> int:
-        """Leave room for the pool, unless the size of the KV cache was given."""
+        """Leave room for what the pool keeps on the device, unless the size of the KV cache was given."""
         available = int(super().determine_available_memory())  # type: ignore[misc]
         if self.cache_config.kv_cache_memory_bytes is not None:
             return available
-        config, shape = PluginConfig.of(self.vllm_config), self.incomes_runtime.adapter.shape
-        pool_bytes = config.pool_gists * shape.bytes_per_gist(self.incomes_runtime.heads.dtype)
-        if pool_bytes >= available:
-            raise UnsupportedEngine(f"the gist pool takes {pool_bytes} of {available} free bytes; lower pool_gists")
-        return available - pool_bytes
+        runtime: SelectionRuntime = self.incomes_runtime
+        wanted = device_room(
+            PluginConfig.of(self.vllm_config),
+            runtime.adapter,
+            runtime.dtype,
+            self.vllm_config.scheduler_config.max_num_seqs,
+        )
+        if wanted >= available:
+            raise UnsupportedEngine(
+                f"edits take {wanted} of {available} free bytes on the device; lower pool_bytes or --max-num-seqs"
+            )
+        return available - wanted
 
     def initialize_from_config(self: Any, kv_cache_config: Any) -> None:
-        """Allocate the pool beside the KV cache, in its layout, and hook into the model runner."""
+        """Make the pool, learn the layout of the KV cache, and hook into the model runner."""
         super().initialize_from_config(kv_cache_config)  # type: ignore[misc]
         runtime: SelectionRuntime = self.incomes_runtime
-        context = self.vllm_config.compilation_config.static_forward_context
-        attention = next(a for a in context.values() if hasattr(getattr(a, "impl", None), "incomes_layer"))
-        reader = PoolReader(self.vllm_config, attention, runtime.heads.device)
-        num_pages = -(-PluginConfig.of(self.vllm_config).pool_gists // reader.layout.page_size)
-        storage = torch.zeros(
-            (len(runtime.layers), num_pages, reader.layout.page_numel),
-            dtype=runtime.heads.dtype,
-            device=runtime.heads.device,
+        _check_one_block_table(runtime, kv_cache_config)
+        config = PluginConfig.of(self.vllm_config)
+        pool = GistPool(
+            runtime.adapter,
+            capacity_bytes=config.pool_bytes,
+            device=runtime.device,
+            dtype=runtime.dtype,
+            device_bytes=config.device_bytes,
         )
-        zero_keys = runtime.adapter.zero_keys.to(storage.device, storage.dtype)
-        max_gists = None if runtime.adapter.router is None else runtime.adapter.shape.max_gists
-        memory = _fact_memory(self.vllm_config, runtime)
-        runtime.bind(GistPool(storage, reader.layout, zero_keys, max_gists, memory), reader)
+        runtime.bind(pool, CachedHeads(runtime.layers, runtime.dtype))
         rows = _rows_module(self.use_v2_model_runner)
         rows.install(self.model_runner, runtime)
 
@@ -88,12 +92,12 @@ class EditWorkerMixin:
             "vllm_version": vllm.__version__,
             "runner": "v2" if self.use_v2_model_runner else "v1",
             "layers": list(self.incomes_runtime.adapter.shape.layers),
-            "capacity_gists": usage.capacity_gists,
-            "free_gists": usage.free_gists,
-            "page_size": usage.page_size,
+            "capacity_bytes": usage.capacity_bytes,
+            "used_bytes": usage.used_bytes,
+            "device_bytes_used": usage.device_bytes_used,
+            "edits": usage.edits,
             "snapshots": usage.snapshots,
             "num_steps": self.incomes_runtime.num_steps,
-            "fact_gate": self.incomes_runtime.pool.fact_gate(),
         }
 
     @answers_errors
@@ -107,11 +111,11 @@ class EditWorkerMixin:
         snapshot = pool.commit(
             delta["edit_set"], delta["base"], delta["snapshot"], delta["num_edits"], gists, removed, delta["ages"]
         )
-        return {"entries": snapshot.num_entries}
+        return {"edits": snapshot.num_edits}
 
     @answers_errors
     def incomes_retire(self: Any, snapshot_ids: list[str]) -> Answer:
-        """Let go of snapshots; their pages return when the last request that holds them leaves."""
+        """Let go of snapshots; their bytes return when the last request that holds them leaves."""
         for snapshot_id in snapshot_ids:
             self.incomes_runtime.pool.retire(snapshot_id)
         return {}
@@ -124,7 +128,7 @@ class EditWorkerMixin:
 
     @answers_errors
     def incomes_take_captures(self: Any, wanted: list[list[Any]]) -> Answer:
-        """Finished gists of `[capture id, edit id, version]`, one blob or error each."""
+        """Finished gists of `[capture id, edit id, version]`: blob, number of tokens and error each."""
         taken: list[list[Any]] = []
         for name, edit_id, version in wanted:
             try:
@@ -132,7 +136,7 @@ class EditWorkerMixin:
             except CompressionFailed as error:
                 taken.append([None, 0, error.message])
             else:
-                taken.append([dump_gists([gist], self.incomes_fingerprint), gist.num_gists, None])
+                taken.append([dump_gists([gist], self.incomes_fingerprint), gist.num_tokens, None])
         return {"captures": taken}
 
     @answers_errors
@@ -144,15 +148,24 @@ class EditWorkerMixin:
         return {"found": True, "none_weight": found.none_weight, "applied": [list(a) for a in found.applied]}
 
 
-def _fact_memory(vllm_config: Any, runtime: SelectionRuntime) -> FactMemory | None:
-    """The memory of no edits; None where all entries are searched."""
-    capacity = PluginConfig.of(vllm_config).fact_gate_entries
-    if not capacity:
-        return None
-    if runtime.adapter.router is None:
-        raise UnsupportedEngine("fact_gate_entries needs a model with routed selection; set it to 0")
-    gate = FactGate.load(Path(vllm_config.model_config.model))
-    return FactMemory.empty(gate.to(runtime.heads.device), capacity, Tally())
+def device_room(config: PluginConfig, adapter: EditAdapter, dtype: torch.dtype, max_num_seqs: int) -> int:
+    """Bytes on the device beside model and KV cache, when the pool is full of edits of `ROW_TOKENS` tokens.
+
+    Route keys, twice over, since an arena grows by doubling; picked edits; and the picks of all requests side by side.
+    """
+    edit_bytes = room_for(adapter, dtype, 1, ROW_TOKENS - 1)
+    route_key_bytes = config.pool_bytes // edit_bytes * room_for(adapter, dtype, 1, 0)
+    shape = adapter.shape
+    numbers = len(shape.layers) * shape.num_kv_heads * (shape.key_dim + shape.value_dim)
+    batch_bytes = max_num_seqs * adapter.rules.most_picks * ROW_TOKENS * numbers * torch.float32.itemsize
+    return 2 * route_key_bytes + config.device_bytes + batch_bytes
+
+
+def _check_one_block_table(runtime: SelectionRuntime, kv_cache_config: Any) -> None:
+    """Raise UnsupportedEngine unless all layers that routing and reading look at share one block table."""
+    names = {layer.attention.layer_name for layer in runtime.layers.values()}
+    if not any(names <= set(group.layer_names) for group in kv_cache_config.kv_cache_groups):
+        raise UnsupportedEngine("edits are not supported with several groups of KV cache blocks (hybrid models)")
 
 
 def _rows_module(use_v2_model_runner: bool) -> Any:
