@@ -7,7 +7,9 @@ IncomesError
 │   ├── EditTooLong           edit_too_long
 │   ├── BodyTooLarge          body_too_large
 │   ├── RouteNotSupported     route_not_supported
-│   └── IdempotencyKeyReuse   idempotency_key_reuse
+│   ├── IdempotencyKeyReuse   idempotency_key_reuse
+│   ├── AdapterMissing        adapter_missing
+│   └── AdapterMismatch       adapter_mismatch
 ├── AuthError
 │   └── InvalidApiKey         invalid_api_key
 ├── NotFound
@@ -69,7 +71,7 @@ class UnknownParameter(InvalidRequest):
 
 
 class EditTooLong(InvalidRequest):
-    """The edit text has more tokens than the model's gist tokens can hold."""
+    """The edit text has more tokens than the model's adapter takes."""
 
     code = "edit_too_long"
 
@@ -90,6 +92,18 @@ class IdempotencyKeyReuse(InvalidRequest):
     """The same Idempotency-Key came with another body."""
 
     code = "idempotency_key_reuse"
+
+
+class AdapterMissing(InvalidRequest):
+    """The base that should be served has no edit adapter."""
+
+    code = "adapter_missing"
+
+
+class AdapterMismatch(InvalidRequest):
+    """The edit adapter was made for another base."""
+
+    code = "adapter_mismatch"
 
 
 class AuthError(IncomesError):
@@ -175,7 +189,7 @@ class QueueFull(Overloaded):
 
 
 class PoolFull(Overloaded):
-    """The engine's gist pool has no free page, or a fact memory would hold more than it does safely."""
+    """The engine's gist pool has no room for the gists of a change."""
 
     code = "pool_full"
 

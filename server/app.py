@@ -10,7 +10,6 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from incomes_server.api.admin import build_admin_app
@@ -32,7 +31,6 @@ from incomes_server.settings import Settings
 from incomes_server.stages import Announce, Stages
 from incomes_server.startup import (
     SIGNALS,
-    check_model,
     engine_loss,
     first_of,
     interruptible,
@@ -43,6 +41,7 @@ from incomes_server.store.client import StoreClient
 from incomes_server.wiring import apply_to, compress_with
 
 from incomes_plugin.errors import NotReady
+from incomes_plugin.model.resolve import Served, resolve
 
 if TYPE_CHECKING:
     from incomes_plugin.vllm.engine import EditEngine
@@ -80,7 +79,6 @@ class Server:
     async def run(self, vllm_args: Sequence[str], stop: asyncio.Event) -> None:
         """Start, serve until `stop`, and stop in reverse order."""
         settings = self.settings
-        check_model(Path(settings.model))
         async with AsyncExitStack() as stack:
             sockets = [
                 stack.enter_context(bind(settings.host, settings.port, "--port")),
@@ -88,17 +86,20 @@ class Server:
             ]
             for number in SIGNALS:
                 asyncio.get_running_loop().add_signal_handler(number, stop.set)
+            with interruptible():
+                served = resolve(settings.model, settings.adapter, self.announce)
             with self.stages.stage("store", "Ray, edit store and vLLM's imports"), interruptible():
                 store, queue = await self._start_store(stack)
             with self.stages.stage("engine", "engine load"), interruptible():
-                launched = await stack.enter_async_context(self._launch(vllm_args))
+                launched = await stack.enter_async_context(self._launch(served, vllm_args))
             app, engine = launched.app, launched.engine
             self.readiness.watch("engine", lambda: engine_loss(app))
             with self.stages.stage("handshake", "engine and store agree on the model"):
-                await self._handshake(engine, store, queue)
+                context = self._context(served, engine, store, queue)
+                await self._handshake(engine, context)
             await self._canary(engine)
-            await self._start_http(stack, app, engine, store, queue, sockets)
-            caught_up = self._start_loops(stack, engine, store, queue, stop)
+            await self._start_http(stack, app, engine, context, sockets)
+            caught_up = self._start_loops(stack, engine, context, stop)
             with self.stages.stage("replica", "edits caught up"):
                 await first_of(caught_up, stop)
             self._say_ready()
@@ -116,35 +117,28 @@ class Server:
         await starting
         return await StoreClient.connect(), await CompressionClient.connect()
 
-    def _launch(self, vllm_args: Sequence[str]) -> AbstractAsyncContextManager[Launched]:
+    def _launch(self, served: Served, vllm_args: Sequence[str]) -> AbstractAsyncContextManager[Launched]:
         from incomes_plugin.vllm.launcher import launch
 
-        return launch(vllm_arguments(self.settings, vllm_args, cpu=is_cpu_package()))
+        arguments = vllm_arguments(self.settings, served.base_dir, vllm_args, cpu=is_cpu_package())
+        return launch(arguments, adapter_dir=served.adapter_dir, pool_bytes=self.settings.pool_bytes)
 
-    async def _handshake(self, engine: EditEngine, store: StoreClient, queue: CompressionClient) -> None:
+    def _context(
+        self, served: Served, engine: EditEngine, store: StoreClient, queue: CompressionClient
+    ) -> AdminContext:
+        tokenizer = EditTokenizer(served.base_dir, engine.adapter.max_edit_tokens)
+        directory = EditSetDirectory(store, self.settings.default_edit_set)
+        return AdminContext(self.settings, store, queue, tokenizer, directory, PoolRoom(engine, store))
+
+    async def _handshake(self, engine: EditEngine, context: AdminContext) -> None:
         """Gists of another model must never reach this engine: they go back to the queue."""
-        await self._adopt(engine, store)
-        stale = await store.requeue_stale(engine.fingerprint)
+        stale = await context.store.requeue_stale(engine.fingerprint)
         if stale:
             self.announce(f"          {stale} edits were compressed for another model and are compressed again")
-        spelled = await retokenize(store, self._edit_tokenizer(engine).ids)
+        spelled = await retokenize(context.store, context.tokenizer.ids)
         if spelled:
             self.announce(f"          {spelled} of them have other tokens in this model")
-        await queue.replay()
-
-    async def _adopt(self, engine: EditEngine, store: StoreClient) -> None:
-        """Gists of the model that this one was transplanted from stay where nothing they depend on changed."""
-        from incomes_server.adopt import adopt_gists
-
-        from incomes_plugin.transplant.lineage import Lineage
-
-        lineage = Lineage.read(Path(self.settings.model), engine.fingerprint, engine.dtype)
-        if lineage and (kept := await adopt_gists(store, engine, lineage, self._edit_tokenizer(engine).ids)):
-            self.announce(f"          {kept} edits of model {lineage.base} keep their gists: same tokens, same numbers")
-
-    def _edit_tokenizer(self, engine: EditEngine) -> EditTokenizer:
-        adapter = engine.adapter
-        return EditTokenizer(Path(self.settings.model), adapter.max_edit_tokens, adapter.gist_token_ids)
+        await context.queue.replay()
 
     async def _canary(self, engine: EditEngine) -> None:
         """A probe edit must change logits; if not, the ports answer, but /readyz says why they refuse."""
@@ -157,31 +151,17 @@ class Server:
             self.announce(f"not ready: {error.message}")
 
     async def _start_http(
-        self,
-        stack: AsyncExitStack,
-        app: Any,
-        engine: EditEngine,
-        store: StoreClient,
-        queue: CompressionClient,
-        sockets: Sequence[Any],
+        self, stack: AsyncExitStack, app: Any, engine: EditEngine, context: AdminContext, sockets: Sequence[Any]
     ) -> None:
         settings, keys = self.settings, KeyRing(self.settings.api_keys)
-        tokenizer = self._edit_tokenizer(engine)
-        directory = EditSetDirectory(store, settings.default_edit_set)
-        context = AdminContext(settings, store, queue, tokenizer, directory, PoolRoom(engine, queue))
-        chat = build_chat_app(app, engine, directory, keys, self.readiness)
+        chat = build_chat_app(app, engine, context.directory, keys, self.readiness)
         admin = build_admin_app(context, keys, self.readiness)
         for asgi, sock in zip((chat, admin), sockets, strict=True):
             serving = http_server(asgi, sock, log_level=settings.log_level, drain_s=settings.shutdown_timeout_s)
             await stack.enter_async_context(serving)
 
     def _start_loops(
-        self,
-        stack: AsyncExitStack,
-        engine: EditEngine,
-        store: StoreClient,
-        queue: CompressionClient,
-        stop: asyncio.Event,
+        self, stack: AsyncExitStack, engine: EditEngine, context: AdminContext, stop: asyncio.Event
     ) -> asyncio.Event:
         """Start worker and replica loop; the event is set when the engine has every edit."""
         caught_up = asyncio.Event()
@@ -195,8 +175,8 @@ class Server:
         def on_lost(reason: str) -> None:
             self.readiness.failed("replica", reason)
 
-        worker = run_worker(queue, compress_with(engine), name=name, batch=self.settings.compression_batch)
-        replica = run_replica(store, apply_to(engine), name=name, on_caught_up=on_caught_up, on_lost=on_lost)
+        worker = run_worker(context.queue, compress_with(engine), name=name, batch=self.settings.compression_batch)
+        replica = run_replica(context.store, apply_to(engine), name=name, on_caught_up=on_caught_up, on_lost=on_lost)
         for stage, loop in (("store", worker), ("replica", replica)):
             stack.push_async_callback(self._background(stage, loop))
         return caught_up

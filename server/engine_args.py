@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import MutableMapping, Sequence
 from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
 
 from incomes_server.settings import Settings
 
@@ -45,15 +46,16 @@ def prepare_vllm(settings: Settings, extra: Sequence[str], environment: MutableM
     # Standard output is for the lines of progress.
     environment.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
     environment.setdefault("VLLM_LOGGING_LEVEL", "DEBUG" if settings.log_level == "debug" else "WARNING")
-    environment["INCOMES_POOL_GISTS"] = str(settings.pool_gists)
-    environment["INCOMES_FACT_GATE_ENTRIES"] = str(settings.fact_gate_entries)
     if cpu and not uses_several_workers(extra):
         for name, value in CPU_ENVIRONMENT.items():
             environment.setdefault(name, value)
 
 
-def vllm_arguments(settings: Settings, extra: Sequence[str], *, cpu: bool) -> list[str]:
+def vllm_arguments(settings: Settings, base_dir: Path, extra: Sequence[str], *, cpu: bool) -> list[str]:
     """vLLM's arguments: ours, then the user's, which win.
+
+    Args:
+        base_dir: of the base that `settings.model` names.
 
     Raises:
         InvalidValue: the user gives vLLM what both of us must know.
@@ -61,7 +63,7 @@ def vllm_arguments(settings: Settings, extra: Sequence[str], *, cpu: bool) -> li
     ours = next((a for a in extra if a.split("=")[0] in OURS), None)
     if ours is not None:
         raise InvalidValue(f"{ours} is an option of `incomes serve`: give it before the --", param=ours)
-    own = ["--model", settings.model, "--served-model-name", settings.served_model_name]
+    own = ["--model", str(base_dir), "--served-model-name", settings.served_model_name]
     own += ["--host", settings.host, "--port", str(settings.port)]
     if cpu and not uses_several_workers(extra):
         for flag, values in CPU_ARGUMENTS.items():

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from incomes_server.compression.client import CompressionClient
 from incomes_server.store.client import StoreClient
 from prometheus_client import Counter, Gauge, Histogram
+
+if TYPE_CHECKING:
+    from incomes_plugin.vllm.engine import EngineStatus
 
 GENERATIONS = Counter(
     "incomes:generations",
@@ -23,28 +26,17 @@ EDITS = Gauge("incomes:edits", "Edit versions by status.", ["status"])
 EDIT_SETS = Gauge("incomes:edit_sets", "Edit sets of all projects.")
 GIST_BYTES = Gauge("incomes:gist_bytes", "Bytes of all gists in the newest snapshots.")
 QUEUE_DEPTH = Gauge("incomes:compression_queue_depth", "Edits that wait for compression.", ["lane"])
-GATE_TOKENS = Gauge(
-    "incomes:fact_gate_tokens",
-    "Tokens with edits since the engine started, by what the fact gate said: none, few (candidates of the memory), or "
-    "exact (all entries were searched: the edit set is too small for the memory to be worth it).",
-    ["answer"],
-)
-GATE_ENTRIES = Gauge(
-    "incomes:fact_gate_entries",
-    "Gist entries of the newest snapshots by where they are found: memory, or the list that every token searches, "
-    "because they did not read back (unread) or their unit was full (full).",
-    ["found"],
-)
+POOL_CAPACITY_BYTES = Gauge("incomes:pool_capacity_bytes", "Host memory that the engine's gist pool may use.")
+POOL_USED_BYTES = Gauge("incomes:pool_used_bytes", "Bytes of all gists in the engine's pool, route keys included.")
+POOL_EDITS = Gauge("incomes:pool_edits", "Gists in the engine's pool, those of older snapshots in use included.")
 COMPRESSIONS = Gauge("incomes:compressions", "Outcomes of the compressor since its scheduler started.", ["outcome"])
 
 
-def show_fact_gate(counts: Mapping[str, int]) -> None:
-    """Bring the gauges of the fact gate up to date, from `EngineStatus.fact_gate`."""
-    for name, number in counts.items():
-        if name.startswith("tokens_"):
-            GATE_TOKENS.labels(name.removeprefix("tokens_")).set(number)
-        else:
-            GATE_ENTRIES.labels(name).set(number)
+def show_pool(status: EngineStatus) -> None:
+    """Bring the gauges of the engine's pool up to date."""
+    POOL_CAPACITY_BYTES.set(status.capacity_bytes)
+    POOL_USED_BYTES.set(status.used_bytes)
+    POOL_EDITS.set(status.edits)
 
 
 async def refresh(store: StoreClient, queue: CompressionClient) -> None:

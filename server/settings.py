@@ -15,15 +15,13 @@ from typing import Annotated, Any, Self
 
 import yaml
 from incomes_server.auth.keys import ApiKey
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import ByteSize, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
-import incomes_plugin
 from incomes_plugin.errors import InvalidValue
 
 ENV_PREFIX = "INCOMES_"
 SECRET_FIELDS = ("api_keys", "edit_store")
-DEFAULT_MODEL = str(Path(incomes_plugin.__file__).parent / "model" / "assets" / "default")
 
 
 def default_store_url() -> str:
@@ -47,7 +45,8 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="forbid", frozen=True)
 
-    model: str = Field(DEFAULT_MODEL, description="folder of an edit-capable checkpoint")
+    model: str = Field("default", description="`default`, a folder, a hub id, or a folder made by `incomes adapt`")
+    adapter: str | None = Field(None, description="folder of the model's edit adapter, if MODEL does not say it")
     served_model_name: str = Field("incomes", description="model name in the OpenAI API")
     host: str = Field("127.0.0.1", description="address of the chat port")
     port: int = Field(8000, ge=1, le=65535, description="chat port")
@@ -61,9 +60,8 @@ class Settings(BaseSettings):
     )
     default_edit_set: str = Field("default", description="edit set of requests that name none")
     replica_name: str = Field("replica-0", description="name of this engine among the replicas")
-    pool_gists: int = Field(65_536, ge=1, description="gist entries that the engine has room for, over all edit sets")
-    fact_gate_entries: int = Field(
-        0, ge=0, description="gist entries of one edit set that the fact gate's memory holds; 0 searches all entries"
+    pool_bytes: ByteSize = Field(
+        ByteSize(4 << 30), ge=1, description="host memory for the gists of all edit sets, e.g. 512MiB or 4GiB"
     )
     compression_batch: int = Field(32, ge=1, le=1024, description="edits per capture batch")
     queue_limit: int = Field(4096, ge=1, description="edits the compression queue holds before it answers 429")

@@ -1,4 +1,4 @@
-"""Small steps of a start: check the model folder, wait for Ray or a signal, make blocking code interruptible."""
+"""Small steps of a start: wait for Ray or a signal, make blocking code interruptible."""
 
 from __future__ import annotations
 
@@ -6,32 +6,13 @@ import asyncio
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from incomes_server.compression.model import QueueLimits
 from incomes_server.ray_local import RaySettings, stop_ray
 from incomes_server.settings import Settings
 
-from incomes_plugin.errors import InvalidValue
-
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-
-def check_model(folder: Path) -> None:
-    """Find a wrong MODEL before seconds are spent on it.
-
-    Raises:
-        InvalidValue: no folder, or not an edit-capable checkpoint.
-    """
-    missing = next(
-        (f for f in ("config.json", "tokenizer.json", "edit_adapter.json") if not (folder / f).is_file()), None
-    )
-    if missing is not None:
-        raise InvalidValue(
-            f"{folder} has no {missing}: MODEL is the folder of an edit-capable checkpoint; see `incomes train`",
-            param="model",
-        )
 
 
 def ray_settings(settings: Settings) -> RaySettings:

@@ -21,7 +21,7 @@ def compress_with(engine: EditEngine) -> Compress:
 
     async def compress(jobs: Sequence[CompressionJob]) -> list[CompressionOutcome]:
         captured = await engine.capture([CaptureJob(j.edit_id, j.version, j.token_ids) for j in jobs])
-        return [CompressionOutcome(c.edit_id, c.version, c.blob, c.num_gists, c.error) for c in captured]
+        return [CompressionOutcome(c.edit_id, c.version, c.blob, c.error) for c in captured]
 
     return compress
 

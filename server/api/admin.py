@@ -53,8 +53,7 @@ async def read_metrics(request: Request) -> Response:
     """Prometheus metrics of the server and its engine."""
     context: AdminContext = request.app.state.context
     metrics.READY.set(request.app.state.readiness.ready)
-    with suppress(Unavailable):  # the store is down: /readyz says so, the other metrics still count
+    with suppress(Unavailable):  # store or engine is down: /readyz says so, the other metrics still count
         await metrics.refresh(context.store, context.queue)
-        if context.settings.fact_gate_entries:
-            metrics.show_fact_gate(await context.room.fact_gate())
+        metrics.show_pool(await context.room.status())
     return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)

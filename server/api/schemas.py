@@ -18,7 +18,7 @@ Metadata = Annotated[
     ],
     Field(max_length=16),
 ]
-EditText = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=65536)]
+EditText = Annotated[str, StringConstraints(min_length=1, max_length=65536)]
 SetName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 SetRef = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 ExternalId = Annotated[str, StringConstraints(min_length=1, max_length=128)]
@@ -120,7 +120,6 @@ class EditObject(Resource):
     metadata: dict[str, str]
     set_version: int | None
     num_tokens: int
-    num_gists: int
     gist_bytes: int
     reached: WaitFor | None = None
 

@@ -1,8 +1,12 @@
-"""Edit text -> token ids, with the model's own tokenizer and the adapter's limit."""
+"""Edit text -> token ids, with the base's own tokenizer and the adapter's limit.
+
+The text is stored as the caller sent it; what is compressed is its NFC form without white space around it. A text that
+spells a special token of the base (`<|im_end|>`) is text: it becomes the tokens of its characters.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import unicodedata
 from pathlib import Path
 
 from incomes_server.api.schemas import EditContent
@@ -13,16 +17,15 @@ from incomes_plugin.errors import EditTooLong, InvalidValue, UnsupportedEngine
 
 
 class EditTokenizer:
-    """Counts and encodes edit texts; no BOS and no gist tokens, capture adds those."""
+    """Counts and encodes edit texts; the template around them comes with the capture."""
 
-    def __init__(self, model_dir: Path, max_edit_tokens: int, gist_token_ids: Sequence[int]) -> None:
-        path = model_dir / "tokenizer.json"
+    def __init__(self, base_dir: Path, max_edit_tokens: int) -> None:
+        path = base_dir / "tokenizer.json"
         if not path.is_file():
-            raise UnsupportedEngine(f"{model_dir} has no tokenizer.json; save the checkpoint with a fast tokenizer")
+            raise UnsupportedEngine(f"{base_dir} has no tokenizer.json; save the checkpoint with a fast tokenizer")
         self._tokenizer = Tokenizer.from_file(str(path))
         self._tokenizer.no_truncation()
-        self._gist_ids = frozenset(gist_token_ids)
-        self._max_gists = len(gist_token_ids)
+        self._tokenizer.encode_special_tokens = True  # spelled in a text, they are text
         self.max_edit_tokens = max_edit_tokens
 
     def encode(self, text: str) -> tuple[int, ...]:
@@ -30,7 +33,7 @@ class EditTokenizer:
 
         Raises:
             EditTooLong: names the limit and the count.
-            InvalidValue: the text spells a gist token.
+            InvalidValue: the text has nothing to compress.
         """
         ids = self.ids(text)
         if len(ids) > self.max_edit_tokens:
@@ -41,17 +44,12 @@ class EditTokenizer:
             )
         if not ids:
             raise InvalidValue("the edit text has no tokens", param="text")
-        if not self._gist_ids.isdisjoint(ids):
-            raise InvalidValue("the edit text spells a token reserved for gists", param="text")
         return ids
 
     def ids(self, text: str) -> tuple[int, ...]:
         """Token ids of any text, however long."""
-        return tuple(self._tokenizer.encode(text, add_special_tokens=False).ids)
-
-    def num_gists(self, token_ids: Sequence[int]) -> int:
-        """Gist entries that an edit of these tokens takes, as `EditAdapter.num_gists` counts."""
-        return max(1, min(len(token_ids), self._max_gists))
+        written = unicodedata.normalize("NFC", text).strip()
+        return tuple(self._tokenizer.encode(written, add_special_tokens=False).ids)
 
     def new_edit(self, content: EditContent) -> NewEdit:
         """The store's form of a request body."""

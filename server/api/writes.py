@@ -20,7 +20,7 @@ async def admit(context: AdminContext, news: Sequence[NewEdit], *, interactive: 
         PoolFull, QueueFull: the edits would have to wait for others to go.
     """
     await context.queue.admit(len(news), interactive=interactive)
-    await context.room.take([context.tokenizer.num_gists(new.token_ids) for new in news])
+    await context.room.take([len(new.token_ids) for new in news])
 
 
 async def submit(context: AdminContext, edits: Sequence[Edit], news: Sequence[NewEdit], *, interactive: bool) -> None:

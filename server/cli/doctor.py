@@ -7,11 +7,13 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from incomes_server.cli.output import ExitCode, JsonFlag, out, print_json
+from incomes_server.cli.serve import AdapterOption, ModelArgument
+
+from incomes_plugin.errors import BaseModelUnavailable
 
 PACKAGES = ("torch", "transformers", "ray", "pydantic", "fastapi", "openai")
 
@@ -26,12 +28,13 @@ class Check:
 
 
 def doctor(
-    model: Annotated[str | None, typer.Argument(help="edit-capable checkpoint; default: the packaged model")] = None,
+    model: ModelArgument = None,
+    adapter: AdapterOption = None,
     url: Annotated[str, typer.Option("--url", envvar="INCOMES_ADMIN_URL", help="admin API of a running server")] = "",
     as_json: JsonFlag = False,
 ) -> None:
     """Check versions, plugin registration, vLLM's internals, the model, and a running server."""
-    checks = list(run_checks(model, url))
+    checks = list(run_checks(model, adapter, url))
     failed = any(check.ok is False for check in checks)
     if as_json:
         print_json({"ok": not failed, "checks": [asdict(check) for check in checks]})
@@ -43,13 +46,14 @@ def doctor(
         raise typer.Exit(int(ExitCode.FAILED))
 
 
-def run_checks(model: str | None, url: str) -> Iterator[Check]:
+def run_checks(model: str | None, adapter: str | None, url: str) -> Iterator[Check]:
     """All checks, cheap ones first."""
     yield from _versions()
     yield _plugin_allowed()
     yield _rust_frontend()
     yield _guarded("vLLM internals", _patch_targets)
-    yield _guarded("model", lambda: _model(model))
+    yield _guarded("base model", lambda: _base(model))
+    yield _guarded("edit adapter", lambda: _adapter(model, adapter))
     yield _running(url) if url else Check("running server", None, "not looked at; give --url http://127.0.0.1:8001")
 
 
@@ -101,13 +105,32 @@ def _patch_targets() -> str:
     return f"{len(TOUCHES)} touched places have the expected signatures"
 
 
-def _model(model: str | None) -> str:
-    from incomes_server.settings import DEFAULT_MODEL
+def _base(model: str | None) -> str:
+    """The default base is compared with its checksums, and not fetched: a doctor changes nothing."""
+    from incomes_plugin.model.base import COMMAND, base_dir, damage
 
+    if model not in (None, "default"):
+        return f"{model}, not the default"
+    folder = base_dir()
+    if (reason := damage(folder, checksums=True)) is not None:
+        raise BaseModelUnavailable(f"{folder}: {reason}; `{COMMAND} --check` fetches it")
+    return f"{folder}, all checksums as they should be"
+
+
+def _adapter(model: str | None, adapter: str | None) -> str:
     from incomes_plugin.model.adapter import EditAdapter
+    from incomes_plugin.model.base import base_dir, damage
+    from incomes_plugin.model.resolve import resolve
 
-    adapter = EditAdapter.load(Path(model or DEFAULT_MODEL))
-    return f"{len(adapter.shape.layers)} gist layers, edits up to {adapter.max_edit_tokens} tokens"
+    if model in (None, "default") and damage(base_dir()) is not None:
+        raise BaseModelUnavailable("cannot be compared with the base, which is not there")
+    served = resolve(model, adapter)
+    found = EditAdapter.load(served.adapter_dir)
+    return (
+        f"{served.adapter_dir} belongs to {served.base_dir} ({found.base.fingerprint}); "
+        f"{len(found.shape.layers)} layers read, edits up to {found.max_edit_tokens} tokens, "
+        f"{found.shape.bytes_per_token} bytes a token"
+    )
 
 
 def _running(url: str) -> Check:

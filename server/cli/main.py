@@ -6,8 +6,11 @@ from importlib.metadata import version as installed_version
 from typing import Annotated
 
 import typer
-from incomes_server.cli import config, demo, doctor, edit, edit_set, evaluate, facts, plan, serve, train, transplant
+from incomes_server.cli import adapt, config, demo, doctor, edit, edit_set, evaluate, facts, plan, serve, transplant
 from incomes_server.cli.output import out
+
+PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
+"""Of commands that parse their own arguments, so that torch is imported only where one of them runs."""
 
 app = typer.Typer(
     name="incomes",
@@ -21,12 +24,12 @@ app.add_typer(config.app, name="config")
 app.command("serve", epilog=serve.EPILOG)(serve.serve)
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
-app.command("train", context_settings=train.PASS_ON, add_help_option=False)(train.train)
-app.command("eval", context_settings=train.PASS_ON, add_help_option=False)(evaluate.evaluate)
-app.command("eval-plot", context_settings=train.PASS_ON, add_help_option=False)(evaluate.evaluate_plot)
-app.command("facts", context_settings=train.PASS_ON, add_help_option=False)(facts.facts)
-app.command("plan", context_settings=train.PASS_ON, add_help_option=False)(plan.plan)
-app.command("transplant", context_settings=train.PASS_ON, add_help_option=False)(transplant.transplant)
+app.command("adapt", context_settings=PASS_ON, add_help_option=False)(adapt.adapt)
+app.command("eval", context_settings=PASS_ON, add_help_option=False)(evaluate.evaluate)
+app.command("eval-plot", context_settings=PASS_ON, add_help_option=False)(evaluate.evaluate_plot)
+app.command("facts", context_settings=PASS_ON, add_help_option=False)(facts.facts)
+app.command("plan", context_settings=PASS_ON, add_help_option=False)(plan.plan)
+app.command("transplant", context_settings=PASS_ON, add_help_option=False)(transplant.transplant)
 
 
 @app.callback(invoke_without_command=True)

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 EPILOG = "Everything after -- goes to vLLM, e.g. `incomes serve -- --max-model-len 2048`."
 
-ModelArgument = Annotated[str | None, typer.Argument(help="edit-capable checkpoint; default: the packaged model")]
+MODEL_HELP = "base model (a folder, or a hub id), or a folder made by `incomes adapt`; default: SmolLM2-135M-Instruct"
+ModelArgument = Annotated[str | None, typer.Argument(help=MODEL_HELP)]
+AdapterOption = Annotated[str | None, typer.Option("--adapter", help="folder of the base's edit adapter")]
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", envvar="INCOMES_CONFIG", help="YAML file with settings", dir_okay=False)
 ]
@@ -29,12 +31,14 @@ StoreOption = Annotated[str | None, typer.Option("--edit-store", help="SQLAlchem
 KeysOption = Annotated[
     list[str] | None, typer.Option("--api-key", help="`project:key` or `key`; may be given several times")
 ]
+PoolOption = Annotated[str | None, typer.Option("--pool-bytes", help="host memory for gists, e.g. 512MiB or 4GiB")]
 NameOption = Annotated[str | None, typer.Option("--served-model-name", help="model name in the OpenAI API")]
 
 
 def serve(
     context: typer.Context,
     model: ModelArgument = None,
+    adapter: AdapterOption = None,
     config: ConfigOption = None,
     host: HostOption = None,
     port: PortOption = None,
@@ -43,6 +47,7 @@ def serve(
     edit_store: StoreOption = None,
     api_key: KeysOption = None,
     served_model_name: NameOption = None,
+    pool_bytes: PoolOption = None,
 ) -> None:
     """Serve a model with live edits: chat port and admin port."""
     from incomes_server.settings import load_settings
@@ -52,6 +57,7 @@ def serve(
         settings = load_settings(
             config,
             model=model,
+            adapter=adapter,
             host=host,
             port=port,
             admin_host=admin_host,
@@ -59,6 +65,7 @@ def serve(
             edit_store=edit_store,
             api_keys=tuple(api_key) if api_key else None,
             served_model_name=served_model_name,
+            pool_bytes=pool_bytes,
         ).settings
         prepare_process(settings, vllm_args)
         from incomes_server.app import serve as serve_forever

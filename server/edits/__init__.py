@@ -7,7 +7,6 @@ from incomes_server.edits.head import EditVersion, Head
 from incomes_server.edits.ids import IdPrefix, is_id, new_id
 from incomes_server.edits.lifecycle import SETTLED, TRANSITIONS, WAITING, check_name, sources_of
 from incomes_server.edits.model import (
-    AdoptedGist,
     CompressionJob,
     CompressionOutcome,
     Delta,
@@ -15,7 +14,6 @@ from incomes_server.edits.model import (
     EditSet,
     EditStatus,
     NewEdit,
-    ReadyGist,
     WaitingText,
 )
 
@@ -23,7 +21,6 @@ __all__ = [
     "SETTLED",
     "TRANSITIONS",
     "WAITING",
-    "AdoptedGist",
     "CompressionJob",
     "CompressionOutcome",
     "Delta",
@@ -34,7 +31,6 @@ __all__ = [
     "Head",
     "IdPrefix",
     "NewEdit",
-    "ReadyGist",
     "WaitingText",
     "check_name",
     "is_id",

@@ -59,7 +59,8 @@ class Edit:
         version: 1 for the first content; a replacement adds one.
         status, status_reason: see `EditStatus`; the reason is set when failed.
         set_version: version of the edit set at which this edit version joined (or, retired, left) the snapshot.
-        num_tokens, num_gists, gist_bytes: size of text and gist; 0 until ready.
+        num_tokens: of the text, as the model's tokenizer cuts it.
+        gist_bytes: size of the gist; 0 until ready.
     """
 
     id: str
@@ -75,7 +76,6 @@ class Edit:
     updated_at: int
     set_version: int | None
     num_tokens: int
-    num_gists: int
     gist_bytes: int
 
 
@@ -100,35 +100,12 @@ class WaitingText:
 
 
 @dataclass(frozen=True)
-class ReadyGist:
-    """An active edit version and its gist; `seq` orders them."""
-
-    seq: int
-    edit_id: str
-    version: int
-    text: str
-    token_ids: tuple[int, ...]
-    blob: bytes
-
-
-@dataclass(frozen=True)
-class AdoptedGist:
-    """The same gist under another model's fingerprint, and the token ids that model has for the text."""
-
-    edit_id: str
-    version: int
-    token_ids: tuple[int, ...]
-    blob: bytes
-
-
-@dataclass(frozen=True)
 class CompressionOutcome:
     """Result of one job: a one-gist blob (`incomes_plugin.gist.dump_gists`), or the reason it failed."""
 
     edit_id: str
     version: int
     blob: bytes | None
-    num_gists: int = 0
     error: str | None = None
 
 

@@ -32,8 +32,8 @@ READS = frozenset(
         "get_edits",
         "list_edits",
         "pending_jobs",
+        "waiting_size",
         "waiting_texts",
-        "ready_gists",
         "counts",
         "problems",
     }

@@ -6,14 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from incomes_server.edits.model import (
-    AdoptedGist,
     CompressionJob,
     CompressionOutcome,
     Delta,
     Edit,
     EditSet,
     NewEdit,
-    ReadyGist,
     WaitingText,
 )
 from incomes_server.ray_call import call, find_actor
@@ -115,6 +113,10 @@ class StoreClient:
         """The oldest versions that wait for compression."""
         return await self._read("pending_jobs", limit)
 
+    async def waiting_size(self) -> tuple[int, int]:
+        """How many edit versions wait for compression, and how many tokens they have together."""
+        return await self._read("waiting_size")
+
     async def waiting_texts(self, after: int, limit: int) -> list[WaitingText]:
         """A page of the texts that wait for compression; `after` is the `seq` of the last one seen."""
         return await self._read("waiting_texts", after, limit)
@@ -122,18 +124,6 @@ class StoreClient:
     async def retokenize(self, edits: Sequence[tuple[str, int, tuple[int, ...]]]) -> None:
         """Set the token ids of `(edit id, version)` that wait."""
         await self._write(commands.Retokenize(tuple(edits)))
-
-    async def ready_gists(self, fingerprint: str, after: int, limit: int) -> list[ReadyGist]:
-        """A page of the active gists that a model made; `after` is the `seq` of the last one seen."""
-        return await self._read("ready_gists", fingerprint, after, limit)
-
-    async def adopt_gists(self, base: str, fingerprint: str, gists: Sequence[AdoptedGist]) -> None:
-        """Call at boot, before `requeue_stale`: gists of `base` that are those of the engine's model, too.
-
-        Raises:
-            GistFormatError: a blob that names another edit version or model; none of `gists` is adopted.
-        """
-        await self._write(commands.AdoptGists(base, fingerprint, tuple(gists)))
 
     async def requeue_stale(self, fingerprint: str) -> int:
         """Call at boot with the engine's model fingerprint, before replicas start; gists of other models are made anew.

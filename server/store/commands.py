@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, fields
 
-from incomes_server.edits.model import AdoptedGist, CompressionOutcome, NewEdit
+from incomes_server.edits.model import CompressionOutcome, NewEdit
 
 
 @dataclass(frozen=True)
@@ -88,15 +88,6 @@ class RequeueStale:
 
 
 @dataclass(frozen=True)
-class AdoptGists:
-    """Put gists of `base` under `fingerprint`, whose numbers are the same; snapshots stay. Result: None."""
-
-    base: str
-    fingerprint: str
-    gists: tuple[AdoptedGist, ...]
-
-
-@dataclass(frozen=True)
 class Retokenize:
     """Set the token ids of edit versions that wait: another model may spell them otherwise. Result: None."""
 
@@ -113,6 +104,5 @@ Command = (
     | RecordOutcomes
     | MarkCompressing
     | RequeueStale
-    | AdoptGists
     | Retokenize
 )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import singledispatch
 from typing import Any
 
-from incomes_server.edits import CompressionJob, Delta, Edit, EditSet, EditVersion, ReadyGist, WaitingText
+from incomes_server.edits import CompressionJob, Delta, Edit, EditSet, EditVersion, WaitingText
 from incomes_server.store import check, commands, edit_sets, edits, outcomes
 from incomes_server.store.counts import StoreCounts
 from incomes_server.store.database import open_reader, open_writer
@@ -105,13 +105,13 @@ class EditStore:
         """The oldest edit versions that wait for compression."""
         return self._read(outcomes.pending_jobs, limit)
 
+    def waiting_size(self) -> tuple[int, int]:
+        """How many edit versions wait for compression, and how many tokens they have together."""
+        return self._read(outcomes.waiting_size)
+
     def waiting_texts(self, after: int, limit: int) -> list[WaitingText]:
         """The oldest texts behind `after` that wait for compression."""
         return self._read(outcomes.waiting_texts, after, limit)
-
-    def ready_gists(self, fingerprint: str, after: int, limit: int) -> list[ReadyGist]:
-        """The oldest active gists of a model behind `after`."""
-        return self._read(outcomes.ready_gists, fingerprint, after, limit)
 
     def delta(self, edit_set: str, base: int, *, page_bytes: int = PAGE_BYTES) -> Delta:
         """The next page of changes after `base`."""
@@ -195,11 +195,6 @@ def _(command: commands.MarkCompressing, tx: Transaction) -> None:
 @_apply.register
 def _(command: commands.RequeueStale, tx: Transaction) -> int:
     return outcomes.requeue_stale(tx, command.fingerprint)
-
-
-@_apply.register
-def _(command: commands.AdoptGists, tx: Transaction) -> None:
-    outcomes.adopt_gists(tx, command.base, command.fingerprint, command.gists)
 
 
 @_apply.register

@@ -141,7 +141,6 @@ def _version(tx: Transaction, edit_id: str, version: int, new: NewEdit) -> dict[
         "created_at": tx.now,
         "updated_at": tx.now,
         "num_tokens": len(new.token_ids),
-        "num_gists": 0,
         "gist_bytes": 0,
         "metadata": encode_metadata(new.metadata),
         "text": new.text,

@@ -9,19 +9,17 @@ from typing import Any
 
 from incomes_server.edits import (
     WAITING,
-    AdoptedGist,
     CompressionJob,
     CompressionOutcome,
     EditStatus,
     EditVersion,
-    ReadyGist,
     WaitingText,
     sources_of,
 )
 from incomes_server.store.log import PAGE_BYTES, append
 from incomes_server.store.rows import Transaction, chunks, decode_tokens, encode_tokens, job_from
 from incomes_server.store.schema import edit_sets, edit_versions, edits, meta
-from sqlalchemy import Connection, Row, bindparam, delete, insert, or_, select, tuple_, update
+from sqlalchemy import Connection, Row, bindparam, delete, func, insert, or_, select, tuple_, update
 
 from incomes_plugin.errors import GistFormatError
 from incomes_plugin.gist.header import read_header
@@ -40,7 +38,6 @@ class _Ready:
     version: int
     active_version: int | None
     blob: bytes
-    num_gists: int
     fingerprint: str
 
 
@@ -48,6 +45,13 @@ def pending_jobs(conn: Connection, limit: int) -> list[CompressionJob]:
     """The oldest versions that wait."""
     query = select(v.edit_id, v.version, v.token_ids).where(v.status.in_(WAITING)).order_by(v.seq).limit(limit)
     return [job_from(row) for row in conn.execute(query)]
+
+
+def waiting_size(conn: Connection) -> tuple[int, int]:
+    """How many versions wait, and how many tokens their texts have together."""
+    query = select(func.count(), func.coalesce(func.sum(v.num_tokens), 0)).where(v.status.in_(WAITING))
+    edits_waiting, tokens = conn.execute(query).one()
+    return int(edits_waiting), int(tokens)
 
 
 def waiting_texts(conn: Connection, after: int, limit: int) -> list[WaitingText]:
@@ -97,33 +101,6 @@ def record_outcomes(tx: Transaction, outcomes: Sequence[CompressionOutcome]) -> 
             _join(tx, edit_set, page)
 
 
-def ready_gists(conn: Connection, fingerprint: str, after: int, limit: int) -> list[ReadyGist]:
-    """The oldest active gists of a model behind `after`."""
-    columns = (v.seq, v.edit_id, v.version, v.text, v.token_ids, v.blob)
-    mine = (v.status == EditStatus.READY, v.fingerprint == fingerprint, v.seq > after)
-    rows = conn.execute(select(*columns).where(*mine).order_by(v.seq).limit(limit))
-    return [ReadyGist(r.seq, r.edit_id, r.version, r.text, decode_tokens(r.token_ids), r.blob) for r in rows]
-
-
-def adopt_gists(tx: Transaction, base: str, fingerprint: str, gists: Sequence[AdoptedGist]) -> None:
-    """The same numbers under another name: snapshots and versions stay. Raises GistFormatError, and adopts none."""
-    for gist in gists:
-        header = read_header(gist.blob)
-        if header.get("gists") != [[gist.edit_id, gist.version]] or header.get("fingerprint") != fingerprint:
-            raise GistFormatError(f"the gist is of {header.get('gists')!r} by {header.get('fingerprint')}, not adopted")
-    statement = update(edit_versions).where(_THIS_VERSION, v.status == EditStatus.READY, v.fingerprint == base)
-    changes = [
-        {"b_edit": gist.edit_id, "b_version": gist.version, "b_ids": encode_tokens(gist.token_ids), "b_blob": gist.blob}
-        | {"b_count": len(gist.token_ids), "b_bytes": len(gist.blob)}
-        for gist in gists
-    ]
-    if changes:
-        new = {"token_ids": "b_ids", "num_tokens": "b_count", "blob": "b_blob", "gist_bytes": "b_bytes"}
-        columns: dict[str, Any] = {name: bindparam(value) for name, value in new.items()}
-        tx.conn.execute(statement.values(fingerprint=fingerprint, **columns), changes)
-        tx.changed |= {gist.edit_id for gist in gists}
-
-
 def requeue_stale(tx: Transaction, fingerprint: str) -> int:
     """Gists of other models leave the snapshots and are made again; from now on only this model's are accepted."""
     tx.conn.execute(delete(meta).where(meta.c.key == _FINGERPRINT))
@@ -170,7 +147,7 @@ def _check(outcome: CompressionOutcome, row: Row[Any], expected: str | None) -> 
     fingerprint = str(header.get("fingerprint"))
     if expected is not None and fingerprint != expected:
         return f"the gist was made by model {fingerprint}, this server runs {expected}"
-    return _Ready(row.id, row.version, row.active_version, outcome.blob, outcome.num_gists, fingerprint)
+    return _Ready(row.id, row.version, row.active_version, outcome.blob, fingerprint)
 
 
 def _fail(tx: Transaction, outcome: CompressionOutcome, reason: str) -> None:
@@ -207,13 +184,12 @@ def _join(tx: Transaction, edit_set: str, page: Sequence[_Ready]) -> None:
             status_reason=None,
             updated_at=tx.now,
             set_version=set_version,
-            num_gists=bindparam("b_gists"),
             gist_bytes=bindparam("b_bytes"),
             fingerprint=bindparam("b_fingerprint"),
             blob=bindparam("b_blob"),
         ),
         [
-            {"b_edit": gist.edit_id, "b_version": gist.version, "b_gists": gist.num_gists}
+            {"b_edit": gist.edit_id, "b_version": gist.version}
             | {"b_bytes": len(gist.blob), "b_fingerprint": gist.fingerprint, "b_blob": gist.blob}
             for gist in page
         ],
@@ -240,7 +216,7 @@ def _requeue(tx: Transaction, edit_set: str, stale: Sequence[EditVersion]) -> No
     _leave(tx, stale, status=EditStatus.PENDING, set_version=None)
     _leave(tx, superseded, status=EditStatus.SUPERSEDED, set_version=floor)
     tx.conn.execute(
-        update(edit_versions).where(_THIS_VERSION).values(blob=None, gist_bytes=0, num_gists=0, fingerprint=None),
+        update(edit_versions).where(_THIS_VERSION).values(blob=None, gist_bytes=0, fingerprint=None),
         [{"b_edit": edit_id, "b_version": version} for edit_id, version in stale],
     )
     tx.conn.execute(

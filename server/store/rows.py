@@ -60,7 +60,7 @@ def select_edits() -> Select[Any]:
     return select(
         edits.c.id, edits.c.project, edits.c.edit_set, edits.c.external_id, edits.c.head_version,
         edits.c.active_version, edits.c.retired_at, v.version, v.status, v.status_reason, v.text, v.metadata,
-        v.created_at, v.updated_at, v.set_version, v.num_tokens, v.num_gists, v.gist_bytes,
+        v.created_at, v.updated_at, v.set_version, v.num_tokens, v.gist_bytes,
     ).join_from(edits, edit_versions, v.edit_id == edits.c.id)  # fmt: skip
 
 
@@ -80,7 +80,6 @@ def edit_from(row: Row[Any]) -> Edit:
         updated_at=row.updated_at,
         set_version=row.set_version,
         num_tokens=row.num_tokens,
-        num_gists=row.num_gists,
         gist_bytes=row.gist_bytes,
     )
 

@@ -21,7 +21,7 @@ from sqlalchemy import (
     text,
 )
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 metadata = MetaData()
 
@@ -89,7 +89,6 @@ edit_versions = Table(
     Column("updated_at", BigInteger, nullable=False),
     Column("set_version", BigInteger),
     Column("num_tokens", BigInteger, nullable=False),
-    Column("num_gists", BigInteger, nullable=False),
     Column("gist_bytes", BigInteger, nullable=False),
     Column("fingerprint", String),
     Column("metadata", Text, nullable=False),

@@ -58,5 +58,5 @@ def test_environment_variables() -> None:
 
 def test_the_check_finds_what_is_there() -> None:
     assert "/plugins/incomes/status" in literals(NAMES["paths"])
-    assert "INCOMES_POOL_GISTS" in literals(NAMES["environment"])
+    assert "INCOMES_BASE_CACHE" in literals(NAMES["environment"])
     assert missing({"no_such_error_code"}) == ["no_such_error_code"]

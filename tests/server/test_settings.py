@@ -84,6 +84,19 @@ def test_wrong_value_names_field_and_origin(monkeypatch):
         load_settings()
 
 
+@pytest.mark.parametrize(
+    ("given", "expected"), [("512MiB", 512 << 20), ("4GiB", 4 << 30), ("1GB", 10**9), ("1000", 1000), (2048, 2048)]
+)
+def test_pool_bytes_may_have_a_unit(given, expected):
+    assert load_settings(pool_bytes=given).settings.pool_bytes == expected
+
+
+@pytest.mark.parametrize("given", ["0", "-1GiB", "much", "4GiBB"])
+def test_pool_bytes_must_be_a_size(given):
+    with pytest.raises(InvalidValue, match=r"pool_bytes \(cli\)"):
+        load_settings(pool_bytes=given)
+
+
 def test_queue_must_hold_an_import_batch():
     with pytest.raises(InvalidValue, match="import_batch"):
         load_settings(queue_limit=10, import_batch=100)

@@ -47,7 +47,7 @@ class ParsedBody:
     Attributes:
         edits: the `edits` object; None when the request has none.
         attributions: the answer shall name the edits that shaped it.
-        body: what vLLM gets. A `cache_salt` of the caller stays in it: the engine mixes it into its own.
+        body: what vLLM gets. A `cache_salt` of the caller stays in it, with vLLM's meaning.
     """
 
     edits: EditsField | None

@@ -18,6 +18,8 @@ EXPECTED = {
     "body_too_large": 413,
     "idempotency_key_reuse": 422,
     "route_not_supported": 404,
+    "adapter_missing": 400,
+    "adapter_mismatch": 400,
     "invalid_api_key": 401,
     "edit_not_found": 404,
     "edit_set_not_found": 404,

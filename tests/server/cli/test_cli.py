@@ -96,7 +96,7 @@ def test_doctor_names_a_model_without_adapter(tmp_path):
     result = run("doctor", str(tmp_path), "--json")
     checks = {check["name"]: check for check in json.loads(result.stdout)["checks"]}
     assert result.exit_code == 1
-    assert "not edit-capable" in checks["model"]["detail"]
+    assert "no config.json" in checks["edit adapter"]["detail"]
     assert checks["vLLM internals"]["ok"] is True
     assert checks["running server"]["ok"] is None
 

@@ -17,7 +17,7 @@ def jobs(*names):
 
 
 def good(lease):
-    return [CompressionOutcome(job.edit_id, job.version, b"gist", 1) for job in lease.jobs]
+    return [CompressionOutcome(job.edit_id, job.version, b"gist") for job in lease.jobs]
 
 
 def bad(lease, reason="broken"):

@@ -52,7 +52,7 @@ class Engine:
 
 
 async def compress(jobs):
-    return [outcome_of(job.edit_id, job.version, num_gists=64) for job in jobs]
+    return [outcome_of(job.edit_id, job.version, num_tokens=64) for job in jobs]
 
 
 async def add_active(stack, project, request_id, *, timeout_s=30):

@@ -44,7 +44,7 @@ def test_one_batch_of_outcomes_is_one_version(store):
     edit_set = store.get_edit_set("p", "default")
     assert (edit_set.version, edit_set.num_edits) == (1, 3)
     ready = store.get_edit("p", edits[0].id)
-    assert (ready.status, ready.set_version, ready.num_gists) == (EditStatus.READY, 1, 2)
+    assert (ready.status, ready.set_version, ready.num_tokens) == (EditStatus.READY, 1, 3)
     assert ready.gist_bytes > 0
 
 
@@ -217,8 +217,8 @@ def test_a_bad_gist_fails_its_edit_and_no_other(store):
         commands.RecordOutcomes(
             (
                 outcome_of(good.id, 1),
-                CompressionOutcome(renamed.id, 1, outcome_of(good.id, 1).blob, 2),
-                CompressionOutcome(garbage.id, 1, b"not a gist", 2),
+                CompressionOutcome(renamed.id, 1, outcome_of(good.id, 1).blob),
+                CompressionOutcome(garbage.id, 1, b"not a gist"),
                 outcome_of(foreign.id, 1, fingerprint="mf_b"),
                 CompressionOutcome(empty.id, 1, None),
             )
@@ -233,7 +233,7 @@ def test_a_bad_gist_fails_its_edit_and_no_other(store):
 def test_pages_stay_below_the_limit_and_are_states_of_the_past(store):
     edits = add(store, *map(str, range(40)))
     for edit in edits:
-        make_ready(store, edit, num_gists=500)
+        make_ready(store, edit, num_tokens=1000)
     size = store.get_edit("p", edits[0].id).gist_bytes
     position, digests, seen = 0, {}, set()
     for version in range(40):
@@ -249,7 +249,7 @@ def test_pages_stay_below_the_limit_and_are_states_of_the_past(store):
 
 def test_outcomes_above_a_page_become_several_versions(store):
     edits = add(store, "a", "b", "c")
-    make_ready(store, *edits, num_gists=PAGE_BYTES // 50)
+    make_ready(store, *edits, num_tokens=PAGE_BYTES // 25)
     assert store.get_edit_set("p", "default").version == 3
     delta = store.delta(edits[0].edit_set, 0)
     assert (delta.version, delta.head, len(delta.added)) == (1, 3, 1)
