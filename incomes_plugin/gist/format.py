@@ -16,7 +16,7 @@ from safetensors.torch import load, save
 
 from incomes_plugin.errors import FingerprintMismatch, GistFormatError
 from incomes_plugin.gist.header import FORMAT, read_header
-from incomes_plugin.gist.types import Gist, Packed
+from incomes_plugin.gist.types import EditKey, Gist, Packed
 
 __all__ = ["dump_gists", "load_gists", "read_header"]
 _PARTS = ("features", "keys", "values")
@@ -42,18 +42,27 @@ def load_gists(blob: bytes, fingerprint: str) -> list[Gist]:
         FingerprintMismatch: made by another model than `fingerprint`.
     """
     header = read_header(blob)
-    if header["fingerprint"] != fingerprint:
+    made_by = header.get("fingerprint")
+    if made_by != fingerprint:
         raise FingerprintMismatch(
-            f"gist was made by model {header['fingerprint']}, this engine runs {fingerprint}; compress the edit again"
+            f"gist was made by model {made_by}, this engine runs {fingerprint}; compress the edit again"
         )
     try:
         tensors = load(blob)
     except (SafetensorError, ValueError) as error:
         raise GistFormatError(f"damaged gist blob: {error}; compress the edit again") from error
-    names = header["gists"]
-    if not isinstance(names, list) or len(tensors) != 2 * len(_PARTS) * len(names):
+    names = _names(header.get("gists"))
+    if len(tensors) != 2 * len(_PARTS) * len(names):
         raise GistFormatError(f"gist blob names {names!r} but holds {len(tensors)} tensors; compress the edit again")
-    return [Gist(str(n[0]), int(n[1]), *(_packed(tensors, i, part) for part in _PARTS)) for i, n in enumerate(names)]
+    return [Gist(*name, *(_packed(tensors, i, part) for part in _PARTS)) for i, name in enumerate(names)]
+
+
+def _names(found: object) -> list[EditKey]:
+    """The edit versions that a header names."""
+    try:
+        return [(str(edit_id), int(version)) for edit_id, version in found]  # type: ignore[attr-defined]
+    except (TypeError, ValueError) as error:
+        raise GistFormatError(f"gist blob names {found!r}; compress the edit again") from error
 
 
 def _packed(tensors: Mapping[str, torch.Tensor], index: int, part: str) -> Packed:
