@@ -122,7 +122,7 @@ def verify(
         edits: features `[E, F]` of each.
     """
     directions = router.directions(question)
-    cut = [_most_alike(router, directions, edit.to(question)) for edit in edits]
+    cut = [most_alike(router, directions, edit.to(question)) for edit in edits]
     width = max(len(edit) for edit, _ in cut)
     features = question.new_zeros(len(cut), width, question.shape[-1])
     cosines = question.new_full((len(cut), len(question), width), -1.0)
@@ -135,7 +135,7 @@ def verify(
     return verifier(repeated, weights.expand(count, -1), real, features, mask, cosines).float()
 
 
-def _most_alike(router: Router, directions: torch.Tensor, edit: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def most_alike(router: Router, directions: torch.Tensor, edit: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """At most EDIT_TOKENS of an edit's tokens, those most like the question's, in their order; and all cosines."""
     cosines = directions @ router.route_keys(edit).T
     if len(edit) <= EDIT_TOKENS:
