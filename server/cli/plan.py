@@ -7,8 +7,8 @@ from incomes_server.cli.output import errors_as_exit
 
 
 def plan(context: typer.Context) -> None:
-    """What N edits cost and how well they will be found; see `incomes plan --help`."""
-    from incomes_plugin.facts.plan.cli import app
+    """Bytes, milliseconds and room for N edits on this machine; see `incomes plan --help`."""
+    from incomes_plugin.lab.facts.cli import plan_app
 
     with errors_as_exit():
-        app(args=context.args, prog_name="incomes plan")
+        plan_app(args=context.args, prog_name="incomes plan")
