@@ -10,7 +10,7 @@ import pytest
 
 from incomes_plugin.model.adapter import EditAdapter
 from incomes_plugin.model.hf import EditableModel
-from tests.incomes_plugin.vllm.lab import EDITED, Lab, RemoteEngine
+from tests.incomes_plugin.vllm.lab import Lab, RemoteEngine, edited
 from tests.tiny_model import TinyModel, write_tiny_model
 
 # Prompts of more than 48 tokens are prefilled in chunks; 30 blocks of 32 tokens force preemption when ten requests
@@ -24,23 +24,19 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def routed_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_model(tmp_path_factory.mktemp("routed") / "model", TinyModel(routed=True, max_gists=8))
-
-
-@pytest.fixture(scope="session")
-def routed_reference(routed_dir: Path) -> EditableModel:
-    return EditableModel.load(routed_dir)
+def silent_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same base, with an adapter whose verifier accepts nothing."""
+    return write_tiny_model(tmp_path_factory.mktemp("silent") / "model", TinyModel(threshold=100.0))
 
 
 @pytest.fixture(scope="session")
 def adapter(model_dir: Path) -> EditAdapter:
-    return EditAdapter.load(model_dir)
+    return EditAdapter.load(model_dir / "adapter")
 
 
 @pytest.fixture(scope="session")
 def reference(model_dir: Path) -> EditableModel:
-    return EditableModel.load(model_dir)
+    return EditableModel.load(model_dir, model_dir / "adapter")
 
 
 @pytest.fixture(scope="session")
@@ -52,19 +48,29 @@ def lab() -> Iterator[Lab]:
 
 @pytest.fixture(scope="session")
 def fp32(lab: Lab, model_dir: Path) -> RemoteEngine:
-    return lab.engine("fp32", model_dir, {**EDITED, "dtype": "float32"})
+    return lab.engine("fp32", model_dir, {**edited(model_dir / "adapter"), "dtype": "float32"})
 
 
 @pytest.fixture(scope="session")
 def tight(lab: Lab, model_dir: Path) -> RemoteEngine:
-    return lab.engine("tight", model_dir, {**EDITED, **TIGHT, "dtype": "float32"})
+    return lab.engine("tight", model_dir, {**edited(model_dir / "adapter"), **TIGHT, "dtype": "float32"})
 
 
 @pytest.fixture(scope="session")
 def bf16(lab: Lab, model_dir: Path) -> RemoteEngine:
-    return lab.engine("bf16", model_dir, {**EDITED, "dtype": "bfloat16"})
+    return lab.engine("bf16", model_dir, {**edited(model_dir / "adapter"), "dtype": "bfloat16"})
 
 
 @pytest.fixture(scope="session")
-def routed(lab: Lab, routed_dir: Path) -> RemoteEngine:
-    return lab.engine("routed", routed_dir, {**EDITED, **TIGHT, "dtype": "float32"})
+def uncached(lab: Lab, model_dir: Path) -> RemoteEngine:
+    """Computes every prompt anew."""
+    options = {**edited(model_dir / "adapter"), "dtype": "float32", "enable_prefix_caching": False}
+    return lab.engine("uncached", model_dir, options)
+
+
+@pytest.fixture(scope="session")
+def stock_lab() -> Iterator[Lab]:
+    """A process that never loads the plugin."""
+    lab = Lab(VLLM_PLUGINS="")
+    yield lab
+    lab.close()

@@ -9,7 +9,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -38,10 +39,15 @@ COMMON: dict[str, Any] = {
     "num_gpu_blocks_override": 512,
     "disable_log_stats": False,
 }
-EDITED: dict[str, Any] = {
-    "worker_cls": "incomes_plugin.vllm.worker.EditWorker",
-    "additional_config": {"incomes": {"pool_gists": 4096}},
-}
+POOL_BYTES = 8 << 20
+
+
+def edited(adapter_dir: Path, pool_bytes: int = POOL_BYTES) -> dict[str, Any]:
+    """Options of an engine with the selection layer."""
+    return {
+        "worker_cls": "incomes_plugin.vllm.worker.EditWorker",
+        "additional_config": {"incomes": {"adapter": str(adapter_dir), "pool_bytes": pool_bytes}},
+    }
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,8 @@ class Job:
     snapshot: SnapshotRef | None = None
     trace: str | None = None
     max_tokens: int = 8
-    user_salt: str | None = None
+    salt: str | None = None
+    force: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,27 +83,34 @@ class LabEngine:
         self.pins: Any = None
         self.count = 0
         if "worker_cls" in options:
+            from incomes_plugin.model.adapter import EditAdapter
             from incomes_plugin.vllm.pin import PINS_ATTRIBUTE
             from incomes_plugin.vllm.registry import SnapshotRegistry
 
-            self.pins = SnapshotRegistry(lambda: self.core.output_processor.external_req_ids.keys())
+            template = EditAdapter.load(Path(options["additional_config"]["incomes"]["adapter"])).template
+            self.pins = SnapshotRegistry(lambda: self.core.output_processor.external_req_ids.keys(), template)
             setattr(self.core.input_processor, PINS_ATTRIBUTE, self.pins)
+
+    @property
+    def runtime(self) -> Any:
+        return self.core.model_executor.driver_worker.worker.incomes_runtime
 
     def rpc(self, method: str, *args: Any) -> Any:
         from incomes_plugin.vllm.wire import one_answer
 
         return one_answer(method, self.llm.collective_rpc(method, args=args))
 
-    def capture(self, prompts: Sequence[tuple[str, list[int], int]]) -> list[Any]:
-        """Capture `(edit id, prompt ids, G)`; returns `[blob, G, error]` each."""
+    def capture(self, texts: dict[str, list[int]]) -> list[Any]:
+        """Capture texts by edit id; returns `[blob, E, error]` each."""
         from incomes_plugin.vllm.pin import use_capture
         from incomes_plugin.vllm.rows import RequestTag
 
-        for edit_id, ids, num_gists in prompts:
-            with use_capture(RequestTag(capture=edit_id, num_gists=num_gists)):
-                self._add(Job(tuple(ids), max_tokens=1))
+        template = self.pins.template
+        for edit_id, ids in texts.items():
+            with use_capture(RequestTag(capture=edit_id, first=len(template.edit_prefix), count=len(ids))):
+                self._add(Job(tuple(template.capture_ids(ids)), max_tokens=1))
         self._finish()
-        return self.rpc("incomes_take_captures", [[edit_id, edit_id, 1] for edit_id, _, _ in prompts])["captures"]
+        return self.rpc("incomes_take_captures", [[edit_id, edit_id, 1] for edit_id in texts])["captures"]
 
     def commit(self, delta: SnapshotDelta) -> None:
         from incomes_plugin.vllm.wire import pack_delta
@@ -112,7 +126,7 @@ class LabEngine:
         names = []
         for job in jobs:
             edit_set = None if job.snapshot is None else job.snapshot.edit_set
-            with use_scope(EditScope(edit_set, job.snapshot, job.trace, job.user_salt)):
+            with use_scope(EditScope(edit_set, job.snapshot, job.trace, job.force)):
                 names.append(self._add(job))
             if not together:
                 answers |= self._finish()
@@ -139,22 +153,50 @@ class LabEngine:
         answers = self._finish()
         return [answers[name] for name in names]
 
+    def run_and_retire(self, jobs: Sequence[Job], after_steps: int) -> list[Answer]:
+        """Run jobs in one batch; their snapshots are retired on the worker after some steps."""
+        from incomes_plugin.vllm.pin import EditScope, use_scope
+
+        names = []
+        for job in jobs:
+            with use_scope(EditScope(job.snapshot.edit_set, job.snapshot)):
+                names.append(self._add(job))
+        done: dict[str, Answer] = {}
+        for _ in range(after_steps):
+            done |= self._step()
+        assert not done
+        self.rpc("incomes_retire", [job.snapshot.id for job in jobs])
+        done = self._finish()
+        return [done[name] for name in names]
+
     def worker_add_request(self, snapshot_id: str) -> None:
         """What the model runner would do with a request whose snapshot is not resident."""
-        worker = self.core.model_executor.driver_worker.worker
-        worker.incomes_runtime.add_request("ghost", {"incomes_snapshot": snapshot_id}, 1)
+        self.runtime.add_request("ghost", {"incomes_snapshot": snapshot_id}, 1)
 
     def break_a_layer(self) -> None:
-        """Fault injection: the last gist layer loses its pages."""
-        self.core.model_executor.driver_worker.worker.incomes_runtime.layers[-1].pages = None
+        """Fault injection: the last reading layer loses its weights."""
+        self.runtime.reading_layers[-1]._query_map = None
 
-    def gather_at_most(self, numbers: int) -> int:
-        """Set how many numbers the gist layers of this process gather at once; the former setting."""
-        from incomes_plugin.vllm import routed
+    def watch_picks(self) -> None:
+        """Record what every request picks from now on."""
+        watching, self.picks = hasattr(self, "picks"), []
+        if watching:
+            return
+        choose = self.runtime._choose
 
-        former = routed._GATHERED_NUMBERS["cpu"]
-        routed._GATHERED_NUMBERS["cpu"] = numbers
-        return former
+        def choose_and_record(snapshot: Any, tag: Any, pages: Any) -> Any:
+            picks = choose(snapshot, tag, pages)
+            edits = [snapshot.table.edits[row][0] for row in picks.edits]
+            candidates = [snapshot.table.edits[row][0] for row in picks.candidates]
+            self.picks.append((edits, picks.bias.tolist(), dict(zip(candidates, picks.logits.tolist(), strict=True))))
+            return picks
+
+        self.runtime._choose = choose_and_record
+
+    def watched_picks(self) -> list[Any]:
+        """Since the last call: edit ids and their b, verifier's logit of each candidate."""
+        picks, self.picks = self.picks, []
+        return picks
 
     def preemptions(self) -> int:
         return sum(m.value for m in self.llm.get_metrics() if m.name == "vllm:num_preemptions")
@@ -167,34 +209,40 @@ class LabEngine:
         params = SamplingParams(max_tokens=job.max_tokens, temperature=0, logprobs=5, ignore_eos=True, detokenize=False)
         name = f"job-{self.count}"
         try:
-            self.core.add_request(name, tokens_input(list(job.ids)), params)
+            self.core.add_request(name, tokens_input(list(job.ids), cache_salt=job.salt), params)
         except IncomesError:
             self.core.abort_request([name])  # `LLM` leaves what the engine core refused in its output processor
             raise
         return name
 
     def _finish(self) -> dict[str, Answer]:
-        done = {}
+        done: dict[str, Answer] = {}
         while self.core.has_unfinished_requests():
-            for output in self.core.step():
-                if output.finished:
-                    best = output.outputs[0]
-                    logprobs = [{t: e.logprob for t, e in step.items()} for step in best.logprobs or []]
-                    done[output.request_id] = Answer(
-                        tuple(best.token_ids), logprobs, output.num_cached_tokens or 0, best.finish_reason
-                    )
+            done |= self._step()
         return done
 
+    def _step(self) -> dict[str, Answer]:
+        return {output.request_id: _answer(output) for output in self.core.step() if output.finished}
 
-def child_main(pipe: Connection, environment: dict[str, str]) -> None:
+
+def _answer(output: Any) -> Answer:
+    best = output.outputs[0]
+    logprobs = [{t: e.logprob for t, e in step.items()} for step in best.logprobs or []]
+    return Answer(tuple(best.token_ids), logprobs, output.num_cached_tokens or 0, best.finish_reason)
+
+
+def child_main(pipe: Connection, engine_class: type[LabEngine]) -> None:
     """Serve `(engine name, method, args)` until None."""
-    os.environ.update(ENVIRONMENT | environment)
+    if os.environ["VLLM_USE_V2_MODEL_RUNNER"] == "1":
+        from tests.incomes_plugin.vllm_v2.triton_cpu import install
+
+        install()
     engines: dict[str, LabEngine] = {}
     while (call := pipe.recv()) is not None:
         name, method, args = call
         try:
             if method == "open":
-                engines[name] = LabEngine(*args)
+                engines[name] = engine_class(*args)
                 pipe.send((True, None))
             elif method == "modules":
                 import sys
@@ -216,14 +264,27 @@ def picklable(error: Exception) -> Exception:
     return RuntimeError("".join(traceback.format_exception(error)))
 
 
+@contextmanager
+def environment_of(variables: dict[str, str]) -> Iterator[None]:
+    """`os.environ` with these variables, for the length of the block."""
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
 class Lab:
     """The child as seen by the tests."""
 
-    def __init__(self, **environment: str) -> None:
+    def __init__(self, engine_class: type[LabEngine] = LabEngine, **environment: str) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=child_main, args=(theirs, environment))
-        self._process.start()
+        self._process = context.Process(target=child_main, args=(theirs, engine_class))
+        with environment_of(ENVIRONMENT | environment):
+            self._process.start()
         theirs.close()
         self._opened: set[str] = set()
 
@@ -266,15 +327,14 @@ class RemoteEngine:
     def fingerprint(self) -> str:
         return self.call("rpc", "incomes_handshake")["fingerprint"]
 
-    def free_gists(self) -> int:
-        return self.call("rpc", "incomes_handshake")["free_gists"]
+    def used_bytes(self) -> int:
+        return self.call("rpc", "incomes_handshake")["used_bytes"]
 
-    def capture(self, adapter: Any, texts: dict[str, list[int]]) -> dict[str, bytes]:
+    def capture(self, texts: dict[str, list[int]]) -> dict[str, bytes]:
         """One-gist blob of every text."""
-        prompts = [(e, adapter.capture_ids(ids), adapter.num_gists(len(ids))) for e, ids in texts.items()]
-        taken = self.call("capture", prompts)
-        assert [error for _, _, error in taken] == [None] * len(prompts)
-        return {edit_id: bytes(blob) for (edit_id, _, _), (blob, _, _) in zip(prompts, taken, strict=True)}
+        taken = self.call("capture", texts)
+        assert [error for _, _, error in taken] == [None] * len(texts)
+        return {edit_id: bytes(blob) for edit_id, (blob, _, _) in zip(texts, taken, strict=True)}
 
     def gists(self, blobs: dict[str, bytes]) -> list[Gist]:
         fingerprint = self.fingerprint

@@ -1,14 +1,13 @@
-"""Requests without edits are bit-identical to stock vLLM, which runs in a process that never loads the plugin."""
+"""Requests that read nothing are bit-identical to stock vLLM, which runs in a process that never loads the plugin."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from incomes_plugin.model.adapter import EditAdapter
-from tests.incomes_plugin.vllm.lab import EDITED, Job, Lab, RemoteEngine
+from tests.incomes_plugin.vllm.lab import Job, Lab, RemoteEngine, edited
 from tests.incomes_plugin.vllm.test_reference import TEXTS, prompt
 
 pytestmark = pytest.mark.vllm
@@ -16,28 +15,49 @@ pytestmark = pytest.mark.vllm
 PROMPTS = [Job(prompt(100 + i, 3 + 5 * i % 160), max_tokens=16) for i in range(50)]
 
 
-@pytest.fixture(scope="module")
-def stock_lab() -> Iterator[Lab]:
-    lab = Lab(VLLM_PLUGINS="")
-    yield lab
-    lab.close()
-
-
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_fifty_prompts_with_an_empty_scope(lab: Lab, stock_lab: Lab, model_dir: Path, dtype: str) -> None:
+def test_fifty_prompts_without_edits(lab: Lab, stock_lab: Lab, model_dir: Path, dtype: str) -> None:
     stock = stock_lab.engine(dtype, model_dir, {"dtype": dtype})
-    edited = lab.engine({"float32": "fp32", "bfloat16": "bf16"}[dtype], model_dir, {**EDITED, "dtype": dtype})
+    name = {"float32": "fp32", "bfloat16": "bf16"}[dtype]
+    ours = lab.engine(name, model_dir, {**edited(model_dir / "adapter"), "dtype": dtype})
     expected = stock.call("run_stock", PROMPTS)
     assert stock.call("modules") == []
-    answers = edited.run(PROMPTS)
+    answers = ours.run(PROMPTS)
     assert [a.tokens for a in answers] == [a.tokens for a in expected]
     assert [a.logprobs for a in answers] == [a.logprobs for a in expected]  # exact floats
 
 
-def test_rows_beside_edited_rows_do_not_change_by_a_bit(fp32: RemoteEngine, adapter: EditAdapter) -> None:
-    snapshot = fp32.commit("eset_beside", None, fp32.capture(adapter, TEXTS))
-    plain = [Job(prompt(300 + i, 20), max_tokens=12, user_salt=None) for i in range(8)]
-    mixed = [Job(j.ids, snapshot if i % 2 else None, max_tokens=12) for i, j in enumerate(plain)]
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_requests_that_pick_nothing(lab: Lab, stock_lab: Lab, silent_dir: Path, dtype: str) -> None:
+    """Routing runs and reads the KV cache, and changes no bit of it."""
+    stock = stock_lab.engine(f"silent-{dtype}", silent_dir, {"dtype": dtype})
+    silent = lab.engine(f"silent-{dtype}", silent_dir, {**edited(silent_dir / "adapter"), "dtype": dtype})
+    snapshot = silent.commit("eset_silent", None, silent.capture(TEXTS))
+    expected = stock.call("run_stock", PROMPTS)
+    answers = silent.run([replace(job, snapshot=snapshot, trace=f"silent-{i}") for i, job in enumerate(PROMPTS)])
+    assert [a.tokens for a in answers] == [a.tokens for a in expected]
+    assert [a.logprobs for a in answers] == [a.logprobs for a in expected]  # exact floats
+    found = silent.call("rpc", "incomes_take_trace", "silent-0")
+    assert (found["none_weight"], found["applied"]) == (1.0, [])
+
+
+def test_rows_beside_edited_rows_do_not_change_by_a_bit(fp32: RemoteEngine) -> None:
+    snapshot = fp32.commit("eset_beside", None, fp32.capture(TEXTS))
+    plain = [Job(prompt(300 + i, 20), max_tokens=12) for i in range(8)]
+    mixed = [replace(job, snapshot=snapshot if i % 2 else None) for i, job in enumerate(plain)]
     alone, beside = fp32.run(plain), fp32.run(mixed)
     for i, (a, b) in enumerate(zip(alone, beside, strict=True)):
         assert (a.logprobs == b.logprobs) == (i % 2 == 0)
+
+
+def test_prompt_logits_do_not_depend_on_edits(fp32: RemoteEngine) -> None:
+    """What a prompt's tokens before the last put into the KV cache is stock's: so a stock request behind an edited one
+    that shares its blocks is stock's to the bit."""
+    snapshot = fp32.commit("eset_shared", None, fp32.capture(TEXTS))
+    ids = prompt(400, 100)
+    first, shared = fp32.run([Job(ids, snapshot), Job(ids)], together=False)
+    alone, again = fp32.run([Job(prompt(401, 100)), Job(prompt(401, 100))], together=False)
+    assert (first.cached, shared.cached) == (alone.cached, again.cached) == (0, 96)
+    other_first = fp32.run([Job(ids, salt="other"), Job(ids, salt="other")], together=False)
+    assert other_first[1].cached == 96
+    assert shared.logprobs == other_first[1].logprobs
