@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -126,15 +127,15 @@ class EditAdapter:
             raise GistFormatError(
                 f"{folder} has no {CONFIG_FILE}: it is no edit adapter; make one with `incomes adapt`"
             )
-        config = json.loads(path.read_text())
-        if config.get("format") != FORMAT:
-            raise GistFormatError(
-                f"{path}: adapter format {config.get('format')!r}, expected {FORMAT}; make it anew with `incomes adapt`"
-            )
         try:
-            return cls._of(config, load_file(folder / TENSOR_FILE))
-        except (KeyError, TypeError, RuntimeError, FileNotFoundError) as error:
+            config = json.loads(path.read_text())
+            if config.get("format") == FORMAT:
+                return cls._of(config, load_file(folder / TENSOR_FILE))
+        except (OSError, AttributeError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
             raise GistFormatError(f"{folder}: damaged adapter: {error}; make it anew with `incomes adapt`") from error
+        raise GistFormatError(
+            f"{path}: adapter format {config.get('format')!r}, expected {FORMAT}; make it anew with `incomes adapt`"
+        )
 
     @classmethod
     def for_base(cls, adapter_dir: Path, base_dir: Path) -> EditAdapter:
@@ -165,18 +166,31 @@ class EditAdapter:
             num_heads=config["num_heads"],
             template=PromptTemplate(**{name: tuple(ids) for name, ids in config["template"].items()}),
             max_edit_tokens=config["max_edit_tokens"],
-            mean=tensors.pop("mean"),
-            scale=tensors.pop("scale"),
+            mean=tensors["mean"],
+            scale=tensors["scale"],
             router=Router(shape.feature_dim, **config["router"]),
             verifier=Verifier(shape.feature_dim, **config["verifier"]),
             reader=Reader(shape, config["num_heads"]),
             rules=RoutingRules(**config["rules"]),
         )
+        adapter._check(tensors)
         for name, module in adapter._modules().items():
             own = {key.removeprefix(f"{name}."): t for key, t in tensors.items() if key.startswith(f"{name}.")}
             module.load_state_dict(own)
             module.eval().requires_grad_(False)
         return adapter
+
+    def _check(self, tensors: dict[str, torch.Tensor]) -> None:
+        """Raise ValueError where config and tensors contradict each other, or name what this version does not know."""
+        shape = self.shape
+        if any(layer > min(shape.layers) for layer in shape.feature_layers):
+            raise ValueError(f"feature layers {shape.feature_layers} lie above the first of layers {shape.layers}")
+        for name in ("mean", "scale"):
+            if tensors[name].shape != (shape.feature_dim,):
+                raise ValueError(f"{name} has shape {tuple(tensors[name].shape)}, expected {(shape.feature_dim,)}")
+        unknown = [key for key in tensors if key.split(".")[0] not in ("mean", "scale", *self._modules())]
+        if unknown:
+            raise ValueError(f"unknown tensors {unknown}")
 
     def _modules(self) -> dict[str, nn.Module]:
         return {"router": self.router, "verifier": self.verifier, "reader": self.reader}

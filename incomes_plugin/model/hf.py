@@ -13,9 +13,10 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from incomes_plugin.gist.types import Gist
+from incomes_plugin.gist.types import EditKey, Gist
 from incomes_plugin.model.adapter import EditAdapter
 from incomes_plugin.model.decoder import Decoder, Heads
+from incomes_plugin.selection.attribution import by_edit
 from incomes_plugin.selection.picks import Picks, choose
 from incomes_plugin.selection.reading import read, rotate_back
 from incomes_plugin.selection.routing import QUESTION_TOKENS, RouteKeys
@@ -47,6 +48,7 @@ class EditableModel:
 
     Attributes:
         picks: of the last prompt.
+        attribution: of the rows that read in the last call of `logits`.
     """
 
     def __init__(self, model: PreTrainedModel, adapter: EditAdapter) -> None:
@@ -54,6 +56,7 @@ class EditableModel:
         self.adapter = adapter
         self.decoder = Decoder(model)
         self.picks = Picks.none()
+        self.attribution = by_edit({})
 
     @classmethod
     def load(cls, base_dir: Path, adapter_dir: Path, dtype: torch.dtype = torch.float32) -> EditableModel:
@@ -108,16 +111,10 @@ class EditableModel:
         """
         prompt_tokens = len(ids) if prompt_tokens is None else prompt_tokens
         self.picks = Picks.none() if pool is None else self.route(ids[:prompt_tokens], pool)
-        read_hook = None
-        if pool is not None and self.picks.edits:
-            picked = _Picked.of([pool.gists[edit] for edit in self.picks.edits], self.picks.bias)
-
-            def read_hook(layer: int, query: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
-                return self._read(picked, prompt_tokens - 1, layer, query, output)
-
-        hidden = self.decoder.run(
-            self.decoder.embed(torch.tensor([list(ids)])), 0, self.decoder.num_layers, read=read_hook
-        )
+        reading = _Reading(self.adapter, prompt_tokens - 1, pool, self.picks) if pool and self.picks.edits else None
+        embedded = self.decoder.embed(torch.tensor([list(ids)]))
+        hidden = self.decoder.run(embedded, 0, self.decoder.num_layers, read=reading)
+        self.attribution = by_edit({} if reading is None else reading.weights())
         return self.decoder.logits(hidden)[0]
 
     def generate(
@@ -142,31 +139,42 @@ class EditableModel:
         keys = torch.cat([heads[i].key[0, place].flatten(1) for i in self.adapter.shape.feature_layers], -1)
         return self.adapter.standardise(keys)
 
-    def _read(self, picked: _Picked, first: int, layer: int, query: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
-        if layer not in self.adapter.shape.layers:
+
+class _Reading:
+    """The read hook of one request.
+
+    Args:
+        first: the first row that reads.
+    """
+
+    def __init__(self, adapter: EditAdapter, first: int, pool: ReferencePool, picks: Picks) -> None:
+        self._adapter = adapter
+        self._first = first
+        self._gists = [pool.gists[edit] for edit in picks.edits]
+        self._keys, self._values = (
+            torch.cat([getattr(gist, name).unpack() for gist in self._gists], 2) for name in ("keys", "values")
+        )
+        self._bias = picks.bias.repeat_interleave(torch.tensor([gist.num_tokens for gist in self._gists]))
+        self._taken: list[torch.Tensor] = []  # of each layer, `[E]`
+
+    def __call__(self, layer: int, query: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
+        """Self-attention's output `[1, T, H, D]` with what the rows from the first one on read."""
+        if layer not in self._adapter.shape.layers:
             return output
-        index, reader = self.adapter.shape.layers.index(layer), self.adapter.reader
-        rows = query[0, first:].float()
-        found = read(
-            rows, picked.keys[index].expand(len(rows), -1, -1, -1), picked.values[index].expand(len(rows), -1, -1, -1),
-            picked.bias.expand(len(rows), -1), reader.query_map[index], reader.output_map[index],
-            reader.zero_query[index], reader.zero_bias[index],
-        )  # fmt: skip
+        index, reader = self._adapter.shape.layers.index(layer), self._adapter.reader
+        rows = query[0, self._first :].float()
+        picked = self._keys[index], self._values[index], self._bias
+        keys, values, bias = (part.expand(len(rows), *part.shape) for part in picked)
+        maps = (reader.query_map, reader.output_map, reader.zero_query, reader.zero_bias)
+        found = read(rows, keys, values, bias, *(tensor[index] for tensor in maps))
         gate = found.gate[..., None]
+        self._taken.append((gate * found.weights).mean((0, 1)))
         changed = output.clone()
-        changed[0, first:] = ((1 - gate) * output[0, first:].float() + gate * found.output).to(output.dtype)
+        own = output[0, self._first :].float()
+        changed[0, self._first :] = ((1 - gate) * own + gate * found.output).to(output.dtype)
         return changed
 
-
-@dataclass(frozen=True)
-class _Picked:
-    """Tokens of a request's picks: keys, values `[L', K, E, …]` and bias `[E]`."""
-
-    keys: torch.Tensor
-    values: torch.Tensor
-    bias: torch.Tensor
-
-    @classmethod
-    def of(cls, gists: Sequence[Gist], bias: torch.Tensor) -> _Picked:
-        keys, values = (torch.cat([getattr(g, name).unpack() for g in gists], 2) for name in ("keys", "values"))
-        return cls(keys, values, bias.repeat_interleave(torch.tensor([g.num_tokens for g in gists])))
+    def weights(self) -> dict[EditKey, float]:
+        """What was read of each edit, averaged over heads, rows and layers."""
+        tokens = torch.stack(self._taken).mean(0).split([gist.num_tokens for gist in self._gists])
+        return {gist.edit: float(part.sum()) for gist, part in zip(self._gists, tokens, strict=True)}
