@@ -12,6 +12,6 @@ gists.py       `python -m benchmarks.gists`: success against bytes per edit, by 
                gists_report.py  its table and picture
 omp.py         `python -m benchmarks.omp`: what a row of a tokenizer transplant costs, against scikit-learn and, as an
                external program (omp_external.py), the published tool
-transplant.py  `python -m benchmarks.transplant`: bits per byte and edit success of transplants of the default model;
-               donors.py trains donors, transplant_edits.py, transplant_same.py, transplant_report.py are its parts
+transplant.py  `python -m benchmarks.transplant`: bits per byte and edits answered of transplants of the default base;
+               donors.py trains donors; transplant_memory.py  what the command holds in memory
 """

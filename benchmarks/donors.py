@@ -19,9 +19,9 @@ import torch
 from torch.nn import functional
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from incomes_plugin.training.data.corpus import texts
-from incomes_plugin.training.data.facts import FactSource
-from incomes_plugin.training.schedule import Schedule
+from benchmarks.schedule import Schedule
+from incomes_plugin.lab.data.facts import FactSource
+from incomes_plugin.lab.data.prompts import passages
 
 TOKENIZERS: dict[str, tuple[dict[str, str], dict[str, str]]] = {
     "gpt2": (
@@ -112,7 +112,7 @@ def _lines(seed: int, data: Path) -> Iterator[str]:
 
 @cache
 def _paragraphs(data: Path) -> tuple[str, ...]:
-    return tuple(texts(data, limit=20_000))
+    return tuple(passages(data, 80_000, seed=0))
 
 
 def _chunks(lines: Iterator[str], size: int) -> Iterator[list[str]]:
@@ -142,7 +142,7 @@ class _Run:
         self._optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True
         )
-        self._schedule = Schedule(0, recipe.steps, recipe.learning_rate, warmup_steps=50)
+        self._schedule = Schedule(recipe.steps, recipe.learning_rate, warmup_steps=50)
         self._step = 0
 
     @property
@@ -174,7 +174,7 @@ class _Run:
         block = self._ids[self._step * size : self._step * size + size + 1].long()
         rows, targets = block[:-1].view(ROWS, ROW_TOKENS), block[1:]
         for group in self._optimizer.param_groups:
-            group["lr"] = self._schedule.rate(self._step, 0)
+            group["lr"] = self._schedule.rate(self._step)
         hidden = self.model.model(input_ids=rows).last_hidden_state.flatten(0, 1)
         self.loss = self._sampled_loss(hidden, targets)
         self._optimizer.zero_grad(set_to_none=True)

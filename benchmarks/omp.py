@@ -19,9 +19,9 @@ import torch
 from rich.console import Console
 
 from benchmarks.omp_external import compare
-from incomes_plugin.evaluation.provenance import provenance
-from incomes_plugin.transplant.omp import Path as OmpPath
-from incomes_plugin.transplant.omp import solve
+from incomes_plugin.lab.provenance import provenance
+from incomes_plugin.lab.transplant.omp import Path as OmpPath
+from incomes_plugin.lab.transplant.omp import solve
 
 RESULTS = Path(__file__).parent / "results"
 Sets = list[set[int]]

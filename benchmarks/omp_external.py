@@ -19,7 +19,7 @@ from safetensors import safe_open
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from incomes_plugin.transplant.omp import solve
+from incomes_plugin.lab.transplant.omp import solve
 
 EMBEDDING = "model.embed_tokens.weight"
 

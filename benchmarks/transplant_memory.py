@@ -21,7 +21,7 @@ import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from benchmarks.donors import unpack_tokenizers
-from incomes_plugin.evaluation.provenance import provenance
+from incomes_plugin.lab.provenance import provenance
 
 RESULTS = Path(__file__).parent / "results"
 MIB = 2**20
@@ -53,7 +53,7 @@ def measure(root: Path, args: argparse.Namespace) -> dict[str, Any]:
     base = _write(root / "base", tokenizers["llama2"], args.width, args.layers)
     donor = _write(root / "donor", tokenizers["gpt2"], args.width, 1)
     peaks = {"start": _peak_mib("--help")}
-    common = ("--base", base, "--donor", donor, "--allow-number-mismatch", "--k", args.k)
+    common = (base, donor, "--allow-number-mismatch", "--k", args.k)
     for method in args.methods:
         peaks[method] = _peak_mib(*common, "--out", root / method, "--method", method)
     sizes = {"base_checkpoint": sum(path.stat().st_size for path in base.glob("*.safetensors")) / MIB}

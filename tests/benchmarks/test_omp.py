@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
-from incomes_plugin.transplant.omp.reference import solve_reference
+from incomes_plugin.lab.transplant.omp.reference import solve_reference
 base, donor, out = map(Path, sys.argv[1:4])
 method, k = sys.argv[5], int(sys.argv[7])
 name = "model.embed_tokens.weight"

@@ -1,44 +1,23 @@
 """The transplant benchmark: donors learn and are resumed, cells are measured once, the page says what they hold."""
 
-import argparse
-
 import pytest
 import torch
 
-from benchmarks import transplant
 from benchmarks.donors import DonorRecipe, _Run
-from benchmarks.transplant_report import draw, markdown
+from benchmarks.transplant import cell, markdown
+from incomes_plugin.lab.transplant.methods import METHODS
 
 RECIPE = DonorRecipe("none", 0, width=16, steps=60, learning_rate=3e-2)
-
-
-def bits(seed, *values, web=()):
-    after = {side: dict(zip(("omp 2", "omp 4", "ridge"), found, strict=False)) for side, found in
-             (("edits", values), ("web", web))}  # fmt: skip
-    return {"tokenizer": "gpt2", "cut": "words", "seed": seed, "before": {"edits": 2.0, "web": 4.0}, "after": after}
-
-
-def verdict(seed, found, *reasons):
-    assessment = {"verdict": found, "reasons": [{"verdict": found, "reason": reason} for reason in reasons]}
-    return {"tokenizer": "gpt2", "cut": "words", "seed": seed, "assessment": assessment}
-
-
+ASSESSMENT = {"verdict": "no", "copied": 900, "tokens": 1000, "reasons": [{"verdict": "no", "reason": "it is noise"}]}
 CELLS = {
-    "assess-gpt2-words-0": verdict(0, "go"),
-    "assess-gpt2-words-untrained": verdict("untrained", "no", "it is noise"),
-    "bits-gpt2-words-0": bits(0, 2.6, 2.4, 2.3, web=(4.6, 4.4, 4.3)),
-    "bits-gpt2-words-1": bits(1, 2.8, 2.6, 2.3),
-    "bits-gpt2-words-untrained": bits("untrained", 3.6, 3.5, 3.4),
-    "edits-default": {"success": {"100": {"right": 39, "asked": 40, "ci": [0.87, 0.99], "refused": 0}}},
-    "edits-gpt2-words-0-omp": {
-        "success": {"100": {"right": 26, "asked": 40, "ci": [0.5, 0.78], "refused": 10,
-                            "by_spelling": {"as before": [14, 14], "cut otherwise": [5, 6], "estimated": [7, 20]}}}
-    },
-    "same-gpt2": {"prompts": 50, "hidden_states_bitwise": 50},
-}  # fmt: skip
+    "words assessment": ASSESSMENT,
+    "words bits": {"bytes": 90, "before": 2.0, "after": {"omp 4": 2.5, "ridge": 2.25}},
+    "edits before": {"right": 39, "chosen": 40, "asked": 40},
+    **{f"words edits {name}": {"right": 30, "chosen": 38, "asked": 40} for name in METHODS},
+}
 WHOLE = {
-    "command": "c", "date": "d", "commit": "e", "text_bytes": 8192, "cells": CELLS,
-    "donor": {"layers": 1, "width": 16, "steps": 30},
+    "command": "c", "date": "d", "commit": "e", "cells": CELLS,
+    "donor": {"tokenizer": "gpt2", "layers": 1, "width": 16, "steps": 30},
 }  # fmt: skip
 
 
@@ -76,23 +55,20 @@ def test_a_stopped_donor_goes_on(tmp_path, monkeypatch):
     assert not (tmp_path / "state.pt").exists()
 
 
-def test_a_cell_is_measured_once(tmp_path, monkeypatch):
-    monkeypatch.setattr(transplant, "unpack_tokenizers", lambda *_: {})
-    bench = transplant.Bench(argparse.Namespace(work=tmp_path, data=tmp_path))
+def test_a_cell_is_measured_once(tmp_path):
     calls = []
     for _ in range(2):
-        bench._cell("same-gpt2", lambda: calls.append(1) or {"prompts": 1})
-    assert (len(calls), bench.cells) == (1, {"same-gpt2": {"prompts": 1}})
+        cell(tmp_path, "words bits", lambda: calls.append(1) or {"bytes": 1})
+    assert len(calls) == 1
+    assert (tmp_path / "words bits.json").is_file()
 
 
-def test_the_page_and_the_picture(tmp_path):
+def test_the_page():
     page = markdown(WHOLE)
-    assert "## gpt2, words: bits per byte" in page
-    assert "| before | 2.000 |  | 4.000 |" in page
-    assert "| omp 4 | 2.500 ± 0.141 | 3.500 | 4.400 |" in page
-    assert "| gpt2-words-0-omp | 26 of 40 [50–78 %], 67% |" in page
-    assert "| gpt2-words-0-omp | 14 of 14 | 5 of 6 | 7 of 20 |" in page
-    assert "| gpt2-words-0 | go | – | 67% | 1.20 |" in page
-    assert "| gpt2-words-untrained | no | it is noise | – | 1.75 |" in page
-    draw(CELLS, tmp_path / "p.png")
-    assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
+    assert "| the base, its own tokenizer | 2.000 |" in page
+    assert "| omp 4 | 2.500 |" in page
+    assert "| the base, its own tokenizer | 39 of 40, picked 40 |" in page
+    assert "| ridge | 30 of 40, picked 38 |" in page
+    assert "* words: no, 900 of 1,000 rows copied. it is noise" in page
+    without = {name: found for name, found in CELLS.items() if "edits" not in name}
+    assert "Edits answered" not in markdown(WHOLE | {"cells": without})
