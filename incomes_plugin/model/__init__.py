@@ -1,8 +1,8 @@
-"""checkpoint + `adapter.py` (what makes it edit-capable) -> `hf.py` (plain PyTorch); `assets/` is the default."""
+"""A frozen base and what makes it take edits.
 
-from __future__ import annotations
-
-from pathlib import Path
-
-DEFAULT_MODEL_DIR = Path(__file__).parent / "assets" / "default"
-"""The default model that ships in the package."""
+name ──────► resolve.py   which base and adapter folders are served ─► base.py  fetches the default base
+base ──────► decoder.py   its layers, one by one, in plain PyTorch
+             template.py  how its chat template frames edits and questions
+adapter ───► adapter.py   the two files beside the base
+both ──────► hf.py        the reference: captures, routes, reads
+"""
