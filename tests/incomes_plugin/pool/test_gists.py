@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from incomes_plugin.errors import GistFormatError, PoolFull, SelectionFailed, SnapshotNotFound
 from incomes_plugin.gist.types import Gist, Packed
 from incomes_plugin.pool import gists as gists_module
-from incomes_plugin.pool.gists import GistPool
+from incomes_plugin.pool.gists import GistPool, room_for
 from tests.incomes_plugin.pool.small import adapter, check_table, content_of, gist, pool_of
 
 
@@ -115,6 +115,14 @@ def test_a_full_pool_takes_nothing_more_but_can_be_changed_and_emptied() -> None
     for name in ("c", "d"):
         pool.retire(name)
     assert pool.usage().used_bytes == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_room_that_edits_need_is_known_before(dtype: torch.dtype) -> None:
+    pool, sizes = pool_of(dtype=dtype), [1, 15, 16, 17, 40]
+    pool.commit("s", None, "a", 5, [gist(f"e{i}", size) for i, size in enumerate(sizes)], [])
+    used, row = pool.usage().used_bytes, 16 * 8 * dtype.itemsize
+    assert used <= room_for(adapter(), dtype, len(sizes), sum(sizes)) <= used + len(sizes) * row
 
 
 def test_a_retired_snapshot_stays_for_its_holders_and_takes_no_more() -> None:
