@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from incomes_plugin.errors import IncomesError
@@ -100,6 +101,10 @@ class LabEngine:
 
         return one_answer(method, self.llm.collective_rpc(method, args=args))
 
+    def raw_rpc(self, method: str, *args: Any) -> list[Any]:
+        """Answers of the workers as they are, past what observes RPCs in the engine core."""
+        return self.core.model_executor.collective_rpc(method, args=args)
+
     def capture(self, texts: dict[str, list[int]]) -> list[Any]:
         """Capture texts by edit id; returns `[blob, E, error]` each."""
         from incomes_plugin.vllm.pin import use_capture
@@ -153,8 +158,8 @@ class LabEngine:
         answers = self._finish()
         return [answers[name] for name in names]
 
-    def run_and_retire(self, jobs: Sequence[Job], after_steps: int) -> list[Answer]:
-        """Run jobs in one batch; their snapshots are retired on the worker after some steps."""
+    def run_and_retire(self, jobs: Sequence[Job]) -> list[Answer]:
+        """Run jobs in one batch; their snapshots are retired on the worker as soon as all jobs have started."""
         from incomes_plugin.vllm.pin import EditScope, use_scope
 
         names = []
@@ -162,9 +167,9 @@ class LabEngine:
             with use_scope(EditScope(job.snapshot.edit_set, job.snapshot)):
                 names.append(self._add(job))
         done: dict[str, Answer] = {}
-        for _ in range(after_steps):
+        while len(self.runtime.tagged) < len(jobs):
             done |= self._step()
-        assert not done
+            assert not done
         self.rpc("incomes_retire", [job.snapshot.id for job in jobs])
         done = self._finish()
         return [done[name] for name in names]
@@ -173,9 +178,23 @@ class LabEngine:
         """What the model runner would do with a request whose snapshot is not resident."""
         self.runtime.add_request("ghost", {"incomes_snapshot": snapshot_id}, 1)
 
-    def break_a_layer(self) -> None:
-        """Fault injection: the last reading layer loses its weights."""
-        self.runtime.reading_layers[-1]._query_map = None
+    def break_a_layer(self, fault: str | None = "raises") -> None:
+        """Fault injection: the last reading layer loses its weights, or does nothing. None mends it."""
+        layer = self.runtime.reading_layers[-1]
+        layer.__dict__.pop("read", None)
+        if fault == "inert":
+            layer.read = lambda *args: None
+        elif fault == "raises":
+            layer._query_map = None
+
+    def canary(self) -> tuple[bool, str]:
+        """Whether the start-up canary passes, and why not."""
+        import asyncio
+
+        from incomes_plugin.vllm.canary import run_canary
+
+        report = asyncio.run(run_canary(CanaryEngine(self)))  # type: ignore[arg-type]
+        return report.ok, report.reason
 
     def watch_picks(self) -> None:
         """Record what every request picks from now on."""
@@ -223,6 +242,35 @@ class LabEngine:
 
     def _step(self) -> dict[str, Answer]:
         return {output.request_id: _answer(output) for output in self.core.step() if output.finished}
+
+
+class CanaryEngine:
+    """What the canary needs of `EditEngine`, on a `LabEngine`."""
+
+    def __init__(self, lab: LabEngine) -> None:
+        self.lab = lab
+        self.adapter = lab.runtime.adapter
+        self.vocabulary_size = int(lab.core.model_config.get_vocab_size())
+
+    async def capture(self, jobs: Sequence[Any]) -> list[Any]:
+        taken = self.lab.capture({job.edit_id: list(job.token_ids) for job in jobs})
+        return [SimpleNamespace(blob=blob, error=error) for blob, _, error in taken]
+
+    async def commit(self, delta: SnapshotDelta) -> None:
+        self.lab.commit(delta)
+
+    async def attribution(self, trace: str) -> Any:
+        return SimpleNamespace(none_weight=self.lab.rpc("incomes_take_trace", trace)["none_weight"])
+
+    async def drop(self, edit_set: str) -> None:
+        self.lab.pins.dropped(edit_set)
+        self.lab.rpc("incomes_forget", edit_set)
+
+    async def generate(self, ids: Sequence[int], params: Any, scope: Any) -> Any:
+        job = Job(tuple(ids), scope.snapshot, scope.trace, max_tokens=params.max_tokens, force=scope.force)
+        (answer,) = self.lab.run([job])
+        logprobs = [{t: SimpleNamespace(logprob=v) for t, v in step.items()} for step in answer.logprobs]
+        return SimpleNamespace(outputs=[SimpleNamespace(logprobs=logprobs, finish_reason=answer.finish)])
 
 
 def _answer(output: Any) -> Answer:

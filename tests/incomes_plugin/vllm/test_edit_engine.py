@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore"),  # vLLM's imports and its forgotten resources at shutdown
 ]
 NO_EDITS = EditScope(None, None)
+POOL_BYTES = 4 << 20
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +53,8 @@ async def launched(environment: None, model_dir: Path) -> AsyncIterator[Any]:
 
     arguments = ["--model", str(model_dir), "--dtype", "float32", "--enforce-eager", "--max-model-len", "512"]
     arguments += ["--block-size", "32", "--distributed-executor-backend", "uni", "--max-num-seqs", "32"]
-    arguments += ["--additional-config", '{"incomes": {"pool_gists": 2048}}', "--served-model-name", "tiny"]
-    async with launch(arguments) as launched:
+    arguments += ["--served-model-name", "tiny"]
+    async with launch(arguments, adapter_dir=model_dir / "adapter", pool_bytes=POOL_BYTES) as launched:
         yield launched
 
 
@@ -113,7 +115,7 @@ async def test_the_canary_passes_and_leaves_nothing(engine: EditEngine) -> None:
     assert report.ok, report.reason
     assert report.max_logprob_diff > 0.01
     status = await settled(engine, 0)
-    assert status.free_gists == status.capacity_gists == 2048
+    assert (status.used_bytes, status.edits, status.capacity_bytes) == (0, 0, POOL_BYTES)
     assert status.fingerprint == engine.fingerprint
 
 
@@ -122,7 +124,7 @@ async def test_capture_reports_each_job(engine: EditEngine) -> None:
     good, long, none = await engine.capture([*jobs[:2], jobs[2]])
     assert good.blob is not None
     (gist,) = load_gists(good.blob, engine.fingerprint)
-    assert (gist.edit_id, gist.version, gist.num_gists, good.num_gists) == ("a", 1, 2, 2)
+    assert (gist.edit_id, gist.version, gist.num_tokens, good.num_tokens) == ("a", 1, 2, 2)
     assert long.blob is None
     assert "256" in str(long.error)
     assert none.blob is None
@@ -163,7 +165,7 @@ async def test_add_and_retire_while_sixteen_requests_stream(engine: EditEngine) 
         with pytest.raises(SnapshotRetired):
             await answer(engine, prompts[0], EditScope("eset_stream", gone))
     await engine.drop("eset_stream")
-    assert (await settled(engine, 0)).free_gists == 2048
+    assert (await settled(engine, 0)).used_bytes == 0
 
 
 async def test_an_aborted_stream_lets_its_snapshot_go(engine: EditEngine) -> None:
@@ -187,8 +189,8 @@ async def test_refused_commits_leave_the_state(engine: EditEngine) -> None:
     (gist,) = load_gists(captured.blob, engine.fingerprint)
     foreign = dump_gists([gist], "mf_other")
     stale = SnapshotDelta(None, log.delta([captured.blob], ["b"]).snapshot, (captured.blob,))
-    names = [f"m{i}" for i in range(600)]
-    many = [dump_gists([type(gist)(n, 1, gist.keys, gist.values)], engine.fingerprint) for n in names]
+    names = [f"m{i}" for i in range(3000)]
+    many = [dump_gists([replace(gist, edit_id=n)], engine.fingerprint) for n in names]
     for error, delta in (
         (FingerprintMismatch, log.delta([foreign], ["b"])),
         (GistFormatError, log.delta([captured.blob[:-9]], ["b"])),
@@ -282,11 +284,12 @@ async def test_both_answers_of_one_request_are_edited(engine: EditEngine) -> Non
     await settled(engine, 0)
 
 
-async def test_a_commit_costs_the_change_not_the_set(engine: EditEngine) -> None:
+async def test_a_commit_adds_the_change_not_the_set(engine: EditEngine) -> None:
     log = EditSetLog(engine, "eset_cost")
-    await log.change({f"e{i}": [30 + i % 200, 31, 32] for i in range(400)})
-    before = (await settled(engine, 1)).free_gists
-    await log.change({"more": [50, 51]})
-    used = before - (await settled(engine, 1)).free_gists
-    assert abs(used) <= 64  # at most two pages of 32 entries, the set has 1,201
+    await log.change({f"e{i}": [30 + i % 200, 31, 32] for i in range(200)})
+    before = await settled(engine, 1)
+    await log.change({"more": [50, 51, 52]})
+    after = await settled(engine, 1)
+    assert (before.edits, after.edits) == (200, 201)
+    assert after.used_bytes - before.used_bytes == before.used_bytes // 200
     await engine.drop("eset_cost")

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
-from incomes_plugin.errors import UnsupportedEngine
+from incomes_plugin.errors import FingerprintMismatch, GistFormatError, UnsupportedEngine
+from incomes_plugin.model.adapter import EditAdapter
 from incomes_plugin.vllm.config import WORKER_CLS, PluginConfig
+from tests.tiny_model import write_tiny_model
 
 pytestmark = [pytest.mark.vllm, pytest.mark.filterwarnings("ignore")]
+KV_EVENTS = {"enable_kv_cache_events": True, "publisher": "null"}
 
 
 def test_the_plugin_is_named_beside_others(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -35,42 +40,66 @@ def test_settings_that_go_around_the_server_are_refused(monkeypatch: pytest.Monk
         prepare_environment()
 
 
-def test_arguments_get_our_worker(model_dir: Path) -> None:
+def test_arguments_get_our_worker_and_settings(model_dir: Path) -> None:
     from incomes_plugin.vllm.launcher import parse_arguments
 
-    assert parse_arguments(["--model", str(model_dir)]).worker_cls == WORKER_CLS
-    assert parse_arguments([str(model_dir)]).model == str(model_dir)
-    for wrong in (["--worker-cls", "x.Y"], ["--api-server-count", "2"]):
+    config = PluginConfig(model_dir / "adapter", 7)
+    for given in (["--model", str(model_dir)], [str(model_dir), "--additional-config", '{"theirs": 1}']):
+        args = parse_arguments(given, config)
+        assert (args.worker_cls, args.model) == (WORKER_CLS, str(model_dir))
+        assert PluginConfig.of(args) == config
+    assert args.additional_config["theirs"] == 1
+    for wrong in (
+        ["--worker-cls", "x.Y"],
+        ["--api-server-count", "2"],
+        ["--additional-config", '{"incomes": {"adapter": "x", "pool_bytes": 1}}'],
+    ):
         with pytest.raises(UnsupportedEngine):
-            parse_arguments(["--model", str(model_dir), *wrong])
+            parse_arguments(["--model", str(model_dir), *wrong], config)
 
 
 @pytest.mark.parametrize(
-    ("additional", "variable", "expected"),
-    [({}, None, 65536), ({"incomes": {"pool_gists": 7}}, None, 7), ({"incomes": {"pool_gists": 7}}, "9", 9)],
+    "given",
+    [
+        None,
+        {},
+        {"incomes": {}},
+        {"incomes": {"adapter": "a"}},
+        {"incomes": {"adapter": "a", "pool_bytes": 0}},
+        {"incomes": {"adapter": "a", "pool_bytes": "many"}},
+        {"incomes": {"adapter": 5, "pool_bytes": 5}},
+        {"incomes": {"adapter": "a", "pool_bytes": 5, "pool_gists": 5}},
+    ],
 )
-def test_pool_size_from_configuration(monkeypatch: pytest.MonkeyPatch, additional, variable, expected) -> None:
-    monkeypatch.delenv("INCOMES_POOL_GISTS", raising=False)
-    if variable:
-        monkeypatch.setenv("INCOMES_POOL_GISTS", variable)
-    assert PluginConfig.of(type("C", (), {"additional_config": additional})()).pool_gists == expected
+def test_a_wrong_setting_is_refused(given: object) -> None:
+    with pytest.raises(UnsupportedEngine, match="pool_bytes"):
+        PluginConfig.of(SimpleNamespace(additional_config=given))
 
 
-def test_the_fact_gate_is_off_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("INCOMES_FACT_GATE_ENTRIES", raising=False)
-    config = type("C", (), {"additional_config": {}})()
-    assert PluginConfig.of(config).fact_gate_entries == 0
-    monkeypatch.setenv("INCOMES_FACT_GATE_ENTRIES", "65536")
-    assert PluginConfig.of(config).fact_gate_entries == 65536
+def test_an_adapter_of_another_base_is_refused_before_the_engine_starts(model_dir: Path, tmp_path: Path) -> None:
+    import asyncio
+
+    from incomes_plugin.vllm.launcher import launch
+
+    async def start(adapter_dir: Path) -> None:
+        async with launch(["--model", str(model_dir)], adapter_dir=adapter_dir, pool_bytes=1):
+            raise AssertionError("started")
+
+    other = write_tiny_model(tmp_path / "other", seed=1) / "adapter"
+    with pytest.raises(FingerprintMismatch, match="made for base"):
+        asyncio.run(start(other))
+    with pytest.raises(GistFormatError, match="no edit adapter"):
+        asyncio.run(start(tmp_path))
 
 
-@pytest.mark.parametrize(
-    "given", [{"pool_gist": 7}, {"pool_gists": 0}, {"pool_gists": "many"}, {"fact_gate_entries": -1}]
-)
-def test_a_wrong_setting_is_refused(monkeypatch: pytest.MonkeyPatch, given: dict[str, object]) -> None:
-    monkeypatch.delenv("INCOMES_POOL_GISTS", raising=False)
-    with pytest.raises(UnsupportedEngine):
-        PluginConfig.of(type("C", (), {"additional_config": {"incomes": given}})())
+def test_what_the_pool_keeps_on_the_device_is_accounted_for(adapter: EditAdapter) -> None:
+    from incomes_plugin.vllm.worker import device_room
+
+    small, large = PluginConfig(Path(), 1 << 20), PluginConfig(Path(), 1 << 30)
+    for config in (small, large):
+        assert device_room(config, adapter, torch.float32, 8) > config.device_bytes
+    assert large.device_bytes == 256 << 20
+    assert device_room(small, adapter, torch.float32, 8) < device_room(small, adapter, torch.float32, 64)
 
 
 @pytest.mark.parametrize(
@@ -79,15 +108,20 @@ def test_a_wrong_setting_is_refused(monkeypatch: pytest.MonkeyPatch, given: dict
         ({}, None),
         ({"tensor_parallel_size": 2}, "tensor parallelism"),
         ({"enable_lora": True}, "LoRA"),
+        ({"enable_prompt_embeds": True}, "embeddings"),
+        ({"kv_events_config": KV_EVENTS}, "KV cache events"),
         ({"kv_cache_dtype": "fp8"}, "fp8"),
         ({"speculative_config": {"method": "ngram", "num_speculative_tokens": 2}}, "speculative"),
     ],
 )
 def test_unproven_combinations_are_named(model_dir: Path, arguments: dict[str, object], reason: str | None) -> None:
+    from vllm.config import KVEventsConfig
     from vllm.engine.arg_utils import EngineArgs
 
     from incomes_plugin.vllm.inject import unsupported
 
+    if arguments.get("kv_events_config") is KV_EVENTS:
+        arguments = {"kv_events_config": KVEventsConfig(**KV_EVENTS)}
     config = EngineArgs(model=str(model_dir), max_model_len=256, enforce_eager=True, **arguments).create_engine_config()
     reasons = list(unsupported(config))
     assert reasons == [] if reason is None else any(reason in r for r in reasons)

@@ -6,6 +6,7 @@ import pytest
 
 from incomes_plugin.errors import SnapshotNotFound, SnapshotRetired
 from incomes_plugin.pool.snapshot import SnapshotRef
+from incomes_plugin.selection.question import PromptTemplate
 from incomes_plugin.vllm.registry import SnapshotRegistry
 
 
@@ -20,7 +21,7 @@ def live() -> set[str]:
 
 @pytest.fixture
 def registry(live: set[str]) -> SnapshotRegistry:
-    return SnapshotRegistry(lambda: live)
+    return SnapshotRegistry(lambda: live, PromptTemplate((), (), (), ()))
 
 
 def test_a_commit_moves_current_and_keeps_what_is_pinned(registry: SnapshotRegistry, live: set[str]) -> None:

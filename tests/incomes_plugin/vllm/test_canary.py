@@ -1,0 +1,50 @@
+"""The start-up canary: it passes with any adapter, and finds one reading layer that does nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from incomes_plugin.vllm.canary import _judge
+from tests.incomes_plugin.vllm.lab import Lab, RemoteEngine, edited
+
+pytestmark = pytest.mark.vllm
+
+
+def test_it_passes_in_both_dtypes(fp32: RemoteEngine, bf16: RemoteEngine) -> None:
+    for engine in (fp32, bf16):
+        assert engine.call("canary") == (True, "")
+
+
+def test_it_passes_where_the_verifier_accepts_nothing(lab: Lab, silent_dir: Path) -> None:
+    silent = lab.engine("silent-float32", silent_dir, {**edited(silent_dir / "adapter"), "dtype": "float32"})
+    assert silent.call("canary") == (True, "")
+
+
+def test_it_finds_a_layer_that_does_nothing(fp32: RemoteEngine) -> None:
+    fp32.call("break_a_layer", "inert")
+    ok, reason = fp32.call("canary")
+    fp32.call("break_a_layer", None)
+    assert not ok
+    assert "50.0% of a forced answer" in reason  # one of two layers
+    assert fp32.call("canary") == (True, "")
+
+
+@pytest.mark.parametrize(
+    ("measured", "reason"),
+    [
+        ((1.0, 0.2, 0.0), "without edits moved"),
+        ((1e-5, 0.0, 0.0), "edits are inert"),
+        ((0.03, 0.02, 0.0), "edits are inert"),
+        ((1.0, 0.0, 0.5), "layer is inert"),
+        ((float("nan"), 0.0, 0.0), "edits are inert"),
+        ((1.0, float("nan"), 0.0), "without edits moved"),
+        ((1.0, 0.0, float("nan")), "layer is inert"),
+        ((1.0, 0.01, 1e-5), ""),
+    ],
+)
+def test_what_it_measured_is_judged(measured: tuple[float, float, float], reason: str) -> None:
+    report = _judge(*measured)
+    assert report.ok == (not reason)
+    assert reason in report.reason
