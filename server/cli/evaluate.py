@@ -8,7 +8,7 @@ from incomes_server.cli.output import errors_as_exit
 
 def evaluate(context: typer.Context) -> None:
     """Measure how well edits hold; see `incomes eval --help`."""
-    from incomes_plugin.evaluation.cli import app
+    from incomes_plugin.lab.evaluation.cli import app
 
     with errors_as_exit():
         app(args=context.args, prog_name="incomes eval")
@@ -16,7 +16,7 @@ def evaluate(context: typer.Context) -> None:
 
 def evaluate_plot(context: typer.Context) -> None:
     """Plot results of `incomes eval --json`; see `incomes eval-plot --help`."""
-    from incomes_plugin.evaluation.cli import plot_app
+    from incomes_plugin.lab.evaluation.cli import plot_app
 
     with errors_as_exit():
         plot_app(args=context.args, prog_name="incomes eval-plot")

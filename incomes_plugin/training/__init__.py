@@ -1,1 +1,0 @@
-"""facts, published edits, text -> `data/` -> Batch -> `losses.py` -> `loop.py` -> checkpoint + edit adapter."""

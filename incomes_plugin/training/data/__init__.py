@@ -1,1 +1,0 @@
-"""names, relations -> facts -> conversation rows -> batches; corpus and tokenizer beside them."""

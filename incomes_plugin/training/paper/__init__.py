@@ -1,1 +1,0 @@
-"""The paper's recipe: `batches.py` (pools and questions) -> `losses.py` (teacher and student) -> `run.py`."""
