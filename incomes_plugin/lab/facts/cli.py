@@ -137,8 +137,8 @@ def routing_line(routing: planning.Routing) -> str:
     """What routing takes, for people."""
     scaled = "" if routing.rows == routing.measured_rows else f", scaled from {routing.measured_rows:,} rows"
     return (
-        f"routing  {routing.ms:,.1f} ms a request, for a question of {planning.QUESTION_TOKENS} tokens and "
-        f"{routing.rows:,} rows of route keys ({routing.threads} threads{scaled})"
+        f"routing  {routing.ms:,.1f} ms a request ({routing.cpu_ms:,.1f} ms of processor time), for a question of "
+        f"{planning.QUESTION_TOKENS} tokens and {routing.rows:,} rows of route keys ({routing.threads} threads{scaled})"
     )
 
 
