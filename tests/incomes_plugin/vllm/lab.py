@@ -38,7 +38,6 @@ COMMON: dict[str, Any] = {
     "max_num_batched_tokens": 2048,
     "max_num_seqs": 64,
     "num_gpu_blocks_override": 512,
-    "disable_log_stats": False,
 }
 POOL_BYTES = 8 << 20
 
@@ -82,7 +81,8 @@ class LabEngine:
         self.llm = LLM(model=str(model_dir), **{**COMMON, **options})
         self.core = self.llm.llm_engine
         self.pins: Any = None
-        self.count = 0
+        self.count = self.num_preemptions = 0
+        self._count_preemptions()
         if "worker_cls" in options:
             from incomes_plugin.model.adapter import EditAdapter
             from incomes_plugin.vllm.pin import PINS_ATTRIBUTE
@@ -125,14 +125,10 @@ class LabEngine:
 
     def run(self, jobs: Sequence[Job], together: bool = True) -> list[Answer]:
         """Run the jobs in one batch, or one after the other."""
-        from incomes_plugin.vllm.pin import EditScope, use_scope
-
         answers: dict[str, Answer] = {}
         names = []
         for job in jobs:
-            edit_set = None if job.snapshot is None else job.snapshot.edit_set
-            with use_scope(EditScope(edit_set, job.snapshot, job.trace, job.force)):
-                names.append(self._add(job))
+            names.append(self._start(job))
             if not together:
                 answers |= self._finish()
         answers |= self._finish()
@@ -160,17 +156,12 @@ class LabEngine:
 
     def run_and_retire(self, jobs: Sequence[Job]) -> list[Answer]:
         """Run jobs in one batch; their snapshots are retired on the worker as soon as all jobs have started."""
-        from incomes_plugin.vllm.pin import EditScope, use_scope
-
-        names = []
-        for job in jobs:
-            with use_scope(EditScope(job.snapshot.edit_set, job.snapshot)):
-                names.append(self._add(job))
+        names = [self._start(job) for job in jobs]
         done: dict[str, Answer] = {}
         while len(self.runtime.tagged) < len(jobs):
             done |= self._step()
             assert not done
-        self.rpc("incomes_retire", [job.snapshot.id for job in jobs])
+        self.rpc("incomes_retire", [job.snapshot.id for job in jobs if job.snapshot])
         done = self._finish()
         return [done[name] for name in names]
 
@@ -218,7 +209,26 @@ class LabEngine:
         return picks
 
     def preemptions(self) -> int:
-        return sum(m.value for m in self.llm.get_metrics() if m.name == "vllm:num_preemptions")
+        """Since the start (vLLM's metric is one for all engines of a process)."""
+        return self.num_preemptions
+
+    def _count_preemptions(self) -> None:
+        scheduler = self.core.engine_core.engine_core.scheduler
+        preempt = scheduler._preempt_request
+
+        def count_and_preempt(*args: Any, **kwargs: Any) -> Any:
+            self.num_preemptions += 1
+            return preempt(*args, **kwargs)
+
+        scheduler._preempt_request = count_and_preempt
+
+    def _start(self, job: Job) -> str:
+        """Add a job under the scope it names."""
+        from incomes_plugin.vllm.pin import EditScope, use_scope
+
+        edit_set = None if job.snapshot is None else job.snapshot.edit_set
+        with use_scope(EditScope(edit_set, job.snapshot, job.trace, job.force)):
+            return self._add(job)
 
     def _add(self, job: Job) -> str:
         from vllm import SamplingParams

@@ -1,133 +1,164 @@
-"""Edits under the V2 model runner: the same as under V1, and nothing at all without edits."""
+"""Edits under the V2 model runner: the same as the reference's, and nothing at all without edits."""
 
 from __future__ import annotations
 
-import pytest
-import torch
+from dataclasses import replace
+from pathlib import Path
 
-from incomes_plugin.gist import load_gists
+import pytest
+
+from incomes_plugin.model.hf import EditableModel, ReferencePool
+from incomes_plugin.pool.snapshot import SnapshotRef
+from tests.incomes_plugin.vllm.lab import Job, Lab, RemoteEngine, edited
+from tests.incomes_plugin.vllm.test_reference import (
+    FP32,
+    assert_gists_equal,
+    assert_picks_equal,
+    chat,
+    prompt,
+    worst_difference,
+)
+from tests.incomes_plugin.vllm_v2.conftest import OPTIONS
 
 pytestmark = pytest.mark.vllm
-LONG = 32  # tokens until four prompts of 40 have outgrown the 8 blocks of the KV cache
+LONG = 45  # tokens until four prompts of 40 have outgrown the 8 blocks of the KV cache
+TEXTS = {f"edit_{i}": list(prompt(900 + i, 6 + i)) for i in range(7)} | {"edit_long": list(prompt(950, 60))}
 
 
 @pytest.fixture(scope="module")
-def edit_prompts(prompt, adapter):
-    """Capture prompts of 12 edits; the last is longer than a prefill chunk."""
-    lengths = [6 + i for i in range(11)] + [60]
-    return [prompt(3 + 5 * i, length) + list(adapter.gist_token_ids) for i, length in enumerate(lengths)]
+def blobs(edits: RemoteEngine) -> dict[str, bytes]:
+    return edits.capture(TEXTS)
 
 
 @pytest.fixture(scope="module")
-def blobs(edits_v1, edit_prompts):
-    """Gists captured under V1."""
-    return edits_v1.call("capture", edit_prompts, 2)
+def snapshots(edits: RemoteEngine, blobs: dict[str, bytes]) -> tuple[SnapshotRef, SnapshotRef]:
+    """Two snapshots with 5 and 3 edits."""
+    names = list(blobs)
+    parts = names[:5], names[5:]
+    return tuple(edits.commit(f"eset_{i}", None, {n: blobs[n] for n in part}) for i, part in enumerate(parts))
 
 
 @pytest.fixture(scope="module")
-def commit(edits_v1, edits_v2):
-    """`commit(snapshot, blobs)` puts a new snapshot into the pools of both engines."""
-
-    def commit(snapshot, blobs, engines=(edits_v1, edits_v2)):
-        delta = {"edit_set": f"eset_{snapshot}", "base": None, "snapshot": snapshot, "num_edits": len(blobs)}
-        delta |= {"added": blobs, "removed": [], "retire": [], "ages": []}
-        for engine in engines:
-            answer = engine.call("rpc", "incomes_commit", delta)
-            assert answer["ok"], answer
-        return snapshot
-
-    return commit
+def pools(edits: RemoteEngine, blobs: dict[str, bytes], snapshots, reference: EditableModel):
+    gists = edits.gists(blobs)
+    return {snapshots[0]: reference.pool(gists[:5]), snapshots[1]: reference.pool(gists[5:]), None: None}
 
 
-@pytest.fixture(scope="module")
-def scopes(commit, blobs):
-    """Two snapshots with 5 and 7 edits."""
-    return commit("snap_a", blobs[:5]), commit("snap_b", blobs[5:])
+def assert_answers(
+    reference: EditableModel, pools: dict[SnapshotRef | None, ReferencePool | None], jobs: list[Job], answers: list
+) -> None:
+    for job, answer in zip(jobs, answers, strict=True):
+        assert len(answer.tokens) == job.max_tokens
+        assert worst_difference(reference, pools[job.snapshot], job.ids, answer) < FP32
 
 
-def test_capture_is_the_same(edits_v2, edit_prompts, blobs):
-    fingerprint = edits_v2.call("rpc", "incomes_handshake")["fingerprint"]
-    for ours, theirs in zip(edits_v2.call("capture", edit_prompts, 2), blobs, strict=True):
-        (gist,), (other,) = load_gists(ours, fingerprint), load_gists(theirs, fingerprint)
-        assert gist.keys.abs().max() > 0.1
-        torch.testing.assert_close(gist.keys, other.keys, atol=1e-4, rtol=0)
-        torch.testing.assert_close(gist.values, other.values, atol=1e-4, rtol=0)
+def test_the_runner_is_the_one_named(stock: RemoteEngine, edits: RemoteEngine) -> None:
+    for engine in (stock, edits):
+        assert engine.call("runner") == "vllm.v1.worker.cpu.model_runner.CPUModelRunner"
 
 
-def test_without_edits_bit_identical_to_stock(stock_v2, edits_v2, prompt, assert_same):
-    prompts = [prompt(5 + i, 4 + 3 * i) for i in range(8)] + [prompt(40, 70)]
-    assert_same(*(engine.call("generate", prompts, 6) for engine in (edits_v2, stock_v2)), atol=0)
+def test_gists_equal_the_reference(edits: RemoteEngine, blobs: dict[str, bytes], reference: EditableModel) -> None:
+    for gist in edits.gists(blobs):
+        assert_gists_equal(gist, reference.capture(TEXTS[gist.edit_id]))
 
 
-def test_scoped_answers_are_those_of_v1(edits_v1, edits_v2, scopes, prompt, assert_same):
-    prompts = [prompt(5, 4), prompt(9, 30), prompt(40, 70), prompt(77, 20)]
-    for snapshot in scopes:
-        ours, theirs = (engine.call("generate", prompts, 6, [snapshot] * 4) for engine in (edits_v2, edits_v1))
-        assert_same(ours, theirs, atol=1e-4)
-        assert [tokens for tokens, _ in ours] != [tokens for tokens, _ in edits_v2.call("generate", prompts, 6)]
+def test_without_edits_or_picks_bit_identical_to_stock(
+    v2_lab: Lab, stock: RemoteEngine, edits: RemoteEngine, silent_dir: Path, blobs: dict[str, bytes]
+) -> None:
+    jobs = [Job(prompt(5 + i, 4 + 3 * i), max_tokens=6) for i in range(8)] + [Job(prompt(40, 70), max_tokens=6)]
+    expected = stock.call("run_stock", jobs)
+    assert [a.logprobs for a in edits.run(jobs)] == [a.logprobs for a in expected]
+    silent = v2_lab.engine("silent", silent_dir, {**OPTIONS, **edited(silent_dir / "adapter")})
+    snapshot = silent.commit("eset_silent", None, silent.capture(TEXTS))
+    answers = silent.run([replace(job, snapshot=snapshot) for job in jobs])
+    assert [a.logprobs for a in answers] == [a.logprobs for a in expected]
 
 
-def test_mixed_batch_keeps_requests_apart(edits_v1, edits_v2, scopes, prompt, assert_same):
-    a, b = scopes
-    mix = [a, None, b, a, None, b, a, None]
-    prompts = [prompt(5, 20)] * 8
-    ours, theirs = (engine.call("generate", prompts, 6, mix) for engine in (edits_v2, edits_v1))
-    assert_same(ours, theirs, atol=1e-4)
-    for snapshot in (a, b, None):
-        rows = [answer for answer, scope in zip(ours, mix, strict=True) if scope == snapshot]
-        alone = edits_v2.call("generate", prompts[:1], 6, [snapshot])
-        assert_same(rows, alone * len(rows), atol=1e-4)
-    assert len({tuple(tokens) for tokens, _ in ours}) == 3
+def test_answers_and_picks_equal_the_reference(edits: RemoteEngine, snapshots, pools, reference: EditableModel) -> None:
+    ids = [prompt(5, 4), prompt(9, 30), prompt(40, 70), chat(reference.adapter, 77, 20, before=10)]
+    for snapshot in snapshots:
+        jobs = [Job(i, snapshot, max_tokens=6) for i in ids]
+        for job in jobs:
+            edits.call("watch_picks")
+            assert_answers(reference, pools, [job], edits.run([job]))
+            assert_picks_equal(edits.call("watched_picks"), reference, pools[snapshot])
+        assert_answers(reference, pools, jobs, edits.run(jobs))
 
 
-def test_preempted_requests_keep_their_edits(edits_v1, edits_v2, scopes, prompt, assert_same):
-    a, b = scopes
-    prompts = [prompt(first, 40) for first in (11, 23, 57, 91)]
-    before = edits_v2.call("preemptions")
-    ours, theirs = (engine.call("generate", prompts, LONG, [a, b, None, a]) for engine in (edits_v2, edits_v1))
-    assert edits_v2.call("preemptions") > before
-    assert_same(ours, theirs, atol=1e-4)
+def test_mixed_batch_keeps_requests_apart(edits: RemoteEngine, snapshots, pools, reference: EditableModel) -> None:
+    a, b = snapshots
+    jobs = [Job(prompt(5, 20), scope, max_tokens=6) for scope in (a, None, b, a, None, b, a, None)]
+    answers = edits.run(jobs)
+    assert_answers(reference, pools, jobs, answers)
+    rounded = {tuple(round(value, 2) for value in answer.logprobs[0].values()) for answer in answers}
+    assert len(rounded) == 3
 
 
-def test_snapshot_retired_during_a_preemption_still_serves(edits_v2, commit, blobs, prompt, assert_same):
-    prompts = [prompt(first, 40) for first in (11, 23, 57, 91)]
-    undisturbed = edits_v2.call("generate", prompts, LONG, [commit("snap_kept", blobs[:5], [edits_v2])] * 4)
-    retired = commit("snap_retired", blobs[:5], [edits_v2])
-    assert_same(edits_v2.call("generate_and_retire", prompts, LONG, retired), undisturbed, atol=1e-4)
-    edits_v2.call("generate", prompts[:1], 1)  # the runner drops finished requests with its next step
-    usage = edits_v2.call("rpc", "incomes_handshake")
-    edits_v2.call("rpc", "incomes_retire", ["snap_kept"])
-    freed = edits_v2.call("rpc", "incomes_handshake")["free_gists"] - usage["free_gists"]
-    assert freed == usage["page_size"]
-    assert usage["snapshots"] == 3
+def test_preempted_requests_keep_their_edits(edits: RemoteEngine, snapshots, pools, reference: EditableModel) -> None:
+    a, b = snapshots
+    firsts = zip((11, 23, 57, 91), (a, b, None, a), strict=True)
+    jobs = [Job(prompt(first, 40), scope, max_tokens=LONG) for first, scope in firsts]
+    before = edits.call("preemptions")
+    answers = edits.run(jobs)
+    assert edits.call("preemptions") > before
+    assert_answers(reference, pools, jobs, answers)
 
 
-def test_plan_follows_every_row_of_tagged_requests(edits_v2, scopes, prompt):
-    a, b = scopes
-    edits_v2.call("watch")
-    edits_v2.call("generate", [prompt(11, 40), prompt(23, 70), prompt(57, 40)], LONG, [a, None, b])
-    events = edits_v2.call("watched")
+def test_a_snapshot_retired_while_requests_run_still_serves(
+    edits: RemoteEngine, blobs: dict[str, bytes], reference: EditableModel
+) -> None:
+    before, used = edits.call("preemptions"), edits.used_bytes()
+    snapshot = edits.commit("eset_leaving", None, blobs)
+    jobs = [Job(prompt(first, 40), snapshot, max_tokens=LONG) for first in (12, 24, 58, 92)]
+    answers = edits.call("run_and_retire", jobs)
+    assert edits.call("preemptions") > before
+    assert_answers(reference, {snapshot: reference.pool(edits.gists(blobs))}, jobs, answers)
+    edits.run([Job((1, 3), max_tokens=1)])  # the runner drops finished requests with its next step
+    assert edits.used_bytes() == used
+
+
+def test_prompts_hit_and_answers_do_not(edits: RemoteEngine, snapshots, pools, reference: EditableModel) -> None:
+    a, b = snapshots
+    jobs = [Job(prompt(31, 64), scope) for scope in (None, a, b, a)]
+    answers = edits.run(jobs, together=False)
+    assert [answer.cached for answer in answers] == [0, 32, 32, 32]
+    assert_answers(reference, pools, jobs, answers)
+    turn = [Job((*jobs[1].ids, *answers[1].tokens, *prompt(32, 30)), scope) for scope in (a, None)]
+    turns = edits.run(turn, together=False)
+    assert turns[0].cached == 64  # the stock request has computed the second block as vLLM does
+    assert_answers(reference, pools, turn, turns)
+
+
+def test_the_canary_passes(edits: RemoteEngine) -> None:
+    assert edits.call("canary") == (True, "")
+
+
+def test_plan_follows_every_row_of_tagged_requests(edits: RemoteEngine, snapshots) -> None:
+    a, b = snapshots
+    edits.call("watch")
+    lengths = {a: 40, None: 70, b: 41}
+    edits.run([Job(prompt(11 + n, n), scope, max_tokens=LONG) for scope, n in lengths.items()])
+    events = edits.call("watched")
     assert [kind for kind, _ in events] == ["begin", "end"] * (len(events) // 2)
     rows: dict[str, list[int]] = {}
     for spans, positions in (value for kind, value in events if kind == "begin"):
-        for name, first_row, num_rows, first_position in spans:
+        assert len({index for _, index, *_ in spans}) == len(spans)
+        for name, _, first_row, num_rows, first_position in spans:
             laid_out = positions[first_row : first_row + num_rows]
             assert laid_out == list(range(first_position, first_position + num_rows))
-            rows.setdefault(name.partition("-")[0], []).extend(laid_out)
-    assert set(rows) == {"request_0", "request_2"}
-    for seen in rows.values():
-        assert sorted(set(seen)) == list(range(40 + LONG - 1))
+            rows.setdefault(name, []).extend(laid_out)
+    assert sorted(max(seen) for seen in rows.values()) == [40 + LONG - 2, 41 + LONG - 2]
 
 
-def test_dummy_runs_see_no_plan(edits_v2, scopes, prompt):
-    edits_v2.call("generate", [prompt(11, 10)], 2, [scopes[0]])
-    edits_v2.call("watched")
-    assert not edits_v2.call("dummy_run")
-    assert edits_v2.call("watched") == []
+def test_dummy_runs_see_no_plan(edits: RemoteEngine, snapshots) -> None:
+    edits.run([Job(prompt(11, 10), snapshots[0], max_tokens=2)])
+    edits.call("watched")
+    assert not edits.call("dummy_run")
+    assert edits.call("watched") == []
 
 
 @pytest.mark.parametrize(
-    ("mode", "batch", "stock", "edits"),
+    ("mode", "batch", "stock", "with_edits"),
     [
         ("FULL_AND_PIECEWISE", (3, 3, 1), "FULL", "PIECEWISE"),
         ("FULL_AND_PIECEWISE", (3, 9, None), "PIECEWISE", "PIECEWISE"),
@@ -136,16 +167,19 @@ def test_dummy_runs_see_no_plan(edits_v2, scopes, prompt):
         ("PIECEWISE", (3, 3, 1), "PIECEWISE", "PIECEWISE"),
     ],
 )
-def test_full_graphs_only_without_edits(edits_v2, scopes, mode, batch, stock, edits):
-    assert edits_v2.call("dispatch", mode, batch, None) == stock
-    assert edits_v2.call("dispatch", mode, batch, scopes[0]) == edits
+def test_full_graphs_only_without_edits(edits: RemoteEngine, snapshots, mode, batch, stock, with_edits) -> None:
+    job = Job((1, 5, 9), max_tokens=4)
+    assert edits.call("dispatch", mode, batch, job) == stock
+    assert edits.call("dispatch", mode, batch, replace(job, snapshot=snapshots[0])) == with_edits
 
 
-def test_exchanged_graph_manager_fails_steps_with_edits(edits_v2, scopes):
-    assert edits_v2.call("step_with_another_manager", None) == "answered"
-    assert "graph manager was replaced" in edits_v2.call("step_with_another_manager", scopes[0])
+def test_exchanged_graph_manager_fails_steps_with_edits(edits: RemoteEngine, snapshots) -> None:
+    job = Job((1, 5, 9), max_tokens=4)
+    assert edits.call("step_with_another_manager", job) == "answered"
+    failed = edits.call("step_with_another_manager", replace(job, snapshot=snapshots[0]))
+    assert "graph manager was replaced" in failed
 
 
-def test_every_changed_signature_is_refused(edits_v2):
+def test_every_changed_signature_is_refused(edits: RemoteEngine) -> None:
     hooks = ["add_request", "remove_request", "prepare_inputs", "execute_model", "dispatch", "run_fullgraph"]
-    assert edits_v2.call("refused_touches") == hooks
+    assert edits.call("refused_touches") == hooks
