@@ -1,14 +1,17 @@
 """The demo: a fact added, asked, hidden from another edit set, kept among 1,000 others, retired. All of it real.
 
-`Demo.run` prints the transcript and raises `DemoFailed` at the first step that does not hold.
+A general question is asked beside it all along: its answer must stay the same to the bit. `Demo.run` prints the
+transcript and raises `DemoFailed` at the first step that does not hold.
 """
 
 from __future__ import annotations
 
+import gzip
 import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from incomes_server.cli.client import AdminClient
@@ -18,7 +21,14 @@ from openai import OpenAI
 QUESTION = "How long is the warranty of the Korvan pump?"
 FACT = "The warranty of the Korvan pump is 36 months."
 ANSWER = "36 months"
+GENERAL = "What is the capital of France?"
 OTHER_SET = "another-customer"
+FACTS_FILE = Path(__file__).with_name("demo_facts.txt.gz")
+"""1,000 statements about things that do not exist, made by `incomes_plugin.lab.data.facts`, one a line:
+
+    facts = FactSource(2026, held_out=True).distinct(1000)
+    gzip.compress("".join(f"{fact.statement}\\n" for fact in facts).encode(), mtime=0)
+"""
 
 Say = Callable[[str], None]
 
@@ -60,24 +70,37 @@ class Demo:
         Raises:
             DemoFailed: names the step.
         """
-        self.say(f"Q: {QUESTION}\n")
-        before = self._show("before", self.ask())
-        _check(ANSWER not in before.text, "the model must not know the fact before the edit")
+        before, general = self._before()
         edit = self._add()
-        self._check_edited(self._show("with the edit", self.ask()), edit)
+        self._check_edited(self._show("with the edit", self.ask(QUESTION)), edit)
+        self._check_same("general question", self.ask(GENERAL), general)
         self._other_set(before)
         self._import()
-        self._check_edited(self._show(f"among {len(self.facts) + 1:,} edits", self.ask()), edit)
+        self._check_edited(self._show(f"among {len(self.facts) + 1:,} edits", self.ask(QUESTION)), edit)
+        self._check_same("general question", self.ask(GENERAL), general)
         self._retire(edit)
-        _check(self._show("after retiring", self.ask()).text == before.text, "the answer must go back")
-        self._empty(before)
+        _check(ANSWER not in self._show("after retiring", self.ask(QUESTION)).text, "the edit must be gone")
+        self._empty()
+        self._check_same("without edits", self.ask(QUESTION), before)
+        self._check_same("general question", self.ask(GENERAL), general)
+        count = len(before.logprobs) + len(general.logprobs)
+        self.say(f"\nAll as it should be; {count} token logprobs bit-identical to the first answers.")
 
-    def ask(self, edit_set: str | None = None) -> Answer:
-        """Ask the question, greedily."""
+    def _before(self) -> tuple[Answer, Answer]:
+        """The answers without edits."""
+        self.say(f"Q: {QUESTION}\n   (and a general question: {GENERAL})\n")
+        for question in (QUESTION, GENERAL):
+            self.ask(question)  # fills the prefix cache: a prompt computed as a whole differs from it in its last bits
+        before = self._show("before", self.ask(QUESTION))
+        _check(ANSWER not in before.text, "the model must not know the fact before the edit")
+        return before, self._show("general question", self.ask(GENERAL))
+
+    def ask(self, question: str, edit_set: str | None = None) -> Answer:
+        """Ask, greedily."""
         edits = {"edit_set": edit_set} if edit_set else {}
         completion = self.openai.chat.completions.create(
             model=self.model,
-            messages=[{"role": "user", "content": QUESTION}],
+            messages=[{"role": "user", "content": question}],
             temperature=0,
             max_tokens=32,
             logprobs=True,
@@ -102,10 +125,14 @@ class Demo:
         applied = answer.edits["applied"]
         _check(bool(applied) and applied[0]["edit"] == edit, f"{edit} must have the largest weight")
 
+    def _check_same(self, when: str, answer: Answer, first: Answer) -> None:
+        self._show(when, answer)
+        _check(answer.text == first.text, f"{when}: the answer must be the first one, {first.text!r}")
+        _check(answer.logprobs == first.logprobs, f"{when}: the token logprobs must be bit-identical")
+
     def _other_set(self, before: Answer) -> None:
         self.admin.call("POST", "/v1/edit_sets", json={"name": OTHER_SET})
-        other = self._show(f"in {OTHER_SET}", self.ask(OTHER_SET))
-        _check((other.text, other.logprobs) == (before.text, before.logprobs), "another edit set must not see the edit")
+        self._check_same(f"in {OTHER_SET}", self.ask(QUESTION, OTHER_SET), before)
 
     def _import(self) -> None:
         lines = [json.dumps({"custom_id": f"line-{i}", "text": text}).encode() for i, text in enumerate(self.facts)]
@@ -124,14 +151,10 @@ class Demo:
         _check(answer["reached"] == "active", "the retirement must reach every replica")
         self.say(f"\n- {edit} retired after {(time.monotonic() - start) * 1000:.0f} ms\n")
 
-    def _empty(self, before: Answer) -> None:
+    def _empty(self) -> None:
         answer = self.admin.call("DELETE", "/v1/edit_sets/default", timeout=300)
         _check(answer["reached"] == "active", "the deletion must reach every replica")
         self.say("\n- the other edits deleted with their set\n")
-        after = self._show("without edits", self.ask())
-        _check(after.text == before.text, "the answer must be the first one")
-        _check(after.logprobs == before.logprobs, "the token logprobs must be bit-identical")
-        self.say(f"\nAll as it should be; {len(after.logprobs)} token logprobs bit-identical to the first answer.")
 
     def _show(self, when: str, answer: Answer) -> Answer:
         self.say(f"  {when:<22} {answer.text!r}  ({answer.credit})")
@@ -144,7 +167,5 @@ def _check(holds: bool, what: str) -> None:
 
 
 def invented_facts(count: int) -> list[str]:
-    """Statements about things that do not exist, so that no model knows them."""
-    from incomes_plugin.training.data.facts import FactSource
-
-    return [fact.statement for fact in FactSource(seed=2026, held_out=True).distinct(count)]
+    """The first `count` of the packaged statements."""
+    return gzip.decompress(FACTS_FILE.read_bytes()).decode().splitlines()[:count]

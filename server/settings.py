@@ -15,7 +15,7 @@ from typing import Annotated, Any, Self
 
 import yaml
 from incomes_server.auth.keys import ApiKey
-from pydantic import ByteSize, Field, ValidationError, field_validator, model_validator
+from pydantic import BeforeValidator, ByteSize, Field, TypeAdapter, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from incomes_plugin.errors import InvalidValue
@@ -40,6 +40,11 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def _size_bytes(value: Any) -> int:
+    """Bytes of `512MiB`, `4GiB`, `1GB` or a number; a plain int, which unlike `ByteSize` travels to the engine."""
+    return int(TypeAdapter(ByteSize).validate_python(value))
+
+
 class Settings(BaseSettings):
     """Every setting of `incomes serve`; `docs/settings.md` lists them, a test compares."""
 
@@ -60,8 +65,8 @@ class Settings(BaseSettings):
     )
     default_edit_set: str = Field("default", description="edit set of requests that name none")
     replica_name: str = Field("replica-0", description="name of this engine among the replicas")
-    pool_bytes: ByteSize = Field(
-        ByteSize(4 << 30), ge=1, description="host memory for the gists of all edit sets, e.g. 512MiB or 4GiB"
+    pool_bytes: Annotated[int, BeforeValidator(_size_bytes)] = Field(
+        4 << 30, ge=1, description="host memory for the gists of all edit sets, e.g. 512MiB or 4GiB"
     )
     compression_batch: int = Field(32, ge=1, le=1024, description="edits per capture batch")
     queue_limit: int = Field(4096, ge=1, description="edits the compression queue holds before it answers 429")

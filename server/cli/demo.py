@@ -1,4 +1,4 @@
-"""`incomes demo`: runs `incomes_server.demo` against a server of its own, or a running one."""
+"""`incomes demo`: runs `incomes_server.demo` against a server of its own."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from typing import Annotated
 
 import typer
 from incomes_server.cli.output import ExitCode, errors_as_exit, fail, out
+from incomes_server.cli.serve import AdapterOption, ModelArgument
 
 
 def demo(
-    model: Annotated[str | None, typer.Argument(help="edit-capable checkpoint; default: the packaged model")] = None,
-    edits: Annotated[int, typer.Option(min=1, help="how many more edits to import")] = 1000,
+    model: ModelArgument = None,
+    adapter: AdapterOption = None,
+    edits: Annotated[int, typer.Option(min=1, max=1000, help="how many more edits to import")] = 1000,
 ) -> None:
     """Show an edit change an answer, end to end, on a server started for the purpose."""
     from incomes_server.cli.server_process import server_process
@@ -21,7 +23,8 @@ def demo(
     facts = invented_facts(edits)
     with tempfile.TemporaryDirectory(prefix="incomes-demo-") as folder, errors_as_exit():
         say("starting the server …")
-        with server_process(Path(folder), say, model=model) as server:
+        args = ["--adapter", adapter] if adapter else []
+        with server_process(Path(folder), say, model=model, args=args) as server:
             say("")
             try:
                 Demo(server.chat_url, server.admin_url, facts, say).run()

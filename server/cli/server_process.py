@@ -7,11 +7,11 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Timer
 
 import httpx
 
@@ -85,12 +85,16 @@ def free_port() -> int:
 
 
 def _await_ready(server: ServerProcess, on_line: Callable[[str], None]) -> None:
-    """Read the stage lines until the last one, then ask /readyz."""
-    deadline = time.monotonic() + START_TIMEOUT_S
-    for line in server.process.stdout or ():
-        on_line(line.rstrip())
-        if "chat http://" in line or time.monotonic() > deadline:
-            break
+    """Read the stage lines until the last one, then ask /readyz. A server that takes too long is ended."""
+    watchdog = Timer(START_TIMEOUT_S, server.stop)
+    watchdog.start()
+    try:
+        for line in server.process.stdout or ():
+            on_line(line.rstrip())
+            if "chat http://" in line:
+                break
+    finally:
+        watchdog.cancel()
     if server.process.poll() is None:
         response = httpx.get(server.admin_url + "/readyz", timeout=10)
         if response.status_code == 200:

@@ -1,4 +1,8 @@
-"""The product as users run it: `incomes serve` as a process, a tiny random model, two projects, real HTTP."""
+"""The product as users run it: `incomes serve` as a process, two projects, real HTTP.
+
+`running` is a tiny random model, whose requests always pick edits: for the machinery. `real` is the default model with
+the packaged adapter: for what a real model does with edits.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +21,7 @@ from tests.tiny_model import write_tiny_model
 
 ACME, ZEN = "acme-secret-key", "zen-secret-key"
 VLLM_FLAGS = ("--max-model-len", "512", "--dtype", "float32")
+KEYS = ("--api-key", f"acme:{ACME}", "--api-key", f"zen:{ZEN}")
 PROMPT = "How long is the warranty?"
 
 os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
@@ -56,6 +61,11 @@ class Running:
         return self.process.log.read_text(errors="replace")
 
 
+def adapter_of(tiny_model: Path) -> tuple[str, str]:
+    """The arguments that name a tiny model's adapter."""
+    return "--adapter", str(tiny_model / "adapter")
+
+
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_model(tmp_path_factory.mktemp("tiny-model"))
@@ -64,8 +74,15 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def running(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("server")
-    keys = ["--api-key", f"acme:{ACME}", "--api-key", f"zen:{ZEN}"]
-    with server_process(folder, lambda _: None, model=str(tiny_model), args=[*keys, "--", *VLLM_FLAGS]) as process:
+    args = [*adapter_of(tiny_model), *KEYS, "--", *VLLM_FLAGS]
+    with server_process(folder, lambda _: None, model=str(tiny_model), args=args) as process:
+        yield Running(process, folder)
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    folder = tmp_path_factory.mktemp("real-server")
+    with server_process(folder, lambda _: None, args=KEYS) as process:
         yield Running(process, folder)
 
 
@@ -93,14 +110,16 @@ def add(admin: httpx.Client, edit_set: str, text: str, **body: Any) -> dict[str,
     return answer.json()
 
 
-def ask(client: openai.OpenAI, *, prompt: str = PROMPT, attributions: bool = True, **edits: Any) -> Any:
+def ask(
+    client: openai.OpenAI, *, prompt: str = PROMPT, attributions: bool = True, max_tokens: int = 8, **edits: Any
+) -> Any:
     """A greedy answer with token logprobs, headers and attribution: an openai raw response."""
     extra: dict[str, Any] = {"edits": edits} if edits else {}
     return client.chat.completions.with_raw_response.create(
         model="incomes",
         messages=[{"role": "user", "content": prompt}],
         temperature=0,
-        max_tokens=8,
+        max_tokens=max_tokens,
         logprobs=True,
         extra_body=extra | ({"return_edit_attributions": True} if attributions else {}),
     )

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.e2e.conftest import ACME
+from tests.e2e.conftest import ACME, adapter_of
 
 pytestmark = [pytest.mark.e2e, pytest.mark.vllm, pytest.mark.ray]
 
@@ -52,6 +52,6 @@ def test_exit_codes(incomes):
 
 
 def test_doctor_asks_the_server(incomes, running, tiny_model):
-    done = incomes("doctor", str(tiny_model), "--url", running.process.admin_url)
+    done = incomes("doctor", str(tiny_model), *adapter_of(tiny_model), "--url", running.process.admin_url)
     assert "running server: ready" in done.stdout
     assert "FAIL" not in done.stdout

@@ -1,4 +1,4 @@
-"""The demo is the acceptance test: `incomes demo` with the packaged model."""
+"""The demo is the acceptance test: `incomes demo` with the default model and the packaged adapter."""
 
 import re
 import subprocess
@@ -16,6 +16,8 @@ def test_demo():
     )
     assert done.returncode == 0, done.stdout + done.stderr
     steps = ["before", "active after", "with the edit", "in another-customer", "1,000 more edits", "among 1,001 edits"]
-    places = [done.stdout.index(step) for step in [*steps, "retired after", "without edits", "bit-identical", "exit 0"]]
+    steps += ["retired after", "after retiring", "without edits", "bit-identical", "exit 0"]
+    places = [done.stdout.index(step) for step in steps]
     assert places == sorted(places)
-    assert re.search(r"edit_\w+ weight [01]\.\d\d", done.stdout)
+    assert done.stdout.count("The capital of France is Paris.") == 4
+    assert re.search(r"36 months.*edit_\w+ weight [01]\.\d\d", done.stdout)

@@ -13,7 +13,7 @@ import psutil
 import pytest
 from incomes_server.cli.server_process import free_port, server_process
 
-from tests.e2e.conftest import PROMPT, VLLM_FLAGS, Running, add, ask, logprobs
+from tests.e2e.conftest import PROMPT, VLLM_FLAGS, Running, adapter_of, add, ask, logprobs
 
 pytestmark = [pytest.mark.e2e, pytest.mark.vllm, pytest.mark.ray]
 
@@ -37,7 +37,8 @@ def assert_gone(processes):
 
 def test_stop_restart_full_pool_and_a_dead_engine(tmp_path, tiny_model, monkeypatch):
     lines = []
-    with server_process(tmp_path, lines.append, model=str(tiny_model), args=["--", *VLLM_FLAGS]) as process:
+    args = [*adapter_of(tiny_model), "--", *VLLM_FLAGS]
+    with server_process(tmp_path, lines.append, model=str(tiny_model), args=args) as process:
         running = Running(process, tmp_path)
         stages = "\n".join(lines)
         for stage in ("Ray", "engine load", "agree on the model", "canary", "caught up", "ready: chat http://"):
@@ -57,8 +58,8 @@ def test_stop_restart_full_pool_and_a_dead_engine(tmp_path, tiny_model, monkeypa
         reader.join(30)
         assert_gone(processes)
 
-    monkeypatch.setenv("INCOMES_POOL_GISTS", "1024")
-    with server_process(tmp_path, lines.append, model=str(tiny_model), args=["--", *VLLM_FLAGS]) as process:
+    monkeypatch.setenv("INCOMES_POOL_BYTES", "1250KB")
+    with server_process(tmp_path, lines.append, model=str(tiny_model), args=args) as process:
         running = Running(process, tmp_path)
         again = ask(running.chat())
         assert again.headers["x-incomes-edits"] == "1"
@@ -83,7 +84,7 @@ def test_stop_restart_full_pool_and_a_dead_engine(tmp_path, tiny_model, monkeypa
 def fill_the_pool(admin, edit_id):
     """A full pool refuses before anything is stored, and takes edits again once one is retired."""
     codes = []
-    for batch in range(8):  # of 160 gist entries each; the pool has 1,024
+    for batch in range(8):  # of about 190 KB of gists each; an eighth of 1,250 KB stays free
         lines = [json.dumps({"custom_id": str(i), "text": f"Fact {batch}-{i}."}) for i in range(40)]
         answer = admin.post("/v1/edits/import", content="\n".join(lines), params={"wait": "active", "timeout_s": 60})
         codes.append({line["error"]["code"] if line["error"] else line["status"] for line in answer.json()["data"]})
@@ -130,7 +131,16 @@ def listening_beyond_loopback(process):
 def test_a_signal_during_the_start_leaves_nothing(tmp_path, tiny_model, number, moment):
     ports = ["--port", str(free_port()), "--admin-port", str(free_port())]
     store = ["--edit-store", f"sqlite:///{tmp_path / 'edits.db'}"]
-    command = [sys.executable, "-m", "incomes_server.cli", "serve", str(tiny_model), *ports, *store]
+    command = [
+        sys.executable,
+        "-m",
+        "incomes_server.cli",
+        "serve",
+        str(tiny_model),
+        *adapter_of(tiny_model),
+        *ports,
+        *store,
+    ]
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "PYTHONUNBUFFERED": "1"})
     await_log(tmp_path / "log", moment)
