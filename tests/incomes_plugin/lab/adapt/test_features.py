@@ -1,0 +1,101 @@
+"""What training computes from kept features is what the reference computes from tokens."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoTokenizer
+
+from incomes_plugin.gist.types import Packed
+from incomes_plugin.lab.adapt.features import FrozenBase, Ragged
+from incomes_plugin.lab.adapt.reading import answer_logits, gather
+from incomes_plugin.model.hf import EditableModel
+from incomes_plugin.selection.picks import Picks
+from tests.tiny_model import TinyModel, write_tiny_model
+
+TEXTS = ["The pump is red.", "Nine lamps burn in the long hall."]
+PROMPTS = ["How red is the pump?", "How many lamps burn?", "x"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return write_tiny_model(tmp_path_factory.mktemp("adapt") / "model", TinyModel())
+
+
+@pytest.fixture(scope="module")
+def model(folder) -> EditableModel:
+    return EditableModel.load(folder, folder / "adapter")
+
+
+@pytest.fixture(scope="module")
+def tokenizer(folder):
+    return AutoTokenizer.from_pretrained(folder)
+
+
+def prompt_ids(tokenizer, text: str) -> list[int]:
+    messages = [{"role": "user", "content": text}]
+    rendered = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    return tokenizer.encode(rendered, add_special_tokens=False)
+
+
+@pytest.fixture(params=[False, True], ids=["whole", "prefixed"])
+def frozen(request, model, tokenizer) -> FrozenBase:
+    prefix = prompt_ids(tokenizer, "y")[: len(tokenizer.encode("<|im_start|>user\n"))] if request.param else ()
+    return FrozenBase(model.decoder, model.adapter.template, model.adapter.shape, prefix)
+
+
+def test_edits_are_captured_as_the_reference_captures_them(frozen, model, tokenizer):
+    ids = [tokenizer.encode(text, add_special_tokens=False) for text in TEXTS]
+    found = frozen.edits(ids)
+    for i, text in enumerate(ids):
+        gist = model.capture(text)
+        features = model.adapter.standardise(found.features[i])
+        torch.testing.assert_close(features, gist.features.unpack(), atol=0.05, rtol=0)
+        keys = Packed.of(model.adapter.reader.keep_keys(found.keys[i].permute(1, 2, 0, 3)))
+        torch.testing.assert_close(keys.unpack(), gist.keys.unpack(), atol=0.02, rtol=0)
+
+
+def test_questions_have_the_features_that_routing_sees(frozen, model, tokenizer):
+    prompts = [prompt_ids(tokenizer, text) for text in PROMPTS]
+    found = frozen.questions(prompts)
+    for i, prompt in enumerate(prompts):
+        start, end = model.adapter.template.question_span(prompt, 64)
+        heads = model._heads(prompt)
+        expected = torch.cat([heads[n].key[0, start:end].flatten(1) for n in model.adapter.shape.feature_layers], -1)
+        torch.testing.assert_close(found[i], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_answers_get_the_logits_of_the_reference(frozen, model, tokenizer, monkeypatch):
+    texts = [tokenizer.encode(text, add_special_tokens=False) for text in TEXTS]
+    prompts = [prompt_ids(tokenizer, text) for text in PROMPTS]
+    answers = [tokenizer.encode(text, add_special_tokens=False) for text in ("red", "nine", "no")]
+    edits, found = frozen.edits(texts), frozen.answers(prompts, answers)
+    logits = [[2.0, -0.5], [1.0, 0.0], [3.0, 1.0]]
+    order = [[0, 1], [1, 0], [0, 1]]
+    got, labels = answer_logits(
+        model.decoder, model.adapter.reader, model.adapter.shape, found, [0, 1, 2], gather(edits, order, logits),
+        packed=True,
+    )  # fmt: skip
+    pool = model.pool([model.capture(text) for text in texts])
+    row = 0
+    for i, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
+        bias = torch.nn.functional.logsigmoid(torch.tensor(logits[i]))
+        monkeypatch.setattr(
+            model, "route", lambda *_, i=i, bias=bias: replace(Picks.none(), edits=tuple(order[i]), bias=bias)
+        )
+        whole = model.logits([*prompt, *answer], pool, len(prompt))
+        expected = whole[len(prompt) - 1 : -1]
+        torch.testing.assert_close(got[row : row + len(answer)], expected, atol=2e-3, rtol=1e-3)
+        assert labels[row : row + len(answer)].tolist() == answer
+        row += len(answer)
+
+
+def test_ragged_sequences_are_padded_behind():
+    found = Ragged.of([torch.ones(2, 3), torch.full((1, 3), 2.0)])
+    padded, mask = found.padded([1, 0])
+    assert len(found) == 2
+    assert mask.tolist() == [[True, False], [True, True]]
+    assert padded[0, 1].tolist() == [0, 0, 0]

@@ -1,0 +1,102 @@
+"""`incomes adapt` on a tiny random base: one whole run, and what it does after an interruption or with a user's edits."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from incomes_plugin.errors import InvalidValue
+from incomes_plugin.lab.adapt.calibrating import Shares
+from incomes_plugin.lab.adapt.card import write_card
+from incomes_plugin.lab.adapt.cli import app
+from incomes_plugin.lab.adapt.reading import ReadingSteps
+from incomes_plugin.lab.adapt.routing import RoutingSteps
+from incomes_plugin.lab.adapt.run import AdaptOptions, adapt_base, layers_for
+from incomes_plugin.lab.adapt.verifying import VerifyingSteps
+from incomes_plugin.lab.data.examples import own
+from incomes_plugin.model.adapter import EditAdapter
+from tests.tiny_model import write_tiny_model
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> Path:
+    return write_tiny_model(tmp_path_factory.mktemp("base") / "model")
+
+
+@pytest.fixture
+def options(base, tmp_path) -> AdaptOptions:
+    return AdaptOptions(
+        base, str(base), tmp_path / "out", None, scale=0.01,
+        routing=RoutingSteps(100, 16, 60), verifying=VerifyingSteps(10, 8, 8), reading=ReadingSteps(10, 4),
+    )  # fmt: skip
+
+
+def no_report(*_: object) -> None:
+    return None
+
+
+def test_a_run_writes_an_adapter_that_belongs_to_its_base(options, base):
+    adapter, record = adapt_base(options, no_report)
+    write_card(options, record, adapter)
+    loaded = EditAdapter.for_base(options.out, base)
+    assert loaded.rules == adapter.rules
+    losses = record.losses["routing"]
+    assert sum(losses[-20:]) < sum(losses[:20])
+    assert record.counts["edits"] == 66
+    assert set(json.loads((options.out / "curves.json").read_text())["losses"]) == {"routing", "verifying", "reading"}
+    assert "Base fingerprint" in (options.out / "README.md").read_text()
+    assert (options.out / "curves.png").stat().st_size > 1000
+
+
+def test_the_same_seed_gives_the_same_adapter_and_captures_nothing_again(options):
+    first, _ = adapt_base(options, no_report)
+    chunks = {path: path.stat().st_mtime_ns for path in options.cache_folder.iterdir()}
+    second, _ = adapt_base(options, no_report)
+    assert {path: path.stat().st_mtime_ns for path in options.cache_folder.iterdir()} == chunks
+    for name, tensor in first.router.state_dict().items():
+        assert tensor.equal(second.router.state_dict()[name]), name
+    assert second.rules == first.rules
+
+
+def test_a_full_cache_is_refused(options):
+    with pytest.raises(InvalidValue, match="--cache-gb"):
+        adapt_base(replace(options, cache_bytes=0), no_report)
+
+
+def test_a_threshold_keeps_the_share_of_right_questions(options):
+    strict, _ = adapt_base(replace(options, shares=Shares(fire=0.0, lose=1.0)), no_report)
+    kind, _ = adapt_base(replace(options, shares=Shares(fire=0.0, lose=0.0)), no_report)
+    assert kind.rules.threshold <= strict.rules.threshold
+
+
+def test_own_edits_come_first(options, tmp_path):
+    path = tmp_path / "own.jsonl"
+    path.write_text('{"text": "The lamp is blue.", "questions": [{"prompt": "How blue?", "answer": "very"}]}\n')
+    (example,) = own(path)
+    _, record = adapt_base(replace(options, own=(example,)), no_report)
+    assert record.counts["edits"] == 67
+
+
+@pytest.mark.parametrize("line", ["{", '{"text": "x"}', '{"text": "x", "questions": [{"prompt": "y"}]}', "[]"])
+def test_a_wrong_line_of_own_edits_is_named(tmp_path, line):
+    path = tmp_path / "own.jsonl"
+    path.write_text(line + "\n")
+    with pytest.raises(InvalidValue, match="line 1"):
+        own(path)
+
+
+def test_the_command_names_what_is_missing(tmp_path):
+    done = CliRunner().invoke(app, [str(tmp_path / "none"), "--data", str(tmp_path / "absent")])
+    assert done.exit_code == 1
+    assert "no such file or folder" in done.output
+
+
+@pytest.mark.parametrize(
+    ("count", "features", "layers"), [(30, (12, 16), range(18, 26)), (4, (2,), (2,)), (2, (1,), (1,))]
+)
+def test_layers_scale_with_the_base(count, features, layers):
+    assert layers_for(count) == (features, tuple(layers))
