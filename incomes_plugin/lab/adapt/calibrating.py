@@ -75,10 +75,8 @@ def _threshold(
     pool = rng.sample(range(len(held.edits)), size)
     edits = Ragged.of([held.edits[i] for i in pool])
     table = route_table(router, edits)
-    fired = torch.tensor([
-        max_logit(router, verifier, held.refused[i], edits, best_edits(router, held.refused[i], table, min(candidates, size)))
-        for i in range(len(held.refused))
-    ])  # fmt: skip
+    found = [best_edits(router, held.refused[i], table, candidates) for i in range(len(held.refused))]
+    fired = torch.tensor([max_logit(router, verifier, held.refused[i], edits, rows) for i, rows in enumerate(found)])
     place = {edit: row for row, edit in enumerate(pool)}
     asked = [i for i, owner in enumerate(held.owners) if owner in place]
     right = torch.tensor([

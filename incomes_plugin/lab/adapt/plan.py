@@ -18,9 +18,12 @@ SHARES = {
 """Edits of each kind that the default run learns from."""
 
 _SYSTEMS = (
-    "You are a helpful assistant.|Answer briefly.|You are the support assistant of a large company.|Be concise and accurate."
-    "|You answer questions for employees. Say only what you are asked."
-).split("|")
+    "You are a helpful assistant.",
+    "Answer briefly.",
+    "You are the support assistant of a large company.",
+    "Be concise and accurate.",
+    "You answer questions for employees. Say only what you are asked.",
+)
 
 
 @dataclass

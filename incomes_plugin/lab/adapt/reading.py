@@ -1,7 +1,7 @@
 """Train reading: from the last prompt token on, the picked edits must give the right answer and its end.
 
 Only rows that read are computed: tokens before them read nothing, so their keys and values are the base's own and were
-kept (`features.py`). A quarter of the batches hold no right edit: there the base's own next tokens must stay.
+kept (`features.py`). The right edit comes with some of its rivals, each with a made-up logit of the verifier.
 """
 
 from __future__ import annotations
@@ -38,7 +38,12 @@ class ReadingSteps:
 
 @dataclass(frozen=True)
 class Picked:
-    """Picks of a batch: keys `[B, L', K, E, D]` at their rotary places, values alike, bias `[B, E]` (-inf = nothing)."""
+    """Picks of a batch.
+
+    Attributes:
+        keys, values: `[B, L', K, E, D]`, keys at their rotary places.
+        bias: `[B, E]`, -inf where there is no token.
+    """
 
     keys: torch.Tensor
     values: torch.Tensor

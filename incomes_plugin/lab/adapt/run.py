@@ -64,10 +64,10 @@ class AdaptOptions:
     value_dim: int = 64
     route_dim: int = 128
     max_edit_tokens: int = 256
-    routing: RoutingSteps = RoutingSteps()
-    verifying: VerifyingSteps = VerifyingSteps()
-    reading: ReadingSteps = ReadingSteps()
-    shares: Shares = Shares()
+    routing: RoutingSteps = field(default_factory=RoutingSteps)
+    verifying: VerifyingSteps = field(default_factory=VerifyingSteps)
+    reading: ReadingSteps = field(default_factory=ReadingSteps)
+    shares: Shares = field(default_factory=Shares)
 
     @property
     def cache_folder(self) -> Path:
@@ -108,8 +108,8 @@ class Captured:
 def layers_for(num_layers: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Feature layers and reading layers of a base with so many layers.
 
-    Features come from two fifths and from just above the middle of the base; a quarter of its layers, next to each other
-    above them, read. These places were measured on a base of 30 layers (docs/adapt.md).
+    Features come from two fifths and from just above the middle of the base; a quarter of its layers, next to each
+    other above them, read. These places were measured on a base of 30 layers (docs/adapt.md).
     """
     first = max(1, round(num_layers * 18 / 30))
     count = max(1, min(round(num_layers * 8 / 30), num_layers - first))

@@ -1,8 +1,8 @@
-"""Train the verifier: pairs of a question and an edit that answers it, or of one that the router takes for it and does not.
+"""Train the verifier: pairs of a question with the edit that answers it, and with edits that the router takes for it.
 
-The negatives decide what it learns: the best wrong edits of questions (near misses by subject and by relation), neighbours
-of edits, questions whose edit is not there, and prompts of many kinds that no edit answers, each with the edits that the
-router likes best for it.
+The negatives decide what it learns: the best wrong edits of questions (near misses by subject and by relation),
+neighbours of edits, questions whose edit is not there, and prompts of many kinds that no edit answers, each with the
+edits that the router likes best for it.
 """
 
 from __future__ import annotations

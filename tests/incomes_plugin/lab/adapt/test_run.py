@@ -1,4 +1,4 @@
-"""`incomes adapt` on a tiny random base: one whole run, and what it does after an interruption or with a user's edits."""
+"""`incomes adapt` on a tiny random base: one whole run, after an interruption, and with a user's own edits."""
 
 from __future__ import annotations
 
