@@ -11,8 +11,9 @@ EXTRAS ?= cpu,dev
 ARGS ?=
 
 # Tests and benchmarks share a small machine with the engine they start: one thread each, a small KV cache, no network.
-QUIET := HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1 RAY_USAGE_STATS_ENABLED=0 TOKENIZERS_PARALLELISM=false
-TEST_ENV := $(QUIET) OMP_NUM_THREADS=1 VLLM_CPU_KVCACHE_SPACE=1
+QUIET := VLLM_NO_USAGE_STATS=1 RAY_USAGE_STATS_ENABLED=0 TOKENIZERS_PARALLELISM=false
+OFFLINE := HF_HUB_OFFLINE=1 $(QUIET)
+TEST_ENV := $(OFFLINE) OMP_NUM_THREADS=1 VLLM_CPU_KVCACHE_SPACE=1
 
 .PHONY: help setup demo test lint bench serve docs
 .DEFAULT_GOAL := help
@@ -25,8 +26,9 @@ setup:
 	@$(PYTHON) deploy/setup/environment.py --venv $(VENV) --extras $(EXTRAS)
 
 demo: setup
-	@$(QUIET) $(BIN)/incomes demo $(ARGS)
+	@$(OFFLINE) $(BIN)/incomes demo $(ARGS)
 
+# Online: its model may be one of the hub.
 serve: setup
 	@$(QUIET) $(BIN)/incomes serve $(ARGS)
 
@@ -48,7 +50,7 @@ lint: setup
 	$(BIN)/lint-imports --no-cache
 
 bench: setup
-	$(QUIET) $(BIN)/python -m benchmarks $(ARGS)
+	$(OFFLINE) $(BIN)/python -m benchmarks $(ARGS)
 
 docs: setup
 	$(BIN)/python -m pytest -p no:cacheprovider -q tests/docs

@@ -88,6 +88,7 @@ class Server:
                 asyncio.get_running_loop().add_signal_handler(number, stop.set)
             with interruptible():
                 served = resolve(settings.model, settings.adapter, self.announce)
+            self.announce(f"base {served.base_dir}, adapter {served.adapter_dir}")
             with self.stages.stage("store", "Ray, edit store and vLLM's imports"), interruptible():
                 store, queue = await self._start_store(stack)
             with self.stages.stage("engine", "engine load"), interruptible():
