@@ -22,7 +22,8 @@ from incomes_plugin.errors import NotReady
 logger = logging.getLogger("incomes.ray")
 
 OBJECT_STORE_BYTES = 100 * 1024 * 1024
-START_TIMEOUT_S = 60.0
+START_TIMEOUT_S = 120.0
+START_ATTEMPTS = 3
 STOP_TIMEOUT_S = 20.0
 MAX_CALLS = 10_000
 
@@ -162,21 +163,35 @@ def _start_local(settings: RaySettings) -> None:
     if ray._private.ray_constants.ENABLE_RAY_CLUSTER:
         raise NotReady("Ray was imported before prepare_environment() and would listen on all interfaces")
     start_s = time.monotonic()
-    ray.init(
-        address="local",
-        namespace=settings.namespace,
-        num_cpus=settings.num_cpus,
-        num_gpus=0,
-        object_store_memory=settings.object_store_bytes,
-        include_dashboard=False,
-        configure_logging=False,
-        log_to_driver=False,
-        _temp_dir=None if settings.temp_dir is None else str(settings.temp_dir),
-    )
+    _init_local(settings)
     logger.info("Ray started in %.1f s", time.monotonic() - start_s)
     if exposed := listening_beyond_loopback():
         stop_ray()
         raise NotReady(f"Ray listens beyond loopback: {', '.join(exposed)}")
+
+
+def _init_local(settings: RaySettings) -> None:
+    """Start a cluster. Ray gives its processes 30 s, which a busy machine may not keep: then they are started anew."""
+    reason = ""
+    for attempt in range(1, START_ATTEMPTS + 1):
+        try:
+            _ray().init(
+                address="local",
+                namespace=settings.namespace,
+                num_cpus=settings.num_cpus,
+                num_gpus=0,
+                object_store_memory=settings.object_store_bytes,
+                include_dashboard=False,
+                configure_logging=False,
+                log_to_driver=False,
+                _temp_dir=None if settings.temp_dir is None else str(settings.temp_dir),
+            )
+            return
+        except Exception as error:  # noqa: BLE001 - Ray has no class of its own for this
+            reason = f"{type(error).__name__}: {error}"
+            logger.warning("attempt %d of %d: Ray does not start: %s", attempt, START_ATTEMPTS, reason)
+            stop_ray()
+    raise NotReady(f"Ray does not start on this machine, which may be too busy: {reason}")
 
 
 def _actor(cls: type, name: str, settings: RaySettings, *args: Any) -> Any:

@@ -17,7 +17,7 @@ import httpx
 
 from incomes_plugin.errors import NotReady
 
-START_TIMEOUT_S = 300.0
+START_TIMEOUT_S = 600.0
 STOP_TIMEOUT_S = 60.0
 
 

@@ -44,6 +44,26 @@ with ray_session(RaySettings(url, address=address, namespace=namespace)):
 """
 
 
+BUSY = """
+import sys
+from incomes_server.ray_local import RaySettings, prepare_environment, ray_session
+
+prepare_environment()
+import ray
+
+start, calls = ray.init, []
+
+def init(**how):
+    calls.append(start(**how))
+    if len(calls) == 1:
+        raise Exception("The current node timed out during startup.")
+
+ray.init = init
+with ray_session(RaySettings(sys.argv[1])):
+    print("up", len(calls))
+"""
+
+
 def python(code, *args, **how):
     command = [sys.executable, "-c", textwrap.dedent(code), *map(str, args)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **how)
@@ -73,6 +93,12 @@ def test_ray_that_was_imported_too_early_is_refused(tmp_path):
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
     assert f"{NotReady.__name__}: Ray was imported before prepare_environment()" in errors
+
+
+def test_a_start_that_took_ray_too_long_is_repeated(tmp_path):
+    process = python(BUSY, f"sqlite:///{tmp_path}/edits.db")
+    output, errors = process.communicate(timeout=300)
+    assert (process.returncode, output.splitlines()[-1:]) == (0, ["up 2"]), errors
 
 
 async def test_another_process_joins_by_address_and_leaves_the_cluster_alone(stack):
