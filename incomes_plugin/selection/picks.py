@@ -36,8 +36,8 @@ class RoutingRules:
         threshold: verifier's logit from which an edit applies, among `CROWD` edits.
         growth: what the threshold gains for every e-fold of edits beyond `CROWD`: the best of many wrong edits grows
             with their number.
-        rivalry: two picks are rivals if the weighted mean difference of their similarities to the question's tokens
-            stays below this; the older one of two rivals is dropped. 0 = never.
+        rivalry: a pick is dropped where a later one matches the question so well alone that the older one adds less than
+            this to it (weighted mean cosine): the later one answers the same question anew. 0 = never.
     """
 
     candidates: int = 8
@@ -147,10 +147,12 @@ def most_alike(router: Router, directions: torch.Tensor, edit: torch.Tensor) -> 
 def _without_rivals(
     accepted: list[int], similar: torch.Tensor, weights: torch.Tensor, ages: Sequence[int], rivalry: float
 ) -> list[int]:
-    """Accepted candidates less those that a later one contradicts: both match the question's tokens alike."""
+    """Accepted candidates less those that a later one replaces: see `RoutingRules.rivalry`."""
     share = weights / weights.sum()
+    covered = share @ similar
 
-    def rivals(one: int, other: int) -> bool:
-        return float((share * (similar[:, one] - similar[:, other]).abs()).sum()) < rivalry
+    def replaces(later: int, older: int) -> bool:
+        together = share @ torch.maximum(similar[:, later], similar[:, older])
+        return ages[later] > ages[older] and float(together - covered[later]) < rivalry
 
-    return [p for p in accepted if not any(ages[o] > ages[p] and rivals(p, o) for o in accepted if o != p)]
+    return [p for p in accepted if not any(replaces(o, p) for o in accepted if o != p)]

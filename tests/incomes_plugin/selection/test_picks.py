@@ -89,6 +89,15 @@ def test_a_rival_that_does_not_apply_is_no_rival(router: Router) -> None:
     assert pick(router, RoutingRules(threshold=0.0, rivalry=0.5), [old, new]).edits == (0,)
 
 
+def test_an_older_edit_stays_where_it_answers_another_part_of_the_question(router: Router) -> None:
+    router.key.load_state_dict(router.query.state_dict())
+    question = torch.randn(6, F_DIM, generator=torch.Generator().manual_seed(5))
+    older, part, whole = question[:3].clone(), question[3:].clone(), question.clone()
+    rules = RoutingRules(threshold=-99.0, rivalry=0.02)
+    assert sorted(pick(router, rules, [older, part], question).edits) == [0, 1]
+    assert pick(router, rules, [older, whole], question).edits == (1,)
+
+
 def test_only_the_last_tokens_of_a_question_count(router: Router) -> None:
     question = torch.randn(QUESTION_TOKENS + 9, F_DIM)
     edits = edits_with([1.0, 2.0, 3.0])
