@@ -36,8 +36,8 @@ class RoutingRules:
         threshold: verifier's logit from which an edit applies, among `CROWD` edits.
         growth: what the threshold gains for every e-fold of edits beyond `CROWD`: the best of many wrong edits grows
             with their number.
-        rivalry: a pick is dropped where a later one matches the question so well alone that the older one adds less than
-            this to it (weighted mean cosine): the later one answers the same question anew. 0 = never.
+        rivalry: a pick is dropped where a later one matches the question so well alone that the older one adds less
+            than this to it (weighted mean cosine): the later one answers the same question anew. 0 = never.
     """
 
     candidates: int = 8
