@@ -82,7 +82,7 @@ class FeatureCache:
 def _tensors(found: Ragged | EditFeatures | ReadingFeatures) -> dict[str, torch.Tensor]:
     if isinstance(found, Ragged):
         return {"flat": found.flat, "starts": found.starts}
-    tensors = {}
+    tensors: dict[str, torch.Tensor] = {}
     for name in (field.name for field in fields(found)):
         part = getattr(found, name)
         own = {"": part} if isinstance(part, torch.Tensor) else {"flat": part.flat, "starts": part.starts}

@@ -40,7 +40,6 @@ def _card(options: AdaptOptions, record: Record, adapter: EditAdapter) -> str:
     shape = adapter.shape
     sources = "invented facts" + (", published edits and prompts (docs/adapt.md lists them)" if options.data else "")
     seconds = "\n".join(f"| {stage} | {time_s:.0f} s |" for stage, time_s in record.seconds.items())
-    measured = "\n".join(f"| {name} | {value:.1%} |" for name, value in record.measured.items())
     return f"""# Edit adapter for {adapter.base.name}
 
 Makes the frozen base take edits; the base's own files are untouched. Base fingerprint `{adapter.base.fingerprint}`.
@@ -55,11 +54,7 @@ Makes the frozen base take edits; the base's own files are untouched. Base finge
 | learned from | {sources}: {record.counts} |
 | seed, scale | {options.seed}, {options.scale} |
 
-Measured on what was kept out of training, teacher-forced, right edit among all captured edits:
-
-| | |
-|---|---|
-{measured}
+How well it does is measured through the engine: `incomes eval --adapter DIR`.
 
 | stage | time |
 |---|---|

@@ -152,17 +152,17 @@ class FrozenBase:
         for batch in self._split(sequences):
             embedded, top = self.decoder.embed(batch.ids), self.decoder.num_layers
             hidden = self._run(batch, embedded, 0, self.first)
-            above: list[torch.Tensor] = []
-            self._run(batch, hidden, self.first, top, lambda _, h, into=above: into.append(_both(h)))
-            stacked = torch.stack(above, 2)  # [B, T, layers, 2, K, D]
+            heads: dict[int, Heads] = {}
+            self._run(batch, hidden, self.first, top, heads.__setitem__)
+            stacked = torch.stack([_both(heads[i]) for i in range(self.first, top)], 2)  # [B, T, layers, 2, K, D]
             for row, index in enumerate(batch.indices):
                 start, end = len(prompts[index]) - 1 - batch.offset, len(sequences[index]) - 1 - batch.offset
-                labels = torch.tensor(sequences[index][len(prompts[index]) :])
-                found[index] = (stacked[row, :start].clone(), hidden[row, start:end].clone(), labels)
+                after = torch.tensor(sequences[index][len(prompts[index]) :])
+                found[index] = (stacked[row, :start].clone(), hidden[row, start:end].clone(), after)
                 prefixed[index] = batch.offset > 0
         before, rows, labels = (Ragged.of(parts) for parts in zip(*found, strict=True))
-        heads = self._prefix_heads[self.first :]
-        prefix = torch.stack([_both(h)[0] for h in heads], 1) if heads else before.flat[:0]
+        common = self._prefix_heads[self.first :]
+        prefix = torch.stack([_both(h)[0] for h in common], 1) if common else before.flat[:0]
         return ReadingFeatures(before, prefixed, prefix, rows, labels)
 
     def _split(self, sequences: Sequence[Sequence[int]]) -> Iterator[_Batch]:
