@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from benchmarks.adapters import prompt
 from benchmarks.engines import EngineProcess
-from benchmarks.model import prompt
 from benchmarks.stats import ratios, summary
 from incomes_plugin.model.adapter import EditAdapter
 
@@ -28,16 +28,15 @@ def measure(
     prefill_s: list[float] = []
     for turn in range(-1, work.rounds):
         texts = [prompt(7_000_000 + 1000 * (turn + 1) + i, work.text_tokens) for i in range(work.edits)]
-        prompts = [adapter.capture_ids(text) for text in texts]
+        prompts = [adapter.template.capture_ids(text) for text in texts]
         captured, prefilled = run_pair(stock, edited, texts, prompts, first_capture=turn % 2 == 0)
         if turn >= 0:
             capture_s.append(captured)
             prefill_s.append(prefilled)
         progress(f"bulk: round {turn + 1} of {work.rounds}")
-    tokens = work.edits * len(adapter.capture_ids(prompt(0, work.text_tokens)))
+    tokens = work.edits * len(adapter.template.capture_ids(prompt(0, work.text_tokens)))
     return {
-        "text_tokens_per_edit": work.text_tokens,
-        "gists_per_edit": adapter.num_gists(work.text_tokens),
+        "tokens_per_edit": work.text_tokens,
         "tokens_per_run": tokens,
         "edits_per_s": summary([work.edits / s for s in capture_s]),
         "capture_tokens_per_s": summary([tokens / s for s in capture_s], 1),

@@ -12,8 +12,8 @@ from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.inputs.engine import tokens_input
 from vllm.v1.engine.async_llm import AsyncLLM
 
+from benchmarks.adapters import random_gists
 from benchmarks.engines import EngineSpec, Generated, Prompts, timer
-from benchmarks.model import random_gists
 from incomes_plugin.gist import dump_gists
 from incomes_plugin.pool.snapshot import EMPTY_DIGEST, SnapshotDelta, SnapshotRef, add_to_digest
 
@@ -34,7 +34,7 @@ class Child:
     async def start(cls, spec: EngineSpec) -> Self:
         """Load the model, and attach the edit engine where the spec has edits."""
         args = AsyncEngineArgs(
-            model=str(spec.model),
+            model=str(spec.base),
             dtype="bfloat16",
             enforce_eager=True,
             max_model_len=spec.max_model_len,
@@ -42,14 +42,15 @@ class Child:
             distributed_executor_backend="uni",
             disable_log_stats=True,
         )
-        if not spec.edits:
+        if spec.adapter is None:
             return cls(spec, AsyncLLM.from_engine_args(args), None)
-        from incomes_plugin.vllm.config import WORKER_CLS
+        from incomes_plugin.vllm.config import WORKER_CLS, PluginConfig
         from incomes_plugin.vllm.engine import EditEngine
 
         args.worker_cls = WORKER_CLS
+        args.additional_config = PluginConfig(spec.adapter, spec.pool_bytes).added_to(None)
         llm = AsyncLLM.from_engine_args(args)
-        return cls(spec, llm, await EditEngine.attach(llm, spec.model))
+        return cls(spec, llm, await EditEngine.attach(llm, spec.base, spec.adapter))
 
     def close(self) -> None:
         """Stop the engine core."""
@@ -61,12 +62,12 @@ class Child:
         rows = await asyncio.gather(*(self._one(prompt, max_tokens, edit_set) for prompt in prompts))
         return Generated(timer() - start_s, [first - start_s for first, _ in rows], [ids for _, ids in rows])
 
-    async def commit_random(self, edit_set: str, edits: int, gists: int, loud: bool) -> None:
+    async def commit_random(self, edit_set: str, edits: int, tokens: int) -> None:
         """Fill `edit_set` with random gists, in a chain of deltas."""
         shape, digest, base = self.edits.adapter.shape, EMPTY_DIGEST, None
-        made = random_gists(shape, edits, gists, edit_set, loud=loud)
+        made = random_gists(shape, edits, tokens, edit_set)
         for start in range(0, edits, COMMIT_CHUNK):
-            chunk = made[start : start + COMMIT_CHUNK]
+            chunk = list(itertools.islice(made, COMMIT_CHUNK))
             for gist in chunk:
                 digest = add_to_digest(digest, gist.edit_id, gist.version)
             snapshot = SnapshotRef(edit_set, start // COMMIT_CHUNK + 1, digest, start + len(chunk))
@@ -101,7 +102,7 @@ class Child:
         return first_s, ids
 
     def _scope(self, edit_set: str | None) -> contextlib.AbstractContextManager[None]:
-        if not self.spec.edits:
+        if self.spec.adapter is None:
             return contextlib.nullcontext()
         from incomes_plugin.vllm.pin import EditScope, use_scope
 

@@ -20,13 +20,18 @@ Prompts = list[list[int]]
 
 @dataclass(frozen=True)
 class EngineSpec:
-    """How to start an engine; the same for both kinds but for `edits`."""
+    """How to start an engine.
 
-    model: Path
-    edits: bool
+    Attributes:
+        adapter: None = stock vLLM.
+    """
+
+    base: Path
+    adapter: Path | None = None
     max_model_len: int = 1024
     max_num_seqs: int = 16
     kv_cache_gib: int = 1
+    pool_bytes: int = 2 << 30
 
 
 @dataclass(frozen=True)
@@ -64,9 +69,9 @@ class EngineProcess:
         """Generate greedily for all prompts at once, under the snapshot of `edit_set`."""
         return self._call("generate", prompts, max_tokens, edit_set)
 
-    def commit_random(self, edit_set: str, edits: int, gists: int, loud: bool) -> None:
+    def commit_random(self, edit_set: str, edits: int, tokens: int) -> None:
         """Fill an edit set with random gists."""
-        self._call("commit_random", edit_set, edits, gists, loud)
+        self._call("commit_random", edit_set, edits, tokens)
 
     def capture(self, texts: Prompts) -> float:
         """Compress edits given as token ids; seconds."""
@@ -92,7 +97,7 @@ def serve(spec: EngineSpec, pipe: Connection) -> None:
         "OMP_NUM_THREADS": "1",
         "VLLM_CPU_KVCACHE_SPACE": str(spec.kv_cache_gib),
         "VLLM_LOGGING_LEVEL": "ERROR",
-        "VLLM_PLUGINS": "incomes" if spec.edits else "none",
+        "VLLM_PLUGINS": "incomes" if spec.adapter else "none",
     }
     asyncio.run(run_commands(spec, pipe))
     # AsyncLLM.__del__ fails noisily when the interpreter is half gone.

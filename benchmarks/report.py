@@ -29,7 +29,7 @@ def header(result: dict[str, Any]) -> str:
         "Medians; in brackets the smallest and largest run. A ratio compares runs of one round, neighbours in time.",
     ]
     if result["quick"]:
-        lines += ["", "**Quick run on a toy model: proves that the harness works, says nothing about speed.**"]
+        lines += ["", "**Quick run: proves that the harness works, says nothing about speed.**"]
     return "\n".join(lines)
 
 
@@ -38,7 +38,6 @@ def throughput(section: dict[str, Any]) -> str:
     rows = [
         [
             label(column),
-            str(column["gists_per_edit"] or "–"),
             spread(column["output_tokens_per_s"], "{:.1f}"),
             spread(column["throughput_ratio"]),
             spread(column["ttft_ms"], "{:.0f}"),
@@ -46,33 +45,30 @@ def throughput(section: dict[str, Any]) -> str:
         ]
         for column in section["variants"].values()
     ]
-    work, model = section["workload"], section["model"]
+    work = section["workload"]
     text = (
-        f"{model['parameters_million']} M parameters (random), {model['layers']} layers, {model['dtype']}, one core. "
-        f"Throughput: {work['batch']} requests of {work['prompt_tokens']} prompt tokens "
-        f"and {work['output_tokens']} output tokens. "
+        f"{section['base']}, bfloat16, one core. Throughput: {work['batch']} requests of {work['prompt_tokens']} "
+        f"prompt tokens and {work['output_tokens']} output tokens. "
         f"Time to first token: one prompt of {work['ttft_prompt_tokens']} tokens, at the engine. "
-        f"A gist token takes {model['bytes_per_gist']:,} bytes."
+        f"An edit has {work['edit_tokens']} tokens of {section['bytes_per_token']:,} bytes each; a request that reads "
+        f"reads {section['most_picks']} edits."
     )
-    head = ["", "gists/edit", "output tokens/s", "ratio to stock", "first token ms", "ratio to stock"]
+    head = ["", "output tokens/s", "ratio to stock", "first token ms", "ratio to stock"]
     return f"## Throughput and time to first token\n\n{text}\n\n{table(head, rows)}"
 
 
 def label(column: dict[str, Any]) -> str:
-    """What runs, and how many tokens read where a router decides."""
+    """What runs, and whether requests read."""
     if column["edits"] is None:
         return "stock vLLM"
-    share = column.get("share_reading")
-    reads = f", read by {share['prompt']:.0%} of prompt and {share['answer']:.0%} of output tokens" if share else ""
-    return f"{column['edits']:,} edits{reads}"
+    if not column["edits"]:
+        return "0 edits"
+    return f"{column['edits']:,} edits, {'every' if column['reads'] else 'no'} request reads some"
 
 
 def bulk(section: dict[str, Any]) -> str:
     """Capture against prefill."""
-    text = (
-        f"Edits of {section['text_tokens_per_edit']} tokens with {section['gists_per_edit']} gists, same model, "
-        f"{section['tokens_per_run']:,} tokens a run."
-    )
+    text = f"Edits of {section['tokens_per_edit']} tokens, same base, {section['tokens_per_run']:,} tokens a run."
     row = [
         spread(section["edits_per_s"], "{:.1f}"),
         spread(section["capture_tokens_per_s"], "{:.0f}"),
@@ -90,12 +86,11 @@ def server(section: dict[str, Any]) -> str:
         for n, v in section["add_to_active_ms"].items()
     ]
     warm = spread(section["start_warm_s"], "{:.1f}")
-    size = f"{section['gists_per_edit']} gists for {section['tokens_per_edit']} tokens"
     imported = f"{section['import_edits_per_s']} edits/s ({section['imported_edits']:,} edits)"
     facts = [
         f"- start to ready: cold {section['start_cold_s']} s (empty vLLM cache), warm {warm} s",
         f"- import over HTTP until active: {imported}",
-        f"- bytes per edit: {section['bytes_per_edit']:,} ({size})",
+        f"- bytes per edit: {section['bytes_per_edit']:,} for {section['tokens_per_edit']} tokens",
         f"- p95 with the largest set, as a ratio to the smallest: {section['p95_ratio_largest_to_smallest']}",
     ]
     head = ["edits present", "p50 ms", "p95 ms", "max ms", "adds"]

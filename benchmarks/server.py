@@ -15,28 +15,29 @@ from pathlib import Path
 
 import httpx
 from incomes_server.cli.server_process import server_process
-from incomes_server.demo import invented_facts
 
 from benchmarks.stats import percentile, summary
+from incomes_plugin.lab.data.facts import FactSource
 
-POOL_GISTS = "200000"
+POOL_BYTES = "2GiB"
+SEED = 11
 IMPORT_TIMEOUT_S = 600.0
 
 
 @dataclass(frozen=True)
 class ServerWork:
-    """Sizes of the edit sets, adds to each, and warm starts."""
+    """Sizes of the edit sets, adds to each, warm starts, and further arguments of `incomes serve`."""
 
     present: tuple[int, ...] = (10, 1000, 5000)
     adds: int = 50
     warm_starts: int = 2
-    model: str | None = None
+    args: tuple[str, ...] = ()
 
 
 def measure(folder: Path, work: ServerWork, progress: Callable[[str], None]) -> dict[str, object]:
     """Start the server cold and warm; on the last one, import and add."""
     starts: list[float] = []
-    with environment(INCOMES_POOL_GISTS=POOL_GISTS, VLLM_CACHE_ROOT=str(folder / "cache"), OMP_NUM_THREADS="1"):
+    with environment(INCOMES_POOL_BYTES=POOL_BYTES, VLLM_CACHE_ROOT=str(folder / "cache"), OMP_NUM_THREADS="1"):
         for turn in range(work.warm_starts):
             with started(folder / f"start{turn}", work, starts):
                 progress(f"server start {turn}: {starts[-1]:.1f} s")
@@ -52,7 +53,7 @@ def started(folder: Path, work: ServerWork, seconds: list[float]) -> Iterator[st
     """A ready server with an empty store; appends the seconds it took to be ready, yields its admin address."""
     folder.mkdir(parents=True)
     start_s = time.perf_counter()
-    with server_process(folder, lambda _: None, model=work.model) as server:
+    with server_process(folder, lambda _: None, args=work.args) as server:
         seconds.append(time.perf_counter() - start_s)
         yield server.admin_url
 
@@ -72,7 +73,8 @@ def environment(**values: str) -> Iterator[None]:
 def add_to_active(client: httpx.Client, work: ServerWork, progress: Callable[[str], None]) -> dict[str, object]:
     """Fill one edit set per size, then add to them in turn."""
     imports: dict[int, float] = {}
-    facts = invented_facts(max(work.present) + len(work.present) * (work.adds + 2))
+    needed = max(work.present) + len(work.present) * (work.adds + 2)
+    facts = [fact.statement for fact in FactSource(SEED, held_out=False).distinct(needed)]
     fresh = iter(facts[max(work.present) :])
     for count in work.present:
         imports[count] = fill(client, facts[:count])
@@ -94,7 +96,6 @@ def add_to_active(client: httpx.Client, work: ServerWork, progress: Callable[[st
         "import_edits_per_s": round(largest / imports[largest], 1),
         "imported_edits": largest,
         "bytes_per_edit": edit["gist_bytes"],
-        "gists_per_edit": edit["num_gists"],
         "tokens_per_edit": edit["num_tokens"],
     }
 

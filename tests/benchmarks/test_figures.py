@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.adapters import ALWAYS, random_gists, with_threshold
 from benchmarks.report import markdown
 from benchmarks.stats import percentile, ratios, summary
 from benchmarks.throughput import STOCK, Unfaithful, Variant, check, rotate
+from incomes_plugin.model.adapter import EditAdapter
+from tests.tiny_model import write_tiny_model
 
 RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
 
@@ -33,14 +36,39 @@ def test_rounds_begin_with_another_variant_each() -> None:
     assert sorted(v.name for v in rotate(columns, 2)) == sorted(v.name for v in columns)
 
 
-def test_edits_that_change_nothing_are_not_measured() -> None:
-    check([Variant(0), Variant(100)], {"edits_0_gists_1": False, "edits_100_gists_1": True})
-    with pytest.raises(Unfaithful, match="edits_100_gists_1: its tokens equal"):
-        check([Variant(100)], {"edits_100_gists_1": False})
-    with pytest.raises(Unfaithful, match="edits_0_gists_1: its tokens differ"):
-        check([Variant(0)], {"edits_0_gists_1": True})
+def test_a_variant_that_does_not_do_what_it_says_is_not_measured() -> None:
+    variants = [Variant(0), Variant(100, reads=True), Variant(100)]
+    check(variants, {"edits_0": False, "edits_100_read": True, "edits_100": False})
+    with pytest.raises(Unfaithful, match="edits_100_read: its tokens equal"):
+        check(variants[1:2], {"edits_100_read": False})
+    for silent in (variants[0], variants[2]):
+        with pytest.raises(Unfaithful, match=f"{silent.name}: its tokens differ"):
+            check([silent], {silent.name: True})
 
 
-@pytest.mark.parametrize("path", sorted(RESULTS.glob("serving*.json")), ids=lambda path: path.name)
+def test_a_threshold_is_all_that_changes(tmp_path: Path) -> None:
+    base_dir = write_tiny_model(tmp_path / "model")
+    before, after = (
+        EditAdapter.load(folder)
+        for folder in (base_dir / "adapter", with_threshold(base_dir / "adapter", ALWAYS, tmp_path / "changed"))
+    )
+    assert (after.rules.threshold, after.base) == (ALWAYS, before.base)
+    assert after.reader.state_dict().keys() == before.reader.state_dict().keys()
+
+
+def test_random_gists_have_the_shape_of_real_ones(tmp_path: Path) -> None:
+    shape = EditAdapter.load(write_tiny_model(tmp_path) / "adapter").shape
+    first, second = random_gists(shape, 2, 5, "a")
+    assert (first.num_tokens, first.num_bytes) == (5, 5 * shape.bytes_per_token)
+    assert first.edit_id != second.edit_id
+    assert not first.keys.data.equal(second.keys.data)
+
+
+def committed() -> list[Path]:
+    """Reports of the present mechanism: those of the former one name no base."""
+    return [path for path in sorted(RESULTS.glob("serving*.json")) if "base" in json.loads(path.read_text())]
+
+
+@pytest.mark.parametrize("path", committed(), ids=lambda path: path.name)
 def test_report_shows_the_committed_figures(path: Path) -> None:
     assert path.with_suffix(".md").read_text() == markdown(json.loads(path.read_text()))

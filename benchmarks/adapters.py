@@ -1,0 +1,54 @@
+"""The served model's adapter with another threshold, random gists of its shape, random prompts.
+
+Speed depends on how many edits there are and on how many a request reads, not on what they say. With a low threshold
+every request reads as many edits as it may, the dearest case; with a high one it looks and reads none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from incomes_plugin.gist.types import Gist, GistShape, Packed
+from incomes_plugin.model.adapter import EditAdapter
+
+ALWAYS = -1e4
+NEVER = 1e4
+"""Thresholds of the verifier that every edit passes, and none."""
+
+ORDINARY = range(1_000, 30_000)
+"""Token ids of ordinary words in the default base's vocabulary."""
+
+
+def with_threshold(adapter_dir: Path, threshold: float, into: Path) -> Path:
+    """A copy of an adapter whose verifier accepts from `threshold` on."""
+    adapter = EditAdapter.load(adapter_dir)
+    replace(adapter, rules=replace(adapter.rules, threshold=threshold, rivalry=0.0)).save(into)
+    return into
+
+
+def random_gists(shape: GistShape, count: int, tokens: int, prefix: str) -> Iterator[Gist]:
+    """`count` gists of `tokens` tokens each, of the size of real ones."""
+    generator = torch.Generator().manual_seed(count)
+
+    def packed(*size: int) -> Packed:
+        return Packed.of(torch.randn(size, generator=generator))
+
+    heads = (len(shape.layers), shape.num_kv_heads, tokens)
+    for place in range(count):
+        yield Gist(
+            f"edit_{prefix}{place:06d}",
+            1,
+            packed(tokens, shape.feature_dim),
+            packed(*heads, shape.key_dim),
+            packed(*heads, shape.value_dim),
+        )
+
+
+def prompt(seed: int, tokens: int) -> list[int]:
+    """`tokens` random ordinary token ids, the same for the same seed."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(ORDINARY.start, ORDINARY.stop, (tokens,), generator=generator).tolist()
