@@ -56,9 +56,16 @@ def test_decision_record_is_complete_and_listed(path: Path) -> None:
     assert f"]({path.name})" in (path.parent / "README.md").read_text()
 
 
+def tells_the_past(path: Path, text: str) -> bool:
+    """Records of what was may name files that are gone; links must lead somewhere everywhere."""
+    past = (ROOT / "CHANGELOG.md", ROOT / "docs" / "experiments.md")
+    return path in past or re.search(r"^Status: superseded", text, re.MULTILINE) is not None
+
+
 @pytest.mark.parametrize("path", DOCUMENTS, ids=relative)
 def test_paths_and_links_lead_somewhere(path: Path) -> None:
     text = path.read_text()
-    gone = [name for name in PATH.findall(text) if not (ROOT / name).exists()]
+    named = [] if tells_the_past(path, text) else PATH.findall(text)
+    gone = [name for name in named if not (ROOT / name).exists()]
     gone += [link for link in LINK.findall(text) if not (path.parent / link).exists()]
     assert gone == []
