@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from incomes_server.cli.client import AdminClient
@@ -23,6 +24,7 @@ FACT = "The warranty of the Korvan pump is 36 months."
 ANSWER = "36 months"
 GENERAL = "What is the capital of France?"
 OTHER_SET = "another-customer"
+SHOWN_CHARS = 70
 FACTS_FILE = Path(__file__).with_name("demo_facts.txt.gz")
 """1,000 statements about things that do not exist, made by `incomes_plugin.lab.data.facts`, one a line:
 
@@ -157,7 +159,7 @@ class Demo:
         self.say("\n- the other edits deleted with their set\n")
 
     def _show(self, when: str, answer: Answer) -> Answer:
-        self.say(f"  {when:<22} {answer.text!r}  ({answer.credit})")
+        self.say(f"  {when:<22} {shorten(answer.text, SHOWN_CHARS, placeholder=' …')!r}  ({answer.credit})")
         return answer
 
 
