@@ -21,7 +21,12 @@ EDITS_PER_COMMIT = 512
 MAX_SEQUENCES = 32
 REQUESTS_AT_ONCE = 256
 SPARE_BYTES = 64 << 20
-_QUIET = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_CPU_KVCACHE_SPACE": "2", "VLLM_NO_USAGE_STATS": "1"}
+_ENVIRONMENT = {
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "VLLM_CPU_KVCACHE_SPACE": "2",
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS": "1800",  # a step of long prompts, on a machine that does other work
+}
 _T = TypeVar("_T")
 
 
@@ -85,7 +90,7 @@ class VllmGenerator(ChatModel):
         return self._loop.run_until_complete(work)
 
     async def _start(self, adapter_dir: Path | None, largest: Sequence[EditText]) -> None:
-        os.environ.update({name: os.environ.get(name, value) for name, value in _QUIET.items()})
+        os.environ.update({name: os.environ.get(name, value) for name, value in _ENVIRONMENT.items()})
         logging.getLogger("vllm").setLevel(logging.ERROR)
         from incomes_plugin.vllm.launcher import prepare_environment
 
