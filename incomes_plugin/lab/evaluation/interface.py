@@ -183,6 +183,13 @@ MethodFactory = Callable[[Generator, EvalSettings], Method]
 
 
 def messages(question: Question, context: Sequence[EditText] = ()) -> list[Turn]:
-    """The chat that asks `question`, with `context` as a system message in front."""
-    system = [Turn("system", "\n".join(edit.text for edit in context))] if context else []
-    return [*system, *question.history, Turn("user", question.prompt)]
+    """The chat that asks `question`, with `context` in front of it in the same message where there is some.
+
+    Of four forms this is the one by which the default base reads best: 80 to 90 % of 40 rewrites with the right edit,
+    against 33 to 68 % where the edit stands in the system message (docs/experiments.md).
+    """
+    asked = question.prompt
+    if context:
+        known = "\n".join(edit.text for edit in context)
+        asked = f"Context: {known}\n\nQuestion: {asked}\nAnswer briefly from the context."
+    return [*question.history, Turn("user", asked)]

@@ -36,7 +36,8 @@ def test_edits_in_the_pool_change_answers_and_cost_no_prompt(generator):
 
 def test_the_oracle_reads_the_right_edit_and_nothing_for_a_question_about_none(generator):
     none, oracle = ask("none", generator), ask("oracle", generator)
-    expected = generator.chat_ids([Turn("system", "The tower is blue."), Turn("user", "Which shade has the tower?")])
+    asked = "Context: The tower is blue.\n\nQuestion: Which shade has the tower?\nAnswer briefly from the context."
+    expected = generator.chat_ids([Turn("user", asked)])
     assert oracle[0].prompt_tokens == len(expected) > none[0].prompt_tokens
     assert oracle[1:] == none[1:]
 
@@ -50,8 +51,9 @@ def test_an_edit_that_is_too_long_is_refused_and_counted(generator):
 def test_history_and_context_come_before_the_question():
     question = Question("q", "multi_turn", None, "And?", (), None, cloze=False, history=(Turn("user", "Hi"),))
     turns = messages(question, EDITS[:2])
-    assert [t.role for t in turns] == ["system", "user", "user"]
-    assert turns[0].content == "The gate is red.\nThe tower is blue."
+    assert [t.content for t in turns][:1] == ["Hi"]
+    assert turns[1].content.startswith("Context: The gate is red.\nThe tower is blue.\n\nQuestion: And?")
+    assert messages(question)[1:] == [Turn("user", "And?")]
 
 
 @pytest.mark.parametrize("method", ["none", "ours"])

@@ -12,7 +12,7 @@ from incomes_plugin.lab.evaluation.rivals.all_in_prompt import all_in_prompt
 from incomes_plugin.lab.evaluation.rivals.bm25 import Bm25
 from incomes_plugin.lab.evaluation.rivals.retrieval import bm25_1, bm25_5, minilm_1
 
-CONTEXT, ANSWER = 256, 4
+CONTEXT, ANSWER = 384, 4
 SETTINGS = EvalSettings(seed=3, max_answer_tokens=ANSWER)
 EDITS = [EditText(i, f"The price of lamp {name} is {i}0 euros.") for i, name in enumerate("abcdefghijklmnopqrst")]
 
@@ -66,7 +66,7 @@ def test_a_few_edits_fit_all_and_a_long_question_leaves_room_for_fewer(generator
     method.prepare(EDITS[:3])
     counts = [
         len(fitted(method, generator, monkeypatch, question(asked)))
-        for asked in ("What?", "What? " * 30, "What? " * 50)
+        for asked in ("What?", "What? " * 35, "What? " * 60)
     ]
     assert counts[0] == 3
     assert 0 < counts[1] < 3
