@@ -148,6 +148,8 @@ def _without_rivals(
     accepted: list[int], similar: torch.Tensor, weights: torch.Tensor, ages: Sequence[int], rivalry: float
 ) -> list[int]:
     """Accepted candidates less those that a later one replaces: see `RoutingRules.rivalry`."""
+    if not rivalry:
+        return accepted  # what an older one adds may round to less than 0
     share = weights / weights.sum()
     covered = share @ similar
 
