@@ -1,13 +1,12 @@
-"""The picks of all requests that read in a step, side by side; kept from step to step while the requests are the same."""
+"""The picks of all requests that read in a step, side by side. From step to step only what changes is copied."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 
-from incomes_plugin.errors import SelectionFailed
 from incomes_plugin.pool.picked import PickedEdit
 from incomes_plugin.vllm.traces import Taken
 
@@ -34,42 +33,104 @@ class PickedTokens:
 
 
 class ReadBatch:
-    """Picks of Q requests, padded to the longest; a pad has bias -inf.
+    """Picks of Q requests, each in a slot of its own, padded to the longest; a pad has bias -inf.
 
     Args:
-        requests: in the order of their rows.
+        like: any picked edit.
 
     Attributes:
+        requests: in the order of their slots, which have no holes.
         keys: for each reading layer `[Q, K, key_dim, E]` float32: transposed, as the product with queries wants them.
         values: for each reading layer `[Q, K, E, value_dim]` float32.
         bias: `[Q, 1, 1, E]` float32.
         taken: `[Q, E]` float32, weights of the tokens since `flush`; None when no request is traced.
     """
 
-    def __init__(self, requests: Sequence[PickedTokens]) -> None:
-        if not requests:
-            raise SelectionFailed("no request reads edits")
-        self.requests = list(requests)
-        like, width = requests[0].picks[0], max(len(request.bias) for request in requests)
+    keys: Sequence[torch.Tensor]
+    values: Sequence[torch.Tensor]
+    bias: torch.Tensor
+    taken: torch.Tensor | None
+
+    def __init__(self, like: PickedEdit) -> None:
+        self.requests: list[PickedTokens] = []
+        self._wanted: Sequence[PickedTokens] = []
         layers, kv_heads, _, key_dim = like.keys.shape
-        keys = like.keys.new_zeros(layers, len(requests), kv_heads, width, key_dim, dtype=torch.float32)
-        values = keys.new_zeros(*keys.shape[:4], like.values.shape[-1])
-        self.bias = keys.new_full((len(requests), 1, 1, width), -torch.inf)
-        for row, request in enumerate(requests):
-            tokens = len(request.bias)
-            keys[:, row, :, :tokens] = torch.cat([pick.keys for pick in request.picks], 2)
-            values[:, row, :, :tokens] = torch.cat([pick.values for pick in request.picks], 2)
-            self.bias[row, ..., :tokens] = request.bias
-        self.keys, self.values = keys.transpose(-1, -2).unbind(), values.unbind()
-        traced = any(request.taken is not None for request in requests)
-        self.taken = keys.new_zeros(len(requests), width) if traced else None
+        self._keys = like.keys.new_zeros(layers, 0, kv_heads, 0, key_dim, dtype=torch.float32)
+        self._values = self._keys.new_zeros(layers, 0, kv_heads, 0, like.values.shape[-1])
+        self._bias = self._keys.new_zeros(0, 0)
+        self._taken = self._keys.new_zeros(0, 0)
+
+    def set(self, wanted: Sequence[PickedTokens]) -> None:
+        """Hold exactly these requests. Those that stay are not touched, unless one has to fill a hole."""
+        if wanted == self._wanted:
+            return
+        self._wanted = wanted
+        staying = set(map(id, wanted))
+        for slot in reversed(range(len(self.requests))):
+            if id(self.requests[slot]) not in staying:
+                self._leave(slot)
+        present = set(map(id, self.requests))
+        new = [request for request in wanted if id(request) not in present]
+        self._make_room(len(wanted), max(len(request.bias) for request in wanted))
+        for request in new:
+            self._join(request)
+        self._show()
 
     @torch.inference_mode()
     def flush(self) -> None:
         """Hand the weights over to the traced requests."""
-        if self.taken is None:
+        for slot in range(len(self.requests)):
+            self._flush(slot)
+
+    def _flush(self, slot: int) -> None:
+        request = self.requests[slot]
+        if request.taken is not None:
+            request.taken.weights += self._taken[slot, : len(request.bias)]
+            self._taken[slot] = 0
+
+    def _leave(self, slot: int) -> None:
+        """The last request takes the slot of one that leaves."""
+        self._flush(slot)
+        last = len(self.requests) - 1
+        if slot != last:
+            for part, dim in self._parts():
+                part.select(dim, slot).copy_(part.select(dim, last))
+            self.requests[slot] = self.requests[last]
+        self.requests.pop()
+
+    def _join(self, request: PickedTokens) -> None:
+        slot, tokens = len(self.requests), len(request.bias)
+        self._keys[:, slot, :, :tokens] = torch.cat([pick.keys for pick in request.picks], 2)
+        self._values[:, slot, :, :tokens] = torch.cat([pick.values for pick in request.picks], 2)
+        self._bias[slot, :tokens] = request.bias
+        self._bias[slot, tokens:] = -torch.inf
+        self._taken[slot] = 0
+        self.requests.append(request)
+
+    def _make_room(self, slots: int, width: int) -> None:
+        """Slots double, so that a request that joins seldom costs more than its own numbers."""
+        have, had = self._bias.shape
+        if slots <= have and width <= had:
             return
-        for request, weights in zip(self.requests, self.taken, strict=True):
-            if request.taken is not None:
-                request.taken.weights += weights[: len(request.bias)]
-        self.taken.zero_()
+        count, width = have if slots <= have else max(slots, 2 * have), max(width, had)
+        layers, _, kv_heads, _, key_dim = self._keys.shape
+        old = list(self._parts())
+        self._keys = self._keys.new_zeros(layers, count, kv_heads, width, key_dim)
+        self._values = self._keys.new_zeros(layers, count, kv_heads, width, self._values.shape[-1])
+        self._bias = self._keys.new_full((count, width), -torch.inf)
+        self._taken = self._keys.new_zeros(count, width)
+        for (part, _), (new, dim) in zip(old, self._parts(), strict=True):
+            new.narrow(dim, 0, have).narrow(-2 if dim else -1, 0, had).copy_(part)
+
+    def _parts(self) -> Iterator[tuple[torch.Tensor, int]]:
+        """All tensors, and their dimension of slots."""
+        yield from ((self._keys, 1), (self._values, 1), (self._bias, 0), (self._taken, 0))
+
+    def _show(self) -> None:
+        """Views of the slots in use, as wide as the longest request."""
+        count, width = len(self.requests), max(len(request.bias) for request in self.requests)
+        self.keys = self._keys[:, :count, :, :width].transpose(-1, -2).unbind()
+        self.values = self._values[:, :count, :, :width].unbind()
+        self.bias = self._bias[:count, None, None, :width]
+        traced = any(request.taken is not None for request in self.requests)
+        self.taken = self._taken[:count, :width] if traced else None

@@ -24,7 +24,7 @@ from incomes_plugin.vllm.captures import CaptureStore
 from incomes_plugin.vllm.kv_cache import AttentionLayer, CachedHeads
 from incomes_plugin.vllm.layer import ReadingLayer
 from incomes_plugin.vllm.rows import RequestTag, RowSpan
-from incomes_plugin.vllm.step import ReadRows, StepPlan, rows_of
+from incomes_plugin.vllm.step import ReadRows, StepPlan, owners_of, rows_of
 from incomes_plugin.vllm.traces import Taken, Traces
 
 FORCED_BIAS = 100.0
@@ -195,27 +195,22 @@ class SelectionRuntime:
     def _read_rows(self, spans: Sequence[RowSpan], plan: StepPlan) -> ReadRows | None:
         if not spans:
             return None
-        pieces, picked = [], []
+        picked: list[PickedTokens] = []
+        pieces: dict[int, tuple[int, int]] = {}
         for span in spans:
             request = self._requests[span.request_id]
             assert request.picked is not None
             skipped = max(0, request.num_prompt_tokens - 1 - span.first_position)
-            pieces.append((span.first_row + skipped, span.num_rows - skipped))
             picked.append(request.picked)
+            pieces[id(request.picked)] = (span.first_row + skipped, span.num_rows - skipped)
             if request.picked.taken is not None:
                 request.picked.taken.rows += span.num_rows - skipped
-        rows = rows_of(pieces, self.device)
-        counts = [count for _, count in pieces]
-        owners = None
-        if max(counts) > 1:
-            owners = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)).to(self.device)
-        return ReadRows(self._batch_of(picked), rows, owners, self._unrotations(plan.positions[rows]))
-
-    def _batch_of(self, picked: list[PickedTokens]) -> ReadBatch:
-        if self._batch is None or self._batch.requests != picked:
-            self._drop_batch()
-            self._batch = ReadBatch(picked)
-        return self._batch
+        if self._batch is None:
+            self._batch = ReadBatch(picked[0].picks[0])
+        self._batch.set(picked)
+        ordered = [pieces[id(request)] for request in self._batch.requests]
+        rows, owners = rows_of(ordered, self.device), owners_of(ordered, self.device)
+        return ReadRows(self._batch, rows, owners, self._unrotations(plan.positions[rows]))
 
     def _drop_batch(self) -> None:
         if self._batch is not None:

@@ -72,3 +72,11 @@ def rows_of(pieces: Sequence[tuple[int, int]], device: torch.device) -> Rows:
             return torch.cat([torch.arange(f, f + c) for f, c in pieces]).to(device)
         end += count
     return slice(pieces[0][0], end)
+
+
+def owners_of(pieces: Sequence[tuple[int, int]], device: torch.device) -> torch.Tensor | None:
+    """Piece of each row; None when every piece has one row."""
+    counts = [count for _, count in pieces]
+    if max(counts) == 1:
+        return None
+    return torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)).to(device)
