@@ -25,6 +25,7 @@ _ENVIRONMENT = {
     "VLLM_LOGGING_LEVEL": "ERROR",
     "VLLM_CPU_KVCACHE_SPACE": "2",
     "VLLM_NO_USAGE_STATS": "1",
+    "OMP_NUM_THREADS": "1",  # with a thread for each core, a machine that does other work decodes many times slower
     "VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS": "1800",  # a step of long prompts, on a machine that does other work
 }
 _T = TypeVar("_T")
