@@ -15,7 +15,7 @@ import torch.nn.functional as F
 
 from incomes_plugin.gist.types import GistShape, Packed
 from incomes_plugin.lab.adapt.features import EditFeatures, ReadingFeatures, reading_past
-from incomes_plugin.lab.adapt.routing import Tick, _set_rate
+from incomes_plugin.lab.adapt.routing import Tick, set_rate
 from incomes_plugin.model.decoder import Decoder
 from incomes_plugin.selection.reading import Reader, read
 
@@ -143,7 +143,7 @@ def train_reader(
     reader.train().requires_grad_(True)
     optimizer = torch.optim.AdamW(reader.parameters(), settings.rate, weight_decay=0.0, betas=(0.9, 0.98))
     for step in range(settings.steps):
-        _set_rate(optimizer, settings.rate, step, settings.steps, 20)
+        set_rate(optimizer, settings.rate, step, settings.steps, 20)
         chosen = rng.sample(range(len(owners)), min(settings.batch, len(owners)))
         picks, logits = [], []
         for i in chosen:
@@ -151,9 +151,7 @@ def train_reader(
             row = [(owners[i], rng.uniform(1.0, 8.0)), *((e, rng.uniform(-4.0, 3.0)) for e in wrong)]
             picks.append([e for e, _ in row])
             logits.append([x for _, x in row])
-        answers, labels = answer_logits(
-            decoder, reader, shape, found, chosen, gather(edits, picks, logits), packed=False
-        )
+        answers, labels = answer_logits(decoder, reader, shape, found, chosen, gather(edits, picks, logits))
         loss = F.cross_entropy(answers, labels)
         optimizer.zero_grad()
         loss.backward()

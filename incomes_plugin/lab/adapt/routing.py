@@ -51,7 +51,7 @@ def train_router(
     optimizer = torch.optim.AdamW(router.parameters(), settings.rate, weight_decay=0.01)
     router.train()
     for step in range(settings.steps):
-        _set_rate(optimizer, settings.rate, step, settings.steps)
+        set_rate(optimizer, settings.rate, step, settings.steps)
         loss = _loss(router, edits, questions, owners, settings, rng)
         optimizer.zero_grad()
         loss.backward()
@@ -85,7 +85,7 @@ def score_all(router: Router, questions: Sequence[torch.Tensor], edits: Ragged, 
     return torch.zeros(len(questions), count).index_add(0, owner, weighted)
 
 
-def _set_rate(optimizer: torch.optim.Optimizer, rate: float, step: int, steps: int, warm: int = 30) -> None:
+def set_rate(optimizer: torch.optim.Optimizer, rate: float, step: int, steps: int, warm: int = 30) -> None:
     """Warm up, then fall to zero in a straight line."""
     for group in optimizer.param_groups:
         group["lr"] = rate * min(1.0, (step + 1) / warm) * (1 - step / steps) + rate * 0.01

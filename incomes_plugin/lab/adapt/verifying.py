@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from incomes_plugin.lab.adapt.features import Ragged
-from incomes_plugin.lab.adapt.routing import Tick, _set_rate
+from incomes_plugin.lab.adapt.routing import Tick, set_rate
 from incomes_plugin.selection.picks import most_alike
 from incomes_plugin.selection.routing import QUESTION_TOKENS, RouteKeys, Router, distances_from_end, similarities
 from incomes_plugin.selection.verifier import Verifier
@@ -133,7 +133,7 @@ def train_verifier(
     optimizer = torch.optim.AdamW(verifier.parameters(), settings.rate, weight_decay=0.05)
     verifier.train()
     for step in range(settings.steps):
-        _set_rate(optimizer, settings.rate, step, settings.steps, 50)
+        set_rate(optimizer, settings.rate, step, settings.steps, 50)
         drawn = rng.choices(right, k=settings.right) + rng.choices(wrong, odds, k=settings.wrong)
         asked = [(refused if pair.refused else questions)[pair.question] for pair in drawn]
         logits = batch_logits(router, verifier, asked, [edits[pair.edit] for pair in drawn])
