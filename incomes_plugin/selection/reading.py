@@ -6,8 +6,8 @@
 
 q is the query before rotary embedding (the query stands at position 0); q' = A_q q. An edit of E tokens is kept as
 k'_i = A_k rot(k_i, i - E), the key at its place before the query, and v'_i = A_v v_i; both may be narrower than the
-head, so that a gist stays small, and U brings a value back to the head's width. b_i is the verifier's log-probability that
-the edit of token i applies. Every map belongs to one head and starts as a projection onto the base's own leading
+head, so that a gist stays small, and U brings a value back to the head's width. b_i is the verifier's log-probability
+that the edit of token i applies. Every map belongs to one head and starts as a projection onto the base's own leading
 directions.
 """
 
