@@ -6,6 +6,7 @@ IncomesError
 │   ├── UnknownParameter      unknown_parameter
 │   ├── EditTooLong           edit_too_long
 │   ├── BodyTooLarge          body_too_large
+│   ├── RequestTimeout        request_timeout
 │   ├── RouteNotSupported     route_not_supported
 │   ├── IdempotencyKeyReuse   idempotency_key_reuse
 │   ├── AdapterMissing        adapter_missing
@@ -23,6 +24,7 @@ IncomesError
 │   └── SnapshotEmpty         snapshot_empty
 ├── Overloaded
 │   ├── QueueFull             queue_full
+│   ├── QuotaExceeded         quota_exceeded
 │   └── PoolFull              pool_full
 ├── Unavailable
 │   ├── NotReady              not_ready
@@ -80,6 +82,12 @@ class BodyTooLarge(InvalidRequest):
     """The request body is larger than the server reads."""
 
     code = "body_too_large"
+
+
+class RequestTimeout(InvalidRequest):
+    """The request body did not arrive in time."""
+
+    code = "request_timeout"
 
 
 class RouteNotSupported(InvalidRequest):
@@ -186,6 +194,12 @@ class QueueFull(Overloaded):
     """The compression queue is full."""
 
     code = "queue_full"
+
+
+class QuotaExceeded(Overloaded):
+    """The project uses all that it may have of something; the message names use and limit."""
+
+    code = "quota_exceeded"
 
 
 class PoolFull(Overloaded):

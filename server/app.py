@@ -18,11 +18,10 @@ from incomes_server.api.chat.directory import EditSetDirectory
 from incomes_server.api.context import AdminContext
 from incomes_server.api.readiness import Readiness
 from incomes_server.api.tokens import EditTokenizer
-from incomes_server.auth.keys import KeyRing
 from incomes_server.compression.client import CompressionClient
 from incomes_server.compression.worker import run_worker
 from incomes_server.engine_args import is_cpu_package, vllm_arguments
-from incomes_server.listen import bind, http_server
+from incomes_server.listen import HttpLimits, bind, http_server
 from incomes_server.pool_room import PoolRoom
 from incomes_server.ray_local import start_ray
 from incomes_server.replicas.sync import run_replica
@@ -154,12 +153,12 @@ class Server:
     async def _start_http(
         self, stack: AsyncExitStack, app: Any, engine: EditEngine, context: AdminContext, sockets: Sequence[Any]
     ) -> None:
-        settings, keys = self.settings, KeyRing(self.settings.api_keys)
-        chat = build_chat_app(app, engine, context.directory, keys, self.readiness)
-        admin = build_admin_app(context, keys, self.readiness)
-        for asgi, sock in zip((chat, admin), sockets, strict=True):
-            serving = http_server(asgi, sock, log_level=settings.log_level, drain_s=settings.shutdown_timeout_s)
-            await stack.enter_async_context(serving)
+        settings = self.settings
+        chat = build_chat_app(app, engine, context.directory, settings, self.readiness)
+        admin = build_admin_app(context, settings, self.readiness)
+        limits = HttpLimits(settings.header_timeout_s, settings.shutdown_timeout_s)
+        apps = dict(zip(sockets, (chat, admin), strict=True))
+        await stack.enter_async_context(http_server(apps, limits, log_level=settings.log_level))
 
     def _start_loops(
         self, stack: AsyncExitStack, engine: EditEngine, context: AdminContext, stop: asyncio.Event

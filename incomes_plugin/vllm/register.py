@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from incomes_plugin.errors import IncomesError
+from incomes_plugin.errors import IncomesError, InvalidValue
 from incomes_plugin.vllm.blocks import with_read_salt
 from incomes_plugin.vllm.config import has_selection_layer
 from incomes_plugin.vllm.guard import check_request, observe_rpc
@@ -25,12 +25,14 @@ def register() -> None:
         UnsupportedEngine: vLLM differs from what the plugin was written for.
     """
     from vllm.v1.core import kv_cache_utils
+    from vllm.v1.engine.async_llm import AsyncLLM
     from vllm.v1.engine.core import EngineCore
     from vllm.v1.engine.input_processor import InputProcessor
 
     if hasattr(InputProcessor, _MARK):
         return
     _hook_input_processor(InputProcessor)
+    _hook_async_llm(AsyncLLM)
     _hook_engine_core(EngineCore)
     _hook_block_hash(kv_cache_utils)
     setattr(InputProcessor, _MARK, True)
@@ -50,6 +52,24 @@ def _hook_input_processor(cls: Any) -> None:
         return request
 
     cls.process_inputs = process_and_pin
+
+
+def _hook_async_llm(cls: Any) -> None:
+    """A request that cannot be handed to the engine core must leave the front-end again, and its pin with it."""
+    add_request = cls._add_request
+
+    @functools.wraps(add_request)
+    async def add_or_abort(self: Any, request: Any, *args: Any, **kwargs: Any) -> None:
+        try:
+            await add_request(self, request, *args, **kwargs)
+        except BaseException as error:
+            await self.abort(request.request_id, internal=True)
+            if isinstance(error, (UnicodeEncodeError, OverflowError, TypeError)):
+                reason = f"the engine cannot take the request's parameters: {type(error).__name__}: {error}"
+                raise _refusal(InvalidValue(reason)) from error
+            raise
+
+    cls._add_request = add_or_abort
 
 
 def _refusal(error: IncomesError) -> IncomesError:

@@ -41,6 +41,14 @@ TOUCHES = (
         "vLLM has an input-processor plugin group",
     ),
     Touch(
+        "vllm.v1.engine.async_llm:AsyncLLM._add_request",
+        ("self", "request", "prompt", "parent_req", "index", "queue"),
+        "a request whose hand-over to the engine core fails stays in the front-end for ever, and with it its snapshot",
+        "wrapped on the class (register.py): aborts the request, and says 400 where its parameters cannot be encoded",
+        "0.32",
+        "vLLM aborts there itself, as it does for requests with n > 1",
+    ),
+    Touch(
         "vllm.v1.engine.core:EngineCore.preprocess_add_request",
         ("self", "request"),
         "fail a request alone when the pool lacks its snapshot",

@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import Depends, FastAPI, Request, Response
 from incomes_server import metrics
 from incomes_server.api import edit_sets, edits, imports, replicas
+from incomes_server.api.body import BodyLimits, BodyMiddleware
 from incomes_server.api.context import AdminContext
 from incomes_server.api.errors import install_error_handlers
 from incomes_server.api.health import HealthMiddleware
@@ -17,6 +18,7 @@ from incomes_server.api.schemas import ErrorEnvelope
 from incomes_server.api.strict import refuse_unknown_query
 from incomes_server.auth.keys import KeyRing
 from incomes_server.auth.middleware import AuthMiddleware
+from incomes_server.settings import Settings
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from incomes_plugin.errors import Unavailable
@@ -26,12 +28,17 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def build_admin_app(context: AdminContext | None, keys: KeyRing, readiness: Readiness) -> FastAPI:
+IMPORT_PATH = "/v1/edits/import"
+MAX_BODY_BYTES = 1 << 20
+"""Of a single edit with its metadata, escapes included; imports have a setting."""
+
+
+def build_admin_app(context: AdminContext | None, settings: Settings, readiness: Readiness) -> FastAPI:
     """Build the app.
 
     Args:
         context: what the routes work with; None when only the OpenAPI description is wanted.
-        keys: all API keys.
+        settings: API keys and limits of bodies.
         readiness: read by /readyz.
     """
     app = FastAPI(title="InComeS admin API", version="1", docs_url=None, redoc_url=None)
@@ -43,10 +50,19 @@ def build_admin_app(context: AdminContext | None, keys: KeyRing, readiness: Read
     app.add_api_route("/metrics", read_metrics, response_class=Response, tags=["operations"])
     install_error_handlers(app)
     # The last one added is the outermost.
-    app.add_middleware(AuthMiddleware, keys=keys)
+    app.add_middleware(BodyMiddleware, limits=_body_limits(settings))
+    app.add_middleware(AuthMiddleware, keys=KeyRing(settings.api_keys))
     app.add_middleware(HealthMiddleware, readiness=readiness)
     app.add_middleware(RequestIdMiddleware)
     return app
+
+
+def _body_limits(settings: Settings) -> BodyLimits:
+    return BodyLimits(
+        lambda path: settings.max_import_bytes if path == IMPORT_PATH else MAX_BODY_BYTES,
+        settings.body_timeout_s,
+        raw_paths=frozenset({IMPORT_PATH}),
+    )
 
 
 async def read_metrics(request: Request) -> Response:

@@ -70,7 +70,9 @@ def write_id(
     return "idem_" + hashlib.sha256(scope.encode()).hexdigest()
 
 
-Timeout = Annotated[float, Query(gt=0, description="seconds to wait for the state named by `wait`")]
+Timeout = Annotated[
+    float, Query(gt=0, allow_inf_nan=False, description="seconds to wait for the state named by `wait`")
+]
 
 
 def wait_accepted(context: Context, wait: WaitFor = WaitFor.ACCEPTED, timeout_s: Timeout = 30.0) -> Wait:

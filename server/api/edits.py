@@ -11,6 +11,8 @@ from incomes_server.api.writes import admit, is_active, raise_if_failed, status_
 from incomes_server.edits.model import Edit, EditStatus
 from incomes_server.metrics import ACTIVATION_S
 
+MAX_VERSION = 2**31 - 1
+
 router = APIRouter(prefix="/v1/edits", tags=["edits"])
 
 
@@ -48,7 +50,7 @@ async def list_edits(
 
 @router.get("/{edit_id}", response_model=EditObject)
 async def get_edit(
-    edit_id: str, context: Context, project: Project, version: Annotated[int | None, Query(ge=1)] = None
+    edit_id: str, context: Context, project: Project, version: Annotated[int | None, Query(ge=1, le=MAX_VERSION)] = None
 ) -> EditObject:
     """Read an edit, by default at its newest version."""
     return EditObject.of(await context.store.get_edit(project, edit_id, version))

@@ -17,6 +17,7 @@ from incomes_plugin import errors
 STATUS: dict[type[errors.IncomesError], int] = {
     errors.EditTooLong: 413,
     errors.BodyTooLarge: 413,
+    errors.RequestTimeout: 408,
     errors.IdempotencyKeyReuse: 422,
     errors.RouteNotSupported: 404,
     errors.InvalidRequest: 400,
@@ -79,11 +80,10 @@ def first_validation_error(details: list[dict[str, Any]]) -> errors.InvalidReque
 
 
 def install_error_handlers(app: FastAPI) -> None:
-    """Every answer that is not a success has the envelope."""
+    """Every answer that is not a success has the envelope; `RequestIdMiddleware` sees to what nobody expected."""
     app.add_exception_handler(errors.IncomesError, on_incomes_error)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(StarletteHTTPException, _on_http_error)
-    app.add_exception_handler(Exception, _on_bug)
 
 
 async def on_incomes_error(_: Request, error: Exception) -> JSONResponse:
@@ -101,10 +101,6 @@ async def _on_http_error(_: Request, error: Exception) -> JSONResponse:
     code = HTTP_CODES.get(http.status_code, "http_error")
     body = _body(str(http.detail), type_of(http.status_code), None, code)
     return JSONResponse(body, http.status_code, http.headers)
-
-
-async def _on_bug(_: Request, error: Exception) -> JSONResponse:
-    return error_response(errors.IncomesError(f"internal error ({type(error).__name__}); see the server's log"))
 
 
 def _body(message: str, family: str, param: str | None, code: str) -> Envelope:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from incomes_server.api.errors import first_validation_error
+from incomes_server.api.json_body import load_json
 from incomes_server.api.schemas import BatchLine, CreateEdit, ImportLine
 from incomes_server.api.tokens import EditTokenizer
 from incomes_server.edits.model import NewEdit
@@ -34,37 +35,36 @@ def parse_lines(raw_lines: Iterable[bytes], tokenizer: EditTokenizer) -> Iterato
             continue
         custom_id = None
         try:
-            custom_id, body = _read(raw)
+            data = _object(raw)
+            custom_id = _custom_id_of(data)
+            body = _body_of(data)
             if custom_id in seen:
                 raise InvalidValue(f"custom_id {custom_id!r} appears twice in this import", param="custom_id")
-            seen.add(custom_id)
+            seen.add(custom_id or "")
             yield Line(number, custom_id, body.edit_set, tokenizer.new_edit(body))
         except IncomesError as error:
-            yield Line(number, custom_id or _custom_id_of(raw), error=error)
+            yield Line(number, custom_id, error=error)
 
 
-def _read(raw: bytes) -> tuple[str, CreateEdit]:
+def _object(raw: bytes) -> dict[str, Any]:
     try:
-        data = json.loads(raw)
-    except ValueError:
-        raise InvalidValue("the line is not JSON") from None
+        data = load_json(raw)
+    except InvalidValue as error:
+        raise InvalidValue(error.message.replace("the request body", "the line"), param=error.param) from None
     if not isinstance(data, dict):
         raise InvalidValue("the line is not a JSON object")
+    return data
+
+
+def _body_of(data: dict[str, Any]) -> CreateEdit:
     try:
-        if "body" in data:
-            batch = BatchLine.model_validate(data)
-            return batch.custom_id, batch.body
-        line = ImportLine.model_validate(data)
-        return line.custom_id, line
+        return BatchLine.model_validate(data).body if "body" in data else ImportLine.model_validate(data)
     except ValidationError as error:
         details = error.errors(include_url=False, include_input=False)
         raise first_validation_error([dict(d) for d in details]) from None
 
 
-def _custom_id_of(raw: bytes) -> str | None:
-    """The caller's name for a line that is otherwise wrong, so that it can be found again."""
-    try:
-        custom_id = json.loads(raw)["custom_id"]
-    except (ValueError, TypeError, KeyError):
-        return None
+def _custom_id_of(data: dict[str, Any]) -> str | None:
+    """The caller's name for a line, also of one that is otherwise wrong, so that it can be found again."""
+    custom_id = data.get("custom_id")
     return custom_id if isinstance(custom_id, str) else None

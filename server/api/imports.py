@@ -17,7 +17,7 @@ from incomes_server.api.schemas import ImportResult, LineResult, RequestCounts
 from incomes_server.api.writes import admit, status_code, submit, wait_for_edits
 from incomes_server.edits.model import Edit, EditStatus, NewEdit
 
-from incomes_plugin.errors import BodyTooLarge, CompressionFailed, EditConflict, IncomesError, QueueFull
+from incomes_plugin.errors import CompressionFailed, EditConflict, IncomesError, QueueFull
 
 router = APIRouter(prefix="/v1/edits", tags=["edits"])
 RETRY_S = 0.05
@@ -38,8 +38,8 @@ async def import_edits(
 
     A wrong line never stops the others, and every line is accounted for: `completed + failed == total`.
     """
-    raw = await _read_body(request, context.settings.max_import_bytes)
-    lines = await asyncio.to_thread(lambda: list(parse_lines(raw.splitlines(), context.tokenizer)))
+    raw = await request.body()
+    lines = await asyncio.to_thread(lambda: list(parse_lines(raw.split(b"\n"), context.tokenizer)))
     target = edit_set or context.settings.default_edit_set
     importer = _Importer(context, project, target, request_id, time.monotonic() + context.settings.max_wait_s)
     results = {line.number: _result(line, None, line.error) for line in lines}
@@ -113,15 +113,6 @@ class _Importer:
                 if time.monotonic() > self.deadline:
                     raise
                 await asyncio.sleep(RETRY_S)
-
-
-async def _read_body(request: Request, limit: int) -> bytes:
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit:
-            raise BodyTooLarge(f"the import is larger than {limit} bytes; send it in parts")
-    return bytes(body)
 
 
 def _result(line: Line, edit: Edit | None, error: IncomesError | None) -> LineResult:

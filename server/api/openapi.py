@@ -7,12 +7,12 @@ import sys
 
 from incomes_server.api.admin import build_admin_app
 from incomes_server.api.readiness import Readiness
-from incomes_server.auth.keys import KeyRing
+from incomes_server.settings import Settings
 
 
 def render() -> str:
     """The description as it is committed."""
-    app = build_admin_app(None, KeyRing([]), Readiness())
+    app = build_admin_app(None, Settings(), Readiness())
     return json.dumps(app.openapi(), indent=1, sort_keys=True) + "\n"
 
 

@@ -130,7 +130,7 @@ def import_edits(
     as_json: JsonFlag = False,
 ) -> None:
     """Import a file of edits; every line is accounted for."""
-    lines = [line for line in file.read_bytes().splitlines() if line.strip()]
+    lines = [line for line in file.read_bytes().split(b"\n") if line.strip()]
     client = AdminClient(url, api_key)
     params = {"edit_set": edit_set, "dry_run": dry_run, "wait": wait, "timeout_s": timeout_s}
     with errors_as_exit():

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
+from incomes_server.api.body import BodyLimits, BodyMiddleware
 from incomes_server.api.chat.directory import EditSetDirectory
 from incomes_server.api.chat.gate import ChatGate
 from incomes_server.api.chat.resolve import ScopeResolver
@@ -15,6 +16,7 @@ from incomes_server.api.readiness import Readiness
 from incomes_server.api.request_id import RequestIdMiddleware
 from incomes_server.auth.keys import KeyRing
 from incomes_server.auth.middleware import AuthMiddleware
+from incomes_server.settings import Settings
 from starlette.types import ASGIApp
 
 from incomes_plugin.errors import IncomesError
@@ -24,13 +26,14 @@ if TYPE_CHECKING:
 
 
 def build_chat_app(
-    vllm_app: FastAPI, engine: EditEngine, directory: EditSetDirectory, keys: KeyRing, readiness: Readiness
+    vllm_app: FastAPI, engine: EditEngine, directory: EditSetDirectory, settings: Settings, readiness: Readiness
 ) -> ASGIApp:
     """Wrap vLLM's app, which must not have been served yet."""
     vllm_app.add_exception_handler(IncomesError, on_incomes_error)
     # vLLM stops "its" server when the engine dies; ours stays up and says 503 with the reason.
     vllm_app.state.server = SimpleNamespace(should_exit=False)
     app: ASGIApp = ChatGate(vllm_app, engine, ScopeResolver(engine, directory, readiness))
-    app = AuthMiddleware(app, keys)
+    app = BodyMiddleware(app, BodyLimits(lambda _: settings.max_body_bytes, settings.body_timeout_s))
+    app = AuthMiddleware(app, KeyRing(settings.api_keys))
     app = HealthMiddleware(app, readiness)
     return RequestIdMiddleware(app)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from incomes_server.api.chat.routes import known_fields
 from incomes_server.api.errors import first_validation_error
+from incomes_server.api.json_body import load_json
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from incomes_plugin.errors import InvalidValue, UnknownParameter
@@ -62,7 +63,9 @@ def parse_body(path: str, raw: bytes) -> ParsedBody:
         InvalidValue: not a JSON object, or a wrong value.
         UnknownParameter: a field that neither this server, vLLM nor the OpenAI API knows.
     """
-    data = _load(raw)
+    data = load_json(raw)
+    if not isinstance(data, dict):
+        raise InvalidValue("the request body is not a JSON object", param="body")
     own = {name: data.pop(name) for name in OWN_FIELDS & data.keys()}
     unknown = next((name for name in data if name not in known_fields(path)), None)
     if unknown is not None:
@@ -74,16 +77,6 @@ def parse_body(path: str, raw: bytes) -> ParsedBody:
         details = error.errors(include_url=False, include_input=False)
         raise first_validation_error([dict(d) for d in details]) from None
     return ParsedBody(fields.edits, fields.return_edit_attributions, json.dumps(data).encode())
-
-
-def _load(raw: bytes) -> dict[str, Any]:
-    try:
-        data = json.loads(raw)
-    except ValueError:
-        raise InvalidValue("the request body is not JSON") from None
-    if not isinstance(data, dict):
-        raise InvalidValue("the request body is not a JSON object")
-    return data
 
 
 def _refuse_reserved(data: Mapping[str, Any]) -> None:

@@ -6,25 +6,24 @@ from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
-from incomes_server.api.chat.fields import ParsedBody, parse_body
+from incomes_server.api.body import replay
+from incomes_server.api.chat.fields import parse_body
 from incomes_server.api.chat.resolve import Resolved, ScopeResolver
 from incomes_server.api.chat.respond import AttributionSender, HeaderSender
 from incomes_server.api.chat.routes import GENERATION, PASSED
 from incomes_server.api.errors import error_response
 from incomes_server.metrics import GENERATIONS
 from starlette.datastructures import MutableHeaders
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from incomes_plugin.errors import BodyTooLarge, EngineLost, IncomesError, RouteNotSupported
+from incomes_plugin.errors import IncomesError, RouteNotSupported
 
 if TYPE_CHECKING:
     from incomes_plugin.vllm.engine import EditEngine
 
-MAX_BODY_BYTES = 64 << 20
-
 
 class ChatGate:
-    """Middleware of vLLM's FastAPI app; needs `state.project` (AuthMiddleware) and `state.request_id`."""
+    """Middleware of vLLM's FastAPI app; needs `state.project` (AuthMiddleware) and a whole body (BodyMiddleware)."""
 
     def __init__(self, app: ASGIApp, engine: EditEngine, resolver: ScopeResolver) -> None:
         self._app = app
@@ -51,7 +50,7 @@ class ChatGate:
     async def _generate(self, scope: Scope, receive: Receive, send: Send) -> None:
         from incomes_plugin.vllm.pin import EditScope, use_scope
 
-        parsed = parse_body(scope["path"], await _read_body(receive))
+        parsed = parse_body(scope["path"], (await receive())["body"])
         resolved = await self._resolver.resolve(scope["state"]["project"], parsed.edits, parsed.attributions)
         GENERATIONS.labels(resolved.reason, "").inc()
         edit_scope = EditScope(resolved.snapshot.edit_set, resolved.snapshot, resolved.trace)
@@ -62,7 +61,7 @@ class ChatGate:
         # No await between resolving and holding: a commit in between could retire the snapshot.
         held = self._engine.hold(resolved.snapshot) if resolved.snapshot.num_edits else nullcontext()
         with held, use_scope(edit_scope):
-            await self._app(inner_scope, _replay(parsed, receive), answer)
+            await self._app(inner_scope, replay(parsed.body, receive), answer)
 
     def _attributor(self, resolved: Resolved) -> Callable[[], Awaitable[dict[str, Any]]]:
         async def attribute() -> dict[str, Any]:
@@ -82,33 +81,9 @@ class ChatGate:
         return attribute
 
 
-async def _read_body(receive: Receive) -> bytes:
-    body = bytearray()
-    more = True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise EngineLost("the client went away")
-        body += message.get("body", b"")
-        more = message.get("more_body", False)
-        if len(body) > MAX_BODY_BYTES:
-            raise BodyTooLarge(f"the request is larger than {MAX_BODY_BYTES} bytes")
-    return bytes(body)
-
-
 def _with_body_length(scope: Scope, body: bytes) -> Scope:
     inner = {**scope, "headers": list(scope["headers"])}
     headers = MutableHeaders(scope=inner)
     headers["content-length"] = str(len(body))
     del headers["transfer-encoding"]
     return inner
-
-
-def _replay(parsed: ParsedBody, receive: Receive) -> Receive:
-    """The rewritten body first, then the real channel, by which vLLM notices a client that went away."""
-    first: list[Message] = [{"type": "http.request", "body": parsed.body, "more_body": False}]
-
-    async def replay() -> Message:
-        return first.pop() if first else await receive()
-
-    return replay

@@ -9,8 +9,8 @@ from incomes_server.api.chat.routes import GENERATION, PASSED
 from incomes_server.api.errors import HTTP_CODES
 from incomes_server.api.openapi import render
 from incomes_server.api.readiness import Readiness
-from incomes_server.auth.keys import KeyRing
 from incomes_server.auth.middleware import OPEN_PATHS
+from incomes_server.settings import Settings
 
 from incomes_plugin import errors
 
@@ -23,7 +23,7 @@ def all_errors(cls=errors.IncomesError):
 
 
 def admin_routes():
-    paths = build_admin_app(None, KeyRing([]), Readiness()).openapi()["paths"]
+    paths = build_admin_app(None, Settings(), Readiness()).openapi()["paths"]
     return [f"{method.upper()} {path}" for path, methods in paths.items() for method in methods]
 
 

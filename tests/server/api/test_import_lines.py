@@ -39,6 +39,11 @@ def test_both_forms(tokenizer):
         ({"custom_id": "a", "text": "  "}, "invalid_value", "a"),
         ({"custom_id": "a", "txt": "One."}, "unknown_parameter", "a"),
         ({"custom_id": "a", "text": "x" * 41}, "edit_too_long", "a"),
+        (b'{"custom_id": "a", "text": ' + b"[" * 3000 + b"]" * 3000 + b"}", "invalid_value", None),
+        (b'{"custom_id": "\\ud800", "text": "x"}', "invalid_value", None),
+        (b'{"custom_id": "a", "text": "\\ud800"}', "invalid_value", None),
+        (b'{"custom_id": "a", "\\ud800": 1}', "invalid_value", None),
+        (b'{"custom_id": "a", "text": ' + b"9" * 5000 + b"}", "invalid_value", None),
         ({"custom_id": "a", "method": "PUT", "url": "/v1/edits", "body": {"text": "x"}}, "invalid_value", "a"),
     ],
 )
