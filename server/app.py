@@ -30,6 +30,7 @@ from incomes_server.settings import Settings
 from incomes_server.stages import Announce, Stages
 from incomes_server.startup import (
     SIGNALS,
+    end_at_last,
     engine_loss,
     first_of,
     interruptible,
@@ -37,10 +38,12 @@ from incomes_server.startup import (
     stop_ray_after,
 )
 from incomes_server.store.client import StoreClient
+from incomes_server.watch import ENGINE_ANSWERS_WITHIN_S, parts_of_this_process, watch_answers, watch_processes
 from incomes_server.wiring import apply_to, compress_with
 
 from incomes_plugin.errors import NotReady
 from incomes_plugin.model.resolve import Served, resolve
+from incomes_plugin.orphans import guard_children
 
 if TYPE_CHECKING:
     from incomes_plugin.vllm.engine import EditEngine
@@ -57,9 +60,10 @@ async def serve(settings: Settings, vllm_args: Sequence[str], announce: Announce
         announce: prints one line of progress.
 
     Raises:
-        IncomesError: the start failed; everything started so far is stopped again.
+        IncomesError: the start failed, or a part died that the server cannot do without; everything is stopped.
     """
     stop = asyncio.Event()
+    guard_children()
     try:
         await Server(settings, announce).run(vllm_args, stop)
     except KeyboardInterrupt:
@@ -103,9 +107,39 @@ class Server:
             with self.stages.stage("replica", "edits caught up"):
                 await first_of(caught_up, stop)
             self._say_ready()
-            await stop.wait()
+            stack.push_async_callback(self._background("engine", self._watch(engine, context)))
+            await self._until(stop)
             self.announce("stopping")
             self.readiness.failed("replica", "the server is stopping")
+
+    async def _until(self, stop: asyncio.Event) -> None:
+        """Wait for a signal. Raises EngineLost when a process dies that the server cannot do without."""
+        parts = [*parts_of_this_process()]
+        watching = asyncio.create_task(watch_processes(self.readiness, parts))
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait([watching, stopping], return_when=asyncio.FIRST_COMPLETED)
+            if watching.done():
+                await watching
+        finally:
+            watching.cancel()
+            stopping.cancel()
+            end_at_last(self.settings.shutdown_timeout_s)
+
+    async def _watch(self, engine: EditEngine, context: AdminContext) -> None:
+        """Keep the checks of /readyz up to date."""
+
+        async def ask_engine() -> None:
+            await engine.status()
+
+        async def ask_scheduler() -> None:
+            await context.queue.stats()
+
+        await asyncio.gather(
+            watch_answers(self.readiness, "engine_answers", ask_engine, ENGINE_ANSWERS_WITHIN_S),
+            watch_answers(self.readiness, "store_answers", context.store.health),
+            watch_answers(self.readiness, "scheduler_answers", ask_scheduler),
+        )
 
     async def _start_store(self, stack: AsyncExitStack) -> tuple[StoreClient, CompressionClient]:
         """Start Ray in a thread, for its processes take seconds to come up; vLLM is imported meanwhile."""
@@ -176,7 +210,14 @@ class Server:
             self.readiness.failed("replica", reason)
 
         worker = run_worker(context.queue, compress_with(engine), name=name, batch=self.settings.compression_batch)
-        replica = run_replica(context.store, apply_to(engine), name=name, on_caught_up=on_caught_up, on_lost=on_lost)
+        replica = run_replica(
+            context.store,
+            apply_to(engine),
+            name=name,
+            on_caught_up=on_caught_up,
+            on_lost=on_lost,
+            on_refused=self.readiness.refused,
+        )
         for stage, loop in (("store", worker), ("replica", replica)):
             stack.push_async_callback(self._background(stage, loop))
         return caught_up

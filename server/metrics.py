@@ -22,6 +22,7 @@ ACTIVATION_S = Histogram(
     buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
 )
 READY = Gauge("incomes:ready", "1 when every start-up stage is good and no part is lost.")
+REFUSED_CHANGES = Gauge("incomes:refused_changes", "Edit sets with a change that this engine refuses.")
 EDITS = Gauge("incomes:edits", "Edit versions by status.", ["status"])
 EDIT_SETS = Gauge("incomes:edit_sets", "Edit sets of all projects.")
 GIST_BYTES = Gauge("incomes:gist_bytes", "Bytes of all gists in the newest snapshots.")

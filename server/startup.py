@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,6 +13,9 @@ from typing import Any
 from incomes_server.compression.model import QueueLimits
 from incomes_server.ray_local import RaySettings, stop_ray
 from incomes_server.settings import Settings
+
+STOP_S = 10.0
+"""For engine and Ray to stop, after running answers had their time."""
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -31,6 +36,13 @@ def engine_loss(app: Any) -> str | None:
     """Why the engine cannot answer, or None."""
     client = app.state.engine_client
     return "the engine died; restart the server" if client.errored else None
+
+
+def end_at_last(drain_s: float) -> None:
+    """End the process `drain_s` and `STOP_S` from now, whatever then still hangs; its guardian ends its children."""
+    timer = threading.Timer(drain_s + STOP_S, os._exit, (1,))
+    timer.daemon = True
+    timer.start()
 
 
 async def first_of(*events: asyncio.Event) -> None:

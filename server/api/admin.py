@@ -68,7 +68,9 @@ def _body_limits(settings: Settings) -> BodyLimits:
 async def read_metrics(request: Request) -> Response:
     """Prometheus metrics of the server and its engine."""
     context: AdminContext = request.app.state.context
-    metrics.READY.set(request.app.state.readiness.ready)
+    readiness: Readiness = request.app.state.readiness
+    metrics.READY.set(readiness.ready)
+    metrics.REFUSED_CHANGES.set(readiness.num_refused)
     with suppress(Unavailable):  # store or engine is down: /readyz says so, the other metrics still count
         await metrics.refresh(context.store, context.queue)
         metrics.show_pool(await context.room.status())

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from incomes_plugin.errors import EngineLost, IncomesError, NotReady
 
 STAGES = ("store", "engine", "handshake", "canary", "replica")
+CHECKS = ("processes", "engine_answers", "store_answers", "scheduler_answers")
+"""Kept up to date while the server runs; `changes` is one more, see `refused`."""
 
 
 class Readiness:
@@ -14,6 +16,8 @@ class Readiness:
 
     def __init__(self) -> None:
         self._reasons: dict[str, str | None] = dict.fromkeys(STAGES, "not started")
+        self._notes: dict[str, str | None] = dict.fromkeys(CHECKS)
+        self._refused: dict[str, str] = {}
         self._watches: dict[str, Callable[[], str | None]] = {}
 
     def passed(self, stage: str) -> None:
@@ -24,6 +28,17 @@ class Readiness:
         """The stage is not (or no longer) good."""
         self._reasons[stage] = reason
 
+    def note(self, check: str, reason: str | None) -> None:
+        """What a look at a running part has found; None = all is well."""
+        self._notes[check] = reason
+
+    def refused(self, edit_set: str, reason: str | None) -> None:
+        """The engine could not apply a change of the edit set; None = now it has. The set is not served meanwhile."""
+        if reason is None:
+            self._refused.pop(edit_set, None)
+        else:
+            self._refused[edit_set] = reason
+
     def watch(self, stage: str, probe: Callable[[], str | None]) -> None:
         """Ask `probe` on every look; it returns a reason when the part is lost."""
         self._watches[stage] = probe
@@ -31,7 +46,14 @@ class Readiness:
     def reasons(self) -> dict[str, str | None]:
         """Reason per stage; None = good."""
         lost = {stage: probe() for stage, probe in self._watches.items()}
-        return {stage: reason or lost.get(stage) for stage, reason in self._reasons.items()}
+        changes = f"{len(self._refused)} edit sets have a change that the engine refuses" if self._refused else None
+        stages = {stage: reason or lost.get(stage) for stage, reason in self._reasons.items()}
+        return {**stages, **self._notes, "changes": changes}
+
+    @property
+    def num_refused(self) -> int:
+        """Edit sets with a change that the engine refuses."""
+        return len(self._refused)
 
     @property
     def lost(self) -> bool:
@@ -44,15 +66,24 @@ class Readiness:
         return not any(self.reasons().values())
 
     def require(self) -> None:
-        """Refuse to answer.
+        """Refuse to generate.
 
         Raises:
             EngineLost: the engine died after the start.
-            NotReady: a stage has not passed.
+            NotReady: a stage has not passed, or a part that answers depend on does not work.
         """
         for stage, reason in self.reasons().items():
-            if reason is not None:
+            if reason is not None and stage not in ("scheduler_answers", "changes"):
                 raise self._error(stage, reason)
+
+    def require_set(self, edit_set: str) -> None:
+        """Refuse to generate from a state that the caller has been told is gone.
+
+        Raises:
+            NotReady: the engine could not apply the newest change of the edit set.
+        """
+        if edit_set in self._refused:
+            raise NotReady(f"the engine cannot apply a change of this edit set yet: {self._refused[edit_set]}")
 
     def _error(self, stage: str, reason: str) -> IncomesError:
         engine_was_up = stage == "engine" and self._reasons[stage] is None

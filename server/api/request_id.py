@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import secrets
@@ -10,7 +11,7 @@ from incomes_server.api.errors import error_response
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from incomes_plugin.errors import IncomesError
+from incomes_plugin.errors import IncomesError, NotReady
 
 logger = logging.getLogger("incomes.http")
 
@@ -43,6 +44,12 @@ class RequestIdMiddleware:
 
         try:
             await self.app(scope, receive, send_with_id)
+        except asyncio.CancelledError:
+            if not started:  # the time for running answers is over
+                await error_response(NotReady("the server is stopping; send the request again"))(
+                    scope, receive, send_with_id
+                )
+            raise
         except Exception as error:
             logger.exception("%s: a request failed", request_id)
             if complete:

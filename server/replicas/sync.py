@@ -35,6 +35,7 @@ async def run_replica(
     name: str,
     on_caught_up: Callable[[], None],
     on_lost: Callable[[str], None] | None = None,
+    on_refused: Callable[[str, str | None], None] | None = None,
 ) -> None:
     """Keep one engine's pool at the store's head until cancelled.
 
@@ -45,8 +46,10 @@ async def run_replica(
         on_caught_up: called when the replica has everything and the store waits for it: it may serve from now on.
         on_lost: called with a reason when the store has been out of reach for longer than the lease. Writes may then be
             acknowledged as active without this replica, so it must not serve until `on_caught_up` is called again.
+        on_refused: called with an edit set and the reason when `apply` failed, and with None once it has worked: what
+            the engine has of the set is not what callers were told.
     """
-    await _Replica(store, apply, name, on_caught_up, on_lost).run()
+    await _Replica(store, apply, name, on_caught_up, on_lost, on_refused).run()
 
 
 @dataclass
@@ -56,6 +59,7 @@ class _Replica:
     name: str
     on_caught_up: Callable[[], None]
     on_lost: Callable[[str], None] | None
+    on_refused: Callable[[str, str | None], None] | None
     positions: dict[str, int] = field(default_factory=dict)
     serving: bool = False
     backoff_s: float = MIN_BACKOFF_S
@@ -108,12 +112,18 @@ class _Replica:
                 await self.apply(delta)
         except Exception as error:  # noqa: BLE001 - whatever the engine raises is the reason the others get to see
             reason = f"{type(error).__name__}: {error}"
+            self._say_refused(delta.edit_set, reason)
             logger.warning("%s cannot go to version %d of %s: %s", self.name, delta.version, delta.edit_set, reason)
             with suppress(IncomesError):
                 await self.store.nack(self.name, delta.edit_set, delta.version, reason)
             return False
+        self._say_refused(delta.edit_set, None)
         self.positions[delta.edit_set] = delta.version
         return True
+
+    def _say_refused(self, edit_set: str, reason: str | None) -> None:
+        if self.on_refused is not None:
+            self.on_refused(edit_set, reason)
 
     @asynccontextmanager
     async def _heartbeats(self) -> AsyncIterator[None]:

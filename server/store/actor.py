@@ -17,6 +17,7 @@ from incomes_server.replicas.model import ReplicaProgress, ReplicaState
 from incomes_server.replicas.table import LEASE_S, ReplicaTable
 from incomes_server.store.commands import Command
 from incomes_server.store.core import Committed, EditStore, SetHead
+from incomes_server.store.database import failure_of
 from incomes_server.store.group_commit import GroupCommit
 from incomes_server.store.log import PAGE_BYTES
 from incomes_server.store.signals import Signal, Watch, wait_event
@@ -125,6 +126,14 @@ class EditStoreActor:
         await self._in_thread(self._writer, self._store.keep_replica, replica, serving=False)
         self._acks.notify()
 
+    async def health(self) -> str | None:
+        """None, or why nothing can be written now."""
+        try:
+            await self._in_thread(self._writer, self._store.touch)
+        except NotReady as error:
+            return error.message
+        return None
+
     async def replicas(self) -> list[ReplicaState]:
         """All with a valid lease."""
         self._expire()
@@ -187,4 +196,4 @@ class EditStoreActor:
         try:
             return await asyncio.wrap_future(pool.submit(function, *args, **kwargs))
         except SQLAlchemyError as error:
-            raise NotReady(f"the edit database failed: {type(error).__name__}: {error}") from error
+            raise failure_of(error) from error

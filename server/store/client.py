@@ -160,6 +160,10 @@ class StoreClient:
         """Every replica with a valid lease."""
         return await call(self._actor.replicas.remote())
 
+    async def health(self) -> str | None:
+        """None, or why nothing can be written now."""
+        return await call(self._actor.health.remote())
+
     async def counts(self) -> StoreCounts:
         """Totals for metrics."""
         return await self._read("counts")

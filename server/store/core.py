@@ -16,13 +16,14 @@ from incomes_server.store.log import PAGE_BYTES, read_delta
 from incomes_server.store.requests import find_result, keep_result
 from incomes_server.store.rows import Transaction, load_edit_set, load_edits
 from incomes_server.store.schema import edit_sets as edit_sets_table
-from incomes_server.store.schema import edit_versions, replicas, requests
+from incomes_server.store.schema import edit_versions, meta, replicas, requests
 from sqlalchemy import Connection, delete, func, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from incomes_plugin.errors import IncomesError
 
 KEEP_REQUESTS_S = 7 * 86_400.0
+_TOUCHED = "touched_at"
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,12 @@ class EditStore:
         """Forget request ids that nobody will send again."""
         with self._writer.begin() as conn:
             conn.execute(delete(requests).where(requests.c.created_at < int(self._clock() - older_than_s)))
+
+    def touch(self) -> None:
+        """Write something small, durably. Raises SQLAlchemyError when nothing can be written."""
+        with self._writer.begin() as conn:
+            conn.execute(delete(meta).where(meta.c.key == _TOUCHED))
+            conn.execute(insert(meta).values(key=_TOUCHED, value=str(int(self._clock()))))
 
     def replica_names(self) -> list[str]:
         """Replicas that served when this was last written down."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from incomes_server.store.schema import SCHEMA_VERSION, meta, metadata
 from sqlalchemy import Connection, Engine, create_engine, event, insert, make_url, select
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from incomes_plugin.errors import NotReady
 
@@ -39,6 +41,21 @@ def open_writer(url: str) -> Engine:
 def open_reader(url: str) -> Engine:
     """Engine whose transactions each see one state of the database and never wait for a writer."""
     return _open(url, begin="BEGIN")
+
+
+def failure_of(error: SQLAlchemyError) -> NotReady:
+    """What a caller is told of a database that fails: the database's own words, without statements and values."""
+    cause = error.orig if isinstance(error, DBAPIError) else None
+    if any("disk is full" in str(earlier) for earlier in _chain(cause)):
+        return NotReady("the edit database cannot grow: the disk is full; make room on it, then send the write again")
+    return NotReady(f"the edit database failed: {type(cause or error).__name__}: {cause or type(error).__name__}")
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and what led to it: a full disk ends the transaction, and undoing a part of it then fails."""
+    while error is not None:
+        yield error
+        error = error.__context__
 
 
 def check_schema(conn: Connection) -> None:

@@ -9,9 +9,8 @@ from typing import Any
 
 from incomes_server.store.commands import Command
 from incomes_server.store.core import Committed, EditStore
+from incomes_server.store.database import failure_of
 from sqlalchemy.exc import SQLAlchemyError
-
-from incomes_plugin.errors import NotReady
 
 MAX_GROUP = 256
 
@@ -50,7 +49,7 @@ class GroupCommit:
         try:
             committed = await loop.run_in_executor(self._writer, self._store.commit, group)
         except SQLAlchemyError as error:
-            return [NotReady(f"the edit database failed: {type(error).__name__}: {error}")] * len(group)
+            return [failure_of(error)] * len(group)
         except Exception as error:  # noqa: BLE001 - whatever it is, the callers must not wait for ever
             return [error] * len(group)
         self._on_commit(committed)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from incomes_server.api.body import replay
 from incomes_server.api.chat.fields import parse_body
 from incomes_server.api.chat.resolve import Resolved, ScopeResolver
-from incomes_server.api.chat.respond import AttributionSender, HeaderSender
+from incomes_server.api.chat.respond import AttributionSender, HeaderSender, LossSender
 from incomes_server.api.chat.routes import GENERATION, PASSED
 from incomes_server.api.errors import error_response
 from incomes_server.metrics import GENERATIONS
@@ -54,7 +54,7 @@ class ChatGate:
         resolved = await self._resolver.resolve(scope["state"]["project"], parsed.edits, parsed.attributions)
         GENERATIONS.labels(resolved.reason, "").inc()
         edit_scope = EditScope(resolved.snapshot.edit_set, resolved.snapshot, resolved.trace)
-        answer: Send = HeaderSender(send, resolved.headers)
+        answer: Send = LossSender(HeaderSender(send, resolved.headers), self._resolver.loss)
         if parsed.attributions:
             answer = AttributionSender(answer, self._attributor(resolved))
         inner_scope = _with_body_length(scope, parsed.body)

@@ -55,7 +55,7 @@ class ScopeResolver:
         """Resolve the `edits` field of a request.
 
         Raises:
-            NotReady, EngineLost: a part that edits need is missing.
+            NotReady, EngineLost: a part that edits need is missing, or the engine refuses a change of the set.
             EditSetNotFound, SnapshotNotFound, SnapshotRetired: what is named is not there.
             SnapshotEmpty: `mode: required`, and there is no edit.
         """
@@ -66,11 +66,16 @@ class ScopeResolver:
         trace = "trace_" + secrets.token_hex(12) if attributions else None
         if wanted.mode == "off":
             return Resolved(empty_snapshot(edit_set), "DISABLED", trace)
+        self._readiness.require_set(edit_set)
         snapshot = self._snapshot(edit_set, wanted.snapshot)
         if wanted.mode == "required" and snapshot.num_edits == 0:
             raise SnapshotEmpty("`mode: required`, and the snapshot has no edit", param="edits.mode")
         named = wanted.edit_set is not None or wanted.snapshot is not None
         return Resolved(snapshot, "TARGETING_MATCH" if named else "DEFAULT", trace)
+
+    def loss(self) -> str | None:
+        """Why nothing can be answered any more, or None."""
+        return self._readiness.reasons()["engine"] if self._readiness.lost else None
 
     def _snapshot(self, edit_set: str, snapshot_id: str | None) -> SnapshotRef:
         empty = empty_snapshot(edit_set)

@@ -6,11 +6,11 @@ import json
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from incomes_server.api.errors import envelope, status_of
+from incomes_server.api.errors import envelope, error_response, status_of
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import Message, Send
 
-from incomes_plugin.errors import IncomesError
+from incomes_plugin.errors import EngineLost, IncomesError
 
 DONE_EVENT = b"data: [DONE]"
 Attribute = Callable[[], Awaitable[dict[str, Any]]]
@@ -29,6 +29,25 @@ class HeaderSender:
         if message["type"] == "http.response.start":
             MutableHeaders(scope=message).update(self._headers)
         await self._send(message)
+
+
+class LossSender:
+    """Turns vLLM's 500 into `engine_lost` when the engine has died under the request."""
+
+    def __init__(self, send: Send, loss: Callable[[], str | None]) -> None:
+        self._send = send
+        self._loss = loss
+        self._replaced = False
+
+    async def __call__(self, message: Message) -> None:
+        """Send one ASGI message, or the error in place of all of them."""
+        if message["type"] == "http.response.start" and message["status"] >= 500 and (reason := self._loss()):
+            self._replaced = True
+            answer = error_response(EngineLost(reason))
+            await self._send({"type": "http.response.start", "status": 503, "headers": answer.raw_headers})
+            await self._send({"type": "http.response.body", "body": answer.body})
+        elif not self._replaced:
+            await self._send(message)
 
 
 class AttributionSender:

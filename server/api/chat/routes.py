@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 GENERATION = frozenset({"/v1/chat/completions", "/v1/completions"})
 """Routes that generate; each takes `edits` and answers with the `x-incomes-*` headers."""
@@ -23,18 +24,23 @@ PASSED = frozenset(
 """(method, path) that involve no generation."""
 
 
+def request_model(path: str) -> Any:
+    """vLLM's model of the body of a generation route."""
+    from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
+    from vllm.entrypoints.openai.completion.protocol import CompletionRequest
+
+    return ChatCompletionRequest if path == "/v1/chat/completions" else CompletionRequest
+
+
 @cache
 def known_fields(path: str) -> frozenset[str]:
     """Body fields of a generation route: vLLM's own, and those the OpenAI client can send (vLLM ignores a few)."""
     from openai.types import completion_create_params
     from openai.types.chat import completion_create_params as chat_create_params
-    from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
-    from vllm.entrypoints.openai.completion.protocol import CompletionRequest
 
     is_chat = path == "/v1/chat/completions"
     theirs = (chat_create_params if is_chat else completion_create_params).CompletionCreateParamsBase.__annotations__
-    ours = (ChatCompletionRequest if is_chat else CompletionRequest).model_fields
     names = set(theirs) | {"stream"}
-    for name, info in ours.items():
+    for name, info in request_model(path).model_fields.items():
         names |= {name} | ({info.alias} if info.alias else set())
     return frozenset(names)

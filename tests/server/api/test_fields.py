@@ -52,11 +52,17 @@ def test_a_misspelt_field_is_named(extra, param):
         {"edits": {"mode": "off", "snapshot": "snap_" + "0" * 24}},
         {"return_edit_attributions": "yes"},
         {"vllm_xargs": {"incomes_snapshot": "snap"}},
+        {"structured_outputs": "x"},
+        {"structured_outputs": [1]},
     ],
 )
 def test_wrong_values(extra):
     with pytest.raises(InvalidValue):
         parse(BODY | extra)
+
+
+def test_what_vllm_refuses_itself_is_left_to_it():
+    assert parse(BODY | {"temperature": "hot"})
 
 
 @pytest.mark.parametrize("raw", [b"", b"[]", b"{", b"null", b"\xff"])

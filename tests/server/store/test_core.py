@@ -7,10 +7,11 @@ import pytest
 from incomes_server.edits import CompressionOutcome, EditStatus, NewEdit
 from incomes_server.store import commands
 from incomes_server.store.core import EditStore
-from incomes_server.store.database import open_writer
+from incomes_server.store.database import failure_of, open_writer
 from incomes_server.store.log import PAGE_BYTES
 from incomes_server.store.schema import meta
-from sqlalchemy import update
+from sqlalchemy import event, update
+from sqlalchemy.exc import OperationalError
 
 from incomes_plugin.errors import (
     EditConflict,
@@ -344,3 +345,20 @@ def test_the_actors_do_without_torch():
         "import sys, incomes_server.store.actor, incomes_server.compression.scheduler; sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_full_disk_is_named_without_statements_and_values(database_url):
+    store = EditStore(database_url)
+    store.write(commands.CreateEditSet("p", "r0", "s"))
+
+    @event.listens_for(store._writer, "begin")
+    def no_more_pages(conn):
+        conn.exec_driver_sql("PRAGMA max_page_count=1")
+
+    secret = NewEdit("a secret text " * 10_000, (1,))
+    with pytest.raises(OperationalError) as caught:
+        store.write(commands.AddEdits("p", "r1", "s", (secret,)))
+    error = failure_of(caught.value)
+    assert "disk is full" in error.message
+    assert "secret" not in error.message
+    store.close()

@@ -15,6 +15,7 @@ from incomes_plugin.gist.fingerprint import base_fingerprint
 from incomes_plugin.lab.evaluation.backends.chat import ChatModel
 from incomes_plugin.lab.evaluation.interface import Answer, Done, EditText, PoolHandle, nothing
 from incomes_plugin.model.adapter import EditAdapter
+from incomes_plugin.orphans import guard_children
 from incomes_plugin.pool.snapshot import EMPTY_DIGEST, SnapshotDelta, SnapshotRef, add_to_digest
 
 EDITS_PER_COMMIT = 512
@@ -95,6 +96,7 @@ class VllmGenerator(ChatModel):
         logging.getLogger("vllm").setLevel(logging.ERROR)
         from incomes_plugin.vllm.launcher import prepare_environment
 
+        guard_children()
         prepare_environment()
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
