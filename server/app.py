@@ -23,6 +23,7 @@ from incomes_server.compression.worker import run_worker
 from incomes_server.engine_args import is_cpu_package, vllm_arguments
 from incomes_server.listen import HttpLimits, bind, http_server
 from incomes_server.pool_room import PoolRoom
+from incomes_server.quotas import Quotas
 from incomes_server.ray_local import start_ray
 from incomes_server.replicas.sync import run_replica
 from incomes_server.retokenize import retokenize
@@ -162,7 +163,9 @@ class Server:
     ) -> AdminContext:
         tokenizer = EditTokenizer(served.base_dir, engine.adapter.max_edit_tokens)
         directory = EditSetDirectory(store, self.settings.default_edit_set)
-        return AdminContext(self.settings, store, queue, tokenizer, directory, PoolRoom(engine, store))
+        return AdminContext(
+            self.settings, store, queue, tokenizer, directory, PoolRoom(engine, store, Quotas.of(self.settings))
+        )
 
     async def _handshake(self, engine: EditEngine, context: AdminContext) -> None:
         """Gists of another model must never reach this engine: they go back to the queue."""

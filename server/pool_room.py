@@ -1,64 +1,99 @@
-"""Admission by the engine's pool: an edit that would not fit is refused when it is added, not when it should serve."""
+"""Admission: an edit that does not fit, or is beyond its project's quota, is refused when it is added."""
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+from incomes_server.quotas import Quotas
 from incomes_server.store.client import StoreClient
+from incomes_server.store.counts import ProjectUse
 
-from incomes_plugin.errors import PoolFull
+from incomes_plugin.errors import PoolFull, QuotaExceeded
 from incomes_plugin.pool.gists import room_for
 
 if TYPE_CHECKING:
     from incomes_plugin.vllm.engine import EditEngine, EngineStatus
 
 FRESH_S = 1.0
-RESERVE = 8
-"""One part in so many stays free of new edits: a change takes room before what it replaces gives its own back."""
+NOTHING = ProjectUse(0, 0)
 
 
 class PoolRoom:
-    """Counts what is promised between two looks at engine and store, so that a burst of writes is seen as one.
+    """The one owner of what is promised: what the store holds, and what is on its way into it.
 
-    Edits that wait for compression take the room that their tokens will need; the store knows how many those are, after
-    a restart too. The hard limit is the commit itself, which refuses and keeps the old state.
+    Edits count from their admission on, with the room that their tokens need at most, so what is admitted fits. The
+    hard limit is the commit itself, which refuses and keeps the old state.
     """
 
-    def __init__(self, engine: EditEngine, store: StoreClient) -> None:
+    def __init__(self, engine: EditEngine, store: StoreClient, quotas: Quotas) -> None:
         self._engine = engine
         self._store = store
-        self._free_bytes = 0
+        self._quotas = quotas
+        self._stored: dict[str, ProjectUse] = {}
+        self._promised: dict[str, ProjectUse] = {}
         self._at = float("-inf")
+        self._lock = asyncio.Lock()
 
-    async def take(self, num_tokens: Sequence[int]) -> None:
-        """Reserve room for edits of so many tokens each.
+    @asynccontextmanager
+    async def reserve(self, project: str, num_tokens: Sequence[int], *, replaces: int = 0) -> AsyncIterator[None]:
+        """Hold room for edits of so many tokens each while the block stores them; it returns when the block fails.
+
+        Args:
+            replaces: tokens of the edit that the new one takes the place of. One that is no longer always has room.
 
         Raises:
+            QuotaExceeded: names the project's use and limit.
             PoolFull: names the room and what is needed.
-            EngineLost: the engine cannot say.
         """
-        needed = self._bytes(len(num_tokens), sum(num_tokens))
-        if time.monotonic() - self._at > FRESH_S or self._free_bytes < needed:
-            await self._look()
-        if self._free_bytes < needed:
-            raise PoolFull(
-                f"the engine's pool has room for {max(0, self._free_bytes)} more bytes of gists, {needed} are needed; "
-                "retire edits, or start the server with a larger `pool_bytes`"
-            )
-        self._free_bytes -= needed
+        new = ProjectUse(len(num_tokens), sum(num_tokens))
+        async with self._lock:
+            await self._admit(project, new, replaces)
+            self._promised[project] = self._promised.get(project, NOTHING) + new
+        try:
+            yield
+            self._stored[project] = self._stored.get(project, NOTHING) + new
+        finally:
+            self._promised[project] -= new
 
     async def status(self) -> EngineStatus:
         """What the engine says of its pool. Raises EngineLost."""
         return await self._engine.status()
 
+    async def _admit(self, project: str, new: ProjectUse, replaces: int) -> None:
+        if replaces and new.tokens <= replaces:
+            return
+        if time.monotonic() - self._at > FRESH_S:
+            await self._look()
+        try:
+            self._check(project, new, replaces)
+        except (QuotaExceeded, PoolFull):
+            await self._look()  # some may have gone since
+            self._check(project, new, replaces)
+
+    def _check(self, project: str, new: ProjectUse, replaces: int) -> None:
+        used = self._used_by(project)
+        added = ProjectUse(new.edits - bool(replaces), new.tokens - replaces)
+        self._quotas.check_edits(used.edits, added.edits)
+        needed = self._bytes(added)
+        self._quotas.check_bytes(self._bytes(used), needed)
+        projects = self._stored.keys() | self._promised.keys()
+        free = self._quotas.usable_bytes - sum(self._bytes(self._used_by(each)) for each in projects)
+        if needed > free:
+            raise PoolFull(
+                f"the engine's pool has room for {max(0, free)} more bytes of gists, {needed} are needed; "
+                "retire edits, or start the server with a larger `pool_bytes`"
+            )
+
+    def _used_by(self, project: str) -> ProjectUse:
+        return self._stored.get(project, NOTHING) + self._promised.get(project, NOTHING)
+
     async def _look(self) -> None:
-        waiting = await self._store.waiting_size()
-        status = await self._engine.status()
-        reserve = status.capacity_bytes // RESERVE
-        self._free_bytes = status.capacity_bytes - status.used_bytes - reserve - self._bytes(*waiting)
+        self._stored = await self._store.use_of_projects()
         self._at = time.monotonic()
 
-    def _bytes(self, num_edits: int, num_tokens: int) -> int:
-        return room_for(self._engine.adapter, self._engine.dtype, num_edits, num_tokens)
+    def _bytes(self, use: ProjectUse) -> int:
+        return room_for(self._engine.adapter, self._engine.dtype, use.edits, use.tokens)

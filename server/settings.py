@@ -68,6 +68,11 @@ class Settings(BaseSettings):
     pool_bytes: Annotated[int, BeforeValidator(_size_bytes)] = Field(
         4 << 30, ge=1, description="host memory for the gists of all edit sets, e.g. 512MiB or 4GiB"
     )
+    max_edits_per_project: int = Field(100_000, ge=1, description="edits that a project may have")
+    max_gist_bytes_per_project: int | None = Field(
+        None, ge=1, description="bytes of gists that a project may have; default: an equal part of the pool"
+    )
+    max_running_requests_per_project: int = Field(256, ge=1, description="generations of a project that may run")
     compression_batch: int = Field(32, ge=1, le=1024, description="edits per capture batch")
     queue_limit: int = Field(4096, ge=1, description="edits the compression queue holds before it answers 429")
     import_batch: int = Field(256, ge=1, le=4096, description="lines of a bulk import written in one transaction")

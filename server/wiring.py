@@ -27,9 +27,11 @@ def compress_with(engine: EditEngine) -> Compress:
 
 
 def apply_to(engine: EditEngine) -> Apply:
-    """The replica's `apply`: one delta of the store is one commit of the pool."""
+    """The replica's `apply`: one delta of the store is one commit of the pool; a deleted set leaves it."""
 
     async def apply(delta: Delta) -> None:
+        if delta.deleted:
+            return await engine.drop(delta.edit_set)
         await engine.commit(snapshot_delta(delta, engine.current(delta.edit_set)))
 
     return apply

@@ -7,11 +7,12 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query, Response
 from incomes_server.api.context import AdminContext, Context, Limit, Project, Wait, WaitToAdd, WaitToRemove, WriteId
 from incomes_server.api.schemas import CreateEdit, EditContent, EditObject, Page, WaitFor
-from incomes_server.api.writes import admit, is_active, raise_if_failed, status_code, submit, wait_for_edits
-from incomes_server.edits.model import Edit, EditStatus
+from incomes_server.api.writes import admitted, is_active, raise_if_failed, status_code, submit, wait_for_edits
+from incomes_server.edits import WAITING, Edit, EditStatus
 from incomes_server.metrics import ACTIVATION_S
 
 MAX_VERSION = 2**31 - 1
+TAKES_ROOM = frozenset({*WAITING, EditStatus.READY})
 
 router = APIRouter(prefix="/v1/edits", tags=["edits"])
 
@@ -25,8 +26,8 @@ async def create_edit(
     if edit_set == context.settings.default_edit_set:
         await context.store.ensure_edit_set(project, edit_set)
     new = context.tokenizer.new_edit(body)
-    await admit(context, [new], interactive=True)
-    edits = await context.store.add_edits(project, edit_set, [new], request_id=request_id)
+    async with admitted(context, project, [new]):
+        edits = await context.store.add_edits(project, edit_set, [new], request_id=request_id)
     await submit(context, edits, [new], interactive=True)
     return await _answer(context, project, edits[0], wait, response, done=201)
 
@@ -68,8 +69,10 @@ async def replace_edit(
 ) -> EditObject:
     """Give an edit a new version; the old one serves until the new one is ready, then both change in one step."""
     new = context.tokenizer.new_edit(body)
-    await admit(context, [new], interactive=True)
-    edit = await context.store.replace_edit(project, edit_id, new, request_id=request_id)
+    old = await context.store.get_edit(project, edit_id)
+    replaces = old.num_tokens if old.status in TAKES_ROOM else 0
+    async with admitted(context, project, [new], replaces=replaces):
+        edit = await context.store.replace_edit(project, edit_id, new, request_id=request_id)
     await submit(context, [edit], [new], interactive=True)
     return await _answer(context, project, edit, wait, response, done=200)
 

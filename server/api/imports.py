@@ -14,8 +14,8 @@ from incomes_server.api.context import AdminContext, Context, Project, WaitToAdd
 from incomes_server.api.errors import envelope
 from incomes_server.api.import_lines import Line, parse_lines
 from incomes_server.api.schemas import ImportResult, LineResult, RequestCounts
-from incomes_server.api.writes import admit, status_code, submit, wait_for_edits
-from incomes_server.edits.model import Edit, EditStatus, NewEdit
+from incomes_server.api.writes import status_code, submit, wait_for_edits
+from incomes_server.edits.model import Edit, EditStatus
 
 from incomes_plugin.errors import CompressionFailed, EditConflict, IncomesError, QueueFull
 
@@ -92,8 +92,9 @@ class _Importer:
         try:
             if edit_set == self.context.settings.default_edit_set:
                 await self.context.store.ensure_edit_set(self.project, edit_set)
-            await self._admit(news)
-            edits = await self.context.store.add_edits(self.project, edit_set, news, request_id=request_id)
+            await self._wait_for_queue(len(news))
+            async with self.context.room.reserve(self.project, [len(new.token_ids) for new in news]):
+                edits = await self.context.store.add_edits(self.project, edit_set, news, request_id=request_id)
             await submit(self.context, edits, news, interactive=False)
         except EditConflict as error:
             # One line holds an external_id that is taken: it alone fails.
@@ -104,11 +105,11 @@ class _Importer:
             return [error] * len(batch)
         return edits
 
-    async def _admit(self, news: Sequence[NewEdit]) -> None:
+    async def _wait_for_queue(self, num_edits: int) -> None:
         """Wait while the queue is full: this is the back-pressure of the import."""
         while True:
             try:
-                return await admit(self.context, news, interactive=False)
+                return await self.context.queue.admit(num_edits, interactive=False)
             except QueueFull:
                 if time.monotonic() > self.deadline:
                     raise

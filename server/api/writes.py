@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 
 from incomes_server.api.context import AdminContext, Wait
 from incomes_server.api.schemas import WaitFor
@@ -13,14 +13,21 @@ from incomes_server.metrics import ACTIVATION_S
 from incomes_plugin.errors import CompressionFailed, PoolFull, QueueFull, Unavailable
 
 
-async def admit(context: AdminContext, news: Sequence[NewEdit], *, interactive: bool) -> None:
-    """Ask for room before anything is stored.
+@asynccontextmanager
+async def admitted(
+    context: AdminContext, project: str, news: Sequence[NewEdit], *, replaces: int = 0
+) -> AsyncIterator[None]:
+    """Ask for a place in the queue and hold room in the pool while the block stores the edits.
+
+    Args:
+        replaces: tokens of the edit that the new one takes the place of.
 
     Raises:
-        PoolFull, QueueFull: the edits would have to wait for others to go.
+        QuotaExceeded, PoolFull, QueueFull: the edits would have to wait for others to go.
     """
-    await context.queue.admit(len(news), interactive=interactive)
-    await context.room.take([len(new.token_ids) for new in news])
+    await context.queue.admit(len(news), interactive=True)
+    async with context.room.reserve(project, [len(new.token_ids) for new in news], replaces=replaces):
+        yield
 
 
 async def submit(context: AdminContext, edits: Sequence[Edit], news: Sequence[NewEdit], *, interactive: bool) -> None:

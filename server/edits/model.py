@@ -121,6 +121,7 @@ class Delta:
         added: (edit id, version, gist blob) of every edit version to add.
         removed: (edit id, version) of every edit version to remove.
         ages: of each of `added`, in order: where it stands in the order of creation, whenever it was compressed.
+        deleted: the set is gone, and nothing else is told of it.
     """
 
     edit_set: str
@@ -133,3 +134,4 @@ class Delta:
     added: tuple[tuple[str, int, bytes], ...]
     removed: tuple[tuple[str, int], ...]
     ages: tuple[int, ...]
+    deleted: bool = False

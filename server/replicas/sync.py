@@ -118,7 +118,10 @@ class _Replica:
                 await self.store.nack(self.name, delta.edit_set, delta.version, reason)
             return False
         self._say_refused(delta.edit_set, None)
-        self.positions[delta.edit_set] = delta.version
+        if delta.deleted:
+            self.positions.pop(delta.edit_set, None)
+        else:
+            self.positions[delta.edit_set] = delta.version
         return True
 
     def _say_refused(self, edit_set: str, reason: str | None) -> None:

@@ -33,7 +33,7 @@ READS = frozenset(
         "get_edits",
         "list_edits",
         "pending_jobs",
-        "waiting_size",
+        "use_of_projects",
         "waiting_texts",
         "counts",
         "problems",
@@ -147,11 +147,11 @@ class EditStoreActor:
             self._news.notify()
 
     def _behind(self, positions: dict[str, int]) -> list[str]:
-        """Edit sets with news. A deleted one that the replica never had is none."""
+        """Edit sets with news. A deleted one is, until the replica has let go of it."""
         return [
             edit_set
             for edit_set, head in self._heads.items()
-            if head.version > positions.get(edit_set, 0) and (not head.deleted or edit_set in positions)
+            if (edit_set in positions if head.deleted else head.version > positions.get(edit_set, 0))
         ]
 
     async def _pages(self, behind: list[str], positions: dict[str, int]) -> list[Delta]:

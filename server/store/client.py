@@ -17,7 +17,7 @@ from incomes_server.edits.model import (
 from incomes_server.ray_call import call, find_actor
 from incomes_server.replicas.model import ReplicaProgress, ReplicaState
 from incomes_server.store import commands
-from incomes_server.store.counts import StoreCounts
+from incomes_server.store.counts import ProjectUse, StoreCounts
 
 ACTOR_NAME = "edit-store"
 
@@ -113,9 +113,9 @@ class StoreClient:
         """The oldest versions that wait for compression."""
         return await self._read("pending_jobs", limit)
 
-    async def waiting_size(self) -> tuple[int, int]:
-        """How many edit versions wait for compression, and how many tokens they have together."""
-        return await self._read("waiting_size")
+    async def use_of_projects(self) -> dict[str, ProjectUse]:
+        """What each project's edits take, or will take when they are compressed."""
+        return await self._read("use_of_projects")
 
     async def waiting_texts(self, after: int, limit: int) -> list[WaitingText]:
         """A page of the texts that wait for compression; `after` is the `seq` of the last one seen."""

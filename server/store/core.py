@@ -10,7 +10,7 @@ from typing import Any
 
 from incomes_server.edits import CompressionJob, Delta, Edit, EditSet, EditVersion, WaitingText
 from incomes_server.store import check, commands, edit_sets, edits, outcomes
-from incomes_server.store.counts import StoreCounts
+from incomes_server.store.counts import ProjectUse, StoreCounts
 from incomes_server.store.database import open_reader, open_writer
 from incomes_server.store.log import PAGE_BYTES, read_delta
 from incomes_server.store.requests import find_result, keep_result
@@ -106,9 +106,9 @@ class EditStore:
         """The oldest edit versions that wait for compression."""
         return self._read(outcomes.pending_jobs, limit)
 
-    def waiting_size(self) -> tuple[int, int]:
-        """How many edit versions wait for compression, and how many tokens they have together."""
-        return self._read(outcomes.waiting_size)
+    def use_of_projects(self) -> dict[str, ProjectUse]:
+        """What each project's edits take, or will take when they are compressed."""
+        return self._read(outcomes.use_of_projects)
 
     def waiting_texts(self, after: int, limit: int) -> list[WaitingText]:
         """The oldest texts behind `after` that wait for compression."""

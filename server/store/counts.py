@@ -17,3 +17,17 @@ class StoreCounts:
     edit_sets: int
     edits: dict[str, int]
     gist_bytes: int
+
+
+@dataclass(frozen=True)
+class ProjectUse:
+    """Edit versions of one project that take room, or will: those in the snapshots and those that wait."""
+
+    edits: int
+    tokens: int
+
+    def __add__(self, other: ProjectUse) -> ProjectUse:
+        return ProjectUse(self.edits + other.edits, self.tokens + other.tokens)
+
+    def __sub__(self, other: ProjectUse) -> ProjectUse:
+        return ProjectUse(self.edits - other.edits, self.tokens - other.tokens)

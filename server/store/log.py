@@ -52,6 +52,10 @@ def read_delta(conn: Connection, edit_set: str, base: int, *, page_bytes: int = 
         raise EditSetNotFound(f"no edit set {edit_set}")
     if base > row.version:
         raise InvalidValue(f"version {base} of {edit_set} is ahead of the store's {row.version}; restart the replica")
+    if row.deleted_at is not None:
+        return Delta(
+            edit_set, row.project, base, row.version, row.digest, row.num_edits, row.version, (), (), (), deleted=True
+        )
     with _changes(conn, edit_set, base) as changes:
         fold, end = _fold_page(changes, floor=row.floor, page_bytes=page_bytes)
     end = max(end, base)

@@ -16,6 +16,7 @@ from incomes_server.edits import (
     WaitingText,
     sources_of,
 )
+from incomes_server.store.counts import ProjectUse
 from incomes_server.store.log import PAGE_BYTES, append
 from incomes_server.store.rows import Transaction, chunks, decode_tokens, encode_tokens, job_from
 from incomes_server.store.schema import edit_sets, edit_versions, edits, meta
@@ -47,11 +48,15 @@ def pending_jobs(conn: Connection, limit: int) -> list[CompressionJob]:
     return [job_from(row) for row in conn.execute(query)]
 
 
-def waiting_size(conn: Connection) -> tuple[int, int]:
-    """How many versions wait, and how many tokens their texts have together."""
-    query = select(func.count(), func.coalesce(func.sum(v.num_tokens), 0)).where(v.status.in_(WAITING))
-    edits_waiting, tokens = conn.execute(query).one()
-    return int(edits_waiting), int(tokens)
+def use_of_projects(conn: Connection) -> dict[str, ProjectUse]:
+    """Edit versions that are in a snapshot or wait to be, and their tokens, by project."""
+    query = (
+        select(e.project, func.count(), func.sum(v.num_tokens))
+        .join_from(edit_versions, edits, e.id == v.edit_id)
+        .where(v.status.in_([*WAITING, EditStatus.READY]))
+        .group_by(e.project)
+    )
+    return {project: ProjectUse(int(number), int(tokens)) for project, number, tokens in conn.execute(query)}
 
 
 def waiting_texts(conn: Connection, after: int, limit: int) -> list[WaitingText]:

@@ -1,12 +1,14 @@
-"""Admission arithmetic: what is promised between two looks counts, and a part stays free for changes."""
+"""Admission arithmetic: what is promised counts at once, and no project takes what others may have."""
 
-from types import SimpleNamespace
+import asyncio
 
 import pytest
 import torch
 from incomes_server.pool_room import PoolRoom
+from incomes_server.quotas import Quotas
+from incomes_server.store.counts import ProjectUse
 
-from incomes_plugin.errors import PoolFull
+from incomes_plugin.errors import PoolFull, QuotaExceeded
 from incomes_plugin.model.adapter import EditAdapter
 from incomes_plugin.pool import gists
 from incomes_plugin.pool.gists import GistPool, room_for
@@ -19,41 +21,92 @@ def ten_bytes_a_token(request, monkeypatch):
         monkeypatch.setattr("incomes_server.pool_room.room_for", lambda adapter, dtype, edits, tokens: 10 * tokens)
 
 
+QUOTAS = Quotas(edits=100, gist_bytes=6000, running_requests=2, usable_bytes=7000)
+
+
 class Source:
     """Engine and store as far as the arithmetic sees them."""
 
     adapter, dtype = None, torch.bfloat16
 
-    def __init__(self, used, waiting=(0, 0)):
-        self.used, self.waiting, self.looks = used, waiting, 0
+    def __init__(self, **use):
+        self.use, self.looks = use, 0
 
-    async def status(self):
+    async def use_of_projects(self):
         self.looks += 1
-        return SimpleNamespace(capacity_bytes=8000, used_bytes=self.used)
+        await asyncio.sleep(0.01)
+        return dict(self.use)
 
-    async def waiting_size(self):
-        return self.waiting
+
+def room_of(**use):
+    source = Source(**use)
+    return PoolRoom(source, source, QUOTAS), source
+
+
+async def take(room, project, tokens, **how):
+    async with room.reserve(project, tokens, **how):
+        pass
 
 
 async def test_a_burst_is_counted_between_two_looks():
-    source = Source(used=4000)  # 1,000 stay in reserve
-    room = PoolRoom(source, source)
-    for _ in range(3):
-        await room.take([50, 50])
+    room, source = room_of(a=ProjectUse(4, 400))
+    for _ in range(2):
+        await take(room, "a", [50, 50])
     assert source.looks == 1
-    source.used = 7000
-    with pytest.raises(PoolFull, match=r"room for 0 more bytes of gists, 10 are needed; .*pool_bytes"):
-        await room.take([1])
+    source.use = {"a": ProjectUse(8, 600)}
+    with pytest.raises(
+        QuotaExceeded, match=r"6000 of at most 6000 bytes of gists, 10 more .*max_gist_bytes_per_project"
+    ):
+        await take(room, "a", [1])
     assert source.looks == 2
 
 
-async def test_waiting_edits_have_their_room():
-    source = Source(used=4000, waiting=(3, 299))
-    room = PoolRoom(source, source)
-    await room.take([1])
-    source.waiting = (4, 300)
-    with pytest.raises(PoolFull):
-        await room.take([1])
+async def test_reservations_at_the_same_time_all_count():
+    room, _ = room_of(a=ProjectUse(5, 500))
+
+    async def write():
+        async with room.reserve("a", [30]):
+            await asyncio.sleep(0.1)  # what the store does not know yet
+
+    results = await asyncio.gather(*(write() for _ in range(10)), return_exceptions=True)
+    assert sum(result is None for result in results) == 3
+
+
+async def test_a_write_that_fails_gives_its_room_back():
+    room, _ = room_of(a=ProjectUse(5, 500))
+    for _ in range(3):
+        with pytest.raises(KeyError):
+            async with room.reserve("a", [100]):
+                raise KeyError
+
+
+async def test_the_pool_has_an_end_for_all_together():
+    room, _ = room_of(a=ProjectUse(5, 500), b=ProjectUse(2, 199))
+    async with room.reserve("b", [1]):
+        with pytest.raises(PoolFull, match=r"room for 0 more bytes of gists, 10 are needed; .*pool_bytes"):
+            await take(room, "b", [1])
+
+
+async def test_number_of_edits():
+    room, _ = room_of(a=ProjectUse(99, 99))
+    async with room.reserve("a", [1]):
+        with pytest.raises(QuotaExceeded, match="100 of at most 100 edits"):
+            await take(room, "a", [1])
+
+
+async def test_a_replacement_that_is_no_longer_always_has_room():
+    room, _ = room_of(a=ProjectUse(100, 700))
+    await take(room, "a", [50], replaces=50)
+    with pytest.raises(QuotaExceeded):
+        await take(room, "a", [51], replaces=50)
+
+
+async def test_what_was_retired_is_seen_at_once():
+    room, source = room_of(a=ProjectUse(6, 600))
+    with pytest.raises(QuotaExceeded):
+        await take(room, "a", [1])
+    source.use = {"a": ProjectUse(1, 100)}
+    await take(room, "a", [1])
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,9 @@
 """A store delta becomes an engine delta with the same identity of content."""
 
+from dataclasses import replace
+
 from incomes_server.edits.model import Delta
-from incomes_server.wiring import snapshot_delta
+from incomes_server.wiring import apply_to, snapshot_delta
 
 from incomes_plugin.pool.snapshot import EMPTY_DIGEST, SnapshotRef, add_to_digest
 
@@ -19,3 +21,15 @@ def test_base_is_what_the_engine_has():
 
 def test_an_engine_without_the_set_starts_empty():
     assert snapshot_delta(DELTA, None).base is None
+
+
+async def test_a_deleted_set_leaves_the_engine():
+    class Engine:
+        dropped = ()
+
+        async def drop(self, edit_set):
+            self.dropped += (edit_set,)
+
+    engine = Engine()
+    await apply_to(engine)(replace(DELTA, deleted=True))
+    assert engine.dropped == ("eset_1",)

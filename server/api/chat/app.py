@@ -16,6 +16,7 @@ from incomes_server.api.readiness import Readiness
 from incomes_server.api.request_id import RequestIdMiddleware
 from incomes_server.auth.keys import KeyRing
 from incomes_server.auth.middleware import AuthMiddleware
+from incomes_server.quotas import Quotas, RunningRequests
 from incomes_server.settings import Settings
 from starlette.types import ASGIApp
 
@@ -32,7 +33,8 @@ def build_chat_app(
     vllm_app.add_exception_handler(IncomesError, on_incomes_error)
     # vLLM stops "its" server when the engine dies; ours stays up and says 503 with the reason.
     vllm_app.state.server = SimpleNamespace(should_exit=False)
-    app: ASGIApp = ChatGate(vllm_app, engine, ScopeResolver(engine, directory, readiness))
+    resolver = ScopeResolver(engine, directory, readiness)
+    app: ASGIApp = ChatGate(vllm_app, engine, resolver, RunningRequests(Quotas.of(settings)))
     app = BodyMiddleware(app, BodyLimits(lambda _: settings.max_body_bytes, settings.body_timeout_s))
     app = AuthMiddleware(app, KeyRing(settings.api_keys))
     app = HealthMiddleware(app, readiness)

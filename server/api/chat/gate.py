@@ -13,6 +13,7 @@ from incomes_server.api.chat.respond import AttributionSender, HeaderSender, Los
 from incomes_server.api.chat.routes import GENERATION, PASSED
 from incomes_server.api.errors import error_response
 from incomes_server.metrics import GENERATIONS
+from incomes_server.quotas import RunningRequests
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -25,8 +26,9 @@ if TYPE_CHECKING:
 class ChatGate:
     """Middleware of vLLM's FastAPI app; needs `state.project` (AuthMiddleware) and a whole body (BodyMiddleware)."""
 
-    def __init__(self, app: ASGIApp, engine: EditEngine, resolver: ScopeResolver) -> None:
+    def __init__(self, app: ASGIApp, engine: EditEngine, resolver: ScopeResolver, running: RunningRequests) -> None:
         self._app = app
+        self._running = running
         self._engine = engine
         self._resolver = resolver
 
@@ -40,7 +42,8 @@ class ChatGate:
             if (scope["method"], scope["path"]) in PASSED or scope["method"] == "OPTIONS":
                 await self._app(scope, receive, send)
             elif scope["method"] == "POST" and scope["path"] in GENERATION:
-                await self._generate(scope, receive, send)
+                with self._running.of(scope["state"]["project"]):
+                    await self._generate(scope, receive, send)
             else:
                 raise RouteNotSupported(f"{scope['method']} {scope['path']} is not served: edits are not proven on it")
         except IncomesError as error:

@@ -137,9 +137,20 @@ async def test_a_deleted_set_is_gone_for_those_who_never_had_it(actor):
     assert await actor.poll("new", {}, 0, True) == []
     assert not (await actor.wait_active(gone.id, gone.version, 0)).reached
     (delta,) = await actor.poll("had", {edit.edit_set: 1}, 0, True)
-    assert delta.removed == ((edit.id, 1),)
-    await actor.poll("had", {edit.edit_set: 2}, 0, True)
+    assert (delta.deleted, delta.added, delta.removed) == (True, (), ())
+    assert await actor.poll("had", {}, 0, True) == []
     assert (await actor.wait_active(gone.id, gone.version, 0)).reached
+
+
+async def test_a_set_that_was_empty_when_it_was_deleted_is_let_go_too(actor):
+    (edit,) = await add(actor, "a", edit_set="temp")
+    await make_ready(actor, edit)
+    retired = await actor.write(commands.RetireEdit("p", "r", edit.id))
+    positions = {edit.edit_set: retired.set_version}
+    assert await actor.poll("had", positions, 0, True) == []
+    await actor.write(commands.DeleteEditSet("p", "d", "temp"))
+    (delta,) = await actor.poll("had", positions, 0, True)
+    assert delta.deleted
 
 
 async def test_a_replica_from_the_future_is_refused(actor):

@@ -1,0 +1,72 @@
+"""What each project may have (edits, bytes of gists, running requests): by the settings, or an equal part of the pool."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from incomes_server.auth.keys import DEFAULT_PROJECT
+from incomes_server.settings import Settings
+
+from incomes_plugin.errors import QuotaExceeded
+
+RESERVE = 8
+"""One part in so many stays free of new edits: a change takes room before what it replaces gives its own back."""
+
+
+@dataclass(frozen=True)
+class Quotas:
+    """Limits of one project; `usable_bytes` is what all projects share."""
+
+    edits: int
+    gist_bytes: int
+    running_requests: int
+    usable_bytes: int
+
+    @classmethod
+    def of(cls, settings: Settings) -> Quotas:
+        """The limits. Unless set, projects with a key get equal parts of the pool: none can fill it alone."""
+        usable = settings.pool_bytes - settings.pool_bytes // RESERVE
+        projects = {key.project for key in settings.api_keys} or {DEFAULT_PROJECT}
+        return cls(
+            settings.max_edits_per_project,
+            settings.max_gist_bytes_per_project or usable // len(projects),
+            settings.max_running_requests_per_project,
+            usable,
+        )
+
+    def check_edits(self, used: int, new: int) -> None:
+        """Raises QuotaExceeded."""
+        _check("edits", "max_edits_per_project", self.edits, used, new)
+
+    def check_bytes(self, used: int, new: int) -> None:
+        """Raises QuotaExceeded."""
+        _check("bytes of gists", "max_gist_bytes_per_project", self.gist_bytes, used, new)
+
+
+class RunningRequests:
+    """Counts the generations that run, by project."""
+
+    def __init__(self, quotas: Quotas) -> None:
+        self._limit = quotas.running_requests
+        self._running: Counter[str] = Counter()
+
+    @contextmanager
+    def of(self, project: str) -> Iterator[None]:
+        """One more inside the block. Raises QuotaExceeded."""
+        _check("running requests", "max_running_requests_per_project", self._limit, self._running[project], 1)
+        self._running[project] += 1
+        try:
+            yield
+        finally:
+            self._running[project] -= 1
+
+
+def _check(what: str, setting: str, limit: int, used: int, new: int) -> None:
+    if used + new > limit:
+        raise QuotaExceeded(
+            f"the project has {used} of at most {limit} {what}, {new} more are too many; retire edits, wait for "
+            f"requests to end, or ask for a larger `{setting}`"
+        )
