@@ -1,4 +1,4 @@
-"""What each project may have (edits, bytes of gists, running requests): by the settings, or an equal part of the pool."""
+"""What each project may have: edits, gist bytes, running requests. By the settings, or an equal part of the pool."""
 
 from __future__ import annotations
 
