@@ -56,6 +56,7 @@ class EngineStatus:
         edits: edit versions in the pool, those of pinned older snapshots included.
         resident_snapshots: on the workers, pinned older ones included.
         num_steps: steps that carried edits or captures since the start.
+        pinned_requests, pinned_by_set: requests in flight that read a pool.
     """
 
     fingerprint: str
@@ -69,6 +70,7 @@ class EngineStatus:
     resident_snapshots: int
     num_steps: int
     pinned_requests: int
+    pinned_by_set: dict[str, int]
     edit_sets: dict[str, SnapshotRef]
 
 
@@ -157,16 +159,25 @@ class EditEngine:
         return await run_canary(self)
 
     async def attribution(self, trace: str) -> Attribution:
-        """What the finished request with that trace id took of the edits. Can be fetched once.
+        """What the finished request with that trace id took of the edits, over all its answers. Can be fetched once.
 
         Raises:
             SelectionFailed: nothing was traced under the id: the answer was made without a pool.
         """
-        answer = await self._call("incomes_take_trace", trace)
-        if not answer["found"]:
-            raise SelectionFailed(f"no attribution under trace {trace}")
-        applied = [(str(edit_id), int(version), float(weight)) for edit_id, version, weight in answer["applied"]]
-        return Attribution(float(answer["none_weight"]), applied)
+        return _attribution(await self._take_trace(trace))
+
+    async def attributions(self, trace: str) -> dict[tuple[int, int], Attribution]:
+        """The same by (prompt, answer), both from 0. Raises SelectionFailed."""
+        answers = (await self._take_trace(trace))["answers"]
+        return {
+            (int(prompt), int(answer)): _attribution({"none_weight": none_weight, "applied": applied})
+            for prompt, answer, none_weight, applied in answers
+        }
+
+    async def drop_trace(self, trace: str) -> None:
+        """Let go of what nobody will fetch: the request was aborted, or failed."""
+        with suppress(SelectionFailed, EngineLost):
+            await self._take_trace(trace)
 
     async def status(self) -> EngineStatus:
         """Counters of engine and pool. Raises EngineLost."""
@@ -183,6 +194,7 @@ class EditEngine:
             resident_snapshots=answer["snapshots"],
             num_steps=answer["num_steps"],
             pinned_requests=self._registry.num_pinned_requests,
+            pinned_by_set=self._registry.pinned_by_set,
             edit_sets=self._registry.edit_sets,
         )
 
@@ -195,6 +207,12 @@ class EditEngine:
         """Run one prompt to its end under `scope`; returns vLLM's final `RequestOutput`."""
         with use_scope(scope):
             return await self._run(token_ids, params)
+
+    async def _take_trace(self, trace: str) -> Answer:
+        answer = await self._call("incomes_take_trace", trace)
+        if not answer["found"]:
+            raise SelectionFailed(f"no attribution under trace {trace}")
+        return answer
 
     async def _commit(self, delta: SnapshotDelta) -> None:
         async with self._commits:
@@ -253,3 +271,8 @@ class EditEngine:
                     if unused := self._registry.unused():
                         await self._call("incomes_retire", unused)
                 await asyncio.sleep(_RETIRE_EVERY_S)
+
+
+def _attribution(answer: Answer) -> Attribution:
+    applied = [(str(edit_id), int(version), float(weight)) for edit_id, version, weight in answer["applied"]]
+    return Attribution(float(answer["none_weight"]), applied)

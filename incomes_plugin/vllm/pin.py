@@ -31,6 +31,7 @@ class EditScope:
         edit_set: id of the edit set, or None for the base model.
         snapshot: the snapshot to pin; None or an empty one = stock path, no plan.
         trace: id under which attribution is collected, or None.
+        numbered: the ids of its engine requests end with the number of the prompt, as those of `/v1/completions` do.
         force: read the likeliest edits in full, whatever verifier and gate say. The canary's.
     """
 
@@ -38,6 +39,7 @@ class EditScope:
     snapshot: SnapshotRef | None
     trace: str | None = None
     force: bool = False
+    numbered: bool = False
 
 
 scope_var: ContextVar[EditScope | None] = ContextVar("incomes_edit_scope", default=None)
@@ -120,6 +122,21 @@ def _pin_snapshot(
         question=pins.template.question_span(prompt, QUESTION_TOKENS),
         read_salt=secrets.token_hex(16),
         trace=scope.trace,
+        prompt=prompt_of(request.request_id) if scope.numbered and scope.trace else 0,
         force=scope.force,
     )
     params.extra_args = {**extra, **tag.to_extra_args()}
+
+
+def prompt_of(request_id: str) -> int:
+    """Which prompt of a request to `/v1/completions` an engine request is for: `cmpl-…-0`, `cmpl-…-1`.
+
+    Raises:
+        SelectionFailed: vLLM names its requests otherwise.
+    """
+    number = request_id.rpartition("-")[2]
+    if not (number.isascii() and number.isdecimal()):
+        raise SelectionFailed(
+            f"request {request_id} does not say which prompt it is for; its answer has no attribution"
+        )
+    return int(number)

@@ -107,6 +107,13 @@ class SnapshotRegistry:
         return len(self._pins)
 
     @property
+    def pinned_by_set(self) -> dict[str, int]:
+        """The same by edit set."""
+        self._drop_dead_pins()
+        pinned = (snapshot_id for ids in self._pins.values() for snapshot_id in ids)
+        return dict(Counter(self._resident[snapshot_id].edit_set for snapshot_id in pinned))
+
+    @property
     def edit_sets(self) -> dict[str, SnapshotRef]:
         """Current snapshot of every set."""
         return dict(self._current)

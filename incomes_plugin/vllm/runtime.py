@@ -17,7 +17,6 @@ from incomes_plugin.errors import SelectionFailed
 from incomes_plugin.model.adapter import EditAdapter
 from incomes_plugin.pool.gists import GistPool, PooledSnapshot
 from incomes_plugin.selection.attention import Unrotation
-from incomes_plugin.selection.attribution import Attribution
 from incomes_plugin.selection.picks import Picks, choose
 from incomes_plugin.vllm.batch import PickedTokens, ReadBatch
 from incomes_plugin.vllm.captures import CaptureStore
@@ -25,7 +24,7 @@ from incomes_plugin.vllm.kv_cache import AttentionLayer, CachedHeads
 from incomes_plugin.vllm.layer import ReadingLayer
 from incomes_plugin.vllm.rows import RequestTag, RowSpan
 from incomes_plugin.vllm.step import ReadRows, StepPlan, owners_of, rows_of
-from incomes_plugin.vllm.traces import Taken, Traces
+from incomes_plugin.vllm.traces import Taken, Traced, Traces
 
 FORCED_BIAS = 100.0
 """b of a forced pick: every gate opens whatever the query is, see `RequestTag.force`."""
@@ -36,11 +35,13 @@ class _Request:
     """A request with edits, or a capture.
 
     Attributes:
+        answer: which of the answers to its prompt.
         snapshot: held until the request has its picks.
         picked: None before routing.
     """
 
     tag: RequestTag
+    answer: int
     num_prompt_tokens: int
     snapshot: PooledSnapshot | None
     picked: PickedTokens | None = None
@@ -110,7 +111,7 @@ class SelectionRuntime:
         if tag is None or request_id in self._requests or request_id in self._settled:
             return
         snapshot = None if tag.snapshot is None else self.pool.acquire(tag.snapshot)
-        self._requests[request_id] = _Request(tag, num_prompt_tokens, snapshot)
+        self._requests[request_id] = _Request(tag, answer_of(request_id), num_prompt_tokens, snapshot)
 
     def remove_request(self, request_id: str) -> None:
         """Forget a request and let go of its snapshot."""
@@ -156,8 +157,8 @@ class SelectionRuntime:
                 self.captures.finish(tag, self.cached, plan.block_table[index])
                 # A preempted capture is computed again and replaces its first gist.
 
-    def take_trace(self, name: str) -> Attribution | None:
-        """Attribution of a finished request; None when nothing was traced under `name`."""
+    def take_trace(self, name: str) -> Traced | None:
+        """Attribution of finished requests; None when nothing was traced under `name`."""
         if self._batch is not None:
             self._batch.flush()
         return self._traces.take(name)
@@ -172,7 +173,7 @@ class SelectionRuntime:
         taken = None
         if tag.trace is not None:
             taken = Taken.nothing_yet(edits, self.device)
-            self._traces.add(tag.trace, tag.read_salt, taken)
+            self._traces.add(tag.trace, tag.snapshot, (tag.prompt, request.answer), taken)
         if edits:
             request.picked = PickedTokens.of(edits, picks.bias.to(self.device), taken)
         self._let_go(request)
@@ -229,3 +230,9 @@ class SelectionRuntime:
             )
             for key, rotary in self._rotaries.items()
         }
+
+
+def answer_of(request_id: str) -> int:
+    """Which answer to its prompt a request of vLLM makes: with n > 1, one request for each, `0_…`, `1_…`."""
+    number, separator, _ = request_id.partition("_")
+    return int(number) if separator and number.isdecimal() else 0

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import torch
 
@@ -12,7 +12,8 @@ from incomes_plugin.gist.types import EditKey
 from incomes_plugin.pool.picked import PickedEdit
 from incomes_plugin.selection.attribution import Attribution, by_edit
 
-_MAX_KEPT = 4096
+Choice: TypeAlias = tuple[int, int]
+"""(prompt, answer): which of the prompts of a request, and which of the answers to it."""
 
 
 @dataclass(eq=False)
@@ -48,12 +49,27 @@ class Taken:
 
 @dataclass(eq=False)
 class _Trace:
-    owner: str | None
-    answers: list[Taken] = field(default_factory=list)
+    snapshot: str | None
+    answers: dict[Choice, Taken] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Traced:
+    """What the answers to one request of a caller took.
+
+    Attributes:
+        mean: over all answers.
+        answers: by (prompt of the caller's request, answer to it), both from 0.
+    """
+
+    mean: Attribution
+    answers: dict[Choice, Attribution]
 
 
 class Traces:
-    """Traces by name. A name belongs to the request that used it first; its answers (n > 1) are averaged.
+    """Traces by name, until they are taken: the server takes the trace of every request, of aborted ones too.
+
+    A name belongs to the snapshot of the request that used it first; what reads another one is not traced under it.
 
     Args:
         num_layers: L'.
@@ -61,27 +77,22 @@ class Traces:
 
     def __init__(self, num_layers: int) -> None:
         self._num_layers = num_layers
-        self._traces: OrderedDict[str, _Trace] = OrderedDict()
+        self._traces: dict[str, _Trace] = {}
 
-    def add(self, name: str, owner: str | None, taken: Taken) -> None:
-        """Keep what an answer takes; one whose request does not own the name is not traced.
+    def add(self, name: str, snapshot: str | None, choice: Choice, taken: Taken) -> None:
+        """Keep what an answer takes; computed anew after a preemption, it counts once."""
+        trace = self._traces.setdefault(name, _Trace(snapshot))
+        if trace.snapshot == snapshot:
+            trace.answers[choice] = taken
 
-        Args:
-            owner: secret of the request.
-        """
-        trace = self._traces.setdefault(name, _Trace(owner))
-        if trace.owner == owner:
-            trace.answers.append(taken)
-        while len(self._traces) > _MAX_KEPT:
-            self._traces.popitem(last=False)
-
-    def take(self, name: str) -> Attribution | None:
+    def take(self, name: str) -> Traced | None:
         """Attribution under a name, which is free again then; None when nothing was traced."""
-        trace = self._traces.pop(name, None)
-        if trace is None:
+        if name not in self._traces:
             return None
+        answers = self._traces.pop(name).answers
+        weights = {choice: answers[choice].by_edit(self._num_layers) for choice in sorted(answers)}
         total: dict[EditKey, float] = {}
-        for taken in trace.answers:
-            for edit, weight in taken.by_edit(self._num_layers).items():
-                total[edit] = total.get(edit, 0.0) + weight / len(trace.answers)
-        return by_edit(total)
+        for answer in weights.values():
+            for edit, weight in answer.items():
+                total[edit] = total.get(edit, 0.0) + weight / len(weights)
+        return Traced(by_edit(total), {choice: by_edit(answer) for choice, answer in weights.items()})

@@ -21,6 +21,7 @@ from incomes_plugin.gist import dump_gists, load_gists, model_fingerprint
 from incomes_plugin.model.adapter import EditAdapter
 from incomes_plugin.pool.gists import GistPool, room_for
 from incomes_plugin.pool.table import ROW_TOKENS
+from incomes_plugin.selection.attribution import Attribution
 from incomes_plugin.vllm import rows_v1
 from incomes_plugin.vllm.config import PluginConfig
 from incomes_plugin.vllm.inject import install
@@ -145,7 +146,13 @@ class EditWorkerMixin:
         found = self.incomes_runtime.take_trace(trace)
         if found is None:
             return {"found": False}
-        return {"found": True, "none_weight": found.none_weight, "applied": [list(a) for a in found.applied]}
+        answers = [[*choice, *_packed(attribution)] for choice, attribution in found.answers.items()]
+        none_weight, applied = _packed(found.mean)
+        return {"found": True, "none_weight": none_weight, "applied": applied, "answers": answers}
+
+
+def _packed(attribution: Attribution) -> tuple[float, list[list[Any]]]:
+    return attribution.none_weight, [list(applied) for applied in attribution.applied]
 
 
 def device_room(config: PluginConfig, adapter: EditAdapter, dtype: torch.dtype, max_num_seqs: int) -> int:

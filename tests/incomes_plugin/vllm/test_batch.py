@@ -9,6 +9,7 @@ import torch
 
 from incomes_plugin.pool.picked import PickedEdit
 from incomes_plugin.vllm.batch import PickedTokens, ReadBatch
+from incomes_plugin.vllm.runtime import answer_of
 from incomes_plugin.vllm.traces import Taken, Traces
 
 
@@ -91,18 +92,35 @@ def test_a_trace_is_a_mean_over_rows_and_layers_and_belongs_to_its_first_owner()
     traces, held = Traces(num_layers=2), request(3, traced=True)
     taken = held.taken
     assert taken is not None
-    traces.add("t", "owner", taken)
-    traces.add("t", "owner", Taken.nothing_yet([], torch.device("cpu")))  # the second answer picked nothing
+    traces.add("t", "snap", (0, 0), Taken.nothing_yet([], torch.device("cpu")))  # replaced: it was preempted
+    traces.add("t", "snap", (0, 0), taken)
+    traces.add("t", "snap", (0, 1), Taken.nothing_yet([], torch.device("cpu")))  # the second answer picked nothing
     foreign = request(4, traced=True).taken
     assert foreign is not None
     foreign.weights += 1
     foreign.rows = 1
-    traces.add("t", "other", foreign)
+    traces.add("t", "other", (0, 2), foreign)
     taken.rows = 5
     taken.weights += 0.1
     found = traces.take("t")
     assert found is not None
     tokens = {edit: count for edit, count in taken.edits}
-    assert {(e, v): w for e, v, w in found.applied} == pytest.approx({e: 0.1 * n / 10 / 2 for e, n in tokens.items()})
-    assert found.none_weight == pytest.approx(1 - sum(w for *_, w in found.applied))
+    half = {(e, v): w for e, v, w in found.mean.applied}
+    assert half == pytest.approx({e: 0.1 * n / 10 / 2 for e, n in tokens.items()})
+    assert found.mean.none_weight == pytest.approx(1 - sum(w for *_, w in found.mean.applied))
+    assert list(found.answers) == [(0, 0), (0, 1)]
+    assert {(e, v): w / 2 for e, v, w in found.answers[0, 0].applied} == pytest.approx(half)
+    assert (found.answers[0, 1].applied, found.answers[0, 1].none_weight) == ([], 1.0)
     assert traces.take("t") is None
+
+
+def test_any_number_of_traces_is_kept() -> None:
+    traces = Traces(num_layers=2)
+    for i in range(10_000):
+        traces.add(str(i), "snap", (0, 0), Taken.nothing_yet([], torch.device("cpu")))
+    assert all(traces.take(str(i)) for i in range(10_000))
+
+
+@pytest.mark.parametrize(("request_id", "answer"), [("chatcmpl-a1-9f", 0), ("0_cmpl-x-0-9f", 0), ("12_chatcmpl-a", 12)])
+def test_answer_of(request_id: str, answer: int) -> None:
+    assert answer_of(request_id) == answer

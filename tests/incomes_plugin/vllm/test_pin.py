@@ -11,7 +11,7 @@ import pytest
 from incomes_plugin.errors import EngineLost, InvalidRequest, InvalidValue, SelectionFailed
 from incomes_plugin.pool.snapshot import EMPTY_DIGEST, SnapshotRef
 from incomes_plugin.selection.question import PromptTemplate
-from incomes_plugin.vllm.pin import EditScope, pin_request, use_capture, use_scope
+from incomes_plugin.vllm.pin import EditScope, pin_request, prompt_of, use_capture, use_scope
 from incomes_plugin.vllm.rows import RequestTag
 
 SNAPSHOT = SnapshotRef("eset_a", 3, "1" * 64, 2)
@@ -127,3 +127,15 @@ def test_a_capture_reads_no_cache_and_needs_no_scope() -> None:
         pin_request(other, None)
     assert len({None, asked.cache_salt, other.cache_salt}) == 3
     assert RequestTag.parse(asked.sampling_params.extra_args) == RequestTag(capture="c", first=1, count=2)
+
+
+def test_the_prompt_of_a_completion_is_in_its_id() -> None:
+    asked = request()
+    asked.request_id = "cmpl-a-b-12"
+    with use_scope(EditScope("eset_a", SNAPSHOT, trace="t", numbered=True)):
+        pin_request(asked, Pins())
+    tag = RequestTag.parse(asked.sampling_params.extra_args)
+    assert tag is not None
+    assert tag.prompt == 12
+    with pytest.raises(SelectionFailed, match="which prompt"):
+        prompt_of("cmpl-a-beam")
