@@ -9,14 +9,16 @@ import asyncio
 import os
 from argparse import Namespace
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import uvicorn
 from fastapi import FastAPI
+from pydantic import ValidationError
 
-from incomes_plugin.errors import UnsupportedEngine
+from incomes_plugin.errors import EngineLost, InvalidValue, UnsupportedEngine
 from incomes_plugin.model.adapter import EditAdapter
 from incomes_plugin.vllm.config import WORKER_CLS, PluginConfig
 from incomes_plugin.vllm.endpoints import ENGINE_STATE
@@ -53,6 +55,8 @@ async def launch(arguments: Sequence[str], *, adapter_dir: Path, pool_bytes: int
 
     Raises:
         UnsupportedEngine: vLLM, a model or a setting that edits have not been proven with.
+        InvalidValue: vLLM refuses the arguments.
+        EngineLost: the engine does not start.
         GistFormatError: `adapter_dir` is no edit adapter.
         FingerprintMismatch: the adapter was made for another base.
     """
@@ -62,10 +66,15 @@ async def launch(arguments: Sequence[str], *, adapter_dir: Path, pool_bytes: int
     from vllm.entrypoints.launchers.app import build_app
 
     args = parse_arguments(arguments, PluginConfig(adapter_dir, pool_bytes))
+    await asyncio.to_thread(refuse_unsupported, args)
     await asyncio.to_thread(EditAdapter.for_base, adapter_dir, Path(args.model))  # fails before an engine starts
     assert_touches()
     register()  # before the engine exists: its processes load us as a general plugin
-    async with build_async_engine_client(args) as client:
+    async with AsyncExitStack() as stack:
+        try:
+            client = await stack.enter_async_context(build_async_engine_client(args))
+        except Exception as error:
+            raise EngineLost(f"the engine does not start: {_one_line(error)}; its log is above") from error
         engine = await EditEngine.attach(client, Path(args.model), adapter_dir)  # type: ignore[arg-type]
         tasks = await client.get_supported_tasks()
         app = build_app(args, tasks, client.model_config)
@@ -98,16 +107,50 @@ def prepare_environment() -> None:
         os.environ["VLLM_PLUGINS"] = ",".join([*named, PLUGIN_NAME])
 
 
+def refuse_unsupported(args: Namespace) -> None:
+    """Make vLLM's configuration of the arguments and look at it before an engine loads.
+
+    Raises:
+        InvalidValue: vLLM refuses the arguments.
+        UnsupportedEngine: edits are not supported with them.
+    """
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.usage.usage_lib import UsageContext
+
+    from incomes_plugin.vllm.inject import unsupported
+
+    try:
+        config = AsyncEngineArgs.from_cli_args(args).create_engine_config(UsageContext.OPENAI_API_SERVER)
+    except Exception as error:  # of many classes, depending on which part of the configuration refuses
+        raise InvalidValue(f"vLLM refuses its flags: {_one_line(error)}") from error
+    reasons = list(unsupported(config))
+    if reasons:
+        raise UnsupportedEngine(f"edits are not supported with {'; nor with '.join(reasons)}")
+
+
+def _refuse_flags(message: str) -> NoReturn:
+    raise InvalidValue(f"vLLM refuses its flags: {message}")
+
+
+def _one_line(error: Exception) -> str:
+    """What an error says."""
+    said = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+    return " ".join(said.removeprefix("Value error, ").split())[:500] or type(error).__name__
+
+
 def parse_arguments(arguments: Sequence[str], config: PluginConfig) -> Namespace:
     """vLLM's own parser and checks, plus our worker class and settings.
 
     Raises:
+        InvalidValue: vLLM has no such flag, or not with this value.
         UnsupportedEngine: another worker class, settings of the plugin, or more than one API server process.
     """
     from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
-    args = make_arg_parser(FlexibleArgumentParser()).parse_args(list(arguments))
+    parser = make_arg_parser(FlexibleArgumentParser())
+    parser.error = _refuse_flags  # type: ignore[method-assign]  # its own prints 300 lines of usage
+    args = parser.parse_args(list(arguments))
     if args.model_tag:
         args.model = args.model_tag
     if args.worker_cls not in ("auto", WORKER_CLS):
