@@ -21,6 +21,10 @@ ACTIVATION_S = Histogram(
     "From the arrival of an added, replaced or retired edit to its acknowledgement by every live replica.",
     buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
 )
+QUEUE_OVERFLOWS = Counter(
+    "incomes:compression_queue_overflows",
+    "Admitted edits that found the queue full and wait for its sweep of the store, behind bulk imports.",
+)
 READY = Gauge("incomes:ready", "1 when every start-up stage is good and no part is lost.")
 REFUSED_CHANGES = Gauge("incomes:refused_changes", "Edit sets with a change that this engine refuses.")
 EDITS = Gauge("incomes:edits", "Edit versions by status.", ["status"])

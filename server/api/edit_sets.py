@@ -7,9 +7,10 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query, Response
 from incomes_server.api.context import Context, Limit, Project, WaitToRemove, WriteId
 from incomes_server.api.schemas import CreateEditSet, Deleted, EditSetObject, Page, WaitFor
+from incomes_server.api.timed import TimedRoute
 from incomes_server.api.writes import is_active, status_code
 
-router = APIRouter(prefix="/v1/edit_sets", tags=["edit sets"])
+router = APIRouter(prefix="/v1/edit_sets", tags=["edit sets"], route_class=TimedRoute)
 
 
 @router.post("", status_code=201, response_model=EditSetObject)

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query, Response
 from incomes_server.api.context import AdminContext, Context, Limit, Project, Wait, WaitToAdd, WaitToRemove, WriteId
 from incomes_server.api.schemas import CreateEdit, EditContent, EditObject, Page, WaitFor
+from incomes_server.api.timed import TimedRoute
 from incomes_server.api.writes import admitted, is_active, raise_if_failed, status_code, submit, wait_for_edits
 from incomes_server.edits import WAITING, Edit, EditStatus
 from incomes_server.metrics import ACTIVATION_S
@@ -14,7 +15,7 @@ from incomes_server.metrics import ACTIVATION_S
 MAX_VERSION = 2**31 - 1
 TAKES_ROOM = frozenset({*WAITING, EditStatus.READY})
 
-router = APIRouter(prefix="/v1/edits", tags=["edits"])
+router = APIRouter(prefix="/v1/edits", tags=["edits"], route_class=TimedRoute)
 
 
 @router.post("", status_code=202, response_model=EditObject, responses={201: {"model": EditObject}})

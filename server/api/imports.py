@@ -14,12 +14,13 @@ from incomes_server.api.context import AdminContext, Context, Project, WaitToAdd
 from incomes_server.api.errors import envelope
 from incomes_server.api.import_lines import Line, parse_lines
 from incomes_server.api.schemas import ImportResult, LineResult, RequestCounts
+from incomes_server.api.timed import TimedRoute
 from incomes_server.api.writes import status_code, submit, wait_for_edits
 from incomes_server.edits.model import Edit, EditStatus
 
 from incomes_plugin.errors import CompressionFailed, EditConflict, IncomesError, QueueFull
 
-router = APIRouter(prefix="/v1/edits", tags=["edits"])
+router = APIRouter(prefix="/v1/edits", tags=["edits"], route_class=TimedRoute)
 RETRY_S = 0.05
 
 
@@ -38,6 +39,8 @@ async def import_edits(
 
     A wrong line never stops the others, and every line is accounted for: `completed + failed == total`.
     """
+    if edit_set not in (None, context.settings.default_edit_set):
+        await context.store.get_edit_set(project, edit_set or "")  # 404, also where nothing would be written
     raw = await request.body()
     lines = await asyncio.to_thread(lambda: list(parse_lines(raw.split(b"\n"), context.tokenizer)))
     target = edit_set or context.settings.default_edit_set

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
@@ -193,12 +194,12 @@ class ReplicaObject(Resource):
     nacks: dict[str, str]
 
     @classmethod
-    def of(cls, state: ReplicaState, own_sets: frozenset[str]) -> Self:
-        """Render a replica's state, for the edit sets of one project."""
+    def of(cls, state: ReplicaState, own_sets: Mapping[str, int]) -> Self:
+        """Render a replica's state, for the edit sets of one project and their versions."""
         return cls(
             id=state.name,
             serving=state.serving,
-            lag=state.lag,
+            lag=sum(max(0, v - state.positions.get(edit_set, 0)) for edit_set, v in own_sets.items()),
             idle_s=state.idle_s,
             positions={k: v for k, v in state.positions.items() if k in own_sets},
             nacks={k: v for k, v in state.nacks.items() if k in own_sets},

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 from incomes_server.api.context import AdminContext, Wait
 from incomes_server.api.schemas import WaitFor
 from incomes_server.edits.model import CompressionJob, Edit, EditStatus, NewEdit
-from incomes_server.metrics import ACTIVATION_S
+from incomes_server.metrics import ACTIVATION_S, QUEUE_OVERFLOWS
 
 from incomes_plugin.errors import CompressionFailed, PoolFull, QueueFull, Unavailable
 
@@ -40,8 +40,10 @@ async def submit(context: AdminContext, edits: Sequence[Edit], news: Sequence[Ne
         for edit, new in zip(edits, news, strict=True)
         if edit.status is EditStatus.PENDING
     ]
-    with suppress(QueueFull):
+    try:
         await context.queue.submit(jobs, interactive=interactive)
+    except QueueFull:
+        QUEUE_OVERFLOWS.inc(len(jobs))
 
 
 async def wait_for_edits(

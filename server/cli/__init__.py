@@ -10,6 +10,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of the `incomes` command."""
     from incomes_server.cli.main import app
 
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a locale without the letters of a text
     own, passed_on = split_passed_on(list(sys.argv[1:] if argv is None else argv))
     app(args=own, obj=passed_on)
 

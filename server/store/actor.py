@@ -71,13 +71,17 @@ class EditStoreActor:
     async def wait_status(self, project: str, edit_ids: tuple[str, ...], timeout_s: float) -> list[Edit]:
         """The edits, once none waits for compression or the time is over."""
         deadline_s = time.monotonic() + timeout_s
+        found: dict[str, Edit] = {}
+        waiting = list(edit_ids)
         with self._watch.on(edit_ids) as changed:
             while True:
                 changed.clear()
-                edits: list[Edit] = await self.read("get_edits", project, edit_ids)
+                edits: list[Edit] = await self.read("get_edits", project, waiting)
+                found |= {edit.id: edit for edit in edits}
+                waiting = [edit.id for edit in edits if edit.status not in SETTLED]
                 left_s = deadline_s - time.monotonic()
-                if left_s <= 0 or all(edit.status in SETTLED for edit in edits):
-                    return edits
+                if left_s <= 0 or not waiting:
+                    return [found[edit_id] for edit_id in edit_ids]
                 await wait_event(changed, left_s)
 
     async def wait_active(self, edit_set: str, version: int, timeout_s: float) -> ReplicaProgress:

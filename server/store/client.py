@@ -65,6 +65,16 @@ class StoreClient:
         """A page in order of creation (`asc` or `desc`), and whether more follow."""
         return await self._read("list_edit_sets", project, limit=limit, after=after, order=order)
 
+    async def versions_of(self, project: str) -> dict[str, int]:
+        """Version of every edit set of the project."""
+        versions: dict[str, int] = {}
+        has_more, after = True, None
+        while has_more:
+            page, has_more = await self.list_edit_sets(project, limit=100, after=after, order="asc")
+            versions |= {item.id: item.version for item in page}
+            after = page[-1].id if page else None
+        return versions
+
     async def delete_edit_set(self, project: str, edit_set: str, *, request_id: str) -> EditSet:
         """Retire every edit in it, then hide it; the answer has the version to wait for."""
         return await self._write(commands.DeleteEditSet(project, request_id, edit_set))

@@ -86,6 +86,8 @@ def add_edits(tx: Transaction, project: str, edit_set: str, new: Sequence[NewEdi
 def replace_edit(tx: Transaction, project: str, edit_id: str, new: NewEdit) -> list[EditVersion]:
     """A new pending version; one that waited is superseded, an active one serves on. Raises EditConflict."""
     row = _find(tx.conn, project, edit_id)
+    if row.retired_at is not None:
+        raise EditConflict(f"edit {edit_id} is retired")
     if new.external_id not in (None, row.external_id):
         _check_external_ids(tx.conn, row.edit_set, [new.external_id])
     version = row.head_version + 1
@@ -102,8 +104,10 @@ def replace_edit(tx: Transaction, project: str, edit_id: str, new: NewEdit) -> l
 
 
 def retire_edit(tx: Transaction, project: str, edit_id: str) -> list[EditVersion]:
-    """Out of the snapshot, for good. Raises EditConflict when it is retired already."""
+    """Out of the snapshot, for good. One that is retired already stays so: the caller may not have had our answer."""
     row = _find(tx.conn, project, edit_id)
+    if row.retired_at is not None:
+        return [(edit_id, row.head_version)]
     left = None
     if row.active_version is not None:
         left = append(tx, row.edit_set, removed=[(edit_id, row.active_version)])
@@ -126,8 +130,6 @@ def _find(conn: Connection, project: str, edit_id: str) -> Row[Any]:
     row = conn.execute(select(edits).where(e.project == project, e.id == edit_id).with_for_update()).one_or_none()
     if row is None:
         raise EditNotFound(f"no edit {edit_id!r}")
-    if row.retired_at is not None:
-        raise EditConflict(f"edit {edit_id} is retired")
     return row
 
 

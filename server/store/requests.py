@@ -26,7 +26,9 @@ def find_result(tx: Transaction, command: Requested) -> list[EditVersion] | None
     if row is None:
         return None
     if row.body_hash != command.body_hash():
-        raise IdempotencyKeyReuse(f"request id {command.request_id!r} was used for another request")
+        raise IdempotencyKeyReuse(
+            "this Idempotency-Key was used for a request with another body; take a new one", param="Idempotency-Key"
+        )
     return [(str(name), int(version)) for name, version in json.loads(row.result)]
 
 
