@@ -16,7 +16,9 @@ IncomesError
 ├── NotFound
 │   ├── EditNotFound          edit_not_found
 │   ├── EditSetNotFound       edit_set_not_found
-│   └── SnapshotNotFound      snapshot_not_found
+│   ├── SnapshotNotFound      snapshot_not_found
+│   ├── ModelNotFound         model_not_found
+│   └── RouteNotFound         route_not_found
 ├── Conflict
 │   ├── EditConflict          edit_conflict
 │   ├── EditSetExists         edit_set_exists
@@ -148,6 +150,18 @@ class SnapshotNotFound(NotFound):
     """No such snapshot of the edit set."""
 
     code = "snapshot_not_found"
+
+
+class ModelNotFound(NotFound):
+    """The server serves no model of that name."""
+
+    code = "model_not_found"
+
+
+class RouteNotFound(NotFound):
+    """Neither this server nor vLLM has such a route."""
+
+    code = "route_not_found"
 
 
 class Conflict(IncomesError):

@@ -52,6 +52,12 @@ class Settings(BaseSettings):
 
     model: str = Field("default", description="`default`, a folder, a hub id, or a folder made by `incomes adapt`")
     adapter: str | None = Field(None, description="folder of the model's edit adapter, if MODEL does not say it")
+    share_prefix_cache: bool = Field(
+        False, description="projects share the KV blocks of equal prompts; their timing then tells what others asked"
+    )
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="origins of web pages that may call both ports, or `*`; comma-separated in the environment"
+    )
     served_model_name: str = Field("incomes", description="model name in the OpenAI API")
     host: str = Field("127.0.0.1", description="address of the chat port")
     port: int = Field(8000, ge=1, le=65535, description="chat port")
@@ -89,6 +95,21 @@ class Settings(BaseSettings):
     def _parse_keys(cls, value: Any) -> Any:
         items = value.replace("\n", ",").split(",") if isinstance(value, str) else value
         return tuple(ApiKey.parse(item) if isinstance(item, str) else item for item in items if item)
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _parse_origins(cls, value: Any) -> Any:
+        items = value.split(",") if isinstance(value, str) else value
+        return tuple(item.strip() for item in items if item)
+
+    @field_validator("api_keys")
+    @classmethod
+    def _one_project_a_key(cls, keys: tuple[ApiKey, ...]) -> tuple[ApiKey, ...]:
+        projects: dict[str, str] = {}
+        for key in keys:
+            if projects.setdefault(key.key, key.project) != key.project:
+                raise ValueError(f"one key for two projects, {projects[key.key]} and {key.project}; give each its own")
+        return keys
 
     @model_validator(mode="after")
     def _queue_holds_a_batch(self) -> Self:

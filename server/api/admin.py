@@ -10,6 +10,7 @@ from incomes_server import metrics
 from incomes_server.api import edit_sets, edits, imports, replicas
 from incomes_server.api.body import BodyLimits, BodyMiddleware
 from incomes_server.api.context import AdminContext
+from incomes_server.api.cors import with_cors
 from incomes_server.api.errors import install_error_handlers
 from incomes_server.api.health import HealthMiddleware
 from incomes_server.api.readiness import Readiness
@@ -53,6 +54,8 @@ def build_admin_app(context: AdminContext | None, settings: Settings, readiness:
     app.add_middleware(BodyMiddleware, limits=_body_limits(settings))
     app.add_middleware(AuthMiddleware, keys=KeyRing(settings.api_keys))
     app.add_middleware(HealthMiddleware, readiness=readiness)
+    if settings.cors_origins:
+        app.add_middleware(with_cors, settings.cors_origins)
     app.add_middleware(RequestIdMiddleware)
     return app
 

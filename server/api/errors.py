@@ -34,7 +34,7 @@ STATUS: dict[type[errors.IncomesError], int] = {
     errors.UnsupportedEngine: 503,
     errors.IncomesError: 500,
 }
-HTTP_CODES = {404: "route_not_found", 405: "method_not_allowed"}
+HTTP_CODES = {404: errors.RouteNotFound.code, 405: "method_not_allowed"}
 """Codes of errors that the web framework raises itself."""
 
 Envelope = dict[str, dict[str, str | None]]

@@ -72,9 +72,71 @@ def test_streams_carry_headers_and_attribution(running, admin, edit_set):
         assert response.headers["x-request-id"]
         chunks = list(response.parse())
     assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices) == whole.choices[0].message.content
-    assert chunks[-1].choices == []
+    assert [c.finish_reason for c in chunks[-1].choices] == [None]
     assert chunks[-1].model_extra["edits"]["applied"][0]["edit"] == edit["id"]
     assert chunks[-1].id == chunks[0].id
+
+
+def test_the_stream_helper_of_the_openai_package_keeps_edits_and_usage(running, admin, edit_set):
+    edit = add(admin, edit_set, "The warranty is 36 months.")
+    with running.chat().chat.completions.stream(
+        model="incomes",
+        messages=[{"role": "user", "content": "How long is the warranty?"}],
+        temperature=0.5,
+        max_tokens=8,
+        n=2,
+        stream_options={"include_usage": True},
+        extra_body={
+            "edits": {"edit_set": edit_set},
+            "return_edit_attributions": True,
+            "stop_token_ids": list(range(200)),  # the helper takes answers only that came to an end of their own
+        },
+    ) as stream:
+        for _ in stream:
+            pass
+        final = stream.get_final_completion()
+    assert final.usage.completion_tokens >= 2
+    assert [choice.index for choice in final.choices] == [0, 1]
+    assert {choice.message.edits["applied"][0]["edit"] for choice in final.choices} == {edit["id"]}
+
+
+def test_each_choice_has_its_own_attribution(running, admin, edit_set):
+    add(admin, edit_set, "The warranty is 36 months.")
+    add(admin, edit_set, "Zebras like chess.")
+    body = {"edits": {"edit_set": edit_set}, "return_edit_attributions": True}
+    options = {"model": "incomes", "max_tokens": 6, "logprobs": 1, "extra_body": body}
+    asked = ["The warranty is", "Zebras like"]
+    alone = [running.chat().completions.create(prompt=p, temperature=0, **options).model_extra["edits"] for p in asked]
+    both = running.chat().completions.create(prompt=asked, temperature=0, **options).model_extra["edits"]
+    for index, one in enumerate(alone):
+        found = both["choices"][index]
+        assert (found["index"], found["none_weight"]) == (index, pytest.approx(one["none_weight"], abs=1e-3))
+        assert {a["edit"] for a in found["applied"]} == {a["edit"] for a in one["choices"][0]["applied"]}
+    twice = running.chat().completions.create(prompt=asked, temperature=1, n=2, **options).model_extra["edits"]
+    assert [choice["index"] for choice in twice["choices"]] == [0, 1, 2, 3]
+    for choice in twice["choices"]:
+        total = choice["none_weight"] + sum(a["weight"] for a in choice["applied"])
+        assert total == pytest.approx(1, abs=1e-3)
+    mean = sum(choice["none_weight"] for choice in twice["choices"]) / 4
+    assert twice["none_weight"] == pytest.approx(mean, abs=1e-4)
+
+
+def test_what_an_aborted_request_took_is_not_kept(running, admin, edit_set):
+    """Weights of a later request are the same, whatever was begun and left before."""
+    add(admin, edit_set, "The warranty is 36 months.")
+    first = ask(running.chat(), edit_set=edit_set).parse().model_extra["edits"]
+    for _ in range(5):
+        stream = running.chat().chat.completions.create(
+            model="incomes",
+            messages=[{"role": "user", "content": "How long is the warranty?"}],
+            max_tokens=200,
+            stream=True,
+            extra_body={"edits": {"edit_set": edit_set}, "return_edit_attributions": True},
+        )
+        next(stream)
+        stream.close()
+    again = ask(running.chat(), edit_set=edit_set).parse().model_extra["edits"]
+    assert again["choices"] == first["choices"]
 
 
 def test_plain_completions(running, admin, edit_set):

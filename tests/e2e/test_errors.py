@@ -37,11 +37,13 @@ def test_chat(running, stream, extra, status, code, param):
 
 
 @pytest.mark.parametrize(
-    "path", ["/v1/responses", "/v1/messages", "/invocations", "/v1/chat/completions/batch", "/v1/chat/completions/"]
+    ("path", "code"),
+    [(path, "route_not_supported") for path in ("/v1/responses", "/v1/messages", "/invocations")]
+    + [(path, "route_not_found") for path in ("/v1/chat/completions/", "/v1/nothing", "/")],
 )
-def test_routes_without_proof_are_refused(running, path):
+def test_routes_without_proof_are_refused(running, path, code):
     with running.raw_chat() as client:
-        check(client.post(path, json=CHAT), 404, "route_not_supported")
+        check(client.post(path, json=CHAT), 404, code)
 
 
 @pytest.mark.parametrize("key", ["wrong", "acme"])

@@ -72,6 +72,22 @@ async def test_reservations_at_the_same_time_all_count():
     assert sum(result is None for result in results) == 3
 
 
+async def test_what_is_stored_while_the_store_counts_is_not_lost():
+    room, _ = room_of(a=ProjectUse(5, 500))
+    async with room.reserve("a", [99]):
+        looking = asyncio.create_task(room._look())
+        await asyncio.sleep(0)  # the store counts, without the 99
+    await looking
+    assert room._used_by("a").tokens == 599
+
+
+async def test_where_a_project_may_fill_the_pool_the_pool_is_full():
+    source = Source(a=ProjectUse(7, 700))
+    room = PoolRoom(source, source, Quotas(edits=100, gist_bytes=7000, running_requests=2, usable_bytes=7000))
+    with pytest.raises(PoolFull, match="pool_bytes"):
+        await take(room, "a", [1])
+
+
 async def test_a_write_that_fails_gives_its_room_back():
     room, _ = room_of(a=ProjectUse(5, 500))
     for _ in range(3):

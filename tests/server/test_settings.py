@@ -101,3 +101,14 @@ def test_pool_bytes_must_be_a_size(given):
 def test_queue_must_hold_an_import_batch():
     with pytest.raises(InvalidValue, match="import_batch"):
         load_settings(queue_limit=10, import_batch=100)
+
+
+def test_one_key_opens_one_project():
+    with pytest.raises(InvalidValue, match="one key for two projects, a and b"):
+        load_settings(api_keys=("a:k", "b:k"))
+    assert len(load_settings(api_keys=("a:k", "a:k2", "b:k3")).settings.api_keys) == 3
+
+
+def test_origins_come_with_commas(monkeypatch):
+    monkeypatch.setenv("INCOMES_CORS_ORIGINS", "https://a.example, https://b.example")
+    assert load_settings().settings.cors_origins == ("https://a.example", "https://b.example")

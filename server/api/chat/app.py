@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from incomes_server.api.body import BodyLimits, BodyMiddleware
 from incomes_server.api.chat.directory import EditSetDirectory
 from incomes_server.api.chat.gate import ChatGate
 from incomes_server.api.chat.resolve import ScopeResolver
-from incomes_server.api.errors import on_incomes_error
+from incomes_server.api.cors import with_cors
+from incomes_server.api.errors import error_response, on_incomes_error
 from incomes_server.api.health import HealthMiddleware
 from incomes_server.api.readiness import Readiness
 from incomes_server.api.request_id import RequestIdMiddleware
@@ -18,9 +19,10 @@ from incomes_server.auth.keys import KeyRing
 from incomes_server.auth.middleware import AuthMiddleware
 from incomes_server.quotas import Quotas, RunningRequests
 from incomes_server.settings import Settings
+from incomes_server.store.client import StoreClient
 from starlette.types import ASGIApp
 
-from incomes_plugin.errors import IncomesError
+from incomes_plugin.errors import IncomesError, ModelNotFound
 
 if TYPE_CHECKING:
     from incomes_plugin.vllm.engine import EditEngine
@@ -33,9 +35,47 @@ def build_chat_app(
     vllm_app.add_exception_handler(IncomesError, on_incomes_error)
     # vLLM stops "its" server when the engine dies; ours stays up and says 503 with the reason.
     vllm_app.state.server = SimpleNamespace(should_exit=False)
-    resolver = ScopeResolver(engine, directory, readiness)
-    app: ASGIApp = ChatGate(vllm_app, engine, resolver, RunningRequests(Quotas.of(settings)))
+    vllm_app.add_api_route("/v1/models/{model:path}", retrieve_model, include_in_schema=False)
+    keys = KeyRing(settings.api_keys)
+
+    async def status(project: str) -> dict[str, Any]:
+        return await project_status(engine, directory.store, project)
+
+    app: ASGIApp = ChatGate(
+        vllm_app,
+        engine,
+        ScopeResolver(engine, directory, readiness),
+        RunningRequests(Quotas.of(settings)),
+        salted=not keys.is_open and not settings.share_prefix_cache,
+        status=None if keys.is_open else status,
+    )
     app = BodyMiddleware(app, BodyLimits(lambda _: settings.max_body_bytes, settings.body_timeout_s))
-    app = AuthMiddleware(app, KeyRing(settings.api_keys))
+    app = AuthMiddleware(app, keys)
     app = HealthMiddleware(app, readiness)
+    app = with_cors(app, settings.cors_origins)
     return RequestIdMiddleware(app)
+
+
+async def retrieve_model(model: str, request: Request) -> Any:
+    """One card of `GET /v1/models`."""
+    cards = (await request.app.state.openai_serving_models.show_available_models()).data
+    found = next((card for card in cards if card.id == model), None)
+    if found is None:
+        served = ", ".join(card.id for card in cards)
+        return error_response(ModelNotFound(f"no model {model!r}; there is {served}", param="model"))
+    return found
+
+
+async def project_status(engine: EditEngine, store: StoreClient, project: str) -> dict[str, Any]:
+    """What the key of a project may know: the model, and its own figures."""
+    own = await store.versions_of(project)
+    state = await engine.status()
+    return {
+        "ready": True,
+        "model_fingerprint": state.fingerprint,
+        "vllm_version": state.vllm_version,
+        "runner": state.runner,
+        "edits": sum(ref.num_edits for edit_set, ref in state.edit_sets.items() if edit_set in own),
+        "edit_sets": len(own),
+        "pinned_requests": sum(number for edit_set, number in state.pinned_by_set.items() if edit_set in own),
+    }

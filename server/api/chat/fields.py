@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -48,16 +49,21 @@ class ParsedBody:
     Attributes:
         edits: the `edits` object; None when the request has none.
         attributions: the answer shall name the edits that shaped it.
-        body: what vLLM gets. A `cache_salt` of the caller stays in it, with vLLM's meaning.
+        answers: to each prompt, `n` of the request.
+        body: what vLLM gets. A `cache_salt` of the caller keeps vLLM's meaning, within the project.
     """
 
     edits: EditsField | None
     attributions: bool
+    answers: int
     body: bytes
 
 
-def parse_body(path: str, raw: bytes) -> ParsedBody:
+def parse_body(path: str, raw: bytes, *, salt: str | None = None) -> ParsedBody:
     """Split and check the body of a generation route.
+
+    Args:
+        salt: keeps the request's KV blocks to those with the same one; beside a `cache_salt` of the caller's own.
 
     Raises:
         InvalidValue: not a JSON object, or a wrong value.
@@ -76,17 +82,30 @@ def parse_body(path: str, raw: bytes) -> ParsedBody:
     except ValidationError as error:
         details = error.errors(include_url=False, include_input=False)
         raise first_validation_error([dict(d) for d in details]) from None
-    body = json.dumps(data).encode()
-    _refuse_what_breaks_vllm(path, data)
-    return ParsedBody(fields.edits, fields.return_edit_attributions, body)
+    salted = data if salt is None else {**data, "cache_salt": _salted(salt, data.get("cache_salt"))}
+    understood = _as_vllm_reads(path, data)
+    if fields.return_edit_attributions and getattr(understood, "use_beam_search", False):
+        raise InvalidValue(
+            "answers of a beam search have no attribution; drop `use_beam_search` or this field",
+            param="return_edit_attributions",
+        )
+    answers = getattr(understood, "n", None) or 1
+    return ParsedBody(fields.edits, fields.return_edit_attributions, answers, json.dumps(salted).encode())
 
 
-def _refuse_what_breaks_vllm(path: str, data: dict[str, Any]) -> None:
-    """vLLM's own checks end in a 500 on some types. What they refuse in the regular way, vLLM itself answers."""
+def _salted(salt: str, own: object) -> object:
+    """Both salts as one; a wrong value stays for vLLM to refuse."""
+    if own is not None and not (isinstance(own, str) and own):
+        return own
+    return hashlib.sha256(json.dumps([salt, own]).encode()).hexdigest()
+
+
+def _as_vllm_reads(path: str, data: dict[str, Any]) -> Any:
+    """vLLM's model of the body; None when vLLM will refuse it properly itself, for some types end in a 500 there."""
     try:
-        request_model(path).model_validate(data)
+        return request_model(path).model_validate(data)
     except ValidationError:
-        return
+        return None
     except Exception as error:
         raise InvalidValue(f"a field of the body has a wrong type: {type(error).__name__}: {error}") from error
 

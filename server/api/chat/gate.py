@@ -3,32 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from contextlib import nullcontext
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
+from fastapi import FastAPI
+from fastapi.responses import JSONResponse
 from incomes_server.api.body import replay
+from incomes_server.api.chat.attribute import Attributor
 from incomes_server.api.chat.fields import parse_body
-from incomes_server.api.chat.resolve import Resolved, ScopeResolver
+from incomes_server.api.chat.resolve import ScopeResolver
 from incomes_server.api.chat.respond import AttributionSender, HeaderSender, LossSender
-from incomes_server.api.chat.routes import GENERATION, PASSED
+from incomes_server.api.chat.routes import COMPLETIONS, GENERATION, is_passed
 from incomes_server.api.errors import error_response
 from incomes_server.metrics import GENERATIONS
 from incomes_server.quotas import RunningRequests
 from starlette.datastructures import MutableHeaders
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.routing import Match
+from starlette.types import Receive, Scope, Send
 
-from incomes_plugin.errors import IncomesError, RouteNotSupported
+from incomes_plugin.errors import IncomesError, RouteNotFound, RouteNotSupported
+from incomes_plugin.vllm.endpoints import STATUS_ROUTE
 
 if TYPE_CHECKING:
     from incomes_plugin.vllm.engine import EditEngine
 
 
 class ChatGate:
-    """Middleware of vLLM's FastAPI app; needs `state.project` (AuthMiddleware) and a whole body (BodyMiddleware)."""
+    """Middleware of vLLM's FastAPI app; needs `state.project` (AuthMiddleware) and a whole body (BodyMiddleware).
 
-    def __init__(self, app: ASGIApp, engine: EditEngine, resolver: ScopeResolver, running: RunningRequests) -> None:
+    Args:
+        salted: each project has KV blocks of its own.
+        status: what a project may know of the engine; None where there is one project, which may know all.
+    """
+
+    def __init__(
+        self,
+        app: FastAPI,
+        engine: EditEngine,
+        resolver: ScopeResolver,
+        running: RunningRequests,
+        *,
+        salted: bool,
+        status: Callable[[str], Awaitable[dict[str, Any]]] | None,
+    ) -> None:
         self._app = app
         self._running = running
+        self._salted = salted
+        self._status = status
         self._engine = engine
         self._resolver = resolver
 
@@ -39,49 +60,45 @@ class ChatGate:
         if scope["type"] != "http":
             return await send({"type": "websocket.close", "code": 1008, "reason": "no edits on websockets"})
         try:
-            if (scope["method"], scope["path"]) in PASSED or scope["method"] == "OPTIONS":
+            if self._status is not None and scope["path"] == STATUS_ROUTE:
+                await JSONResponse(await self._status(scope["state"]["project"]))(scope, receive, send)
+            elif is_passed(scope["method"], scope["path"]):
                 await self._app(scope, receive, send)
             elif scope["method"] == "POST" and scope["path"] in GENERATION:
                 with self._running.of(scope["state"]["project"]):
                     await self._generate(scope, receive, send)
             else:
-                raise RouteNotSupported(f"{scope['method']} {scope['path']} is not served: edits are not proven on it")
+                raise self._no_route(scope)
         except IncomesError as error:
             GENERATIONS.labels("", error.code).inc()
             await error_response(error)(scope, receive, send)
 
+    def _no_route(self, scope: Scope) -> IncomesError:
+        name = f"{scope['method']} {scope['path']}"
+        if any(route.matches(scope)[0] is not Match.NONE for route in self._app.routes):
+            return RouteNotSupported(f"{name} is not served: edits are not proven on it")
+        return RouteNotFound(f"there is no {name}")
+
     async def _generate(self, scope: Scope, receive: Receive, send: Send) -> None:
         from incomes_plugin.vllm.pin import EditScope, use_scope
 
-        parsed = parse_body(scope["path"], (await receive())["body"])
-        resolved = await self._resolver.resolve(scope["state"]["project"], parsed.edits, parsed.attributions)
+        project = scope["state"]["project"]
+        parsed = parse_body(scope["path"], (await receive())["body"], salt=project if self._salted else None)
+        resolved = await self._resolver.resolve(project, parsed.edits, parsed.attributions)
         GENERATIONS.labels(resolved.reason, "").inc()
-        edit_scope = EditScope(resolved.snapshot.edit_set, resolved.snapshot, resolved.trace)
+        snapshot = resolved.snapshot
+        edit_scope = EditScope(snapshot.edit_set, snapshot, resolved.trace, numbered=scope["path"] == COMPLETIONS)
         answer: Send = LossSender(HeaderSender(send, resolved.headers), self._resolver.loss)
+        tracing: AbstractAsyncContextManager[object] = nullcontext()
         if parsed.attributions:
-            answer = AttributionSender(answer, self._attributor(resolved))
+            tracing = attributor = Attributor(self._engine, resolved, parsed.answers)
+            answer = AttributionSender(answer, attributor)
         inner_scope = _with_body_length(scope, parsed.body)
         # No await between resolving and holding: a commit in between could retire the snapshot.
-        held = self._engine.hold(resolved.snapshot) if resolved.snapshot.num_edits else nullcontext()
+        held = self._engine.hold(snapshot) if snapshot.num_edits else nullcontext()
         with held, use_scope(edit_scope):
-            await self._app(inner_scope, replay(parsed.body, receive), answer)
-
-    def _attributor(self, resolved: Resolved) -> Callable[[], Awaitable[dict[str, Any]]]:
-        async def attribute() -> dict[str, Any]:
-            snapshot = resolved.snapshot
-            applied, none_weight = [], 1.0
-            if snapshot.num_edits:  # else the request took the stock path, where nothing is traced
-                found = await self._engine.attribution(resolved.trace or "")
-                applied, none_weight = list(found.applied), found.none_weight
-            return {
-                "edit_set": snapshot.edit_set,
-                "snapshot": snapshot.id,
-                "reason": resolved.reason,
-                "applied": [{"edit": edit, "version": v, "weight": round(w, 6)} for edit, v, w in applied],
-                "none_weight": round(none_weight, 6),
-            }
-
-        return attribute
+            async with tracing:
+                await self._app(inner_scope, replay(parsed.body, receive), answer)
 
 
 def _with_body_length(scope: Scope, body: bytes) -> Scope:

@@ -1,9 +1,9 @@
-"""Adds to vLLM's answers what the request asked for: headers always, attribution as JSON field or last stream event."""
+"""Adds to vLLM's answers what the request asked for: headers always, attribution as JSON field or stream event."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from incomes_server.api.errors import envelope, error_response, status_of
@@ -13,8 +13,9 @@ from starlette.types import Message, Send
 from incomes_plugin.errors import EngineLost, IncomesError
 
 DONE_EVENT = b"data: [DONE]"
-Attribute = Callable[[], Awaitable[dict[str, Any]]]
-"""Fetches the `edits` object of the answer; called once the engine is done with the request."""
+STAMP = ("id", "object", "created", "model")
+Attribute = Callable[[Sequence[int]], Awaitable[dict[str, Any]]]
+"""Fetches the `edits` object of an answer with these choices; called once the engine is done with the request."""
 
 
 class HeaderSender:
@@ -51,15 +52,23 @@ class LossSender:
 
 
 class AttributionSender:
-    """Adds `edits` to a successful answer: a key of the JSON body, or one more event before `[DONE]`."""
+    """Adds `edits` to a successful answer: a key of the JSON body, or one more event of the stream.
+
+    In a stream the event comes after the last choice and before the usage, whose event has `edits` too. The choices of
+    the event carry their part in `delta`, where clients that put a stream together (the openai package's helper) keep
+    it as `message.edits`.
+    """
 
     def __init__(self, send: Send, attribute: Attribute) -> None:
         self._send = send
         self._attribute = attribute
         self._start: Message | None = None
         self._json = bytearray()
+        self._buffer = b""
+        self._usage: dict[str, Any] | None = None
         self._streams = False
         self._stamp: dict[str, Any] = {}
+        self._choices: set[int] = set()
 
     async def __call__(self, message: Message) -> None:
         """Send one ASGI message; a JSON answer is held back until it is complete."""
@@ -68,7 +77,7 @@ class AttributionSender:
         elif self._start is not None:
             await self._on_json(message)
         elif self._streams:
-            await self._on_event(message)
+            await self._on_stream(message)
         else:
             await self._send(message)
 
@@ -86,7 +95,7 @@ class AttributionSender:
             return
         answer = json.loads(self._json)
         try:
-            answer["edits"] = await self._attribute()
+            answer["edits"] = await self._attribute([choice["index"] for choice in answer["choices"]])
         except IncomesError as error:
             self._start["status"], answer = status_of(error), envelope(error)
         body = json.dumps(answer, ensure_ascii=False).encode()
@@ -94,24 +103,44 @@ class AttributionSender:
         await self._send(self._start)
         await self._send({"type": "http.response.body", "body": body})
 
-    async def _on_event(self, message: Message) -> None:
-        body: bytes = message.get("body", b"")
-        self._remember_stamp(body)
-        before, done, after = body.rpartition(DONE_EVENT)
-        if done:
-            line = b"data: " + json.dumps(await self._event(), ensure_ascii=False).encode() + b"\n\n"
-            message = {**message, "body": before + line + done + after}
-        await self._send(message)
+    async def _on_stream(self, message: Message) -> None:
+        """Events may come in any number of pieces."""
+        *events, self._buffer = (self._buffer + message.get("body", b"")).split(b"\n\n")
+        more = message.get("more_body", False)
+        body = b"".join([await self._on_event(event) for event in events])
+        if not more:
+            body += self._buffer
+        if body or not more:
+            await self._send({**message, "body": body})
 
-    async def _event(self) -> Mapping[str, Any]:
+    async def _on_event(self, event: bytes) -> bytes:
+        """The event as it goes on; with the last one comes ours."""
+        if event == DONE_EVENT:
+            return b"".join([_event(line) for line in await self._last_events()]) + event + b"\n\n"
+        if event.startswith(b"data: {"):
+            data = json.loads(event.removeprefix(b"data: "))
+            self._stamp = self._stamp or {key: data[key] for key in STAMP if key in data}
+            self._choices |= {choice["index"] for choice in data.get("choices", ())}
+            if data.get("choices") == [] and data.get("usage"):
+                self._usage = data
+                return b""
+        return event + b"\n\n"
+
+    async def _last_events(self) -> list[Mapping[str, Any]]:
         try:
-            return {**self._stamp, "choices": [], "edits": await self._attribute()}
+            edits = await self._attribute(sorted(self._choices))
         except IncomesError as error:
-            return envelope(error)
+            return [envelope(error)]
+        is_chat = self._stamp.get("object") == "chat.completion.chunk"
+        choices = [_with_edits(choice) for choice in edits.get("choices", ())] if is_chat else []
+        events: list[Mapping[str, Any]] = [{**self._stamp, "choices": choices, "edits": edits}]
+        return events if self._usage is None else [*events, {**self._usage, "edits": edits}]
 
-    def _remember_stamp(self, body: bytes) -> None:
-        """Id, model and time of the stream's first event: ours carries the same, so that clients can parse it."""
-        if self._stamp or not body.startswith(b"data: {"):
-            return
-        first = json.loads(body.split(b"\n", 1)[0].removeprefix(b"data: "))
-        self._stamp = {key: first[key] for key in ("id", "object", "created", "model") if key in first}
+
+def _with_edits(choice: Mapping[str, Any]) -> dict[str, Any]:
+    part = {key: value for key, value in choice.items() if key != "index"}
+    return {"index": choice["index"], "delta": {"edits": part}, "finish_reason": None, "logprobs": None}
+
+
+def _event(data: Mapping[str, Any]) -> bytes:
+    return b"data: " + json.dumps(data, ensure_ascii=False).encode() + b"\n\n"

@@ -5,12 +5,14 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-GENERATION = frozenset({"/v1/chat/completions", "/v1/completions"})
+COMPLETIONS = "/v1/completions"
+GENERATION = frozenset({"/v1/chat/completions", COMPLETIONS})
 """Routes that generate; each takes `edits` and answers with the `x-incomes-*` headers."""
 
 PASSED = frozenset(
     {
         ("GET", "/v1/models"),
+        ("GET", "/v1/models/{model}"),
         ("GET", "/version"),
         ("GET", "/ping"),
         ("GET", "/load"),
@@ -22,6 +24,13 @@ PASSED = frozenset(
     }
 )
 """(method, path) that involve no generation."""
+
+
+def is_passed(method: str, path: str) -> bool:
+    """Whether vLLM's app answers the request as it is."""
+    if path.startswith("/v1/models/"):
+        path = "/v1/models/{model}"
+    return method == "OPTIONS" or (method, path) in PASSED
 
 
 def request_model(path: str) -> Any:

@@ -25,6 +25,8 @@ EXPECTED = {
     "edit_not_found": 404,
     "edit_set_not_found": 404,
     "snapshot_not_found": 404,
+    "model_not_found": 404,
+    "route_not_found": 404,
     "edit_conflict": 409,
     "edit_set_exists": 409,
     "snapshot_retired": 409,

@@ -80,3 +80,32 @@ def test_completions_have_their_own_fields():
     assert parse({"model": "m", "prompt": "x", "echo": False}, "/v1/completions")
     with pytest.raises(UnknownParameter):
         parse({"model": "m", "prompt": "x", "messages": []}, "/v1/completions")
+
+
+def salt_of(salt, **body):
+    return json.loads(parse_body(CHAT, json.dumps(BODY | body).encode(), salt=salt).body).get("cache_salt")
+
+
+def test_projects_share_no_blocks_whatever_salt_they_send():
+    salts = {
+        salt_of(project, **own) for project in ("a", "b") for own in ({}, {"cache_salt": "x"}, {"cache_salt": "y"})
+    }
+    assert len(salts) == 6
+    assert salt_of("a") == salt_of("a", cache_salt=None)
+    assert salt_of(None) is None
+    with pytest.raises(InvalidValue, match="cache_salt"):
+        salt_of("a", cache_salt="")
+
+
+def test_attribution_of_a_beam_search_is_refused():
+    with pytest.raises(InvalidValue) as caught:
+        parse(BODY | {"use_beam_search": True, "return_edit_attributions": True})
+    assert caught.value.param == "return_edit_attributions"
+    assert parse(BODY | {"use_beam_search": "false", "return_edit_attributions": True}).attributions
+
+
+@pytest.mark.parametrize(
+    ("given", "answers"), [({}, 1), ({"n": 3}, 3), ({"n": "3"}, 3), ({"n": None}, 1), ({"n": "x"}, 1)]
+)
+def test_answers_are_counted_as_vllm_counts_them(given, answers):
+    assert parse(BODY | given).answers == answers

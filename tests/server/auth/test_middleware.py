@@ -3,7 +3,7 @@
 import httpx
 import pytest
 from incomes_server.api.health import HealthMiddleware
-from incomes_server.api.readiness import STAGES, Readiness
+from incomes_server.api.readiness import CHECKS, STAGES, Readiness
 from incomes_server.api.request_id import RequestIdMiddleware
 from incomes_server.auth.keys import ApiKey, KeyRing
 from incomes_server.auth.middleware import AuthMiddleware
@@ -46,7 +46,7 @@ async def test_probes_need_no_key_and_name_what_is_missing():
     assert (await client(readiness).get("/livez")).status_code == 200
     response = await client(readiness).get("/readyz")
     assert response.status_code == 503
-    assert set(response.json()["checks"]) == set(STAGES)
+    assert set(response.json()["checks"]) == {*STAGES, *CHECKS, "changes"}
     assert response.json()["checks"]["canary"] == {"ok": False, "reason": "not started"}
     for stage in STAGES:
         readiness.passed(stage)
