@@ -35,6 +35,7 @@ class PoolRoom:
         self._quotas = quotas
         self._stored: dict[str, ProjectUse] = {}
         self._promised: dict[str, ProjectUse] = {}
+        self._stored_meanwhile: dict[str, ProjectUse] = {}
         self._at = float("-inf")
         self._lock = asyncio.Lock()
 
@@ -55,7 +56,8 @@ class PoolRoom:
             self._promised[project] = self._promised.get(project, NOTHING) + new
         try:
             yield
-            self._stored[project] = self._stored.get(project, NOTHING) + new
+            for counted in (self._stored, self._stored_meanwhile):
+                counted[project] = counted.get(project, NOTHING) + new
         finally:
             self._promised[project] -= new
 
@@ -92,7 +94,12 @@ class PoolRoom:
         return self._stored.get(project, NOTHING) + self._promised.get(project, NOTHING)
 
     async def _look(self) -> None:
-        self._stored = await self._store.use_of_projects()
+        """What was stored while the store counted may be missing in its answer: rather twice than not at all."""
+        self._stored_meanwhile = {}
+        stored = await self._store.use_of_projects()
+        for project, new in self._stored_meanwhile.items():
+            stored[project] = stored.get(project, NOTHING) + new
+        self._stored = stored
         self._at = time.monotonic()
 
     def _bytes(self, use: ProjectUse) -> int:

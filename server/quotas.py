@@ -42,8 +42,9 @@ class Quotas:
         _check("edits", "max_edits_per_project", self.edits, used, new)
 
     def check_bytes(self, used: int, new: int) -> None:
-        """Raises QuotaExceeded."""
-        _check("bytes of gists", "max_gist_bytes_per_project", self.gist_bytes, used, new)
+        """Raises QuotaExceeded; not where the quota is all that there is, for then the pool is what is full."""
+        if self.gist_bytes < self.usable_bytes:
+            _check("bytes of gists", "max_gist_bytes_per_project", self.gist_bytes, used, new)
 
 
 class RunningRequests:

@@ -7,8 +7,8 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
-import httpx
 import psutil
 import pytest
 from incomes_server.cli.server_process import free_port, server_process
@@ -70,26 +70,30 @@ def test_stop_restart_full_pool_and_a_dead_engine(tmp_path, tiny_model, monkeypa
 
         processes = family(process)
         (engine,) = [p for p in processes[1:] if "EngineCore" in "".join(p.cmdline())]
-        engine.kill()
-        await_engine_loss(process)
-        with running.raw_chat() as client:
-            body = {"model": "incomes", "messages": [{"role": "user", "content": PROMPT}]}
-            answer = client.post("/v1/chat/completions", json=body)
+        with running.raw_chat() as client, ThreadPoolExecutor() as pool:
+            body = {"model": "incomes", "messages": [{"role": "user", "content": PROMPT}], "max_tokens": 400, "n": 16}
+            in_flight = pool.submit(client.post, "/v1/chat/completions", json=body)
+            time.sleep(0.1)
+            engine.suspend()
+            time.sleep(0.2)
+            engine.kill()
+            answer = in_flight.result(30)
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "engine_lost")
-        assert httpx.get(process.admin_url + "/livez").status_code == 503
-        assert process.stop() == 0
+        assert process.process.wait(30) == 3
+        assert "\nerror: " in process.log.read_text()
         assert_gone(processes)
 
 
 def fill_the_pool(admin, edit_id):
     """A full pool refuses before anything is stored, and takes edits again once one is retired."""
     codes = []
-    for batch in range(8):  # of about 190 KB of gists each; an eighth of 1,250 KB stays free
+    for batch in range(8):  # of about 200 KB of gists each at most; an eighth of 1,250 KB stays free
         lines = [json.dumps({"custom_id": str(i), "text": f"Fact {batch}-{i}."}) for i in range(40)]
         answer = admin.post("/v1/edits/import", content="\n".join(lines), params={"wait": "active", "timeout_s": 60})
         codes.append({line["error"]["code"] if line["error"] else line["status"] for line in answer.json()["data"]})
-    assert codes[:5] == [{"ready"}] * 5
-    assert codes[5:] == [{"pool_full"}] * 3
+    good = codes.count({"ready"})
+    assert codes == [{"ready"}] * good + [{"pool_full"}] * (8 - good)
+    assert good in (4, 5)
     assert admin.get("/v1/edits", params={"status": "pending"}).json()["data"] == []
     retired = admin.post(f"/v1/edits/{edit_id}/retire")
     assert (retired.status_code, retired.json()["reached"]) == (200, "active"), retired.text
@@ -104,16 +108,6 @@ def drain(stream):
             pass
     except Exception:  # noqa: BLE001 - the server may end the stream; that it ends is what counts
         pass
-
-
-def await_engine_loss(process):
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        checks = httpx.get(process.admin_url + "/readyz").json()["checks"]
-        if not checks["engine"]["ok"]:
-            return
-        time.sleep(0.2)
-    pytest.fail("the server did not notice that the engine died")
 
 
 def listening_beyond_loopback(process):
