@@ -24,7 +24,7 @@ def load_json(raw: bytes | bytearray) -> Any:
         InvalidValue: not JSON, or a value that this server does not take; `param` is the field of the outermost object.
     """
     try:
-        data = json.loads(raw, parse_constant=_refuse_constant)
+        data = json.loads(raw.decode("utf-8-sig"), parse_constant=_refuse_constant)
     except RecursionError:
         raise InvalidValue(_TOO_DEEP, param="body") from None
     except ValueError:

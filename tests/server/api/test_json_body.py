@@ -28,6 +28,7 @@ def nested(depth):
         (nested(100_000), "body"),
         (b"[" * 100_000, "body"),
         (b'{"a": "\xff"}', "body"),
+        ('{"a": 1}'.encode("utf-16"), "body"),
         (b"{", "body"),
         (b"", "body"),
     ],

@@ -1,0 +1,120 @@
+"""Chats, adds and retires side by side: no error, probes answer at once, no process grows."""
+
+import itertools
+import statistics
+import threading
+import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import psutil
+import pytest
+
+from tests.attack.conftest import CHAT, IS_LONG, note
+
+pytestmark = [pytest.mark.attack, pytest.mark.e2e, pytest.mark.vllm, pytest.mark.ray, pytest.mark.timeout(1800)]
+
+SECONDS, CHATS, ADDS_A_SECOND = (600, 64, 20) if IS_LONG else (15, 16, 5)
+WRITERS = 8
+LIVE = 20
+"""Edits that each writer keeps; the oldest is retired for a new one."""
+
+PROBE_P95_S = 0.1
+GROWTH_BYTES = 24 << 20
+"""A process may grow by so much after the first minute."""
+
+
+class Load:
+    def __init__(self, target):
+        self.target = target
+        self.end_s = time.monotonic() + SECONDS
+        self.errors = []
+        self.chats = self.adds = self.retires = 0
+        self.probes = []
+        self.rss = {}
+
+    @property
+    def runs(self):
+        return time.monotonic() < self.end_s
+
+    def chat(self):
+        with self.target.chat() as client:
+            while self.runs:
+                answer = client.post("/v1/chat/completions", json={**CHAT, "max_tokens": 16})
+                self.chats += 1
+                self._check(answer)
+
+    def write(self, number):
+        live = deque()
+        with self.target.admin() as client:
+            for i in itertools.count():
+                at_s = self.end_s - SECONDS + i * WRITERS / ADDS_A_SECOND
+                time.sleep(max(0, at_s - time.monotonic()))
+                if not self.runs:
+                    return
+                answer = client.post("/v1/edits", json={"text": f"Fact {number}-{i} is true."})
+                self.adds += 1
+                if self._check(answer):
+                    live.append(answer.json()["id"])
+                if len(live) > LIVE:
+                    self._check(client.post(f"/v1/edits/{live.popleft()}/retire", params={"timeout_s": 60}))
+                    self.retires += 1
+
+    def probe(self):
+        with httpx.Client(base_url=self.target.process.admin_url, timeout=30) as client:
+            while self.runs:
+                for path in ("/readyz", "/livez"):
+                    at_s = time.perf_counter()
+                    answer = client.get(path)
+                    self.probes.append(time.perf_counter() - at_s)
+                    if answer.status_code != 200:
+                        self.errors.append((path, answer.text[:300]))
+                time.sleep(0.1)
+
+    def watch(self):
+        parent = psutil.Process(self.target.process.process.pid)
+        while self.runs:
+            for process in [parent, *parent.children(recursive=True)]:
+                try:
+                    name = " ".join(process.cmdline())[:60] or process.name()
+                    self.rss.setdefault((process.pid, name), []).append(process.memory_info().rss)
+                except psutil.NoSuchProcess:
+                    continue
+            time.sleep(2)
+
+    def _check(self, answer):
+        if answer.status_code >= 400:
+            self.errors.append((answer.request.url.path, answer.status_code, answer.text[:300]))
+        return answer.status_code < 400
+
+
+def test_load(target):
+    load = Load(target)
+    with ThreadPoolExecutor(CHATS + WRITERS + 2) as pool:
+        running = [pool.submit(load.chat) for _ in range(CHATS)]
+        running += [pool.submit(load.write, i) for i in range(WRITERS)]
+        watcher = threading.Thread(target=load.watch)
+        watcher.start()
+        running.append(pool.submit(load.probe))
+        for task in running:
+            task.result()
+        watcher.join()
+    probes = statistics.quantiles(load.probes, n=100)
+    grown = {name: growth(sizes) for name, sizes in load.rss.items() if len(sizes) > 40}
+    figures = {"seconds": SECONDS, "chats": load.chats, "adds": load.adds, "retires": load.retires}
+    figures |= {"errors": len(load.errors), "probe_p50_ms": 1e3 * probes[49], "probe_p95_ms": 1e3 * probes[94]}
+    figures |= {"rss_growth_mib": {f"{pid} {name}": g / 2**20 for (pid, name), g in grown.items()}}
+    note(attack="load", **figures)
+    assert load.errors == [], load.errors[:3]
+    assert load.chats > CHATS
+    if IS_LONG:
+        assert probes[94] < PROBE_P95_S, figures
+        assert all(growth < GROWTH_BYTES for growth in grown.values()), figures
+    assert target.pinned() == 0
+
+
+def growth(sizes):
+    """Median of the last part over the median of the part that follows the first minute (a tenth)."""
+    tenth = len(sizes) // 10
+    return statistics.median(sizes[-tenth:]) - statistics.median(sizes[tenth : 2 * tenth])
