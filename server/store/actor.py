@@ -51,7 +51,9 @@ class EditStoreActor:
         self._reader = ThreadPoolExecutor(1, "store-reader")
         self._writer = ThreadPoolExecutor(1, "store-writer")
         self._group = GroupCommit(self._store, self._writer, self._committed)
-        self._heads: dict[str, SetHead] = self._store.heads()
+        self._heads: dict[str, SetHead] = {}
+        self._live: set[str] = set()
+        self._merge(self._store.heads())
         self._table = ReplicaTable(lease_s=lease_s)
         self._table.restore(self._store.replica_names(), time.monotonic())
         self._news = Signal()
@@ -72,17 +74,18 @@ class EditStoreActor:
         """The edits, once none waits for compression or the time is over."""
         deadline_s = time.monotonic() + timeout_s
         found: dict[str, Edit] = {}
-        waiting = list(edit_ids)
-        with self._watch.on(edit_ids) as changed:
+        waiting = set(edit_ids)
+        look_at = list(edit_ids)
+        with self._watch.on(edit_ids) as changes:
             while True:
-                changed.clear()
-                edits: list[Edit] = await self.read("get_edits", project, waiting)
+                edits: list[Edit] = await self.read("get_edits", project, look_at) if look_at else []
                 found |= {edit.id: edit for edit in edits}
-                waiting = [edit.id for edit in edits if edit.status not in SETTLED]
+                waiting -= {edit.id for edit in edits if edit.status in SETTLED}
                 left_s = deadline_s - time.monotonic()
                 if left_s <= 0 or not waiting:
                     return [found[edit_id] for edit_id in edit_ids]
-                await wait_event(changed, left_s)
+                await wait_event(changes.event, left_s)
+                look_at = sorted(changes.take() & waiting)
 
     async def wait_active(self, edit_set: str, version: int, timeout_s: float) -> ReplicaProgress:
         """The progress, once every live replica has the version or the time is over."""
@@ -152,11 +155,8 @@ class EditStoreActor:
 
     def _behind(self, positions: dict[str, int]) -> list[str]:
         """Edit sets with news. A deleted one is, until the replica has let go of it."""
-        return [
-            edit_set
-            for edit_set, head in self._heads.items()
-            if (edit_set in positions if head.deleted else head.version > positions.get(edit_set, 0))
-        ]
+        gone = [edit_set for edit_set in positions if edit_set in self._heads and edit_set not in self._live]
+        return gone + [s for s in sorted(self._live) if self._heads[s].version > positions.get(s, 0)]
 
     async def _pages(self, behind: list[str], positions: dict[str, int]) -> list[Delta]:
         """One page for each set, as long as all together stay near one page's size."""
@@ -182,13 +182,15 @@ class EditStoreActor:
         return [name for name, version in positions.items() if version > self._heads.get(name, nothing).version]
 
     async def _refresh(self) -> None:
-        self._merge(await self._in_thread(self._reader, self._store.heads))
+        self._merge(await self._in_thread(self._reader, self._store.news, frozenset(self._live)))
 
     def _merge(self, heads: dict[str, SetHead]) -> None:
         """Versions only grow: what was read before a commit and arrives after it must not take the head back."""
         for edit_set, head in heads.items():
             known = self._heads.get(edit_set, head)
-            self._heads[edit_set] = SetHead(max(known.version, head.version), known.deleted or head.deleted)
+            newest = SetHead(max(known.version, head.version), known.deleted or head.deleted)
+            self._heads[edit_set] = newest
+            (self._live.discard if newest.deleted else self._live.add)(edit_set)
 
     def _expire(self) -> None:
         for name in self._table.expire(time.monotonic()):

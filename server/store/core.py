@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import singledispatch
 from typing import Any
@@ -121,6 +121,10 @@ class EditStore:
     def heads(self) -> dict[str, SetHead]:
         """Every edit set, deleted ones too."""
         return self._read(_heads, None)
+
+    def news(self, live: Collection[str]) -> dict[str, SetHead]:
+        """Every edit set that is not deleted, and those of `live` that are by now: another process may have written."""
+        return self._read(_news, live)
 
     def counts(self) -> StoreCounts:
         """Totals."""
@@ -246,6 +250,14 @@ def _heads(conn: Connection, only: set[str] | None) -> dict[str, SetHead]:
     if only is not None:
         query = query.where(c.id.in_(only))
     return {row.id: SetHead(row.version, row.deleted_at is not None) for row in conn.execute(query)}
+
+
+def _news(conn: Connection, live: Collection[str]) -> dict[str, SetHead]:
+    c = edit_sets_table.c
+    query = select(c.id, c.version).where(c.deleted_at.is_(None))
+    heads = {row.id: SetHead(row.version, deleted=False) for row in conn.execute(query)}
+    gone = set(live) - heads.keys()
+    return heads | (_heads(conn, gone) if gone else {})
 
 
 def _counts(conn: Connection) -> StoreCounts:

@@ -8,9 +8,9 @@ from typing import Any
 
 from incomes_server.edits import Delta, EditVersion, Head
 from incomes_server.store.fold import Fold
-from incomes_server.store.rows import Transaction
+from incomes_server.store.rows import Transaction, chunks
 from incomes_server.store.schema import edit_sets, edit_versions, log, revisions
-from sqlalchemy import Connection, CursorResult, Row, insert, select, update
+from sqlalchemy import Connection, CursorResult, Row, insert, select, tuple_, update
 
 from incomes_plugin.errors import EditSetNotFound, InvalidValue, NotReady
 
@@ -108,19 +108,14 @@ def _blobs(
 ) -> tuple[tuple[tuple[str, int, bytes], ...], tuple[int, ...]]:
     """Gists of the edit versions wanted, and where each of those stands in the order of creation."""
     v = edit_versions.c
-    rows = conn.execute(
-        select(v.edit_id, v.version, v.blob, v.seq)
-        .join_from(log, edit_versions, (v.edit_id == log.c.edit_id) & (v.version == log.c.edit_version))
-        .where(log.c.edit_set == edit_set, log.c.version > base, log.c.version <= end, log.c.op == ADD)
-        .order_by(log.c.version, log.c.position)
-    )
-    missing = set(wanted)
-    blobs, ages = [], []
-    for edit_id, version, blob, seq in rows:
-        if (edit_id, version) in missing and blob is not None:
-            missing.discard((edit_id, version))
-            blobs.append((edit_id, version, blob))
-            ages.append(seq)
+    found: dict[EditVersion, tuple[bytes, int]] = {}
+    for part in chunks(wanted):
+        query = select(v.edit_id, v.version, v.blob, v.seq).where(tuple_(v.edit_id, v.version).in_(part))
+        found |= {
+            (row.edit_id, row.version): (row.blob, row.seq) for row in conn.execute(query) if row.blob is not None
+        }
+    missing = len(wanted) - len(found)
     if missing:
-        raise NotReady(f"{len(missing)} gists of {edit_set} between versions {base} and {end} are missing in the store")
-    return tuple(blobs), tuple(ages)
+        raise NotReady(f"{missing} gists of {edit_set} between versions {base} and {end} are missing in the store")
+    blobs = tuple((edit_id, version, found[edit_id, version][0]) for edit_id, version in wanted)
+    return blobs, tuple(found[pair][1] for pair in wanted)

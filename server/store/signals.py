@@ -23,31 +23,50 @@ class Signal:
         await wait_event(self._event, timeout_s)
 
 
+class Changes:
+    """What has happened to the keys that somebody watches."""
+
+    def __init__(self) -> None:
+        self.event = asyncio.Event()
+        self._keys: set[str] = set()
+
+    def note(self, key: str) -> None:
+        """The key has changed."""
+        self._keys.add(key)
+        self.event.set()
+
+    def take(self) -> set[str]:
+        """The keys that have changed since the last call."""
+        keys, self._keys = self._keys, set()
+        self.event.clear()
+        return keys
+
+
 class Watch:
     """Wakes those who wait for one of certain keys: a thousand waiters cost a change nothing unless it is theirs."""
 
     def __init__(self) -> None:
-        self._events: dict[str, set[asyncio.Event]] = {}
+        self._watchers: dict[str, set[Changes]] = {}
 
     def notify(self, keys: Iterable[str]) -> None:
         """Wake whoever watches one of them."""
         for key in keys:
-            for event in self._events.get(key, ()):
-                event.set()
+            for changes in self._watchers.get(key, ()):
+                changes.note(key)
 
     @contextmanager
-    def on(self, keys: Iterable[str]) -> Iterator[asyncio.Event]:
-        """An event that is set when one of the keys is notified; clear it before looking at the state."""
-        event, keys = asyncio.Event(), set(keys)
+    def on(self, keys: Iterable[str]) -> Iterator[Changes]:
+        """Collects which of the keys are notified inside the block."""
+        changes, keys = Changes(), set(keys)
         for key in keys:
-            self._events.setdefault(key, set()).add(event)
+            self._watchers.setdefault(key, set()).add(changes)
         try:
-            yield event
+            yield changes
         finally:
             for key in keys:
-                self._events[key].discard(event)
-                if not self._events[key]:
-                    del self._events[key]
+                self._watchers[key].discard(changes)
+                if not self._watchers[key]:
+                    del self._watchers[key]
 
 
 async def wait_event(event: asyncio.Event, timeout_s: float) -> None:

@@ -60,7 +60,7 @@ class ChatGate:
         if scope["type"] != "http":
             return await send({"type": "websocket.close", "code": 1008, "reason": "no edits on websockets"})
         try:
-            if self._status is not None and scope["path"] == STATUS_ROUTE:
+            if self._status is not None and (scope["method"], scope["path"]) == ("GET", STATUS_ROUTE):
                 await JSONResponse(await self._status(scope["state"]["project"]))(scope, receive, send)
             elif is_passed(scope["method"], scope["path"]):
                 await self._app(scope, receive, send)
@@ -68,16 +68,20 @@ class ChatGate:
                 with self._running.of(scope["state"]["project"]):
                     await self._generate(scope, receive, send)
             else:
-                raise self._no_route(scope)
+                self._refuse_routes(scope)
+                await self._app(scope, receive, send)  # a route of another method: 405
         except IncomesError as error:
             GENERATIONS.labels("", error.code).inc()
             await error_response(error)(scope, receive, send)
 
-    def _no_route(self, scope: Scope) -> IncomesError:
+    def _refuse_routes(self, scope: Scope) -> None:
+        """Refuse what vLLM would answer, and what it does not know. Raises RouteNotSupported, RouteNotFound."""
         name = f"{scope['method']} {scope['path']}"
-        if any(route.matches(scope)[0] is not Match.NONE for route in self._app.routes):
-            return RouteNotSupported(f"{name} is not served: edits are not proven on it")
-        return RouteNotFound(f"there is no {name}")
+        matches = {route.matches(scope)[0] for route in self._app.routes}
+        if Match.FULL in matches:
+            raise RouteNotSupported(f"{name} is not served: edits are not proven on it")
+        if Match.PARTIAL not in matches:
+            raise RouteNotFound(f"there is no {name}")
 
     async def _generate(self, scope: Scope, receive: Receive, send: Send) -> None:
         from incomes_plugin.vllm.pin import EditScope, use_scope

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from incomes_plugin.errors import FingerprintMismatch, GistFormatError, UnsupportedEngine
+from incomes_plugin.errors import FingerprintMismatch, GistFormatError, IncomesError, InvalidValue, UnsupportedEngine
 from incomes_plugin.model.adapter import EditAdapter
 from incomes_plugin.vllm.config import WORKER_CLS, PluginConfig
 from tests.tiny_model import write_tiny_model
@@ -125,3 +125,38 @@ def test_unproven_combinations_are_named(model_dir: Path, arguments: dict[str, o
     config = EngineArgs(model=str(model_dir), max_model_len=256, enforce_eager=True, **arguments).create_engine_config()
     reasons = list(unsupported(config))
     assert reasons == [] if reason is None else any(reason in r for r in reasons)
+
+
+@pytest.mark.parametrize(
+    ("flags", "error", "reason"),
+    [
+        (["--data-parallel-size", "2"], UnsupportedEngine, "data parallelism"),
+        (["--tensor-parallel-size", "2"], UnsupportedEngine, "--tensor-parallel-size 1"),
+        (["--enable-lora"], UnsupportedEngine, "drop --enable-lora"),
+        (
+            ["--speculative-config", '{"method": "ngram", "num_speculative_tokens": 2}'],
+            UnsupportedEngine,
+            "--speculative",
+        ),
+        (["--max-model-len", "many"], InvalidValue, "--max-model-len"),
+        (["--max-model-len", "100000"], InvalidValue, "max_model_len"),
+        (["--no-such-flag"], InvalidValue, "--no-such-flag"),
+        (["--kv-cache-dtype", "nonsense"], InvalidValue, "--kv-cache-dtype"),
+    ],
+)
+def test_flags_are_refused_in_one_line_before_an_engine_loads(
+    model_dir: Path, flags: list[str], error: type[IncomesError], reason: str
+) -> None:
+    import asyncio
+
+    from incomes_plugin.vllm.launcher import launch
+
+    async def start() -> None:
+        given = ["--model", str(model_dir), "--distributed-executor-backend", "uni", *flags]
+        async with launch(given, adapter_dir=model_dir / "adapter", pool_bytes=1 << 20):
+            raise AssertionError("started")
+
+    with pytest.raises(error) as caught:
+        asyncio.run(start())
+    assert reason in caught.value.message
+    assert "\n" not in caught.value.message

@@ -105,3 +105,23 @@ def test_doctor_sees_a_plugin_list_without_us(monkeypatch):
     result = run("doctor", "--json", VLLM_PLUGINS="lora_filesystem_resolver")
     checks = {check["name"]: check for check in json.loads(result.stdout)["checks"]}
     assert checks["VLLM_PLUGINS"]["ok"] is False
+
+
+@pytest.mark.parametrize("command", ["sys.stdout.write(text)", "print_table(('a',), [(text,)])", "err.print(text)"])
+def test_any_text_is_printed_in_any_locale(command):
+    code = (
+        "import sys; from incomes_server.cli import main, output; from incomes_server.cli.output import *\n"
+        "sys.argv = ['incomes', '--help']\n"
+        "try: main()\nexcept SystemExit: pass\n"
+        f"text = '\\u0421\\u0442\\u043e \\ud800'; {command}"
+    )
+    env = {
+        "LC_ALL": "C",
+        "PYTHONUTF8": "0",
+        "PYTHONCOERCECLOCALE": "0",
+        "PYTHONIOENCODING": "",
+        "PATH": "/usr/bin:/bin",
+    }
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=env, check=False)
+    assert done.returncode == 0, done.stderr.decode(errors="replace")
+    assert b"\\u0421" in done.stdout + done.stderr

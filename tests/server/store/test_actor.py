@@ -202,3 +202,36 @@ async def test_a_bug_in_a_write_does_not_leave_its_caller_waiting(actor):
 async def test_reading_cannot_call_anything_else(actor):
     with pytest.raises(InvalidValue):
         await actor.read("close")
+
+
+async def test_a_wait_reads_an_edit_again_only_while_it_waits(actor):
+    edits = await add(actor, *(f"text {i}" for i in range(40)))
+    waiting = asyncio.create_task(actor.wait_status("p", tuple(e.id for e in edits), 10))
+    read, numbers = actor.read, []
+
+    async def counted(method, *args):
+        numbers.append(len(args[1]))
+        return await read(method, *args)
+
+    actor.read = counted
+    await asyncio.sleep(0.05)
+    for start in range(0, 40, 10):
+        await make_ready(actor, *edits[start : start + 10])
+        await asyncio.sleep(0.05)
+    found = await waiting
+    assert [edit.id for edit in found] == [edit.id for edit in edits]
+    assert sum(numbers) == 40 + 40
+
+
+async def test_a_look_for_news_reads_no_deleted_sets(actor, database_url):
+    await add(actor, "a")
+    for i in range(5):
+        gone = await actor.write(commands.CreateEditSet("p", f"c{i}", f"gone{i}"))
+        await actor.write(commands.DeleteEditSet("p", f"d{i}", gone.id))
+    assert len(actor._store.news(frozenset())) == 1
+    other = EditStoreActor(database_url, lease_s=LEASE_S)
+    assert (len(other._live), len(other._heads)) == (1, 6)
+    (last,) = other._live
+    await actor.write(commands.DeleteEditSet("p", "last", last))
+    (delta,) = await other.poll("r", {last: 0}, 5, True)
+    assert delta.deleted
