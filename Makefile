@@ -1,5 +1,5 @@
 # One command runner. Every target sets the environment up first; that takes minutes once, then milliseconds.
-#   make setup | demo | test | lint | bench | serve | docs
+#   make setup | demo | test | lint | bench | serve | docs | attack
 #   make test ARGS="tests/gist -k format"      make serve ARGS="--port 9000"
 #   make bench ARGS=--quick                    make setup EXTRAS=cuda,dev
 
@@ -15,7 +15,7 @@ QUIET := VLLM_NO_USAGE_STATS=1 RAY_USAGE_STATS_ENABLED=0 TOKENIZERS_PARALLELISM=
 OFFLINE := HF_HUB_OFFLINE=1 $(QUIET)
 TEST_ENV := $(OFFLINE) OMP_NUM_THREADS=1 VLLM_CPU_KVCACHE_SPACE=1
 
-.PHONY: help setup demo test lint bench serve docs
+.PHONY: help setup demo test lint bench serve docs attack
 .DEFAULT_GOAL := help
 
 help:
@@ -33,7 +33,7 @@ serve: setup
 	@$(QUIET) $(BIN)/incomes serve $(ARGS)
 
 # Engine tests and Ray tests each want to be the first in a process to import Ray, so every suite has its own.
-SUITES := tests/incomes_plugin tests/server tests/e2e tests/docs,tests/setup,tests/benchmarks
+SUITES := tests/incomes_plugin tests/server tests/e2e tests/attack tests/docs,tests/setup,tests/benchmarks
 PYTEST := $(TEST_ENV) $(BIN)/python -m pytest -p no:cacheprovider
 
 test: setup
@@ -54,3 +54,7 @@ bench: setup
 
 docs: setup
 	$(BIN)/python -m pytest -p no:cacheprovider -q tests/docs
+
+# At length: about an hour. ATTACK_SECONDS=60 shortens the load, ATTACK_FIGURES=FILE keeps what is measured.
+attack: setup
+	ATTACK=long $(PYTEST) tests/attack $(ARGS)

@@ -18,7 +18,7 @@ from incomes_server.api.timed import TimedRoute
 from incomes_server.api.writes import status_code, submit, wait_for_edits
 from incomes_server.edits.model import Edit, EditStatus
 
-from incomes_plugin.errors import CompressionFailed, EditConflict, IncomesError, QueueFull
+from incomes_plugin.errors import CompressionFailed, EditConflict, EditSetNotFound, IncomesError, QueueFull
 
 router = APIRouter(prefix="/v1/edits", tags=["edits"], route_class=TimedRoute)
 RETRY_S = 0.05
@@ -47,8 +47,12 @@ async def import_edits(
     importer = _Importer(context, project, target, request_id, time.monotonic() + context.settings.max_wait_s)
     results = {line.number: _result(line, None, line.error) for line in lines}
     edits: list[Edit] = []
-    if not dry_run:
-        for line, outcome in await importer.run([line for line in lines if line.edit]):
+    good = [line for line in lines if line.edit]
+    if dry_run:
+        for line, missing in await importer.check(good):
+            results[line.number] = _result(line, None, missing)
+    else:
+        for line, outcome in await importer.run(good):
             edit, error = (outcome, None) if isinstance(outcome, Edit) else (None, outcome)
             results[line.number] = _result(line, edit, error)
             edits += [edit] if edit else []
@@ -75,6 +79,16 @@ class _Importer:
         self.default_set = edit_set
         self.request_id = request_id
         self.deadline = deadline
+
+    async def check(self, lines: Sequence[Line]) -> list[tuple[Line, EditSetNotFound]]:
+        """Lines whose edit set the project does not have; the default one comes with the first edit."""
+        missing: dict[str, EditSetNotFound] = {}
+        for edit_set in {line.edit_set for line in lines if line.edit_set} - {self.context.settings.default_edit_set}:
+            try:
+                await self.context.store.get_edit_set(self.project, edit_set)
+            except EditSetNotFound as error:
+                missing[edit_set] = error
+        return [(line, missing[line.edit_set]) for line in lines if line.edit_set in missing]
 
     async def run(self, lines: Sequence[Line]) -> list[tuple[Line, Edit | IncomesError]]:
         """Add all lines; each comes back with its edit or its error."""

@@ -2,11 +2,14 @@
 
 import json
 import random
+from pathlib import Path
 
 import pytest
+import schemathesis
+from hypothesis import HealthCheck, settings
 from incomes_server.api.chat.routes import known_fields
 
-from tests.attack.conftest import CHAT, IS_LONG, check_refusal
+from tests.attack.conftest import CHAT, IS_LONG, check_refusal, note
 
 pytestmark = [pytest.mark.attack, pytest.mark.e2e, pytest.mark.vllm, pytest.mark.ray]
 
@@ -91,6 +94,7 @@ def test_no_field_makes_a_500(target):
             if value is SURROGATE:
                 assert answer.status_code == 400
         assert client.get("/v1/models").status_code == 200
+    note(attack="fields", requests=sum(statuses.values()), statuses=statuses)
     assert statuses.keys() <= {200, 400, 404, 409, 413, 422, 501}, statuses
     assert target.pinned() == 0
 
@@ -163,3 +167,24 @@ def test_every_line_of_an_import_is_answered(target):
     counts = result["request_counts"]
     assert (counts["total"], counts["completed"], counts["failed"]) == (7, 2, 5)
     assert [line["error"] is None for line in result["data"]] == [True, *[False] * 5, True]
+
+
+@pytest.fixture
+def admin_schema(target):
+    document = json.loads((Path(__file__).parents[2] / "docs/openapi.json").read_text())
+    return schemathesis.openapi.from_dict(document)
+
+
+schema = schemathesis.pytest.from_fixture("admin_schema")
+
+
+@schema.parametrize()
+@settings(max_examples=100 if IS_LONG else 5, deadline=None, suppress_health_check=list(HealthCheck))
+def test_the_documented_admin_port_takes_anything(target, case):
+    case.query = {**(case.query or {}), "timeout_s": 0.2} if "timeout_s" in (case.query or {}) else case.query
+    headers = {**(case.headers or {}), "authorization": f"Bearer {target.keys['zen']}"}
+    answer = case.call(base_url=target.process.admin_url, headers=headers, timeout=60)
+    assert answer.headers.get("x-request-id")
+    assert answer.status_code != 500, answer.content[:500]
+    if answer.status_code >= 400:
+        assert {"message", "type", "code", "param"} == answer.json()["error"].keys()

@@ -63,6 +63,11 @@ def test_import_accounts_for_every_line(running, admin, edit_set):
     assert ask(running.chat(), edit_set=edit_set).headers["x-incomes-edits"] == "300"
     again = admin.post("/v1/edits/import", content=lines(*good[:3]), params={**params, "dry_run": True}).json()
     assert again["request_counts"] == {"total": 3, "completed": 3, "failed": 0}
+    elsewhere = lines(*good[:1], {"custom_id": "x", "text": "A.", "edit_set": "nowhere"})
+    checked = admin.post("/v1/edits/import", content=elsewhere, params={**params, "dry_run": True}).json()
+    assert [line["error"] and line["error"]["code"] for line in checked["data"]] == [None, "edit_set_not_found"]
+    unknown = admin.post("/v1/edits/import", content=lines(good[0]), params={"edit_set": "nowhere", "dry_run": True})
+    assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "edit_set_not_found")
     assert admin.get(f"/v1/edit_sets/{edit_set}").json()["num_edits"] == 300
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
-from incomes_server.api.body import replay
+from incomes_server.api.body import IN_THREAD_BYTES, replay
 from incomes_server.api.chat.attribute import Attributor
 from incomes_server.api.chat.fields import parse_body
 from incomes_server.api.chat.resolve import ScopeResolver
@@ -87,7 +88,11 @@ class ChatGate:
         from incomes_plugin.vllm.pin import EditScope, use_scope
 
         project = scope["state"]["project"]
-        parsed = parse_body(scope["path"], (await receive())["body"], salt=project if self._salted else None)
+        raw, salt = (await receive())["body"], project if self._salted else None
+        if len(raw) > IN_THREAD_BYTES:
+            parsed = await asyncio.to_thread(parse_body, scope["path"], raw, salt=salt)
+        else:
+            parsed = parse_body(scope["path"], raw, salt=salt)
         resolved = await self._resolver.resolve(project, parsed.edits, parsed.attributions)
         GENERATIONS.labels(resolved.reason, "").inc()
         snapshot = resolved.snapshot
