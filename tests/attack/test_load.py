@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.attack, pytest.mark.e2e, pytest.mark.vllm, pytest.mark
 SECONDS = int(os.environ.get("ATTACK_SECONDS", 600 if IS_LONG else 15))
 CHATS, ADDS_A_SECOND = (64, 20) if IS_LONG else (16, 5)
 WRITERS = 8
-LIVE = 20
+LIVE = 20 if IS_LONG else 2
 """Edits that each writer keeps; the oldest is retired for a new one."""
 
 PROBE_P95_S = 0.1

@@ -128,7 +128,7 @@ class Writes:
             edit = self._until_done("/v1/edits", body, {"wait": "active", "timeout_s": 30}, 201)
             with self._lock:
                 self.added[edit["id"]] = name
-            if i % 5 == 4:
+            if i % 5 == 2:
                 with self._lock:
                     self.asked_to_retire.add(edit["id"])
                 self._until_done(f"/v1/edits/{edit['id']}/retire", None, {"timeout_s": 30}, 200)

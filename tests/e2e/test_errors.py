@@ -1,5 +1,6 @@
 """Everything that cannot be served as asked is a typed error in OpenAI's envelope, never a plain answer."""
 
+import openai
 import pytest
 
 from tests.e2e.conftest import ACME, ZEN, add
@@ -44,6 +45,21 @@ def test_chat(running, stream, extra, status, code, param):
 def test_routes_without_proof_are_refused(running, path, code):
     with running.raw_chat() as client:
         check(client.post(path, json=CHAT), 404, code)
+
+
+def test_one_model(running):
+    models = running.chat().models
+    assert models.retrieve("incomes").id == "incomes"
+    with pytest.raises(openai.NotFoundError) as caught:
+        models.retrieve("other/model")
+    assert (caught.value.code, caught.value.param) == ("model_not_found", "model")
+
+
+def test_a_route_of_another_method(running):
+    with running.raw_chat() as client:
+        for method, path in (("GET", "/v1/chat/completions"), ("POST", "/v1/models"), ("DELETE", "/tokenize")):
+            answer = client.request(method, path)
+            assert (answer.status_code, "error" in answer.json()) == (405, True), answer.text
 
 
 @pytest.mark.parametrize("key", ["wrong", "acme"])
