@@ -35,6 +35,7 @@ class AdminClient:
 
         Raises:
             NotReady: nothing answers at the address.
+            InvalidValue: a text that is not in the terminal's encoding, or no address.
             IncomesError: what the server answered, by its code.
         """
         timeout = kwargs.pop("timeout", 60.0)
@@ -47,6 +48,10 @@ class AdminClient:
             raise errors.NotReady(
                 f"no answer from {self.url} ({error}); is `incomes serve` running? See --url"
             ) from error
+        except UnicodeEncodeError as error:
+            raise errors.InvalidValue("the text is not in this terminal's encoding (see `locale`)") from error
+        except httpx.InvalidURL as error:
+            raise errors.InvalidValue(f"{self.url} is no address: {error}; see --url") from error
         if response.is_error:
             raise error_of(response)
         return response.json()

@@ -125,3 +125,16 @@ def test_any_text_is_printed_in_any_locale(command):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=env, check=False)
     assert done.returncode == 0, done.stderr.decode(errors="replace")
     assert b"\\u0421" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "status", "said"),
+    [
+        (["edit", "add", "\udcff", "--url", "http://127.0.0.1:9"], 2, "encoding"),
+        (["edit", "list", "--url", "http://x:port"], 2, "--url"),
+        (["edit", "list", "--url", "nonsense"], 3, "--url"),
+    ],
+)
+def test_what_a_terminal_sends_is_an_error_and_no_traceback(args, status, said):
+    done = run(*args)
+    assert (done.exit_code, said in done.output) == (status, True), done.output
