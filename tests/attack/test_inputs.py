@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import schemathesis
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, given, settings
 from incomes_server.api.chat.routes import known_fields
 
 from tests.attack.conftest import CHAT, IS_LONG, check_refusal, note
@@ -61,6 +61,10 @@ ROUTES = {
 }
 SIZES = {"n": 64, "best_of": 64, "max_tokens": 64, "max_completion_tokens": 64, "min_tokens": 64}
 """Fields whose huge values are right, and only take long."""
+
+
+DOCUMENT = json.loads((Path(__file__).parents[2] / "docs/openapi.json").read_text())
+OPERATIONS = {o.ok().label: o.ok() for o in schemathesis.openapi.from_dict(DOCUMENT).get_all_operations()}
 
 
 def cases():
@@ -169,22 +173,18 @@ def test_every_line_of_an_import_is_answered(target):
     assert [line["error"] is None for line in result["data"]] == [True, *[False] * 5, True]
 
 
-@pytest.fixture
-def admin_schema(target):
-    document = json.loads((Path(__file__).parents[2] / "docs/openapi.json").read_text())
-    return schemathesis.openapi.from_dict(document)
+@pytest.mark.parametrize("label", OPERATIONS)
+def test_the_documented_admin_port_takes_anything(target, label):
+    @settings(max_examples=100 if IS_LONG else 5, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(case=OPERATIONS[label].as_strategy())
+    def attack(case):
+        if "timeout_s" in (case.query or {}):
+            case.query["timeout_s"] = 0.2
+        headers = {**(case.headers or {}), "authorization": f"Bearer {target.keys['zen']}"}
+        answer = case.call(base_url=target.process.admin_url, headers=headers, timeout=60)
+        assert answer.headers.get("x-request-id")
+        assert answer.status_code != 500, answer.content[:500]
+        if answer.status_code >= 400:
+            assert {"message", "type", "code", "param"} == answer.json()["error"].keys()
 
-
-schema = schemathesis.pytest.from_fixture("admin_schema")
-
-
-@schema.parametrize()
-@settings(max_examples=100 if IS_LONG else 5, deadline=None, suppress_health_check=list(HealthCheck))
-def test_the_documented_admin_port_takes_anything(target, case):
-    case.query = {**(case.query or {}), "timeout_s": 0.2} if "timeout_s" in (case.query or {}) else case.query
-    headers = {**(case.headers or {}), "authorization": f"Bearer {target.keys['zen']}"}
-    answer = case.call(base_url=target.process.admin_url, headers=headers, timeout=60)
-    assert answer.headers.get("x-request-id")
-    assert answer.status_code != 500, answer.content[:500]
-    if answer.status_code >= 400:
-        assert {"message", "type", "code", "param"} == answer.json()["error"].keys()
+    attack()

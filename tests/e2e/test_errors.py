@@ -78,6 +78,14 @@ def test_errors_of_vllm_pass_with_our_headers(running):
     assert answer.headers["x-incomes-snapshot"]
 
 
+def test_a_body_that_is_read_beside_the_event_loop(running):
+    long = CHAT | {"messages": [{"role": "user", "content": "word " * 30_000}]}
+    with running.raw_chat() as client:
+        answer = client.post("/v1/chat/completions", json=long)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, 400)
+        check(client.post("/v1/chat/completions", json=long | {"edit": 1}), 400, "unknown_parameter", "edit")
+
+
 def test_another_projects_ids_do_not_exist(running, admin, edit_set):
     edit = add(admin, edit_set, "The warranty is 36 months.")
     with running.admin(ZEN) as zen, running.raw_chat(ZEN) as chat:
