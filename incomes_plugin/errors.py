@@ -19,6 +19,7 @@ IncomesError
 │   ├── SnapshotNotFound      snapshot_not_found
 │   ├── ModelNotFound         model_not_found
 │   └── RouteNotFound         route_not_found
+├── MethodNotAllowed          method_not_allowed
 ├── Conflict
 │   ├── EditConflict          edit_conflict
 │   ├── EditSetExists         edit_set_exists
@@ -162,6 +163,12 @@ class RouteNotFound(NotFound):
     """Neither this server nor vLLM has such a route."""
 
     code = "route_not_found"
+
+
+class MethodNotAllowed(IncomesError):
+    """The route has other methods."""
+
+    code = "method_not_allowed"
 
 
 class Conflict(IncomesError):

@@ -32,9 +32,10 @@ STATUS: dict[type[errors.IncomesError], int] = {
     errors.CompressionFailed: 500,
     errors.SelectionFailed: 500,
     errors.UnsupportedEngine: 503,
+    errors.MethodNotAllowed: 405,
     errors.IncomesError: 500,
 }
-HTTP_CODES = {404: errors.RouteNotFound.code, 405: "method_not_allowed"}
+HTTP_CODES = {404: errors.RouteNotFound.code, 405: errors.MethodNotAllowed.code}
 """Codes of errors that the web framework raises itself."""
 
 Envelope = dict[str, dict[str, str | None]]

@@ -22,7 +22,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
 
-from incomes_plugin.errors import IncomesError, RouteNotFound, RouteNotSupported
+from incomes_plugin.errors import IncomesError, MethodNotAllowed, RouteNotFound, RouteNotSupported
 from incomes_plugin.vllm.endpoints import STATUS_ROUTE
 
 if TYPE_CHECKING:
@@ -69,20 +69,20 @@ class ChatGate:
                 with self._running.of(scope["state"]["project"]):
                     await self._generate(scope, receive, send)
             else:
-                self._refuse_routes(scope)
-                await self._app(scope, receive, send)  # a route of another method: 405
+                raise self._refusal(scope)
         except IncomesError as error:
             GENERATIONS.labels("", error.code).inc()
             await error_response(error)(scope, receive, send)
 
-    def _refuse_routes(self, scope: Scope) -> None:
-        """Refuse what vLLM would answer, and what it does not know. Raises RouteNotSupported, RouteNotFound."""
+    def _refusal(self, scope: Scope) -> IncomesError:
+        """Why the route is not served: vLLM would answer it, or has it for other methods, or does not know it."""
         name = f"{scope['method']} {scope['path']}"
         matches = {route.matches(scope)[0] for route in self._app.routes}
         if Match.FULL in matches:
-            raise RouteNotSupported(f"{name} is not served: edits are not proven on it")
-        if Match.PARTIAL not in matches:
-            raise RouteNotFound(f"there is no {name}")
+            return RouteNotSupported(f"{name} is not served: edits are not proven on it")
+        if Match.PARTIAL in matches:
+            return MethodNotAllowed(f"{scope['path']} does not take {scope['method']}")
+        return RouteNotFound(f"there is no {name}")
 
     async def _generate(self, scope: Scope, receive: Receive, send: Send) -> None:
         from incomes_plugin.vllm.pin import EditScope, use_scope

@@ -27,6 +27,7 @@ EXPECTED = {
     "snapshot_not_found": 404,
     "model_not_found": 404,
     "route_not_found": 404,
+    "method_not_allowed": 405,
     "edit_conflict": 409,
     "edit_set_exists": 409,
     "snapshot_retired": 409,
