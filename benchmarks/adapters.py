@@ -37,15 +37,8 @@ def random_gists(shape: GistShape, count: int, tokens: int, prefix: str) -> Iter
     def packed(*size: int) -> Packed:
         return Packed.of(torch.randn(size, generator=generator))
 
-    heads = (len(shape.layers), shape.num_kv_heads, tokens)
     for place in range(count):
-        yield Gist(
-            f"edit_{prefix}{place:06d}",
-            1,
-            packed(tokens, shape.feature_dim),
-            packed(*heads, shape.key_dim),
-            packed(*heads, shape.value_dim),
-        )
+        yield Gist(f"edit_{prefix}{place:06d}", 1, packed(tokens, shape.feature_dim), packed(tokens, shape.latent_dim))
 
 
 def prompt(seed: int, tokens: int) -> list[int]:

@@ -21,6 +21,7 @@ from incomes_plugin.gist.fingerprint import base_fingerprint
 from incomes_plugin.gist.types import GistShape
 from incomes_plugin.model.adapter import BaseModel, EditAdapter
 from incomes_plugin.model.template import template_of
+from incomes_plugin.selection.codec import Codec
 from incomes_plugin.selection.picks import RoutingRules
 from incomes_plugin.selection.reading import Reader
 from incomes_plugin.selection.routing import Router
@@ -60,8 +61,8 @@ class TinyModel:
         """The upper half reads; routing compares keys of the layer below it and of its first."""
         middle = self.num_layers // 2
         reading = tuple(range(middle, self.num_layers))
-        half = self.head_dim // 2
-        return GistShape((middle - 1, middle), reading, self.num_kv_heads, self.head_dim, half, half)
+        latent_dim = len(reading) * self.num_kv_heads * self.head_dim  # half of what there is to keep
+        return GistShape((middle - 1, middle), reading, self.num_kv_heads, self.head_dim, latent_dim)
 
 
 LARGE = TinyModel(
@@ -114,13 +115,15 @@ def random_adapter(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         router = Router(gists.feature_dim, route_dim=32, hidden_dim=16)
-        verifier = Verifier(gists.feature_dim, width=32, heads=2, layers=1)
+        verifier = Verifier(gists.feature_dim, len(gists.feature_layers), width=32, heads=2, layers=1)
+        codec = Codec(gists)
+        codec.directions.copy_(torch.linalg.qr(torch.randn_like(codec.directions)).Q)
         reader = Reader(gists, shape.num_heads)
         _shake(verifier, 2.0)
         _shake(reader, 0.3)
         nn.init.constant_(reader.zero_bias, 1.0)
         mean, scale = torch.randn(gists.feature_dim) * 0.1, torch.rand(gists.feature_dim) * 0.4 + 0.4
-    for module in (router, verifier, reader):
+    for module in (router, verifier, codec, reader):
         module.eval().requires_grad_(False)
     return EditAdapter(
         base=base,
@@ -132,6 +135,7 @@ def random_adapter(
         scale=scale,
         router=router,
         verifier=verifier,
+        codec=codec,
         reader=reader,
         rules=RoutingRules(most_picks=shape.most_picks, threshold=shape.threshold),
     )

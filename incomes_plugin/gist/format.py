@@ -1,8 +1,8 @@
 """Gists as bytes: safetensors with a JSON header. Used on the wire, in the store and towards the workers.
 
-One blob holds one or many gists. Gist `<i>` has six tensors, `<i>.features`, `<i>.keys`, `<i>.values` (int8) and
-`<i>.features_scale`, `<i>.keys_scale`, `<i>.values_scale` (float16), shaped as in `types.py`; the metadata key
-`incomes` holds `{"format": 2, "fingerprint": str, "gists": [[edit_id, version], ...]}` in the order of `<i>`.
+One blob holds one or many gists. Gist `<i>` has four tensors, `<i>.features` and `<i>.latents` (int8) and
+`<i>.features_scale` and `<i>.latents_scale` (float16), shaped as in `types.py`; the metadata key `incomes` holds
+`{"format": 3, "fingerprint": str, "gists": [[edit_id, version], ...]}` in the order of `<i>`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from incomes_plugin.gist.header import FORMAT, read_header
 from incomes_plugin.gist.types import EditKey, Gist, Packed
 
 __all__ = ["dump_gists", "load_gists", "read_header"]
-_PARTS = ("features", "keys", "values")
+_PARTS = ("features", "latents")
 
 
 def dump_gists(gists: Sequence[Gist], fingerprint: str) -> bytes:

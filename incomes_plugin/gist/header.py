@@ -6,7 +6,7 @@ import json
 
 from incomes_plugin.errors import GistFormatError
 
-FORMAT = 2
+FORMAT = 3
 
 
 def read_header(blob: bytes) -> dict[str, object]:

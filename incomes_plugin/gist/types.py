@@ -23,15 +23,14 @@ class GistShape:
         layers: decoder layers that read picked edits, ascending (L' = len(layers)).
         num_kv_heads: K.
         head_dim: D.
-        key_dim, value_dim: numbers kept of a token's key and of its value in each layer and kv head.
+        latent_dim: R, numbers kept of a token's keys and values in all reading layers together (`selection/codec.py`).
     """
 
     feature_layers: tuple[int, ...]
     layers: tuple[int, ...]
     num_kv_heads: int
     head_dim: int
-    key_dim: int
-    value_dim: int
+    latent_dim: int
 
     @property
     def feature_dim(self) -> int:
@@ -41,8 +40,12 @@ class GistShape:
     @property
     def bytes_per_token(self) -> int:
         """Bytes that one token of an edit takes, scales included."""
-        heads = len(self.layers) * self.num_kv_heads
-        return self.feature_dim + _SCALE_BYTES + heads * (self.key_dim + self.value_dim + 2 * _SCALE_BYTES)
+        return self.feature_dim + self.latent_dim + 2 * _SCALE_BYTES
+
+    @property
+    def read_dim(self) -> int:
+        """N, numbers of one token's keys and values in all reading layers."""
+        return 2 * len(self.layers) * self.num_kv_heads * self.head_dim
 
 
 @dataclass(frozen=True)
@@ -84,15 +87,13 @@ class Gist:
         edit_id: id of the edit, e.g. `edit_…`.
         version: version of the edit the gist was made from, >= 1.
         features: `[E, F]`, standardised keys of the feature layers before rotary embedding: what routing compares.
-        keys: `[L', K, E, key_dim]`, at their rotary positions -E … -1, mapped by the adapter.
-        values: `[L', K, E, value_dim]`, mapped by the adapter.
+        latents: `[E, R]`, its keys before rotary embedding and its values, encoded by the adapter's codec.
     """
 
     edit_id: str
     version: int
     features: Packed
-    keys: Packed
-    values: Packed
+    latents: Packed
 
     @property
     def edit(self) -> EditKey:
@@ -106,5 +107,5 @@ class Gist:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of features, keys and values."""
-        return self.features.num_bytes + self.keys.num_bytes + self.values.num_bytes
+        """Bytes of features and latents."""
+        return self.features.num_bytes + self.latents.num_bytes

@@ -3,7 +3,7 @@
 A folder of two files; the base's own files stay where and as they are.
 `edit_adapter.json`         format, base, shape, template and rules
 `edit_adapter.safetensors`  float32 tensors: `mean`, `scale` `[F]` of the features, and the tensors of `router.*`,
-                            `verifier.*` (`selection/`) and `reader.*` by their names there
+                            `verifier.*`, `codec.*` and `reader.*` (`selection/`) by their names there
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ from torch import nn
 from incomes_plugin.errors import FingerprintMismatch, GistFormatError
 from incomes_plugin.gist.fingerprint import base_fingerprint
 from incomes_plugin.gist.types import Gist, GistShape, Packed
+from incomes_plugin.selection.codec import Codec
 from incomes_plugin.selection.picks import RoutingRules
 from incomes_plugin.selection.question import PromptTemplate
 from incomes_plugin.selection.reading import Reader
 from incomes_plugin.selection.routing import Router
 from incomes_plugin.selection.verifier import Verifier
 
-FORMAT = 4
+FORMAT = 5
 CONFIG_FILE = "edit_adapter.json"
 TENSOR_FILE = "edit_adapter.safetensors"
 
@@ -68,6 +69,7 @@ class EditAdapter:
     scale: torch.Tensor
     router: Router
     verifier: Verifier
+    codec: Codec
     reader: Reader
     rules: RoutingRules
 
@@ -76,22 +78,22 @@ class EditAdapter:
         return (keys.float() - self.mean.to(keys.device)) / self.scale.to(keys.device)
 
     def gist(
-        self, edit_id: str, version: int, features: torch.Tensor, rotated: torch.Tensor, values: torch.Tensor
+        self, edit_id: str, version: int, features: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
     ) -> Gist:
         """The gist of a captured edit of E tokens.
 
         Args:
             features: `[E, F]`, standardised.
-            rotated: `[L', K, E, D]`, keys at rotary positions -E … -1.
-            values: `[L', K, E, D]`.
+            keys: `[E, L', K, D]`, before rotary embedding.
+            values: `[E, L', K, D]`.
         """
         with torch.inference_mode():
-            kept = self.reader.keep_keys(rotated), self.reader.keep_values(values)
-        return Gist(edit_id, version, Packed.of(features), *map(Packed.of, kept))
+            latents = self.codec.encode(keys, values)
+        return Gist(edit_id, version, Packed.of(features), Packed.of(latents))
 
     def to(self, device: torch.device) -> EditAdapter:
         """Move all tensors; the modules are moved in place."""
-        for module in (self.router, self.verifier, self.reader):
+        for module in self._modules().values():
             module.to(device)
         return self
 
@@ -169,7 +171,8 @@ class EditAdapter:
             mean=tensors["mean"],
             scale=tensors["scale"],
             router=Router(shape.feature_dim, **config["router"]),
-            verifier=Verifier(shape.feature_dim, **config["verifier"]),
+            verifier=Verifier(shape.feature_dim, len(shape.feature_layers), **config["verifier"]),
+            codec=Codec(shape),
             reader=Reader(shape, config["num_heads"]),
             rules=RoutingRules(**config["rules"]),
         )
@@ -193,4 +196,4 @@ class EditAdapter:
             raise ValueError(f"unknown tensors {unknown}")
 
     def _modules(self) -> dict[str, nn.Module]:
-        return {"router": self.router, "verifier": self.verifier, "reader": self.reader}
+        return {"router": self.router, "verifier": self.verifier, "codec": self.codec, "reader": self.reader}

@@ -18,7 +18,7 @@ from incomes_plugin.model.adapter import EditAdapter
 from incomes_plugin.model.decoder import Decoder, Heads
 from incomes_plugin.selection.attribution import by_edit
 from incomes_plugin.selection.picks import Picks, choose
-from incomes_plugin.selection.reading import read, rotate_back
+from incomes_plugin.selection.reading import read
 from incomes_plugin.selection.routing import QUESTION_TOKENS, RouteKeys
 
 
@@ -77,13 +77,9 @@ class EditableModel:
         heads = self._heads(template.capture_ids(text))
         place = slice(len(template.edit_prefix), len(template.edit_prefix) + len(text))
         shape = self.adapter.shape
-        keys = torch.stack([heads[i].key[0, place].transpose(0, 1) for i in shape.layers]).float()
-        values = torch.stack([heads[i].value[0, place].transpose(0, 1) for i in shape.layers])
-        back = torch.arange(len(text), 0, -1)
-        cosine, sine = (table[0] for table in self.decoder.rotary(back[None], keys))
-        return self.adapter.gist(
-            edit_id, version, self._features(heads, place), rotate_back(keys, cosine, sine), values
-        )
+        keys = torch.stack([heads[i].key[0, place] for i in shape.layers], 1)
+        values = torch.stack([heads[i].value[0, place] for i in shape.layers], 1)
+        return self.adapter.gist(edit_id, version, self._features(heads, place), keys, values)
 
     def pool(self, gists: Sequence[Gist]) -> ReferencePool:
         """A pool of gists, oldest first."""
@@ -152,7 +148,8 @@ class _Reading:
         self._first = first
         self._gists = [pool.gists[edit] for edit in picks.edits]
         self._keys, self._values = (
-            torch.cat([getattr(gist, name).unpack() for gist in self._gists], 2) for name in ("keys", "values")
+            torch.cat(parts, 2)
+            for parts in zip(*(adapter.codec.decode(gist.latents.unpack()) for gist in self._gists), strict=True)
         )
         self._bias = picks.bias.repeat_interleave(torch.tensor([gist.num_tokens for gist in self._gists]))
         self._taken: list[torch.Tensor] = []  # of each layer, `[E]`

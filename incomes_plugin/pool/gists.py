@@ -74,7 +74,7 @@ class GistPool:
 
     Args:
         adapter: whose gists these are; its tensors are on `device`.
-        capacity_bytes: for features, keys, values and route keys.
+        capacity_bytes: for features, latents and route keys.
         device: where route keys and picked edits lie.
         dtype: compute dtype; route keys are bfloat16 if it is, else float32.
         device_bytes: for picked edits that no request holds.
@@ -91,7 +91,7 @@ class GistPool:
     ) -> None:
         self.adapter = adapter
         self.capacity_bytes = capacity_bytes
-        self._picked = PickedCache(device_bytes, device, dtype)
+        self._picked = PickedCache(adapter.codec, device_bytes, device, dtype)
         self._empty = RouteTable.empty(adapter.router.key.out_features, _key_dtype(dtype), device)
         self._row_bytes = _row_bytes(adapter, dtype)
         self._heads: dict[str, _Head] = {}
@@ -219,12 +219,7 @@ class GistPool:
 
     def _check_shape(self, gist: Gist) -> None:
         shape, tokens = self.adapter.shape, gist.num_tokens
-        heads = (len(shape.layers), shape.num_kv_heads, tokens)
-        for name, expected in (
-            ("features", (tokens, shape.feature_dim)),
-            ("keys", (*heads, shape.key_dim)),
-            ("values", (*heads, shape.value_dim)),
-        ):
+        for name, expected in (("features", (tokens, shape.feature_dim)), ("latents", (tokens, shape.latent_dim))):
             part: Packed = getattr(gist, name)
             if not tokens or part.data.shape != expected or part.scale.shape != expected[:-1]:
                 raise GistFormatError(

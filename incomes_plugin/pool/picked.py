@@ -9,6 +9,7 @@ from weakref import WeakValueDictionary
 import torch
 
 from incomes_plugin.gist.types import EditKey, Gist
+from incomes_plugin.selection.codec import Codec
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,8 +18,8 @@ class PickedEdit:
 
     Attributes:
         edit: edit version.
-        keys: `[L', K, E, key_dim]` in the compute dtype, on the device.
-        values: `[L', K, E, value_dim]`.
+        keys: `[L', K, E, D]` in the compute dtype, on the device, before rotary embedding.
+        values: `[L', K, E, D]`.
     """
 
     edit: EditKey
@@ -35,10 +36,12 @@ class PickedCache:
     """Picked edits by serial number of their gist. One that a request still holds is found again and not copied twice.
 
     Args:
+        codec: decodes gists; its tensors are on `device`.
         capacity_bytes: of what stays although no request holds it.
     """
 
-    def __init__(self, capacity_bytes: int, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, codec: Codec, capacity_bytes: int, device: torch.device, dtype: torch.dtype) -> None:
+        self._codec = codec
         self._capacity_bytes = capacity_bytes
         self._device = device
         self._dtype = dtype
@@ -55,8 +58,7 @@ class PickedCache:
         """The edit on the device; it becomes the latest used one."""
         picked = self._living.get(serial)
         if picked is None:
-            keys, values = (part.unpack(self._device).to(self._dtype) for part in (gist.keys, gist.values))
-            picked = PickedEdit(gist.edit, keys, values)
+            picked = self._decoded(gist)
             self._living[serial] = picked
         self._keep(serial, picked)
         return picked
@@ -66,6 +68,11 @@ class PickedCache:
         picked = self._recent.pop(serial, None)
         if picked is not None:
             self._recent_bytes -= picked.num_bytes
+
+    @torch.inference_mode()
+    def _decoded(self, gist: Gist) -> PickedEdit:
+        keys, values = self._codec.decode(gist.latents.unpack(self._device))
+        return PickedEdit(gist.edit, keys.to(self._dtype), values.to(self._dtype))
 
     def _keep(self, serial: int, picked: PickedEdit) -> None:
         if serial not in self._recent:

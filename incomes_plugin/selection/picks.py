@@ -144,17 +144,24 @@ def most_alike(router: Router, directions: torch.Tensor, edit: torch.Tensor) -> 
     return edit[kept], cosines[:, kept]
 
 
+def added(weights: torch.Tensor, older: torch.Tensor, later: torch.Tensor) -> float:
+    """What an older edit adds to how well a later one covers a question: weighted mean cosine.
+
+    Args:
+        weights: `[T]`, w.
+        older, later: `[T]`, the largest cosine of each of the question's tokens with the edit's.
+    """
+    return float(weights / weights.sum() @ (torch.maximum(later, older) - later))
+
+
 def _without_rivals(
     accepted: list[int], similar: torch.Tensor, weights: torch.Tensor, ages: Sequence[int], rivalry: float
 ) -> list[int]:
     """Accepted candidates less those that a later one replaces: see `RoutingRules.rivalry`."""
     if not rivalry:
         return accepted  # what an older one adds may round to less than 0
-    share = weights / weights.sum()
-    covered = share @ similar
 
     def replaces(later: int, older: int) -> bool:
-        together = share @ torch.maximum(similar[:, later], similar[:, older])
-        return ages[later] > ages[older] and float(together - covered[later]) < rivalry
+        return ages[later] > ages[older] and added(weights, similar[:, older], similar[:, later]) < rivalry
 
     return [p for p in accepted if not any(replaces(o, p) for o in accepted if o != p)]

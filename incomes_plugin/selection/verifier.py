@@ -2,8 +2,15 @@
 
     logit = out(encoder([CLS; question tokens; edit tokens])[CLS])
 
-Each token enters with its features, its side, its place, and its best similarity to the other side: the router's cosine
-and the plain one of the features. It runs once a request for the few candidates, so its cost does not depend on N.
+Each token enters with its features, its side, its place, and the largest of each of its likenesses to the other side's
+tokens. Attention between a question's token and an edit's also sees how alike the two are:
+
+- the router's cosine, and the cosine of the features of each feature layer;
+- whether they are the same token: features of the first feature layer, which sees little but the token itself, say so;
+- how long the run of same tokens is that the two stand in, and of the run that breaks off in front of or behind them:
+  a name is one such run, and another name breaks it.
+
+It runs once a request for the few candidates, so its cost does not depend on N.
 """
 
 from __future__ import annotations
@@ -14,8 +21,10 @@ from torch import nn
 
 from incomes_plugin.selection.routing import EDIT_TOKENS, QUESTION_TOKENS
 
-_SIMILARITIES = 3
-"""Numbers a token knows of the other side: router's cosine, features' cosine, and its weight w (questions only)."""
+_SAME = 0.98
+"""Cosine of first-layer features from which two tokens are the same: 0.9998 and more are, 0.957 and less are not."""
+
+_RUN_KINDS = 4
 
 
 class Verifier(nn.Module):
@@ -23,23 +32,27 @@ class Verifier(nn.Module):
 
     Args:
         feature_dim: F.
+        num_parts: feature layers P; F is P parts of the same width.
         width, heads, layers: of the transformer.
 
     Attributes:
         config: width, heads and layers, as the adapter file keeps them.
     """
 
-    def __init__(self, feature_dim: int, width: int = 96, heads: int = 4, layers: int = 2) -> None:
+    def __init__(self, feature_dim: int, num_parts: int, width: int = 96, heads: int = 4, layers: int = 2) -> None:
         super().__init__()
         self.config = {"width": width, "heads": heads, "layers": layers}
+        self._num_parts = num_parts
+        kinds = 1 + num_parts + _RUN_KINDS
         self.enter = nn.Linear(feature_dim, width)
         self.side = nn.Parameter(torch.zeros(2, width))
-        self.similarity = nn.Linear(_SIMILARITIES, width)
+        self.known = nn.Linear(kinds + 1, width)
+        self.seen = nn.Linear(kinds, width)
         self.question_place = nn.Embedding(QUESTION_TOKENS, width)
         self.edit_place = nn.Embedding(EDIT_TOKENS, width)
         self.start = nn.Parameter(torch.randn(width) * 0.1)
-        layer = nn.TransformerEncoderLayer(width, heads, 2 * width, 0.1, "gelu", batch_first=True, norm_first=True)
-        self.encoder = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
+        self.blocks = nn.ModuleList(_Block(width, heads, kinds) for _ in range(layers))
+        self.norm = nn.LayerNorm(width)
         self.leave = nn.Linear(width, 1)
 
     def forward(
@@ -62,16 +75,83 @@ class Verifier(nn.Module):
             cosines: `[B, T, E]`, the router's, of every pair of tokens.
         """
         num_question, num_edit = question.shape[1], edit.shape[1]
-        plain = torch.einsum("btf,bef->bte", F.normalize(question, dim=-1), F.normalize(edit, dim=-1))
-        pair = question_mask[:, :, None] & edit_mask[:, None]
-        both = torch.stack([cosines.masked_fill(~pair, -1.0), plain.masked_fill(~pair, -1.0)], -1)
-        known = torch.stack([*both.amax(2).unbind(-1), weights], -1)
-        seen = torch.cat([both.amax(1), torch.zeros_like(both[:, 0, :, :1])], -1)
+        present = (question_mask[:, :, None] & edit_mask[:, None])[..., None]
+        by_part = self._by_part(question, edit)
+        found = runs((by_part[..., 0] > _SAME) & present[..., 0])
+        alike = torch.cat([cosines[..., None], by_part, found], -1).masked_fill(~present, -1.0)
+        known = torch.cat([alike.amax(2), weights[..., None]], -1)
         places = torch.arange(num_question - 1, -1, -1, device=question.device)
-        left = self.enter(question) + self.side[0] + self.similarity(known) + self.question_place(places)
-        right = self.enter(edit) + self.side[1] + self.similarity(seen)
+        left = self.enter(question) + self.side[0] + self.known(known) + self.question_place(places)
+        right = self.enter(edit) + self.side[1] + self.seen(alike.amax(1))
         right = right + self.edit_place(torch.arange(num_edit, device=edit.device))
-        start = self.start.expand(len(question), 1, -1)
-        absent = ~torch.cat([torch.ones_like(question_mask[:, :1]), question_mask, edit_mask], 1)
-        hidden = self.encoder(torch.cat([start, left, right], 1), src_key_padding_mask=absent)
-        return self.leave(hidden[:, 0])[:, 0]
+        hidden = torch.cat([self.start.expand(len(question), 1, -1), left, right], 1)
+        real = torch.cat([torch.ones_like(question_mask[:, :1]), question_mask, edit_mask], 1)
+        for block in self.blocks:
+            hidden = block(hidden, alike, real)
+        return self.leave(self.norm(hidden[:, 0]))[:, 0]
+
+    def _by_part(self, question: torch.Tensor, edit: torch.Tensor) -> torch.Tensor:
+        """Cosines `[B, T, E, P]` of the features of each feature layer."""
+        left, right = (F.normalize(x.unflatten(-1, (self._num_parts, -1)), dim=-1) for x in (question, edit))
+        return torch.einsum("btpf,bepf->btep", left, right)
+
+
+def runs(same: torch.Tensor) -> torch.Tensor:
+    """What runs of same tokens say of each pair, `[B, T, E, 4]`.
+
+    Whether the two are the same; log(1 + n) of the run of n pairs that they stand in; and where they differ, of the run
+    that ends in front of them, and of the one that begins behind them.
+
+    Args:
+        same: `[B, T, E]` bool.
+    """
+    back, ahead = _run_lengths(same), _run_lengths(same.flip(1, 2)).flip(1, 2)
+    own = torch.where(same, back + ahead - 1, 0)
+    before = torch.where(same, 0, F.pad(back, (1, 0, 1, 0))[:, :-1, :-1])
+    behind = torch.where(same, 0, F.pad(ahead, (0, 1, 0, 1))[:, 1:, 1:])
+    return torch.stack([same.float(), own.log1p(), before.log1p(), behind.log1p()], -1)
+
+
+def _run_lengths(same: torch.Tensor) -> torch.Tensor:
+    """Length of the run that ends at each pair, `[B, T, E]` float32."""
+    row = torch.zeros_like(same[:, 0], dtype=torch.float32)
+    found = []
+    for t in range(same.shape[1]):
+        row = torch.where(same[:, t], F.pad(row, (1, 0))[:, :-1] + 1, 0)
+        found.append(row)
+    return torch.stack(found, 1)
+
+
+class _Block(nn.Module):
+    """One layer of the transformer: attention whose logits also know how alike two tokens are, then a net of each.
+
+    Args:
+        kinds: similarities of a pair of tokens.
+    """
+
+    def __init__(self, width: int, heads: int, kinds: int) -> None:
+        super().__init__()
+        self._heads = heads
+        self.before, self.between = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.project, self.merge = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.to_edit, self.to_question = nn.Linear(kinds, heads), nn.Linear(kinds, heads)
+        self.net = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+        self.drop = nn.Dropout(0.1)
+
+    def forward(self, hidden: torch.Tensor, alike: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
+        """Hidden states `[B, 1 + T + E, width]`.
+
+        Args:
+            alike: `[B, T, E, kinds]`.
+            present: `[B, 1 + T + E]`, True for real tokens.
+        """
+        first = 1 + alike.shape[1]
+        bias = hidden.new_zeros(len(hidden), self._heads, hidden.shape[1], hidden.shape[1])
+        bias[:, :, 1:first, first:] = self.to_edit(alike).permute(0, 3, 1, 2)
+        bias[:, :, first:, 1:first] = self.to_question(alike).permute(0, 3, 2, 1)
+        bias = bias.masked_fill(~present[:, None, None], -torch.inf)
+        parts = self.project(self.before(hidden)).unflatten(-1, (3, self._heads, -1)).permute(2, 0, 3, 1, 4)
+        query, key, value = parts.unbind()
+        taken = F.scaled_dot_product_attention(query, key, value, attn_mask=bias).transpose(1, 2).flatten(2)
+        hidden = hidden + self.drop(self.merge(taken))
+        return hidden + self.drop(self.net(self.between(hidden)))

@@ -40,8 +40,8 @@ class ReadBatch:
 
     Attributes:
         requests: in the order of their slots, which have no holes.
-        keys: for each reading layer `[Q, K, key_dim, E]` float32: transposed, as the product with queries wants them.
-        values: for each reading layer `[Q, K, E, value_dim]` float32.
+        keys: for each reading layer `[Q, K, D, E]` float32: transposed, as the product with queries wants them.
+        values: for each reading layer `[Q, K, E, D]` float32.
         bias: `[Q, 1, 1, E]` float32.
         taken: `[Q, E]` float32, weights of the tokens since `flush`; None when no request is traced.
     """
@@ -54,8 +54,8 @@ class ReadBatch:
     def __init__(self, like: PickedEdit) -> None:
         self.requests: list[PickedTokens] = []
         self._wanted: Sequence[PickedTokens] = []
-        layers, kv_heads, _, key_dim = like.keys.shape
-        self._keys = like.keys.new_zeros(layers, 0, kv_heads, 0, key_dim, dtype=torch.float32)
+        layers, kv_heads, _, head_dim = like.keys.shape
+        self._keys = like.keys.new_zeros(layers, 0, kv_heads, 0, head_dim, dtype=torch.float32)
         self._values = self._keys.new_zeros(layers, 0, kv_heads, 0, like.values.shape[-1])
         self._bias = self._keys.new_zeros(0, 0)
         self._taken = self._keys.new_zeros(0, 0)
@@ -113,9 +113,9 @@ class ReadBatch:
         if slots <= have and width <= had:
             return
         count, width = have if slots <= have else max(slots, 2 * have), max(width, had)
-        layers, _, kv_heads, _, key_dim = self._keys.shape
+        layers, _, kv_heads, _, head_dim = self._keys.shape
         old = list(self._parts())
-        self._keys = self._keys.new_zeros(layers, count, kv_heads, width, key_dim)
+        self._keys = self._keys.new_zeros(layers, count, kv_heads, width, head_dim)
         self._values = self._keys.new_zeros(layers, count, kv_heads, width, self._values.shape[-1])
         self._bias = self._keys.new_full((count, width), -torch.inf)
         self._taken = self._keys.new_zeros(count, width)

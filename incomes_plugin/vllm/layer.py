@@ -29,7 +29,7 @@ class ReadingLayer:
         self.rotary = rotary
         query_map, zero_query = reader.query_map[index], reader.zero_query[index]
         scaled = query_map / math.sqrt(query_map.shape[1])
-        self._query_map = torch.cat([scaled, zero_query[..., None]], -1).contiguous()  # [H, D, key_dim + 1]
+        self._query_map = torch.cat([scaled, zero_query[..., None]], -1).contiguous()  # [H, D, D + 1]
         self._offset = self._query_map.new_zeros(len(query_map), 1, self._query_map.shape[-1])
         self._offset[:, 0, -1] = reader.zero_bias[index]
         self._output_map = reader.output_map[index].contiguous()
@@ -63,15 +63,13 @@ class ReadingLayer:
 
         Args:
             query: `[R, H, D]` float32, before rotary embedding.
-            keys: `[R, K, key_dim, E]` float32.
-            values: `[R, K, E, value_dim]` float32.
+            keys: `[R, K, D, E]` float32.
+            values: `[R, K, E, D]` float32.
             bias: `[R, 1, 1, E]`.
         """
         num_rows, num_heads, _ = query.shape
         grouped = (num_rows, keys.shape[1], num_heads // keys.shape[1], -1)
-        mapped = torch.baddbmm(self._offset, query.transpose(0, 1), self._query_map).transpose(
-            0, 1
-        )  # [R, H, key_dim+1]
+        mapped = torch.baddbmm(self._offset, query.transpose(0, 1), self._query_map).transpose(0, 1)  # [R, H, D + 1]
         logits = mapped[..., :-1].reshape(grouped) @ keys
         logits += bias
         total = logits.logsumexp(-1, keepdim=True)

@@ -65,7 +65,7 @@ class SelectionRuntime:
         self.layers = layers
         self.dtype = dtype
         self.plan: StepPlan | None = None
-        self.captures = CaptureStore(adapter, layers)
+        self.captures = CaptureStore(adapter)
         self.num_steps = 0
         reading = enumerate(adapter.shape.layers)
         self.reading_layers = [ReadingLayer(i, adapter.reader, layers[layer].rotary) for i, layer in reading]

@@ -163,8 +163,7 @@ def device_room(config: PluginConfig, adapter: EditAdapter, dtype: torch.dtype, 
     edit_bytes = room_for(adapter, dtype, 1, ROW_TOKENS - 1)
     route_key_bytes = config.pool_bytes // edit_bytes * room_for(adapter, dtype, 1, 0)
     shape = adapter.shape
-    numbers = len(shape.layers) * shape.num_kv_heads * (shape.key_dim + shape.value_dim)
-    batch_bytes = max_num_seqs * adapter.rules.most_picks * ROW_TOKENS * numbers * torch.float32.itemsize
+    batch_bytes = max_num_seqs * adapter.rules.most_picks * ROW_TOKENS * shape.read_dim * torch.float32.itemsize
     return 2 * route_key_bytes + config.device_bytes + batch_bytes
 
 

@@ -1,12 +1,11 @@
 """Edit text -> token ids, with the base's own tokenizer and the adapter's limit.
 
-The text is stored as the caller sent it; what is compressed is its NFC form without white space around it. A text that
-spells a special token of the base (`<|im_end|>`) is text: it becomes the tokens of its characters.
+The text is stored as the caller sent it; what is compressed is described in `incomes_plugin/model/edit_text.py`. A text
+that spells a special token of the base (`<|im_end|>`) is text: it becomes the tokens of its characters.
 """
 
 from __future__ import annotations
 
-import unicodedata
 from pathlib import Path
 
 from incomes_server.api.schemas import EditContent
@@ -14,10 +13,15 @@ from incomes_server.edits.model import NewEdit
 from tokenizers import Tokenizer
 
 from incomes_plugin.errors import EditTooLong, InvalidValue, UnsupportedEngine
+from incomes_plugin.model.edit_text import EditText
 
 
 class EditTokenizer:
-    """Counts and encodes edit texts; the template around them comes with the capture."""
+    """Counts and encodes edit texts; the template around them comes with the capture.
+
+    Attributes:
+        ids: token ids of any text, however long.
+    """
 
     def __init__(self, base_dir: Path, max_edit_tokens: int) -> None:
         path = base_dir / "tokenizer.json"
@@ -26,6 +30,7 @@ class EditTokenizer:
         self._tokenizer = Tokenizer.from_file(str(path))
         self._tokenizer.no_truncation()
         self._tokenizer.encode_special_tokens = True  # spelled in a text, they are text
+        self.ids = EditText(lambda text: self._tokenizer.encode(text, add_special_tokens=False).ids)
         self.max_edit_tokens = max_edit_tokens
 
     def encode(self, text: str) -> tuple[int, ...]:
@@ -45,11 +50,6 @@ class EditTokenizer:
         if not ids:
             raise InvalidValue("the edit text has no tokens", param="text")
         return ids
-
-    def ids(self, text: str) -> tuple[int, ...]:
-        """Token ids of any text, however long."""
-        written = unicodedata.normalize("NFC", text).strip()
-        return tuple(self._tokenizer.encode(written, add_special_tokens=False).ids)
 
     def new_edit(self, content: EditContent) -> NewEdit:
         """The store's form of a request body."""

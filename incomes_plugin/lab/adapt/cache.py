@@ -55,7 +55,7 @@ class FeatureCache:
         parts = []
         for start in range(0, len(texts), CHUNK):
             indices = range(start, min(start + CHUNK, len(texts)))
-            path = self._folder / f"{stage}-{self._key([texts[i] for i in indices])}.pt"
+            path = self.path(stage, [texts[i] for i in indices])
             if not path.is_file():
                 self._check_room(path)
                 partial = path.with_suffix(".part")
@@ -65,8 +65,10 @@ class FeatureCache:
             report(stage, indices.stop, len(texts))
         return _join([_from_tensors(torch.load(path)) for path in parts])  # type: ignore[return-value]
 
-    def _key(self, texts: Sequence[object]) -> str:
-        return hashlib.sha256((self._identity + json.dumps(texts)).encode()).hexdigest()[:20]
+    def path(self, stage: str, made_of: Sequence[object]) -> Path:
+        """A file of a stage, named by what it is made of."""
+        key = hashlib.sha256((self._identity + json.dumps(made_of, default=str)).encode()).hexdigest()[:20]
+        return self._folder / f"{stage}-{key}.pt"
 
     def _check_room(self, path: Path) -> None:
         used = sum(file.stat().st_size for file in self._folder.iterdir())

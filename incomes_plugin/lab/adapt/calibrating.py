@@ -1,8 +1,9 @@
 """Thresholds of routing, read off from questions and prompts that training did not see, at several numbers of edits.
 
-The threshold lets all but a given share of the prompts that no edit answers go untouched, unless that would refuse more
-right questions than allowed. The best of many wrong edits grows with their number, so it is read off among different
-numbers of edits and a line through log N is kept (`RoutingRules.growth`).
+The threshold is where the share of right questions that it refuses and the share of near misses that pass it add up to
+least. It is raised where more than a given share of the prompts that no edit answers would pass, and lowered where it
+would refuse more right questions than allowed. The best of many wrong edits grows with their number, so it is read off
+among different numbers of edits and a line through log N is kept (`RoutingRules.growth`).
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from incomes_plugin.selection.picks import CROWD, RoutingRules
 from incomes_plugin.selection.routing import Router
 from incomes_plugin.selection.verifier import Verifier
 
+_PAIRS_AT_ONCE = 64
+
 
 @dataclass(frozen=True)
 class Held:
@@ -29,12 +32,15 @@ class Held:
         edits: features of the pool's edits.
         questions, owners: right questions and their edits.
         refused: prompts that no edit answers, near misses left out.
+        near, near_edits: near misses, and the edit that each is close to.
     """
 
     edits: Ragged
     questions: Ragged
     owners: Sequence[int]
     refused: Ragged
+    near: Ragged
+    near_edits: Sequence[int]
 
 
 @dataclass(frozen=True)
@@ -43,11 +49,11 @@ class Shares:
 
     Attributes:
         fire: share of the prompts without an edit that may pick one.
-        lose: share of the right questions that may be refused for the sake of that.
+        lose: share of the right questions that may be refused.
     """
 
     fire: float = 0.005
-    lose: float = 0.02
+    lose: float = 0.03
 
 
 def calibrate(
@@ -56,7 +62,8 @@ def calibrate(
     """Rules with threshold and growth."""
     total = len(held.edits)
     sizes = [size for size in (100, 300, 1000, 3000, 10_000) if size < total] + [total]
-    found = {size: _threshold(router, verifier, held, size, rules.candidates, shares, seed) for size in sizes}
+    near = _logits(router, verifier, held, held.near, held.near_edits)
+    found = {size: _threshold(router, verifier, held, size, rules.candidates, shares, near, seed) for size in sizes}
     logs = torch.tensor([math.log(size / CROWD) for size in found])
     values = torch.tensor(list(found.values()))
     growth = 0.0
@@ -69,23 +76,41 @@ def calibrate(
 
 @torch.inference_mode()
 def _threshold(
-    router: Router, verifier: Verifier, held: Held, size: int, candidates: int, shares: Shares, seed: int
-) -> float:
+    router: Router, verifier: Verifier, held: Held, size: int, candidates: int, shares: Shares, near: torch.Tensor,
+    seed: int,
+) -> float:  # fmt: skip
     rng = random.Random(seed)
     pool = rng.sample(range(len(held.edits)), size)
     edits = Ragged.of([held.edits[i] for i in pool])
-    table = route_table(router, edits)
-    found = [best_edits(router, held.refused[i], table, candidates) for i in range(len(held.refused))]
-    fired = torch.tensor([max_logit(router, verifier, held.refused[i], edits, rows) for i, rows in enumerate(found)])
-    place = {edit: row for row, edit in enumerate(pool)}
-    asked = [i for i, owner in enumerate(held.owners) if owner in place]
-    right = torch.tensor([
-        max_logit(router, verifier, held.questions[i], edits, [place[held.owners[i]]]) for i in asked
+    prompts = [held.refused[i] for i in range(len(held.refused))]
+    found = best_edits(router, prompts, route_table(router, edits), candidates)
+    fired = torch.tensor([
+        float(batch_logits(router, verifier, [prompt] * len(rows), [edits[row] for row in rows]).max())
+        for prompt, rows in zip(prompts, found, strict=True)
     ])  # fmt: skip
+    inside = set(pool)
+    asked = [i for i, owner in enumerate(held.owners) if owner in inside]
     wanted = float(fired.quantile(1 - shares.fire))
-    return min(wanted, float(right.quantile(shares.lose))) if len(right) else wanted
+    if not asked:
+        return wanted
+    questions = Ragged.of([held.questions[i] for i in asked])
+    right = _logits(router, verifier, held, questions, [held.owners[i] for i in asked])
+    return min(max(wanted, _balance(right, near)), float(right.quantile(shares.lose)))
 
 
-def max_logit(router: Router, verifier: Verifier, question: torch.Tensor, edits: Ragged, rows: Sequence[int]) -> float:
-    """The verifier's largest logit among some edits."""
-    return float(batch_logits(router, verifier, [question] * len(rows), [edits[row] for row in rows]).max())
+@torch.inference_mode()
+def _logits(router: Router, verifier: Verifier, held: Held, questions: Ragged, edits: Sequence[int]) -> torch.Tensor:
+    """The verifier's logits of questions with one edit each."""
+    parts = [
+        batch_logits(router, verifier, [questions[i] for i in rows], [held.edits[edits[i]] for i in rows])
+        for rows in torch.arange(len(edits)).split(_PAIRS_AT_ONCE)
+    ]
+    return torch.cat(parts) if parts else torch.empty(0)
+
+
+def _balance(right: torch.Tensor, near: torch.Tensor) -> float:
+    """Where the share of `right` below and the share of `near` at or above add up to least."""
+    bounds = right.sort().values
+    lost = torch.arange(len(bounds)) / len(bounds)
+    taken = (near >= bounds[:, None]).float().mean(1) if len(near) else torch.zeros(len(bounds))
+    return float(bounds[(lost + taken).argmin()])

@@ -48,7 +48,7 @@ Makes the frozen base take edits; the base's own files are untouched. Base finge
 |---|---|
 | features from layers | {", ".join(map(str, shape.feature_layers))} |
 | layers that read | {", ".join(map(str, shape.layers))} |
-| kept of a key and of a value | {shape.key_dim} and {shape.value_dim} of {shape.head_dim} numbers a head, 8 bits |
+| kept of a token's keys and values | {shape.latent_dim} of {shape.read_dim:,} numbers, 8 bits |
 | bytes a token of an edit | {shape.bytes_per_token:,} |
 | threshold, growth | {adapter.rules.threshold}, {adapter.rules.growth} |
 | learned from | {sources}: {record.counts} |

@@ -15,7 +15,6 @@ import torch
 from incomes_plugin.gist.types import GistShape
 from incomes_plugin.model.decoder import Decoder, Heads, LayerHook, Past
 from incomes_plugin.selection.question import PromptTemplate
-from incomes_plugin.selection.reading import rotate_back
 from incomes_plugin.selection.routing import QUESTION_TOKENS
 
 _BATCH_TOKENS = 2048
@@ -63,7 +62,7 @@ class EditFeatures:
 
     Attributes:
         features: `[E, F]` each, keys of the feature layers before rotary embedding, not standardised.
-        keys: `[E, L', K, D]` each, at rotary positions -E … -1.
+        keys: `[E, L', K, D]` each, before rotary embedding.
         values: `[E, L', K, D]` each.
     """
 
@@ -204,9 +203,7 @@ class FrozenBase:
             torch.stack([getattr(heads[i], name)[row, place] for i in self.shape.layers], 1)
             for name in ("key", "value")
         )
-        back = torch.arange(place.stop - place.start, 0, -1)[None]
-        cosine, sine = (table[0, :, None, None] for table in self.decoder.rotary(back, keys))
-        return self._features(heads, row, place), rotate_back(keys, cosine, sine), values.clone()
+        return self._features(heads, row, place), keys.clone(), values.clone()
 
 
 def reading_past(found: ReadingFeatures, indices: Sequence[int]) -> tuple[Past, torch.Tensor]:

@@ -9,14 +9,26 @@ from pathlib import Path
 from typing import Any
 
 from incomes_plugin.lab.data import prompts
-from incomes_plugin.lab.data.examples import Example, invented, published
+from incomes_plugin.lab.data.examples import Example, Question, invented, published
+from incomes_plugin.lab.data.near_misses import NearMisses, by_name
+
+Messages = list[dict[str, str]]
 
 SHARES = {
-    "invented": 2200, "counterfact": 2200, "zsre": 2200, "zsre_synth": 1000, "pararel_synth": 1000, "wiki_cf": 400,
-    "pokemqa": 400,
+    "invented": 1800, "counterfact": 1800, "zsre": 2200, "zsre_synth": 1000, "pararel_synth": 800, "wiki_cf": 500,
+    "pokemqa": 300, "ripple": 300,
 }  # fmt: skip
 """Edits of each kind that the default run learns from."""
 
+_TWO_AT_ONCE = 1200
+_HOPS = 700
+_REFUSED = 550
+"""Prompts of each kind that no edit answers; of everyday ones, three times as many."""
+
+_SIMILAR = 0.5
+"""Share of the edits whose question is asked once more, about a subject with much the same name."""
+
+_MOST_CHARACTERS = 320
 _SYSTEMS = (
     "You are a helpful assistant.",
     "Answer briefly.",
@@ -26,19 +38,43 @@ _SYSTEMS = (
 )
 
 
-@dataclass
-class Plan:
-    """Texts of one run.
+@dataclass(frozen=True)
+class Asked:
+    """A prompt that edits answer.
 
     Attributes:
-        edits: the edits.
-        asked: (row in `edits`, prompt, answer): prompts as chat messages.
-        refused: prompts that no edit answers, with their kind; a neighbour of edit i has the kind `near`.
+        edits: rows of all of them.
+        messages: the prompt.
+        answer: None where more than the edits is needed, so that reading cannot learn from it.
     """
 
+    edits: tuple[int, ...]
+    messages: Messages
+    answer: str | None
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A prompt that no edit answers.
+
+    Attributes:
+        kind: of prompt; `near` for one that is close to an edit.
+        messages: the prompt.
+        near: row of that edit.
+    """
+
+    kind: str
+    messages: Messages
+    near: int | None = None
+
+
+@dataclass
+class Plan:
+    """Texts of one run."""
+
     edits: list[Example] = field(default_factory=list)
-    asked: list[tuple[int, list[dict[str, str]], str]] = field(default_factory=list)
-    refused: list[tuple[str, list[dict[str, str]]]] = field(default_factory=list)
+    asked: list[Asked] = field(default_factory=list)
+    refused: list[Refused] = field(default_factory=list)
 
 
 def training_plan(data: Path | None, *, scale: float, seed: int, own: Sequence[Example] = ()) -> Plan:
@@ -57,34 +93,75 @@ def training_plan(data: Path | None, *, scale: float, seed: int, own: Sequence[E
                 edits += published(data, source, "train", int(count * scale), seed=seed)
     plan = Plan(edits)
     texts = prompts.passages(data, 800, seed=seed) if data is not None else []
+    near = NearMisses(edits, rng)
     for index, example in enumerate(edits):
-        others = list(example.questions[1:])
-        rng.shuffle(others)
-        for question in [example.questions[0], *others[:1]]:
-            plan.asked.append((index, in_context(question.prompt, texts, rng), question.answer))
-        for neighbour in rng.sample(example.neighbours, min(1, len(example.neighbours))):
-            plan.refused.append(("near", in_context(neighbour, texts, rng)))
-    plan.refused += _refused(data, int(600 * scale), texts, rng)
+        for question in _questions(example, rng):
+            plan.asked.append(Asked((index,), in_context(question.prompt, texts, rng), question.answer))
+        for prompt in near.of(example, 2 if example.kind == "invented" or rng.random() < 0.4 else 1):
+            plan.refused.append(Refused("near", in_context(prompt, texts, rng), index))
+    plan.asked += _two_at_once(edits, int(_TWO_AT_ONCE * scale), texts, rng) + _hops(edits, int(_HOPS * scale), rng)
+    plan.refused += _refused(data, int(_REFUSED * scale), texts, rng)
+    plan.refused += _similar(near, edits, texts, rng)
     return plan
 
 
-def _refused(
-    data: Path | None, count: int, texts: list[str], rng: random.Random
-) -> list[tuple[str, list[dict[str, str]]]]:
+def _questions(example: Example, rng: random.Random) -> list[Question]:
+    """The most direct question and one other, now and then by the name of what is asked for."""
+    named = by_name(example, rng) if rng.random() < 0.3 else None
+    others = list(example.questions[1:])
+    return [example.questions[0], *([named] if named else rng.sample(others, min(1, len(others))))]
+
+
+def _two_at_once(edits: Sequence[Example], count: int, texts: Sequence[str], rng: random.Random) -> list[Asked]:
+    """Questions of two edits in one prompt, whose answer names both answers."""
+    whole = [(i, q) for i, example in enumerate(edits) for q in example.questions[:2] if q.prompt.endswith("?")]
+    found = []
+    for _ in range(count if len(whole) > 1 else 0):
+        (i, first), (j, second) = rng.sample(whole, 2)
+        lower = second.prompt[:1].lower() + second.prompt[1:]
+        prompt = rng.choice((
+            f"{first.prompt[:-1]}, and {lower}", f"{first.prompt[:-1]} and {lower}",
+            f"{first.prompt} {second.prompt}", f"{first.prompt} And {lower}", f"{first.prompt} Also, {lower}",
+        ))  # fmt: skip
+        if i != j:
+            found.append(Asked((i, j), in_context(prompt, texts, rng), f"{first.answer} and {second.answer}"))
+    return found
+
+
+def _hops(edits: Sequence[Example], count: int, rng: random.Random) -> list[Asked]:
+    """Questions that rest on an edit and on what the base knows."""
+    every = [(i, hop) for i, example in enumerate(edits) for hop in example.hops]
+    chosen = rng.sample(every, min(count, len(every)))
+    return [Asked((i,), in_context(hop, (), rng), None) for i, hop in chosen]
+
+
+def _similar(near: NearMisses, edits: Sequence[Example], texts: Sequence[str], rng: random.Random) -> list[Refused]:
+    """Near misses by one word or digit of the subject, of half of the edits."""
+    chosen = [i for i in range(len(edits)) if rng.random() < _SIMILAR]
+    found = [(i, near.similar(edits[i])) for i in chosen]
+    return [Refused("near", in_context(prompt, texts, rng), i) for i, prompt in found if prompt]
+
+
+def _refused(data: Path | None, count: int, texts: list[str], rng: random.Random) -> list[Refused]:
     kinds = {"everyday": prompts.everyday(3 * count, seed=rng.randrange(1 << 30))}
     if data is not None:
-        kinds |= {name: found for name, found in prompts.questions(data).items()}
-        kinds |= {name: [p[:300] for p in found] for name, found in prompts.tasks(data).items() if name != "math"}
+        kinds |= prompts.questions(data)
+        kinds |= {name: [_part(p, rng) for p in found] for name, found in prompts.tasks(data).items()}
         kinds["passage"] = prompts.with_passage(kinds["everyday"], texts, seed=rng.randrange(1 << 30))
     found = []
     for kind, own in kinds.items():
         most = 3 * count if kind == "everyday" else count
         for prompt in rng.sample(own, min(most, len(own))):
-            found.append((kind, in_context(prompt, texts if kind != "passage" else [], rng)))
+            found.append(Refused(kind, in_context(prompt, texts if kind != "passage" else [], rng)))
     return found
 
 
-def in_context(prompt: str, texts: Sequence[str], rng: random.Random) -> list[dict[str, str]]:
+def _part(prompt: str, rng: random.Random) -> str:
+    """The beginning of a long prompt, or its end, which routing looks at."""
+    return prompt[-_MOST_CHARACTERS:] if rng.random() < 0.6 else prompt[:_MOST_CHARACTERS]
+
+
+def in_context(prompt: str, texts: Sequence[str], rng: random.Random) -> Messages:
     """A prompt as chat messages: alone four times of five, else after other turns, another system message or a text."""
     user: dict[str, str] = {"role": "user", "content": prompt}
     draw = rng.random()
@@ -99,7 +176,7 @@ def in_context(prompt: str, texts: Sequence[str], rng: random.Random) -> list[di
     return [{"role": "user", "content": f"{rng.choice(texts)[:300]}\n\n{prompt}"}]
 
 
-def encode(tokenizer: Any, messages: list[dict[str, str]]) -> list[int]:
+def encode(tokenizer: Any, messages: Messages) -> list[int]:
     """Token ids of a chat prompt up to where the answer begins."""
     text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
     return list(tokenizer.encode(text, add_special_tokens=False))

@@ -7,15 +7,16 @@ kept (`features.py`). The right edit comes with some of its rivals, each with a 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
-from incomes_plugin.gist.types import GistShape, Packed
+from incomes_plugin.gist.types import GistShape
 from incomes_plugin.lab.adapt.features import EditFeatures, ReadingFeatures, reading_past
-from incomes_plugin.lab.adapt.routing import Tick, set_rate
+from incomes_plugin.lab.adapt.training import Descent, Tick, descend
 from incomes_plugin.model.decoder import Decoder
 from incomes_plugin.selection.reading import Reader, read
 
@@ -30,9 +31,9 @@ class ReadingSteps:
         rivals: wrong picks beside the right one, at most; as many as are drawn from 0 to this.
     """
 
-    steps: int = 600
+    steps: int = 900
     batch: int = 32
-    rate: float = 3e-3
+    rate: float = 4.5e-3
     rivals: int = 3
 
 
@@ -41,7 +42,7 @@ class Picked:
     """Picks of a batch.
 
     Attributes:
-        keys, values: `[B, L', K, E, D]`, keys at their rotary places.
+        keys, values: `[B, L', K, E, D]`, keys before rotary embedding.
         bias: `[B, E]`, -inf where there is no token.
     """
 
@@ -69,22 +70,14 @@ def gather(edits: EditFeatures, picks: Sequence[Sequence[int]], logits: Sequence
 
 
 def answer_logits(
-    decoder: Decoder, reader: Reader, shape: GistShape, found: ReadingFeatures, indices: Sequence[int], picked: Picked,
-    *, packed: bool = False,
+    decoder: Decoder, reader: Reader, shape: GistShape, found: ReadingFeatures, indices: Sequence[int], picked: Picked
 ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
-    """Logits `[n, V]` of all rows that have a label, and the labels `[n]`.
-
-    Args:
-        packed: keep keys and values in 8 bits in between, as gists do.
-    """
+    """Logits `[n, V]` of all rows that have a label, and the labels `[n]`."""
     rows, mask = found.rows.padded(indices)
     labels, _ = found.labels.padded(indices)
     past, start = reading_past(found, indices)
-    keys, values = reader.keep_keys(picked.keys), reader.keep_values(picked.values)
-    if packed:
-        keys, values = Packed.of(keys).unpack(), Packed.of(values).unpack()
-    first, dtype = shape.layers[0], rows.dtype
-    keys, values = keys.to(dtype).float(), values.to(dtype).float()
+    first = shape.layers[0]
+    keys, values = picked.keys.float(), picked.values.float()
 
     def read_hook(layer: int, query: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
         if layer not in shape.layers:
@@ -107,55 +100,33 @@ def answer_logits(
     return decoder.logits(hidden[mask]).float(), labels[mask]
 
 
-def principal_start(reader: Reader, edits: EditFeatures, sample: int = 4096) -> None:
-    """Begin with the leading directions of each head's keys and values instead of its first dimensions."""
-    generator = torch.Generator().manual_seed(0)
-    chosen = torch.randint(len(edits.keys.flat), (sample,), generator=generator)
-    groups = reader.query_map.shape[1] // reader.key_map.shape[1]
-    with torch.no_grad():
-        for flat, maps in ((edits.keys.flat, reader.key_map), (edits.values.flat, reader.value_map)):
-            numbers = flat[chosen].float().permute(1, 2, 0, 3)  # [L', K, n, D]
-            second = numbers.transpose(-1, -2) @ numbers
-            vectors = torch.linalg.eigh(second.double()).eigenvectors
-            maps.copy_(vectors[..., -maps.shape[-1] :].float())
-        reader.query_map.copy_(reader.key_map.repeat_interleave(groups, 1))
-        reader.output_map.copy_(reader.value_map.transpose(-1, -2).repeat_interleave(groups, 1))
-
-
 def train_reader(
-    decoder: Decoder, shape: GistShape, edits: EditFeatures, found: ReadingFeatures, owners: Sequence[int],
-    rivals: Callable[[int], Sequence[int]], settings: ReadingSteps, *, seed: int, tick: Tick = lambda *_: None,
-    reader: Reader | None = None,
+    decoder: Decoder, shape: GistShape, edits: EditFeatures, found: ReadingFeatures, owners: Sequence[tuple[int, ...]],
+    rivals: Sequence[Sequence[int]], settings: ReadingSteps, *, seed: int, tick: Tick = lambda *_: None,
+    checkpoint: Path | None = None, reader: Reader | None = None,
 ) -> Reader:  # fmt: skip
     """A reader.
 
     Args:
-        edits: of exactly the reading layers of `shape`.
+        edits: as gists give them back, in the dtype that the engine reads them in.
         found: prompts with answers.
-        owners: the edit that answers each of them.
-        rivals: wrong edits that the router likes for a prompt (by its place in `found`), best first.
+        owners: the edits that answer each of them.
+        rivals: edits that the router likes for each of them, best first; the owners may be among them.
+        reader: to go on from.
     """
-    torch.manual_seed(seed)
-    rng = random.Random(seed)
-    if reader is None:
-        reader = Reader(shape, decoder.num_heads)
-        principal_start(reader, edits)
-    reader.train().requires_grad_(True)
-    optimizer = torch.optim.AdamW(reader.parameters(), settings.rate, weight_decay=0.0, betas=(0.9, 0.98))
-    for step in range(settings.steps):
-        set_rate(optimizer, settings.rate, step, settings.steps, 20)
+    reader = Reader(shape, decoder.num_heads) if reader is None else reader
+    how = Descent(settings.steps, settings.rate, warm=20, betas=(0.9, 0.98))
+
+    def loss_of(rng: random.Random) -> torch.Tensor:
         chosen = rng.sample(range(len(owners)), min(settings.batch, len(owners)))
         picks, logits = [], []
         for i in chosen:
-            wrong = [e for e in rivals(i) if e != owners[i]][: rng.choice([0, 0, 1, settings.rivals])]
-            row = [(owners[i], rng.uniform(1.0, 8.0)), *((e, rng.uniform(-4.0, 3.0)) for e in wrong)]
+            wrong = [e for e in rivals[i] if e not in owners[i]][: rng.choice([0, 0, 1, settings.rivals])]
+            row = [(e, rng.uniform(1.0, 8.0)) for e in owners[i]] + [(e, rng.uniform(-4.0, 3.0)) for e in wrong]
+            rng.shuffle(row)
             picks.append([e for e, _ in row])
             logits.append([x for _, x in row])
-        answers, labels = answer_logits(decoder, reader, shape, found, chosen, gather(edits, picks, logits))
-        loss = F.cross_entropy(answers, labels)
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(reader.parameters(), 1.0)
-        optimizer.step()
-        tick(step + 1, settings.steps, loss.item())
-    return reader.eval().requires_grad_(False)
+        return F.cross_entropy(*answer_logits(decoder, reader, shape, found, chosen, gather(edits, picks, logits)))
+
+    descend(reader, loss_of, how, seed=seed, tick=tick, checkpoint=checkpoint)
+    return reader

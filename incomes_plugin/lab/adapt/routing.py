@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
 from incomes_plugin.lab.adapt.features import Ragged
+from incomes_plugin.lab.adapt.training import Descent, Tick, descend
 from incomes_plugin.selection.routing import Router, distances_from_end, start_from
-
-Tick = Callable[[int, int, float], None]
-"""(step, steps, loss): called after every step."""
 
 
 @dataclass(frozen=True)
@@ -33,42 +32,43 @@ class RoutingSteps:
 
 
 def train_router(
-    edits: Ragged, questions: Ragged, owners: Sequence[int], route_dim: int, settings: RoutingSteps, *, seed: int,
-    tick: Tick = lambda *_: None,
+    edits: Ragged, questions: Ragged, owners: Sequence[tuple[int, ...]], route_dim: int, settings: RoutingSteps, *,
+    seed: int, tick: Tick = lambda *_: None, checkpoint: Path | None = None,
 ) -> Router:  # fmt: skip
     """A router from standardised features.
 
     Args:
         edits: `[E, F]` each.
         questions: `[T, F]` each.
-        owners: the edit that each question asks for.
+        owners: the edits that each question asks for.
         route_dim: R.
     """
     torch.manual_seed(seed)
-    rng = random.Random(seed)
     router = Router(edits.flat.shape[-1], route_dim)
     start_from(router, edits.flat.float())
-    optimizer = torch.optim.AdamW(router.parameters(), settings.rate, weight_decay=0.01)
-    router.train()
-    for step in range(settings.steps):
-        set_rate(optimizer, settings.rate, step, settings.steps)
-        loss = _loss(router, edits, questions, owners, settings, rng)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        tick(step + 1, settings.steps, loss.item())
-    return router.eval().requires_grad_(False)
+    how = Descent(settings.steps, settings.rate, weight_decay=0.01, clip=float("inf"))
+
+    def loss_of(rng: random.Random) -> torch.Tensor:
+        return _loss(router, edits, questions, owners, settings, rng)
+
+    descend(router, loss_of, how, seed=seed, tick=tick, checkpoint=checkpoint)
+    return router
 
 
 def _loss(
-    router: Router, edits: Ragged, questions: Ragged, owners: Sequence[int], settings: RoutingSteps, rng: random.Random
-) -> torch.Tensor:
+    router: Router, edits: Ragged, questions: Ragged, owners: Sequence[tuple[int, ...]], settings: RoutingSteps,
+    rng: random.Random,
+) -> torch.Tensor:  # fmt: skip
     asked = rng.sample(range(len(questions)), min(settings.batch, len(questions)))
-    pool = list(dict.fromkeys(owners[i] for i in asked))
+    right = [rng.choice(owners[i]) for i in asked]
+    pool = list(dict.fromkeys(right))
     pool += [i for i in rng.sample(range(len(edits)), min(settings.crowd, len(edits))) if i not in set(pool)]
     place = {edit: column for column, edit in enumerate(pool)}
     scores = score_all(router, [questions[i] for i in asked], edits, pool)
-    return F.cross_entropy(scores, torch.tensor([place[owners[i]] for i in asked]))
+    also = torch.zeros_like(scores, dtype=torch.bool)
+    for row, i in enumerate(asked):
+        also[row, [place[edit] for edit in owners[i] if edit in place and edit != right[row]]] = True
+    return F.cross_entropy(scores.masked_fill(also, -torch.inf), torch.tensor([place[edit] for edit in right]))
 
 
 def score_all(router: Router, questions: Sequence[torch.Tensor], edits: Ragged, pool: Sequence[int]) -> torch.Tensor:
@@ -83,9 +83,3 @@ def score_all(router: Router, questions: Sequence[torch.Tensor], edits: Ragged, 
     weighted = router.weights(tokens, distances)[:, None] * best
     owner = torch.arange(len(questions)).repeat_interleave(torch.tensor([len(q) for q in questions]))
     return torch.zeros(len(questions), count).index_add(0, owner, weighted)
-
-
-def set_rate(optimizer: torch.optim.Optimizer, rate: float, step: int, steps: int, warm: int = 30) -> None:
-    """Warm up, then fall to zero in a straight line."""
-    for group in optimizer.param_groups:
-        group["lr"] = rate * min(1.0, (step + 1) / warm) * (1 - step / steps) + rate * 0.01

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +13,21 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from incomes_plugin.gist.fingerprint import base_fingerprint
-from incomes_plugin.gist.types import GistShape
+from incomes_plugin.gist.types import GistShape, Packed
 from incomes_plugin.lab.adapt.cache import FeatureCache, Report
 from incomes_plugin.lab.adapt.calibrating import Held, Shares, calibrate
 from incomes_plugin.lab.adapt.features import EditFeatures, FrozenBase, Ragged, ReadingFeatures
 from incomes_plugin.lab.adapt.plan import Plan, encode, training_plan
 from incomes_plugin.lab.adapt.reading import ReadingSteps, train_reader
+from incomes_plugin.lab.adapt.rivalry import couples, rivalry
 from incomes_plugin.lab.adapt.routing import RoutingSteps, train_router
-from incomes_plugin.lab.adapt.verifying import Pair, VerifyingSteps, best_edits, route_table, train_verifier
+from incomes_plugin.lab.adapt.verifying import Prompts, VerifyingSteps, best_edits, route_table, train_verifier
 from incomes_plugin.lab.data.examples import Example
 from incomes_plugin.model.adapter import BaseModel, EditAdapter
 from incomes_plugin.model.decoder import Decoder
+from incomes_plugin.model.edit_text import EditText
 from incomes_plugin.model.template import template_of
+from incomes_plugin.selection.codec import Codec
 from incomes_plugin.selection.picks import RoutingRules
 from incomes_plugin.selection.reading import Reader
 from incomes_plugin.selection.routing import Router
@@ -33,8 +36,11 @@ from incomes_plugin.selection.verifier import Verifier
 _HELD_SHARE = 10
 """One edit of so many is kept out of training, for calibration."""
 
-_RIVALRY = 0.018
-"""Of 120 invented contradictions some 90 % stay below it, of 120 pairs that one question asks for 8 %."""
+_MOST_READ = 8000
+"""Answers that reading learns from."""
+
+_COUPLES = 200
+"""Contradictions, and as many pairs asked for at once, that rivalry is read off from."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,7 @@ class AdaptOptions:
         scale: how much is looked at; 1.0 = the default adapter's run.
         seed: of everything that is drawn.
         cache, cache_bytes: folder of captured features and its limit.
-        key_dim, value_dim, route_dim: widths of what a gist keeps, and of route keys.
+        latent_dim, route_dim: widths of what a gist keeps of a token, and of route keys.
         routing, verifying, reading: how long each part is trained.
         shares: what the thresholds may cost.
     """
@@ -63,8 +69,7 @@ class AdaptOptions:
     seed: int = 7
     cache: Path | None = None
     cache_bytes: int = 12 << 30
-    key_dim: int = 64
-    value_dim: int = 64
+    latent_dim: int = 384
     route_dim: int = 128
     max_edit_tokens: int = 256
     routing: RoutingSteps = field(default_factory=RoutingSteps)
@@ -95,7 +100,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Captured:
-    """Everything the frozen base says, features standardised."""
+    """Everything the frozen base says: features standardised, edits' keys and values as gists give them back."""
 
     edits: EditFeatures
     questions: Ragged
@@ -104,17 +109,18 @@ class Captured:
     read_rows: list[int]
     mean: torch.Tensor
     scale: torch.Tensor
+    codec: Codec
 
 
 def layers_for(num_layers: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Feature layers and reading layers of a base with so many layers.
 
-    Features come from two fifths and from just above the middle of the base; a quarter of its layers, next to each
-    other above them, read. These places were measured on a base of 30 layers (docs/adapt.md).
+    Features come from the first layer, from two fifths and from just above the middle of the base; a quarter of its
+    layers, next to each other above them, read. These places were measured on a base of 30 layers (docs/adapt.md).
     """
     first = max(1, round(num_layers * 18 / 30))
     count = max(1, min(round(num_layers * 8 / 30), num_layers - first))
-    features = {min(round(num_layers * part / 30), first) for part in (12, 16)}
+    features = {min(round(num_layers * part / 30), first) for part in (0, 12, 16)}
     return tuple(sorted(features)), tuple(range(first, first + count))
 
 
@@ -128,7 +134,7 @@ def adapt_base(options: AdaptOptions, report: Report) -> tuple[EditAdapter, Reco
     run = _Run(options, report)
     captured = run.timed("capture", run.capture)
     held_edits = set(range(0, len(run.plan.edits), _HELD_SHARE))
-    train = [i for i, (edit, _, _) in enumerate(run.plan.asked) if edit not in held_edits]
+    train = [i for i, asked in enumerate(run.plan.asked) if held_edits.isdisjoint(asked.edits)]
     router = run.timed("routing", lambda: run.router(captured, train))
     verifier = run.timed("verifying", lambda: run.verifier(captured, train, router))
     reader = run.timed("reading", lambda: run.reader(captured, held_edits, router))
@@ -149,12 +155,15 @@ class _Run:
         model = AutoModelForCausalLM.from_pretrained(options.base_dir, dtype=torch.bfloat16)
         self.decoder = Decoder(model.eval().requires_grad_(False))
         self.template = template_of(self.tokenizer)
+        self._edit_text = EditText(self._ids)
         features, layers = layers_for(self.decoder.num_layers)
-        self.shape = GistShape(
-            features, layers, self.decoder.num_kv_heads, self.decoder.head_dim,
-            min(options.key_dim, self.decoder.head_dim), min(options.value_dim, self.decoder.head_dim),
-        )  # fmt: skip
+        heads = (self.decoder.num_kv_heads, self.decoder.head_dim)
+        most = 2 * len(layers) * heads[0] * heads[1]
+        self.shape = GistShape(features, layers, *heads, min(options.latent_dim, most))
         self.plan: Plan = training_plan(options.data, scale=options.scale, seed=options.seed, own=options.own)
+        fingerprint, prefix = base_fingerprint(options.base_dir), self._prefix()
+        identity = (fingerprint, self.shape.feature_layers, self.shape.layers, prefix, self.template)
+        self._cache = FeatureCache(options.cache_folder, identity, options.cache_bytes)
 
     def timed(self, stage: str, work: Callable[[], Any]) -> Any:
         """Run a stage and keep how long it took."""
@@ -166,87 +175,129 @@ class _Run:
     def capture(self) -> Captured:
         """What the base says of the plan's texts."""
         base = FrozenBase(self.decoder, self.template, self.shape, self._prefix())
-        edits = [self._ids(example.statement) for example in self.plan.edits]
-        asked = [encode(self.tokenizer, messages) for _, messages, _ in self.plan.asked]
-        refused = [encode(self.tokenizer, messages) for _, messages in self.plan.refused]
-        rows = list(range(len(asked)))
+        edits = [list(self._edit_text(example.statement)) for example in self.plan.edits]
+        asked = [encode(self.tokenizer, asked.messages) for asked in self.plan.asked]
+        refused = [encode(self.tokenizer, refused.messages) for refused in self.plan.refused]
+        answers = {
+            i: [*self._ids(a.answer), self._end()] for i, a in enumerate(self.plan.asked) if a.answer is not None
+        }
+        rows = list(answers)
         random.Random(self.options.seed).shuffle(rows)
-        rows = sorted(rows[: max(1, int(7000 * self.options.scale))])
-        ends = [[*self._ids(self.plan.asked[i][2]), self._end()] for i in rows]
-        cache = self._cache()
-        found = Captured(
-            cache.capture("edits", edits, lambda part: base.edits([edits[i] for i in part]), self.report),
-            cache.capture("questions", asked, lambda part: base.questions([asked[i] for i in part]), self.report),
-            cache.capture("refused", refused, lambda part: base.questions([refused[i] for i in part]), self.report),
-            cache.capture(
-                "answers", [(asked[i], end) for i, end in zip(rows, ends, strict=True)],
-                lambda part: base.answers([asked[rows[i]] for i in part], [ends[i] for i in part]), self.report,
-            ),
-            rows, torch.empty(0), torch.empty(0),
-        )  # fmt: skip
-        self.record.counts = {"edits": len(edits), "questions": len(asked), "refused": len(refused)}
-        return _standardised(found)
+        rows = sorted(rows[: max(1, int(_MOST_READ * self.options.scale))])
+        ends = [answers[i] for i in rows]
+
+        def capture(stage: str, texts: Sequence[object], of: Callable[[Sequence[int]], Any]) -> Any:
+            return self._cache.capture(stage, texts, of, self.report)
+
+        found_edits = capture("edits", edits, lambda part: base.edits([edits[i] for i in part]))
+        found_asked = capture("questions", asked, lambda part: base.questions([asked[i] for i in part]))
+        found_refused = capture("refused", refused, lambda part: base.questions([refused[i] for i in part]))
+        reading = capture(
+            "answers",
+            [(asked[i], end) for i, end in zip(rows, ends, strict=True)],
+            lambda part: base.answers([asked[rows[i]] for i in part], [ends[i] for i in part]),
+        )
+        self.record.counts = {
+            "edits": len(edits), "questions": len(asked), "answers read": len(rows), "refused": len(refused),
+            "of these near misses": sum(refused.kind == "near" for refused in self.plan.refused),
+        }  # fmt: skip
+        flat = found_edits.features.flat.float()
+        mean, scale = flat.mean(0), flat.std(0).clamp_min(1e-6)
+
+        def standard(part: Ragged) -> Ragged:
+            return Ragged((part.flat.float() - mean) / scale, part.starts)
+
+        codec = Codec(self.shape)
+        codec.fit(found_edits.keys.flat, found_edits.values.flat)
+        given_back = replace(kept(codec, found_edits), features=standard(found_edits.features))
+        return Captured(given_back, standard(found_asked), standard(found_refused), reading, rows, mean, scale, codec)
 
     def router(self, captured: Captured, train: list[int]) -> Router:
         """Train routing on the questions `train`."""
-        owners = [self.plan.asked[i][0] for i in train]
+        owners = [self.plan.asked[i].edits for i in train]
         questions = Ragged.of([captured.questions[i] for i in train])
         return train_router(
             captured.edits.features, questions, owners, min(self.options.route_dim, self.shape.feature_dim),
             self.options.routing,
-            seed=self.options.seed, tick=self._tick("routing"),
+            seed=self.options.seed, tick=self._tick("routing"), checkpoint=self._checkpoint("routing"),
         )  # fmt: skip
 
     def verifier(self, captured: Captured, train: list[int], router: Router) -> Verifier:
         """Train verification on the questions `train` and nine tenths of the refused prompts."""
-        owners = [self.plan.asked[i][0] for i in train]
-        questions = Ragged.of([captured.questions[i] for i in train])
+        plan = self.plan
         chosen = [i for i in range(len(captured.refused)) if i % _HELD_SHARE]
-        refused = Ragged.of([captured.refused[i] for i in chosen])
+        asked = Prompts(
+            Ragged.of([captured.questions[i] for i in train]), [plan.asked[i].edits for i in train],
+            [plan.asked[i].messages[-1]["content"] for i in train],
+        )  # fmt: skip
+        refused = Prompts(
+            Ragged.of([captured.refused[i] for i in chosen]), [() for _ in chosen],
+            [plan.refused[i].messages[-1]["content"] for i in chosen], [plan.refused[i].near for i in chosen],
+        )  # fmt: skip
 
-        def weigh(pair: Pair) -> float:
-            return 2.0 if pair.refused and self.plan.refused[chosen[pair.question]][0] != "near" else 1.0
+        def may_answer(prompt: str, edit: int, asked: bool) -> bool:
+            example = plan.edits[edit]
+            distinct = asked and example.kind == "invented"
+            return bool(example.subject) and not distinct and example.subject in prompt
 
         return train_verifier(
-            router, captured.edits.features, questions, owners, refused, self.options.verifying,
-            seed=self.options.seed, tick=self._tick("verifying"), weigh=weigh,
+            router, captured.edits.features, len(self.shape.feature_layers), asked, refused, may_answer,
+            self.options.verifying,
+            seed=self.options.seed, tick=self._tick("verifying"), checkpoint=self._checkpoint("verifying"),
         )  # fmt: skip
 
     def reader(self, captured: Captured, held: set[int], router: Router) -> Reader:
         """Train reading on the captured answers whose edits are not held out."""
-        places = [place for place, row in enumerate(captured.read_rows) if self.plan.asked[row][0] not in held]
-        owners = [self.plan.asked[captured.read_rows[place]][0] for place in places]
+        rows = captured.read_rows
+        places = [place for place, row in enumerate(rows) if held.isdisjoint(self.plan.asked[row].edits)]
+        owners = [self.plan.asked[rows[place]].edits for place in places]
         reading = captured.reading
         found = ReadingFeatures(
             Ragged.of([reading.before[p] for p in places]), reading.prefixed[places], reading.prefix,
             Ragged.of([reading.rows[p] for p in places]), Ragged.of([reading.labels[p] for p in places]),
         )  # fmt: skip
         table = route_table(router, captured.edits.features, dtype=torch.bfloat16)
-        rivals: dict[int, list[int]] = {}
-
-        def rivals_of(place: int) -> Sequence[int]:
-            if place not in rivals:
-                question = captured.questions[captured.read_rows[places[place]]]
-                rivals[place] = best_edits(router, question, table, 4)
-            return rivals[place]
-
+        rivals = best_edits(router, [captured.questions[rows[place]] for place in places], table, 5)
         return train_reader(
-            self.decoder, self.shape, captured.edits, found, owners, rivals_of, self.options.reading,
-            seed=self.options.seed, tick=self._tick("reading"),
+            self.decoder, self.shape, captured.edits, found, owners, rivals, self.options.reading,
+            seed=self.options.seed, tick=self._tick("reading"), checkpoint=self._checkpoint("reading"),
         )  # fmt: skip
 
     def rules(self, captured: Captured, held: set[int], router: Router, verifier: Verifier) -> RoutingRules:
         """Thresholds from what was held out."""
-        asked = [i for i, (edit, _, _) in enumerate(self.plan.asked) if edit in held]
-        refused = [i for i in range(0, len(captured.refused), _HELD_SHARE) if self.plan.refused[i][0] != "near"]
+        plan = self.plan
+        asked = [
+            i for i, asked in enumerate(plan.asked)
+            if len(asked.edits) == 1 and asked.answer is not None and asked.edits[0] in held
+        ]  # fmt: skip
+        refused: dict[bool, list[int]] = {True: [], False: []}
+        for i in range(0, len(captured.refused), _HELD_SHARE):
+            refused[plan.refused[i].near is not None].append(i)
         return calibrate(
             router, verifier,
             Held(
                 captured.edits.features, Ragged.of([captured.questions[i] for i in asked]),
-                [self.plan.asked[i][0] for i in asked], Ragged.of([captured.refused[i] for i in refused]),
+                [plan.asked[i].edits[0] for i in asked], Ragged.of([captured.refused[i] for i in refused[False]]),
+                Ragged.of([captured.refused[i] for i in refused[True]]),
+                [edit for i in refused[True] if (edit := plan.refused[i].near) is not None],
             ),
-            RoutingRules(rivalry=_RIVALRY), self.options.shares, seed=self.options.seed,
+            RoutingRules(rivalry=self._rivalry(captured, router)), self.options.shares, seed=self.options.seed,
         )  # fmt: skip
+
+    def _rivalry(self, captured: Captured, router: Router) -> float:
+        found = couples(max(10, int(_COUPLES * self.options.scale)), seed=self.options.seed)
+        base = FrozenBase(self.decoder, self.template, self.shape, self._prefix())
+
+        def standard(part: Ragged) -> list[torch.Tensor]:
+            return [(part[i].float() - captured.mean) / captured.scale for i in range(len(part))]
+
+        older, later = (
+            standard(base.edits([list(self._edit_text(text)) for text in texts]).features)
+            for texts in ([couple.older for couple in found], [couple.later for couple in found])
+        )
+        prompts = [encode(self.tokenizer, [{"role": "user", "content": couple.prompt}]) for couple in found]
+        questions = standard(base.questions(prompts))
+        return rivalry(router, questions, older, later, [couple.replaces for couple in found])
 
     def adapter(
         self, captured: Captured, router: Router, verifier: Verifier, reader: Reader, rules: RoutingRules
@@ -255,7 +306,7 @@ class _Run:
         base = BaseModel(self.options.base_name, base_fingerprint(self.options.base_dir))
         return EditAdapter(
             base, self.shape, self.decoder.num_heads, self.template, self.options.max_edit_tokens,
-            captured.mean, captured.scale, router, verifier, reader, rules,
+            captured.mean, captured.scale, router, verifier, captured.codec, reader, rules,
         )  # fmt: skip
 
     def _ids(self, text: str) -> list[int]:
@@ -272,9 +323,16 @@ class _Run:
         same = next((i for i, (a, b) in enumerate(zip(one, two, strict=False)) if a != b), 0)
         return one[:same]
 
-    def _cache(self) -> FeatureCache:
-        identity = (base_fingerprint(self.options.base_dir), asdict(self.shape), self._prefix(), self.template)
-        return FeatureCache(self.options.cache_folder, identity, self.options.cache_bytes)
+    def _checkpoint(self, stage: str) -> Path:
+        """Where the state of a stage lies, by all that it depends on."""
+        options, counts = self.options, self.record.counts
+        made_of = {
+            "routing": (),
+            "verifying": (options.verifying, counts["refused"]),
+            "reading": (options.reading, options.latent_dim, counts["answers read"]),
+        }[stage]
+        always = (options.seed, options.scale, options.route_dim, options.routing, counts["edits"], counts["questions"])
+        return self._cache.path(stage, [*always, *made_of])
 
     def _tick(self, part: str) -> Callable[[int, int, float], None]:
         losses = self.record.losses.setdefault(part, [])
@@ -286,14 +344,9 @@ class _Run:
         return tick
 
 
-def _standardised(found: Captured) -> Captured:
-    flat = found.edits.features.flat.float()
-    mean, scale = flat.mean(0), flat.std(0).clamp_min(1e-6)
-
-    def standard(part: Ragged) -> Ragged:
-        return Ragged((part.flat.float() - mean) / scale, part.starts)
-
-    edits = EditFeatures(standard(found.edits.features), found.edits.keys, found.edits.values)
-    return Captured(
-        edits, standard(found.questions), standard(found.refused), found.reading, found.read_rows, mean, scale
-    )
+def kept(codec: Codec, found: EditFeatures) -> EditFeatures:
+    """Edits as gists give their keys and values back: encoded, rounded to 8 bits, decoded."""
+    latents = Packed.of(codec.encode(found.keys.flat, found.values.flat)).unpack()
+    keys, values = (part.permute(2, 0, 1, 3).to(found.keys.flat.dtype).contiguous() for part in codec.decode(latents))
+    starts = found.keys.starts
+    return EditFeatures(found.features, Ragged(keys, starts), Ragged(values, starts))

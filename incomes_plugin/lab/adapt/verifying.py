@@ -1,24 +1,28 @@
 """Train the verifier: pairs of a question with the edit that answers it, and with edits that the router takes for it.
 
-The negatives decide what it learns: the best wrong edits of questions (near misses by subject and by relation),
-neighbours of edits, questions whose edit is not there, and prompts of many kinds that no edit answers, each with the
-edits that the router likes best for it.
+The negatives decide what it learns: the best wrong edits of questions, prompts that are close to an edit which does not
+answer them, with that edit, and prompts of many kinds that no edit answers, with the edits that the router likes best
+for them. An edit that a prompt names the subject of may answer it, whoever wrote the sets, so it is no negative unless
+the prompt was made to be one.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
 from incomes_plugin.lab.adapt.features import Ragged
-from incomes_plugin.lab.adapt.routing import Tick, set_rate
+from incomes_plugin.lab.adapt.training import Descent, Tick, descend
 from incomes_plugin.selection.picks import most_alike
 from incomes_plugin.selection.routing import QUESTION_TOKENS, RouteKeys, Router, distances_from_end, similarities
 from incomes_plugin.selection.verifier import Verifier
+
+_QUESTIONS_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
@@ -27,28 +31,49 @@ class VerifyingSteps:
 
     Attributes:
         steps: updates.
-        right, wrong: pairs in each.
+        right, near, wrong: pairs of each kind in an update.
         rate: largest learning rate.
         candidates: edits that the router likes best, from which the wrong ones of a prompt are drawn.
-        edits, questions: so many are looked at, drawn at random: searching wrong pairs costs their product.
+        edits: so many are looked at, drawn at random: searching wrong pairs costs their product with the questions.
     """
 
-    steps: int = 1000
-    right: int = 32
-    wrong: int = 64
-    rate: float = 1e-3
+    steps: int = 3000
+    right: int = 36
+    near: int = 28
+    wrong: int = 32
+    rate: float = 1.5e-3
     candidates: int = 3
     edits: int = 4000
-    questions: int = 6000
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Prompts of one sort.
+
+    Attributes:
+        features: `[T, F]` each, of their questions.
+        owners: edits that answer each.
+        texts: of each, as far as they may name a subject.
+        near: an edit that looks as if it answered each, and does not.
+    """
+
+    features: Ragged
+    owners: Sequence[tuple[int, ...]]
+    texts: Sequence[str]
+    near: Sequence[int | None] = field(default_factory=tuple)
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A question (row of `questions` or of `refused`) and an edit."""
+    """A question (row of the questions that edits answer, or of the refused ones) and an edit."""
 
     refused: bool
     question: int
     edit: int
+
+
+MayAnswer = Callable[[str, int, bool], bool]
+"""(prompt, edit, whether other edits answer the prompt): whether the edit may do so too."""
 
 
 def route_table(router: Router, edits: Ragged, width: int = 16, dtype: torch.dtype = torch.float32) -> RouteKeys:
@@ -66,33 +91,43 @@ def route_table(router: Router, edits: Ragged, width: int = 16, dtype: torch.dty
 
 
 @torch.inference_mode()
-def best_edits(router: Router, question: torch.Tensor, table: RouteKeys, count: int) -> list[int]:
-    """The edits that the router likes best for a question's features `[T, F]`."""
-    question = question[-QUESTION_TOKENS:].float()
-    weights = router.weights(question, distances_from_end(len(question)))
-    scores = weights @ similarities(router.directions(question), table)
-    return scores.topk(min(count, table.num_edits)).indices.tolist()
+def best_edits(router: Router, questions: Sequence[torch.Tensor], table: RouteKeys, count: int) -> list[list[int]]:
+    """The edits that the router likes best for each of some questions' features `[T, F]`."""
+    found: list[list[int]] = []
+    for start in range(0, len(questions), _QUESTIONS_AT_ONCE):
+        cut = [question[-QUESTION_TOKENS:].float() for question in questions[start : start + _QUESTIONS_AT_ONCE]]
+        tokens, lengths = torch.cat(cut), torch.tensor([len(question) for question in cut])
+        weights = router.weights(tokens, torch.cat([distances_from_end(len(question)) for question in cut]))
+        similar = similarities(router.directions(tokens), table) * weights[:, None]
+        owner = torch.arange(len(cut)).repeat_interleave(lengths)
+        scores = similar.new_zeros(len(cut), table.num_edits).index_add(0, owner, similar)
+        found += scores.topk(min(count, table.num_edits)).indices.tolist()
+    return found
 
 
 def pairs(
-    router: Router, edits: Ragged, questions: Ragged, owners: Sequence[int], refused: Ragged,
-    settings: VerifyingSteps, rng: random.Random,
-) -> tuple[list[Pair], list[Pair]]:  # fmt: skip
-    """Right and wrong pairs of some of the questions, and wrong ones of all refused prompts."""
+    router: Router, edits: Ragged, asked: Prompts, refused: Prompts, may_answer: MayAnswer, settings: VerifyingSteps,
+    rng: random.Random,
+) -> tuple[list[Pair], list[Pair], list[Pair]]:  # fmt: skip
+    """Right pairs, those made to be near misses, and other wrong ones that the router likes."""
     pool = sorted(rng.sample(range(len(edits)), min(settings.edits, len(edits))))
     table = route_table(router, Ragged.of([edits[edit] for edit in pool]), dtype=torch.bfloat16)
-    inside = set(pool)
-    asked = [i for i, owner in enumerate(owners) if owner in inside]
-    asked = rng.sample(asked, min(settings.questions, len(asked)))
-    right = [Pair(False, i, owners[i]) for i in asked]
+    right = [Pair(False, i, edit) for i, own in enumerate(asked.owners) for edit in own]
+    near = [Pair(True, i, edit) for i, edit in enumerate(refused.near) if edit is not None]
     wrong = []
-    for i in asked:
-        found = [pool[row] for row in best_edits(router, questions[i], table, settings.candidates + 1)]
-        wrong += [Pair(False, i, edit) for edit in found if edit != owners[i]][: settings.candidates]
-    for i in range(len(refused)):
-        rows = best_edits(router, refused[i], table, settings.candidates)
-        wrong += [Pair(True, i, pool[row]) for row in rows]
-    return right, wrong
+    for prompts, is_refused in ((asked, False), (refused, True)):
+        features = [prompts.features[i] for i in range(len(prompts.features))]
+        for i, rows in enumerate(best_edits(router, features, table, 2 * settings.candidates)):
+            taken = 0
+            for row in rows:
+                edit = pool[row]
+                if edit in prompts.owners[i] or may_answer(prompts.texts[i], edit, not is_refused):
+                    continue
+                wrong.append(Pair(is_refused, i, edit))
+                taken += 1
+                if taken == settings.candidates:
+                    break
+    return right, near, wrong
 
 
 def batch_logits(
@@ -116,31 +151,29 @@ def batch_logits(
 
 
 def train_verifier(
-    router: Router, edits: Ragged, questions: Ragged, owners: Sequence[int], refused: Ragged, settings: VerifyingSteps,
-    *, seed: int, tick: Tick = lambda *_: None, width: int = 96, weigh: Callable[[Pair], float] = lambda _: 1.0,
+    router: Router, edits: Ragged, num_parts: int, asked: Prompts, refused: Prompts, may_answer: MayAnswer,
+    settings: VerifyingSteps, *, seed: int, tick: Tick = lambda *_: None, checkpoint: Path | None = None,
 ) -> Verifier:  # fmt: skip
     """A verifier from standardised features.
 
     Args:
-        refused: features of prompts that no edit answers.
-        weigh: how often a wrong pair is drawn, relative to the others.
+        num_parts: feature layers.
+        asked, refused: prompts that edits answer, and prompts that none does.
     """
     torch.manual_seed(seed)
-    rng = random.Random(seed)
-    verifier = Verifier(edits.flat.shape[-1], width)
-    right, wrong = pairs(router, edits, questions, owners, refused, settings, rng)
-    odds = [weigh(pair) for pair in wrong]
-    optimizer = torch.optim.AdamW(verifier.parameters(), settings.rate, weight_decay=0.05)
-    verifier.train()
-    for step in range(settings.steps):
-        set_rate(optimizer, settings.rate, step, settings.steps, 50)
-        drawn = rng.choices(right, k=settings.right) + rng.choices(wrong, odds, k=settings.wrong)
-        asked = [(refused if pair.refused else questions)[pair.question] for pair in drawn]
-        logits = batch_logits(router, verifier, asked, [edits[pair.edit] for pair in drawn])
-        truth = torch.tensor([1.0] * settings.right + [0.0] * settings.wrong)
-        loss = F.binary_cross_entropy_with_logits(logits, truth)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        tick(step + 1, settings.steps, loss.item())
-    return verifier.eval().requires_grad_(False)
+    verifier = Verifier(edits.flat.shape[-1], num_parts)
+    right, near, wrong = pairs(router, edits, asked, refused, may_answer, settings, random.Random(seed))
+    how = Descent(settings.steps, settings.rate, warm=50, weight_decay=0.05)
+
+    def loss_of(rng: random.Random) -> torch.Tensor:
+        drawn = rng.choices(right, k=settings.right)
+        drawn += rng.choices(near, k=settings.near) if near else []
+        drawn += rng.choices(wrong, k=settings.wrong)
+        questions = [(refused if pair.refused else asked).features[pair.question] for pair in drawn]
+        logits = batch_logits(router, verifier, questions, [edits[pair.edit] for pair in drawn])
+        truth = torch.zeros(len(drawn))
+        truth[: settings.right] = 1.0
+        return F.binary_cross_entropy_with_logits(logits, truth)
+
+    descend(verifier, loss_of, how, seed=seed, tick=tick, checkpoint=checkpoint)
+    return verifier

@@ -19,7 +19,7 @@ from incomes_plugin.lab.data.facts import FactSource
 
 logger = logging.getLogger("incomes.lab")
 
-SOURCES = ("counterfact", "zsre", "zsre_synth", "pararel_synth", "wiki_cf", "pokemqa")
+SOURCES = ("counterfact", "zsre", "zsre_synth", "pararel_synth", "wiki_cf", "pokemqa", "ripple")
 """Published sets whose licence allows shipping what is trained on them."""
 
 _LONGEST = 240
@@ -43,12 +43,16 @@ class Example:
         questions: which it answers, the most direct one first.
         neighbours: prompts much like those, which it does not answer.
         kind: where it comes from.
+        subject: what the edit is about, as its questions write it; empty where that is not known.
+        hops: prompts whose answer rests on the edit and on something else.
     """
 
     statement: str
     questions: tuple[Question, ...]
     neighbours: tuple[str, ...]
     kind: str
+    subject: str = ""
+    hops: tuple[str, ...] = ()
 
 
 def read_jsonl_xz(path: Path) -> Iterator[dict]:
@@ -75,7 +79,7 @@ def invented(count: int, *, seed: int, held_out: bool) -> list[Example]:
         near = rng.choice(fact.relation.questions).format(s=other)
         aside = rng.choice(source.other_relation(fact.relation).questions).format(s=fact.subject)
         questions = tuple(Question(prompt, fact.answer) for prompt in prompts)
-        found.append(Example(fact.statement, questions, (_upper(near), _upper(aside)), "invented"))
+        found.append(Example(fact.statement, questions, (_upper(near), _upper(aside)), "invented", fact.subject))
     return found
 
 
@@ -120,7 +124,10 @@ def _example(record: dict, source: str) -> Example | None:
     if not asked or len(statement) > _LONGEST:
         return None
     questions = tuple(Question(q["prompt"], q["answers"][0]) for q in asked)
-    return Example(statement, questions, tuple(q["prompt"] for q in fit if q["type"] == "locality"), source)
+    subject = record["edits"][0]["subject"] or ""
+    neighbours = tuple(q["prompt"] for q in fit if q["type"] == "locality")
+    hops = tuple(q["prompt"] for q in fit if q["type"] in ("portability", "multihop") and subject in q["prompt"])
+    return Example(statement, questions, neighbours, source, subject, hops)
 
 
 def _upper(text: str) -> str:

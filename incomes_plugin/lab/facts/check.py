@@ -25,6 +25,7 @@ from incomes_plugin.lab.facts.memories import Whitening, decide, threshold_at, u
 from incomes_plugin.lab.facts.memories.kinds import KINDS, Facts, Kind, Memory
 from incomes_plugin.lab.progress import Stages
 from incomes_plugin.model.adapter import EditAdapter
+from incomes_plugin.model.edit_text import EditText
 from incomes_plugin.model.hf import EditableModel
 from incomes_plugin.selection.picks import choose
 from incomes_plugin.selection.routing import distances_from_end
@@ -86,6 +87,10 @@ class Asker:
     def ids(self, text: str) -> list[int]:
         """Tokens of a text alone."""
         return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def edit_ids(self, text: str) -> tuple[int, ...]:
+        """Tokens of an edit."""
+        return EditText(self.ids)(text)
 
     def features(self, questions: Sequence[str]) -> list[torch.Tensor]:
         """Features `[T, F]` of every question, each in a chat of its own."""
@@ -188,7 +193,7 @@ def _in_pool(
     unrelated: Sequence[torch.Tensor],
 ) -> Outcome:
     """The facts as edits: routed as the engine routes."""
-    gists = [asker.model.capture(asker.ids(example.statement)) for example in examples]
+    gists = [asker.model.capture(asker.edit_ids(example.statement)) for example in examples]
     pool, adapter = asker.model.pool(gists), asker.adapter
 
     def picks(question: torch.Tensor) -> tuple[int, ...]:

@@ -28,6 +28,7 @@ from incomes_plugin.lab.facts.check import check as check_facts
 from incomes_plugin.lab.progress import stages
 from incomes_plugin.lab.provenance import provenance
 from incomes_plugin.model.adapter import EditAdapter
+from incomes_plugin.model.edit_text import EditText
 from incomes_plugin.model.resolve import resolve
 
 app = typer.Typer(help="Associative memories of facts: what they hold, and yours in them.", add_completion=False)
@@ -151,7 +152,8 @@ def _lengths(file: Path | None, base: Path, adapter: EditAdapter) -> list[int]:
     """Tokens of each edit of the file, or of invented ones."""
     texts = statements(invented(SAMPLE, seed=0, held_out=True)) if file is None else _texts(file)
     tokenizer = AutoTokenizer.from_pretrained(base)
-    found = [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
+    edit_text = EditText(lambda text: tokenizer(text, add_special_tokens=False)["input_ids"])
+    found = [len(edit_text(text)) for text in texts]
     if max(found) > adapter.max_edit_tokens:
         number = found.index(max(found)) + 1
         raise EditTooLong(

@@ -14,6 +14,7 @@ from transformers import AutoTokenizer
 from incomes_plugin.lab.data.examples import Example
 from incomes_plugin.lab.transplant.trial import load_model
 from incomes_plugin.model.adapter import EditAdapter
+from incomes_plugin.model.edit_text import EditText
 from incomes_plugin.model.hf import EditableModel
 
 MOST_TOKENS = 24
@@ -45,7 +46,8 @@ def answered(base: Path, adapter: EditAdapter, examples: Sequence[Example], told
         examples: all of them edits of one pool; at least one.
     """
     model, tokenizer = EditableModel(load_model(base), adapter), AutoTokenizer.from_pretrained(base)
-    texts = [tokenizer(example.statement, add_special_tokens=False)["input_ids"] for example in examples]
+    edit_text = EditText(lambda text: tokenizer(text, add_special_tokens=False)["input_ids"])
+    texts = [edit_text(example.statement) for example in examples]
     pool = model.pool([model.capture(ids) for ids in texts])
     right = chosen = 0
     for place, example in enumerate(examples):

@@ -14,7 +14,7 @@ from incomes_plugin.gist.types import Packed
 
 
 def gist(edit_id: str, tokens: int) -> Gist:
-    parts = (torch.randn(tokens, 12), torch.randn(2, 2, tokens, 5), torch.randn(2, 2, tokens, 4))
+    parts = (torch.randn(tokens, 12), torch.randn(tokens, 9))
     return Gist(edit_id, 3, *map(Packed.of, parts))
 
 
@@ -22,11 +22,11 @@ def test_round_trip_keeps_every_bit_and_the_order() -> None:
     gists = [gist("edit_b", 5), gist("edit_a", 1), gist("edit_c", 12)]
     blob = dump_gists(gists, "mf_1")
     assert read_header(blob) == {
-        "format": 2, "fingerprint": "mf_1", "gists": [["edit_b", 3], ["edit_a", 3], ["edit_c", 3]],
+        "format": 3, "fingerprint": "mf_1", "gists": [["edit_b", 3], ["edit_a", 3], ["edit_c", 3]],
     }  # fmt: skip
     for made, found in zip(gists, load_gists(blob, "mf_1"), strict=True):
         assert made.edit == found.edit
-        for part in ("features", "keys", "values"):
+        for part in ("features", "latents"):
             assert torch.equal(getattr(made, part).data, getattr(found, part).data)
             assert torch.equal(getattr(made, part).scale, getattr(found, part).scale)
 
@@ -69,11 +69,13 @@ def rewritten(header: dict[str, object] | None = None, tensors: dict[str, torch.
         pytest.param(lambda: rewritten({"gists": None}), id="names nothing"),
         pytest.param(lambda: rewritten({"gists": [["edit_a"]]}), id="names no version"),
         pytest.param(lambda: rewritten({"gists": [["edit_a", "x"]]}), id="a version that is no number"),
-        pytest.param(lambda: rewritten(tensors={"0.keys": None}), id="a tensor is gone"),
-        pytest.param(lambda: rewritten(tensors={"0.keys": None, "1.keys": torch.zeros(1)}), id="another name"),
-        pytest.param(lambda: rewritten(tensors={"0.keys": torch.zeros(2, 2, 2, 5)}), id="float data"),
-        pytest.param(lambda: rewritten(tensors={"0.keys_scale": torch.zeros(2, 2, 2)}), id="float32 scales"),
-        pytest.param(lambda: rewritten(tensors={"0.keys_scale": torch.zeros(3).half()}), id="scales of another shape"),
+        pytest.param(lambda: rewritten(tensors={"0.latents": None}), id="a tensor is gone"),
+        pytest.param(lambda: rewritten(tensors={"0.latents": None, "1.latents": torch.zeros(1)}), id="another name"),
+        pytest.param(lambda: rewritten(tensors={"0.latents": torch.zeros(2, 9)}), id="float data"),
+        pytest.param(lambda: rewritten(tensors={"0.latents_scale": torch.zeros(2)}), id="float32 scales"),
+        pytest.param(
+            lambda: rewritten(tensors={"0.latents_scale": torch.zeros(3).half()}), id="scales of another shape"
+        ),
     ],
 )
 def test_damaged_blobs_are_refused(blob) -> None:

@@ -42,10 +42,10 @@ def test_unpacked_on_a_device() -> None:
 
 
 def test_bytes_per_token_are_those_of_a_gist() -> None:
-    shape = GistShape((1, 2, 3), (3, 4), num_kv_heads=2, head_dim=8, key_dim=5, value_dim=6)
+    shape = GistShape((1, 2, 3), (3, 4), num_kv_heads=2, head_dim=8, latent_dim=11)
     assert shape.feature_dim == 48
-    heads = (2, 2, 7)
-    parts = (torch.randn(7, 48), torch.randn(*heads, 5), torch.randn(*heads, 6))
+    assert shape.read_dim == 64
+    parts = (torch.randn(7, 48), torch.randn(7, 11))
     gist = Gist("edit_1", 2, *map(Packed.of, parts))
     assert (gist.edit, gist.num_tokens) == (("edit_1", 2), 7)
     assert gist.num_bytes == 7 * shape.bytes_per_token

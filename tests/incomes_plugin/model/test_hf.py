@@ -11,7 +11,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from incomes_plugin.errors import FingerprintMismatch
 from incomes_plugin.gist.types import Gist
-from incomes_plugin.model.decoder import Heads, rotate
+from incomes_plugin.model.decoder import Heads
 from incomes_plugin.model.hf import EditableModel
 from incomes_plugin.selection.picks import RoutingRules
 from tests.tiny_model import write_tiny_model
@@ -76,12 +76,11 @@ def test_a_gist_is_made_of_the_texts_own_tokens(model: EditableModel, tokenizer:
     model.decoder.run(model.decoder.embed(torch.tensor([framed])), 0, 4, on_layer=heads.__setitem__)
     features = torch.cat([heads[layer].key[0, place].flatten(1) for layer in adapter.shape.feature_layers], 1)
     close_to_packed(gist.features.unpack(), (features - adapter.mean) / adapter.scale)
-    cosine, sine = model.decoder.rotary(torch.arange(-len(text), 0)[None], features)
-    for index, layer in enumerate(adapter.shape.layers):
-        turned = rotate(heads[layer].key[:, place], cosine, sine)[0].transpose(0, 1)
-        close_to_packed(gist.keys.unpack()[index], turned @ adapter.reader.key_map[index])
-        values = heads[layer].value[0, place].transpose(0, 1)
-        close_to_packed(gist.values.unpack()[index], values @ adapter.reader.value_map[index])
+    keys, values = (
+        torch.stack([getattr(heads[layer], part)[0, place] for layer in adapter.shape.layers], 1)
+        for part in ("key", "value")
+    )
+    close_to_packed(gist.latents.unpack(), adapter.codec.encode(keys, values))
 
 
 def close_to_packed(found: torch.Tensor, expected: torch.Tensor) -> None:

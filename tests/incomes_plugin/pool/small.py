@@ -11,6 +11,7 @@ from incomes_plugin.gist.types import EditKey, Gist, GistShape
 from incomes_plugin.model.adapter import BaseModel, EditAdapter
 from incomes_plugin.pool.gists import GistPool, PooledSnapshot
 from incomes_plugin.pool.table import RouteTable, route_rows
+from incomes_plugin.selection.codec import Codec
 from incomes_plugin.selection.picks import RoutingRules
 from incomes_plugin.selection.question import PromptTemplate
 from incomes_plugin.selection.reading import Reader
@@ -18,7 +19,7 @@ from incomes_plugin.selection.routing import Router
 from incomes_plugin.selection.verifier import Verifier
 
 CPU = torch.device("cpu")
-SHAPE = GistShape((0, 1), (1, 2), num_kv_heads=2, head_dim=4, key_dim=3, value_dim=2)
+SHAPE = GistShape((0, 1), (1, 2), num_kv_heads=2, head_dim=4, latent_dim=20)
 HEADS = 4
 
 
@@ -27,7 +28,8 @@ def adapter() -> EditAdapter:
     torch.manual_seed(0)
     modules = (
         Router(SHAPE.feature_dim, 8, 6),
-        Verifier(SHAPE.feature_dim, width=8, heads=2, layers=1),
+        Verifier(SHAPE.feature_dim, len(SHAPE.feature_layers), width=8, heads=2, layers=1),
+        Codec(SHAPE),
         Reader(SHAPE, HEADS),
     )
     for module in modules:
@@ -42,8 +44,14 @@ def adapter() -> EditAdapter:
 def gist(edit_id: str, num_tokens: int, version: int = 1) -> Gist:
     generator = torch.Generator().manual_seed(crc32(f"{edit_id}/{version}".encode()))
     features = torch.randn(num_tokens, SHAPE.feature_dim, generator=generator)
-    heads = torch.randn(2, len(SHAPE.layers), SHAPE.num_kv_heads, num_tokens, SHAPE.head_dim, generator=generator)
+    heads = torch.randn(2, num_tokens, len(SHAPE.layers), SHAPE.num_kv_heads, SHAPE.head_dim, generator=generator)
     return adapter().gist(edit_id, version, features, heads[0], heads[1])
+
+
+def decoded(found: Gist) -> tuple[torch.Tensor, torch.Tensor]:
+    """Keys and values of a gist, as a request reads them."""
+    with torch.inference_mode():
+        return adapter().codec.decode(found.latents.unpack())
 
 
 def pool_of(

@@ -18,7 +18,7 @@ from incomes_plugin.errors import GistFormatError, PoolFull, SelectionFailed, Sn
 from incomes_plugin.gist.types import Gist, Packed
 from incomes_plugin.pool import gists as gists_module
 from incomes_plugin.pool.gists import GistPool, room_for
-from tests.incomes_plugin.pool.small import adapter, check_table, content_of, gist, pool_of
+from tests.incomes_plugin.pool.small import adapter, check_table, content_of, decoded, gist, pool_of
 
 
 def gists(numbers: range | list[int], num_tokens: int = 16) -> list[Gist]:
@@ -75,9 +75,9 @@ def test_a_gist_of_another_shape_is_refused() -> None:
     good = gist("e0", 5)
     wrong = [
         replace(good, features=Packed.of(torch.ones(5, 3))),
-        replace(good, keys=gist("e0", 4).keys),
-        replace(good, values=Packed(good.values.data, good.values.scale[..., :1])),
-        Gist("e0", 1, *(Packed(p.data[..., :0, :], p.scale[..., :0]) for p in (good.features, good.keys, good.values))),
+        replace(good, latents=gist("e0", 4).latents),
+        replace(good, latents=Packed(good.latents.data, good.latents.scale[:1])),
+        Gist("e0", 1, *(Packed(p.data[:0], p.scale[:0]) for p in (good.features, good.latents))),
     ]
     pool = pool_of()
     for bad in wrong:
@@ -278,8 +278,7 @@ def test_a_commit_that_fails_at_any_step_changes_nothing_and_a_retry_works(scena
 
 def cached(num_tokens: int = 16) -> int:
     """Bytes of one picked edit in float32."""
-    shape = adapter().shape
-    return 4 * len(shape.layers) * shape.num_kv_heads * num_tokens * (shape.key_dim + shape.value_dim)
+    return 4 * num_tokens * adapter().shape.read_dim
 
 
 def three_edits(device_bytes: int) -> tuple[GistPool, Any]:
@@ -307,7 +306,7 @@ def test_what_a_request_holds_stays_and_is_not_copied_twice() -> None:
     assert pool.usage().device_bytes_used == arena + 2 * cached()  # the held one and the latest
     assert pool.picked(snapshot, 0) is held
     pool.retire("a")
-    assert torch.equal(held.keys, gist("e0", 16).keys.unpack())
+    assert torch.equal(held.keys, decoded(gist("e0", 16))[0])
     assert pool.usage().device_bytes_used == cached()
     del held
     assert pool.usage().device_bytes_used == 0
@@ -317,7 +316,7 @@ def test_an_edit_larger_than_the_device_cache_is_read_and_not_kept() -> None:
     pool, snapshot = three_edits(cached() - 1)
     arena = pool.usage().device_bytes_used
     picked = pool.picked(snapshot, 1)
-    assert torch.equal(picked.values, gist("e1", 16).values.unpack())
+    assert torch.equal(picked.values, decoded(gist("e1", 16))[1])
     del picked
     assert pool.usage().device_bytes_used == arena
 
@@ -329,4 +328,4 @@ def test_a_new_version_of_an_edit_is_never_served_from_the_cache_of_the_old() ->
     pool.forget("s")
     again = replace(gist("e", 16, version=2), version=1)
     new = pool.commit("s", None, "b", 1, [again], [])
-    assert torch.equal(pool.picked(new, 0).keys, again.keys.unpack())
+    assert torch.equal(pool.picked(new, 0).keys, decoded(again)[0])

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from incomes_plugin.selection.picks import CROWD, Picks, RoutingRules, choose, verify
 from incomes_plugin.selection.routing import EDIT_TOKENS, QUESTION_TOKENS, RouteKeys, Router
-from incomes_plugin.selection.verifier import Verifier
+from incomes_plugin.selection.verifier import Verifier, runs
 
 F_DIM, R = 12, 8
 
@@ -108,7 +108,7 @@ def test_only_the_last_tokens_of_a_question_count(router: Router) -> None:
 
 def test_logits_do_not_depend_on_other_candidates_and_long_edits_are_cut_to_what_is_alike(router: Router) -> None:
     torch.manual_seed(3)
-    verifier = Verifier(F_DIM, width=16, heads=2, layers=1).eval().requires_grad_(False)
+    verifier = Verifier(F_DIM, 2, width=16, heads=2, layers=1).eval().requires_grad_(False)
     question, weights = torch.randn(4, F_DIM), torch.rand(4)
     short, long = torch.randn(3, F_DIM), torch.randn(EDIT_TOKENS + 20, F_DIM)
     together = verify(router, verifier, question, weights, [short, long])
@@ -121,7 +121,7 @@ def test_logits_do_not_depend_on_other_candidates_and_long_edits_are_cut_to_what
 
 def test_a_padded_question_has_the_same_logit() -> None:
     torch.manual_seed(4)
-    verifier = Verifier(F_DIM, width=16, heads=2, layers=2).eval().requires_grad_(False)
+    verifier = Verifier(F_DIM, 2, width=16, heads=2, layers=2).eval().requires_grad_(False)
     question, edit, weights = torch.randn(1, 4, F_DIM), torch.randn(1, 5, F_DIM), torch.rand(1, 4)
     cosines = torch.rand(1, 4, 5)
     masks = torch.ones(1, 4, dtype=torch.bool), torch.ones(1, 5, dtype=torch.bool)
@@ -131,3 +131,26 @@ def test_a_padded_question_has_the_same_logit() -> None:
         F.pad(edit, (0, 0, 0, 2), value=7.0), F.pad(masks[1], (0, 2)), F.pad(cosines, (0, 2, 3, 0), value=9.0),
     )  # fmt: skip
     torch.testing.assert_close(padded, plain, atol=1e-5, rtol=1e-5)
+
+
+def test_runs_of_same_tokens_and_where_they_break() -> None:
+    question, edit = torch.tensor([1, 2, 3, 4, 5]), torch.tensor([9, 2, 3, 7, 5])
+    found = runs((question[:, None] == edit)[None])[0].expm1().round()
+    assert found[..., 1].nonzero().tolist() == [[1, 1], [2, 2], [4, 4]]
+    assert found[1, 1, 1] == found[2, 2, 1] == 2  # the run of two
+    assert (found[3, 3, 2], found[3, 3, 3]) == (2, 1)  # where it breaks: two in front, one behind
+    assert (found[0, 0, 2], found[0, 0, 3]) == (0, 2)
+    assert not found[..., 2:][question[:, None] == edit].any()
+
+
+def test_another_digit_is_seen_whatever_the_name() -> None:
+    """The kinds of likeness do not depend on which tokens a name is made of."""
+    torch.manual_seed(6)
+    names = torch.randn(2, 5, F_DIM)
+    other = names.clone()
+    other[:, 3] = torch.randn(2, F_DIM)
+    first = F.normalize(names.unflatten(-1, (2, -1))[..., 0, :], dim=-1)
+    second = F.normalize(other.unflatten(-1, (2, -1))[..., 0, :], dim=-1)
+    found = runs(torch.einsum("btf,bef->bte", first, second) > 0.98)
+    assert torch.equal(found[0], found[1])
+    assert found[0, 3, 3, 2] > found[0, 3, 3, 3] > 0

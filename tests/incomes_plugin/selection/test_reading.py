@@ -1,4 +1,4 @@
-"""Reading against a loop over rows, heads and tokens; negative rotary positions."""
+"""Reading against a loop over rows, heads and tokens, and against plain attention."""
 
 from __future__ import annotations
 
@@ -6,19 +6,20 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from incomes_plugin.gist.types import GistShape
-from incomes_plugin.selection.reading import Reader, read, rotate_back
+from incomes_plugin.selection.reading import Reader, read
 
-ROWS, HEADS, KV_HEADS, DIM, TOKENS, WIDTH = 3, 4, 2, 8, 5, 6
+ROWS, HEADS, KV_HEADS, DIM, TOKENS = 3, 4, 2, 8, 5
 
 
 def test_reading_equals_a_loop() -> None:
     torch.manual_seed(0)
-    query, keys = torch.randn(ROWS, HEADS, DIM), torch.randn(ROWS, KV_HEADS, TOKENS, WIDTH)
-    values, bias = torch.randn(ROWS, KV_HEADS, TOKENS, WIDTH), torch.randn(ROWS, TOKENS)
+    query, keys = torch.randn(ROWS, HEADS, DIM), torch.randn(ROWS, KV_HEADS, TOKENS, DIM)
+    values, bias = torch.randn(ROWS, KV_HEADS, TOKENS, DIM), torch.randn(ROWS, TOKENS)
     bias[0, 2:] = -torch.inf
-    query_map, output_map = torch.randn(HEADS, DIM, WIDTH), torch.randn(HEADS, WIDTH, DIM)
+    query_map, output_map = torch.randn(HEADS, DIM, DIM), torch.randn(HEADS, DIM, DIM)
     zero_query, zero_bias = torch.randn(HEADS, DIM), torch.randn(HEADS)
     found = read(query, keys, values, bias, query_map, output_map, zero_query, zero_bias)
     torch.testing.assert_close(found.weights.sum(-1), torch.ones(ROWS, HEADS))
@@ -37,11 +38,11 @@ def test_reading_equals_a_loop() -> None:
 def test_padding_and_other_rows_change_nothing() -> None:
     """The engine reads many requests at once, padded to the longest."""
     torch.manual_seed(1)
-    maps = (torch.randn(HEADS, DIM, WIDTH), torch.randn(HEADS, WIDTH, DIM), torch.randn(HEADS, DIM), torch.randn(HEADS))
-    query, keys = torch.randn(1, HEADS, DIM), torch.randn(1, KV_HEADS, TOKENS, WIDTH)
-    values, bias = torch.randn(1, KV_HEADS, TOKENS, WIDTH), torch.randn(1, TOKENS)
+    maps = (torch.randn(HEADS, DIM, DIM), torch.randn(HEADS, DIM, DIM), torch.randn(HEADS, DIM), torch.randn(HEADS))
+    query, keys = torch.randn(1, HEADS, DIM), torch.randn(1, KV_HEADS, TOKENS, DIM)
+    values, bias = torch.randn(1, KV_HEADS, TOKENS, DIM), torch.randn(1, TOKENS)
     alone = read(query, keys, values, bias, *maps)
-    pad = torch.randn(1, KV_HEADS, 3, WIDTH)
+    pad = torch.randn(1, KV_HEADS, 3, DIM)
     padded = read(
         torch.cat([query, torch.randn(1, HEADS, DIM)]),
         torch.cat([keys, pad], 2).expand(2, -1, -1, -1),
@@ -53,27 +54,11 @@ def test_padding_and_other_rows_change_nothing() -> None:
     torch.testing.assert_close(padded.gate[:1], alone.gate)
 
 
-def test_turned_back_keys_stand_at_negative_positions() -> None:
-    keys = torch.randn(2, TOKENS, DIM)
-    frequencies = 10.0 ** -torch.linspace(0, 2, DIM // 2)
-    angles = (torch.arange(TOKENS, 0, -1)[:, None] * frequencies).repeat(1, 2)
-    found = rotate_back(keys, angles.cos(), angles.sin())
-    half = DIM // 2
-    pairs = torch.complex(keys[..., :half], keys[..., half:])
-    turned = pairs * torch.polar(torch.ones(TOKENS, half), -angles[:, :half])
-    torch.testing.assert_close(found, torch.cat([turned.real, turned.imag], -1))
-
-
-def test_a_fresh_reader_keeps_the_leading_numbers_of_each_head() -> None:
-    reader = Reader(GistShape((0,), (1, 2), KV_HEADS, DIM, WIDTH, 4), HEADS)
-    rotated, values = (torch.randn(2, KV_HEADS, TOKENS, DIM) for _ in range(2))
-    torch.testing.assert_close(reader.keep_keys(rotated), rotated[..., :WIDTH])
-    torch.testing.assert_close(reader.keep_values(values), values[..., :4])
+def test_a_fresh_reader_reads_as_the_base_attends() -> None:
+    reader = Reader(GistShape((0,), (1, 2), KV_HEADS, DIM, 4), HEADS)
+    keys, values = (torch.randn(1, KV_HEADS, TOKENS, DIM).expand(ROWS, -1, -1, -1) for _ in range(2))
     query = torch.randn(ROWS, HEADS, DIM)
-    zero = torch.zeros(ROWS, TOKENS)
-    found = read(
-        query, reader.keep_keys(rotated)[:1].expand(ROWS, -1, -1, -1),
-        reader.keep_values(values)[:1].expand(ROWS, -1, -1, -1), zero, reader.query_map[0], reader.output_map[0],
-        reader.zero_query[0], reader.zero_bias[0],
-    )  # fmt: skip
-    assert not found.output[..., 4:].any()
+    maps = (reader.query_map[0], reader.output_map[0], reader.zero_query[0], reader.zero_bias[0])
+    found = read(query, keys, values, torch.zeros(ROWS, TOKENS), *maps)
+    expected = F.scaled_dot_product_attention(query[:, :, None], keys, values, enable_gqa=True)[:, :, 0]
+    torch.testing.assert_close(found.output, expected)

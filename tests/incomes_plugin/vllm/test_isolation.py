@@ -76,7 +76,7 @@ def test_a_full_pool_refuses_and_keeps_serving(fp32: RemoteEngine, first: dict[s
     ids = prompt(9, 30)
     (before,) = fp32.run([Job(ids, base, salt="1")])
     (gist,) = fp32.gists(fp32.capture({"filler": list(range(20, 220))}))
-    many = [Gist(f"many_{i}", 1, gist.features, gist.keys, gist.values) for i in range(300)]
+    many = [Gist(f"many_{i}", 1, gist.features, gist.latents) for i in range(300)]
     used = fp32.used_bytes()
     with pytest.raises(PoolFull, match="pool_bytes"):
         fp32.commit("eset_full", base, {g.edit_id: dump_gists([g], fp32.fingerprint) for g in many})

@@ -32,7 +32,7 @@ def chat(adapter: EditAdapter, seed: int, length: int, before: int = 0) -> tuple
 
 def assert_gists_equal(ours: Gist, expected: Gist) -> None:
     """A number close to the middle between two steps of 8 bits may be rounded either way."""
-    for name in ("features", "keys", "values"):
+    for name in ("features", "latents"):
         packed, other = getattr(ours, name), getattr(expected, name)
         steps = (packed.unpack() - other.unpack()).abs() / other.scale.float()[..., None]
         assert packed.data.shape == other.data.shape
@@ -144,8 +144,8 @@ def test_layers_equal_the_formula(adapter: EditAdapter) -> None:
     rows, width, index = 5, 9, 1
     random_ = torch.Generator().manual_seed(3)
     query = torch.randn(rows, adapter.num_heads, shape.head_dim, generator=random_)
-    keys = torch.randn(rows, shape.num_kv_heads, width, shape.key_dim, generator=random_)
-    values = torch.randn(rows, shape.num_kv_heads, width, shape.value_dim, generator=random_)
+    keys = torch.randn(rows, shape.num_kv_heads, width, shape.head_dim, generator=random_)
+    values = torch.randn(rows, shape.num_kv_heads, width, shape.head_dim, generator=random_)
     bias = torch.randn(rows, width, generator=random_)
     bias[0, 4:] = bias[3, 1:] = -torch.inf
     expected = read(

@@ -9,6 +9,7 @@ from typing import Any
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
 from incomes_plugin.lab.evaluation.interface import Turn
+from incomes_plugin.model.edit_text import EditText
 
 
 class ChatModel:
@@ -19,12 +20,14 @@ class ChatModel:
         max_context_tokens: at most; never more than the base has positions.
 
     Attributes:
+        edit_ids: token ids of an edit's text.
         stop_ids: tokens that end an answer: the tokenizer's, and those of the generation config, as vLLM takes them.
     """
 
     def __init__(self, base_dir: Path, max_context_tokens: int) -> None:
         self.base_dir = base_dir
         self.tokenizer: Any = AutoTokenizer.from_pretrained(base_dir)
+        self.edit_ids = EditText(self.text_ids)
         positions = int(AutoConfig.from_pretrained(base_dir).max_position_embeddings)
         self.max_context_tokens = min(max_context_tokens, positions)
         self.stop_ids = frozenset({int(self.tokenizer.eos_token_id), *_generation_stops(base_dir)})

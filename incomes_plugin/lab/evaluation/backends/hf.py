@@ -34,7 +34,7 @@ class HfGenerator(ChatModel):
         captured: list[Gist] = []
         refused: list[int] = []
         for edit in edits:
-            ids = self.text_ids(edit.text)
+            ids = self.edit_ids(edit.text)
             if len(ids) > self._model.adapter.max_edit_tokens:
                 refused.append(edit.index)
             else:

@@ -125,7 +125,7 @@ class VllmGenerator(ChatModel):
 
         adapter = EditAdapter.load(adapter_dir)
         route_bytes = 4 * adapter.router.key.out_features
-        tokens = sum(len(self.text_ids(edit.text)) for edit in largest)
+        tokens = sum(len(self.edit_ids(edit.text)) for edit in largest)
         pool_bytes = 2 * tokens * (adapter.shape.bytes_per_token + 2 * route_bytes) + SPARE_BYTES
         return {"worker_cls": WORKER_CLS, "additional_config": PluginConfig(adapter_dir, pool_bytes).added_to(None)}
 
@@ -151,7 +151,7 @@ class VllmGenerator(ChatModel):
         """Index and blob of each edit; None where the model refuses it."""
         from incomes_plugin.vllm.engine import CaptureJob
 
-        jobs = [CaptureJob(str(edit.index), 1, tuple(self.text_ids(edit.text))) for edit in edits]
+        jobs = [CaptureJob(str(edit.index), 1, self.edit_ids(edit.text)) for edit in edits]
         return [(int(one.edit_id), one.blob) for one in await self._edits.capture(jobs)]
 
     async def _answers(

@@ -12,6 +12,7 @@ from transformers import AutoTokenizer
 from incomes_plugin.gist.types import Packed
 from incomes_plugin.lab.adapt.features import FrozenBase, Ragged
 from incomes_plugin.lab.adapt.reading import answer_logits, gather
+from incomes_plugin.lab.adapt.run import kept
 from incomes_plugin.model.hf import EditableModel
 from incomes_plugin.selection.picks import Picks
 from tests.tiny_model import TinyModel, write_tiny_model
@@ -54,8 +55,8 @@ def test_edits_are_captured_as_the_reference_captures_them(frozen, model, tokeni
         gist = model.capture(text)
         features = model.adapter.standardise(found.features[i])
         torch.testing.assert_close(features, gist.features.unpack(), atol=0.05, rtol=0)
-        keys = Packed.of(model.adapter.reader.keep_keys(found.keys[i].permute(1, 2, 0, 3)))
-        torch.testing.assert_close(keys.unpack(), gist.keys.unpack(), atol=0.02, rtol=0)
+        latents = Packed.of(model.adapter.codec.encode(found.keys[i], found.values[i]))
+        torch.testing.assert_close(latents.unpack(), gist.latents.unpack(), atol=0.05, rtol=0)
 
 
 def test_questions_have_the_features_that_routing_sees(frozen, model, tokenizer):
@@ -76,8 +77,8 @@ def test_answers_get_the_logits_of_the_reference(frozen, model, tokenizer, monke
     logits = [[2.0, -0.5], [1.0, 0.0], [3.0, 1.0]]
     order = [[0, 1], [1, 0], [0, 1]]
     got, labels = answer_logits(
-        model.decoder, model.adapter.reader, model.adapter.shape, found, [0, 1, 2], gather(edits, order, logits),
-        packed=True,
+        model.decoder, model.adapter.reader, model.adapter.shape, found, [0, 1, 2],
+        gather(kept(model.adapter.codec, edits), order, logits),
     )  # fmt: skip
     pool = model.pool([model.capture(text) for text in texts])
     row = 0

@@ -31,7 +31,7 @@ def base(tmp_path_factory) -> Path:
 def options(base, tmp_path) -> AdaptOptions:
     return AdaptOptions(
         base, str(base), tmp_path / "out", None, scale=0.01,
-        routing=RoutingSteps(100, 16, 60), verifying=VerifyingSteps(10, 8, 8), reading=ReadingSteps(10, 4),
+        routing=RoutingSteps(100, 16, 60), verifying=VerifyingSteps(10, 8, 8, 8), reading=ReadingSteps(10, 4),
     )  # fmt: skip
 
 
@@ -46,7 +46,7 @@ def test_a_run_writes_an_adapter_that_belongs_to_its_base(options, base):
     assert loaded.rules == adapter.rules
     losses = record.losses["routing"]
     assert sum(losses[-20:]) < sum(losses[:20])
-    assert record.counts["edits"] == 66
+    assert record.counts["edits"] == 54
     assert set(json.loads((options.out / "curves.json").read_text())["losses"]) == {"routing", "verifying", "reading"}
     assert "Base fingerprint" in (options.out / "README.md").read_text()
     assert (options.out / "curves.png").stat().st_size > 1000
@@ -78,7 +78,7 @@ def test_own_edits_come_first(options, tmp_path):
     path.write_text('{"text": "The lamp is blue.", "questions": [{"prompt": "How blue?", "answer": "very"}]}\n')
     (example,) = own(path)
     _, record = adapt_base(replace(options, own=(example,)), no_report)
-    assert record.counts["edits"] == 67
+    assert record.counts["edits"] == 55
 
 
 @pytest.mark.parametrize("line", ["{", '{"text": "x"}', '{"text": "x", "questions": [{"prompt": "y"}]}', "[]"])
@@ -96,7 +96,7 @@ def test_the_command_names_what_is_missing(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("count", "features", "layers"), [(30, (12, 16), range(18, 26)), (4, (2,), (2,)), (2, (1,), (1,))]
+    ("count", "features", "layers"), [(30, (0, 12, 16), range(18, 26)), (4, (0, 2), (2,)), (2, (0, 1), (1,))]
 )
 def test_layers_scale_with_the_base(count, features, layers):
     assert layers_for(count) == (features, tuple(layers))

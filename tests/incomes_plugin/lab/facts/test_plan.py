@@ -30,8 +30,7 @@ def adapter(base):
 
 def gist(adapter, place, tokens):
     shape = adapter.shape
-    heads = (len(shape.layers), shape.num_kv_heads, tokens)
-    sizes = ((tokens, shape.feature_dim), (*heads, shape.key_dim), (*heads, shape.value_dim))
+    sizes = ((tokens, shape.feature_dim), (tokens, shape.latent_dim))
     return Gist(f"edit_{place}", 1, *(Packed.of(torch.randn(size)) for size in sizes))
 
 
@@ -87,7 +86,7 @@ def test_the_command(base, tmp_path):
     options = (tmp_path / "edits", "--model", base, "--adapter", base / "adapter")
     done = run(*options, "--memory", "1GiB", "--json", tmp_path / "plan.json")
     assert done.exit_code == 0, done.output
-    assert "3 edits of 16.0 tokens" in done.output
+    assert "3 edits of 15.0 tokens" in done.output
     assert "room     1.0 GiB for both" in done.output
     assert json.loads((tmp_path / "plan.json").read_text())["needs"]["edits"] == 3
     full = run(*options, "--edits", 10_000_000, "--memory", "1MiB", "--device-memory", "1GiB")

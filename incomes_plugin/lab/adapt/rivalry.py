@@ -1,0 +1,85 @@
+"""When does a later edit replace an older one? Read off from contradictions, and from questions of two edits at once.
+
+Two edits that answer one question may say the same thing anew, or answer one half each. The second kind adds much to
+how well the question is covered, the first next to nothing (`RoutingRules.rivalry`).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from incomes_plugin.lab.data.facts import Fact, FactSource
+from incomes_plugin.selection.picks import added
+from incomes_plugin.selection.routing import QUESTION_TOKENS, Router, distances_from_end
+
+
+@dataclass(frozen=True)
+class Couple:
+    """Two edits and a prompt that both answer.
+
+    Attributes:
+        older, later: texts of the edits.
+        prompt: what is asked.
+        replaces: the later edit says anew what the older one said.
+    """
+
+    older: str
+    later: str
+    prompt: str
+    replaces: bool
+
+
+def couples(count: int, *, seed: int) -> list[Couple]:
+    """`count` contradictions and as many pairs of edits that one question asks for, of invented facts."""
+    source, rng = FactSource(seed, held_out=False), random.Random(seed)
+    facts = source.distinct(2 * count)
+    found = [Couple(fact.statement, _anew(source, fact).statement, fact.question, True) for fact in facts[:count]]
+    for first, second in zip(facts[:count], facts[count:], strict=True):
+        joint = rng.choice((", and ", " and ", "? "))
+        rest = second.question if joint == "? " else second.question[:1].lower() + second.question[1:]
+        both = f"{first.question.removesuffix('?')}{joint}{rest}"
+        found.append(Couple(first.statement, second.statement, both, False))
+    return found
+
+
+def _anew(source: FactSource, fact: Fact) -> Fact:
+    while True:
+        other = source.fact(subject=fact.subject, relation=fact.relation)
+        if other.answer != fact.answer:
+            return other
+
+
+@torch.inference_mode()
+def rivalry(
+    router: Router,
+    questions: Sequence[torch.Tensor],
+    older: Sequence[torch.Tensor],
+    later: Sequence[torch.Tensor],
+    replaces: Sequence[bool],
+) -> float:
+    """The bound that tells most couples apart.
+
+    Args:
+        questions: features `[T, F]` of each couple's prompt.
+        older, later: features `[E, F]` of its edits.
+        replaces: whether the later one says anew what the older one said.
+    """
+    gains = []
+    for question, first, second in zip(questions, older, later, strict=True):
+        question = question[-QUESTION_TOKENS:].float()
+        directions = router.directions(question)
+        similar = [(directions @ router.route_keys(edit.float()).T).amax(-1) for edit in (first, second)]
+        weights = router.weights(question, distances_from_end(len(question)))
+        gains.append(added(weights, similar[0], similar[1]))
+    order = sorted(range(len(gains)), key=gains.__getitem__)
+    best, best_right, right = 0.0, sum(not flag for flag in replaces), sum(not flag for flag in replaces)
+    for place, index in enumerate(order):
+        right += 1 if replaces[index] else -1
+        if right > best_right:
+            above = gains[order[place + 1]] if place + 1 < len(order) else gains[index] + 0.01
+            best, best_right = (gains[index] + above) / 2, right
+    return round(max(best, 0.0), 4)

@@ -1,0 +1,41 @@
+"""Couples of edits, and the bound between saying a thing anew and answering another half."""
+
+from __future__ import annotations
+
+import torch
+
+from incomes_plugin.lab.adapt.rivalry import couples, rivalry
+from incomes_plugin.selection.picks import added
+from incomes_plugin.selection.routing import Router, distances_from_end, start_from
+
+DIM = 12
+
+
+def test_contradictions_share_subject_and_wording_and_pairs_do_not():
+    found = couples(30, seed=1)
+    assert [couple.replaces for couple in found] == [True] * 30 + [False] * 30
+    assert all(couple.older != couple.later for couple in found)
+    assert found == couples(30, seed=1)
+
+
+def test_the_bound_tells_contradictions_from_halves():
+    torch.manual_seed(0)
+    router = Router(DIM, route_dim=DIM, hidden_dim=4).requires_grad_(False)
+    start_from(router, torch.randn(200, DIM))
+    questions = [torch.randn(6, DIM) for _ in range(40)]
+    replaces = [index < 20 for index in range(40)]
+    later = [q + 0.1 * torch.randn(6, DIM) if flag else q[3:] for q, flag in zip(questions, replaces, strict=True)]
+    older = [q + 0.1 * torch.randn(6, DIM) if flag else q[:3] for q, flag in zip(questions, replaces, strict=True)]
+    bound = rivalry(router, questions, older, later, replaces)
+    for question, first, second, flag in zip(questions, older, later, replaces, strict=True):
+        similar = [(router.directions(question) @ router.route_keys(edit).T).amax(-1) for edit in (first, second)]
+        weights = router.weights(question, distances_from_end(len(question)))
+        assert (added(weights, similar[0], similar[1]) < bound) is flag
+
+
+def test_couples_that_cannot_be_told_apart_give_no_bound():
+    torch.manual_seed(1)
+    router = Router(DIM, route_dim=DIM, hidden_dim=4).requires_grad_(False)
+    start_from(router, torch.randn(200, DIM))
+    question, edit = torch.randn(6, DIM), torch.randn(4, DIM)
+    assert rivalry(router, [question] * 3, [edit] * 3, [edit] * 3, [False, False, True]) == 0.0
