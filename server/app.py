@@ -156,7 +156,12 @@ class Server:
         from incomes_plugin.vllm.launcher import launch
 
         arguments = vllm_arguments(self.settings, served.base_dir, vllm_args, cpu=is_cpu_package())
-        return launch(arguments, adapter_dir=served.adapter_dir, pool_bytes=self.settings.pool_bytes)
+        return launch(
+            arguments,
+            adapter_dir=served.adapter_dir,
+            pool_bytes=self.settings.pool_bytes,
+            index_from_edits=self.settings.index_from_edits,
+        )
 
     def _context(
         self, served: Served, engine: EditEngine, store: StoreClient, queue: CompressionClient

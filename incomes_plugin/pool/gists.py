@@ -9,7 +9,8 @@ the end: one that raises has changed nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,9 +18,13 @@ import torch
 from incomes_plugin.errors import GistFormatError, PoolFull, SelectionFailed, SnapshotNotFound
 from incomes_plugin.gist.types import EditKey, Gist, Packed
 from incomes_plugin.model.adapter import EditAdapter
+from incomes_plugin.pool.indexing import INDEX_FROM_EDITS, Indexer
 from incomes_plugin.pool.lineage import Lineage
 from incomes_plugin.pool.picked import PickedCache, PickedEdit
 from incomes_plugin.pool.table import ROW_TOKENS, Charge, RouteTable, rows_of
+from incomes_plugin.selection.token_index import ArenaIndex
+
+logger = logging.getLogger("incomes.pool")
 
 
 @dataclass(eq=False)
@@ -51,7 +56,8 @@ class PoolUsage:
         used_bytes: features, keys, values and route keys of every gist that a snapshot reaches, each counted once.
         edits: number of these gists.
         snapshots: resident ones.
-        device_bytes_used: arenas of route keys (with the room in them that is not used yet) and picked edits.
+        device_bytes_used: arenas of route keys (with the room in them that is not used yet), their indexes, and picked
+            edits.
     """
 
     capacity_bytes: int
@@ -78,6 +84,7 @@ class GistPool:
         device: where route keys and picked edits lie.
         dtype: compute dtype; route keys are bfloat16 if it is, else float32.
         device_bytes: for picked edits that no request holds.
+        index_from_edits: edits of an edit set from which on its route keys get an index, on a CPU.
     """
 
     def __init__(
@@ -88,8 +95,10 @@ class GistPool:
         device: torch.device,
         dtype: torch.dtype,
         device_bytes: int = 256 << 20,
+        index_from_edits: int = INDEX_FROM_EDITS,
     ) -> None:
         self.adapter = adapter
+        self.indexer = Indexer(index_from_edits)
         self.capacity_bytes = capacity_bytes
         self._picked = PickedCache(adapter.codec, device_bytes, device, dtype)
         self._empty = RouteTable.empty(adapter.router.key.out_features, _key_dtype(dtype), device)
@@ -182,8 +191,8 @@ class GistPool:
     def usage(self) -> PoolUsage:
         """Counters."""
         snapshots = [*self._resident.values(), *self._retired]
-        arenas = {id(snapshot.table.arena): snapshot.table.arena.nbytes for snapshot in snapshots}
-        device_bytes = sum(arenas.values()) + self._picked.used_bytes
+        arenas = {snapshot.table.index: snapshot.table.arena.nbytes for snapshot in snapshots}
+        device_bytes = sum(arenas.values()) + _index_bytes(arenas) + self._picked.used_bytes
         return PoolUsage(self.capacity_bytes, self._used_bytes, self._edits, len(self._resident), device_bytes)
 
     def _head(self, edit_set: str, base: str | None) -> _Head | None:
@@ -248,6 +257,10 @@ class GistPool:
         self._heads[snapshot.edit_set] = head
         self.retire(snapshot.id)
         self._resident[snapshot.id] = snapshot
+        try:
+            self.indexer.follow(snapshot.table)
+        except (RuntimeError, MemoryError):  # the commit is done: its edits are compared exactly
+            logger.exception("no index grows for the edits of %s", snapshot.edit_set)
         return snapshot
 
     def _reclaim(self, snapshot: PooledSnapshot) -> None:
@@ -266,6 +279,12 @@ def room_for(adapter: EditAdapter, dtype: torch.dtype, num_edits: int, num_token
     """
     rows = num_tokens // ROW_TOKENS + num_edits
     return num_tokens * adapter.shape.bytes_per_token + rows * _row_bytes(adapter, dtype)
+
+
+def _index_bytes(indexes: Iterable[ArenaIndex]) -> int:
+    """Bytes of indexes; arenas that one moved between share it."""
+    rows = [index.rows for index in indexes if index.rows is not None]
+    return sum({id(held.index): held.index.num_bytes for held in rows}.values()) + sum(h.places.nbytes for h in rows)
 
 
 def _key_dtype(dtype: torch.dtype) -> torch.dtype:

@@ -2,7 +2,8 @@
 
 Route keys lie in an arena `[capacity, W, R]` that the snapshots of an edit set share. A commit writes the rows of new
 edits behind those that any snapshot sees, and leaves the rows of removed edits where they are, without an owner. When
-the arena is full, or more than a quarter of the rows has no owner, the rows that have one move to a new arena.
+the arena is full, or more than a quarter of the rows has no owner, the rows that have one move to a new arena. A large
+arena has an index (`indexing.py`), which lags behind the rows and moves with them.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import torch
 
 from incomes_plugin.gist.types import EditKey, Gist
 from incomes_plugin.selection.routing import RouteKeys, Router
+from incomes_plugin.selection.token_index import ArenaIndex
 
 ROW_TOKENS = 16
 """W, tokens in a row; a longer edit takes several rows."""
@@ -67,7 +69,13 @@ class RouteTable:
         """The table of no edits."""
         arena = torch.empty(0, ROW_TOKENS, route_dim, dtype=dtype, device=device)
         owners = torch.empty(0, dtype=torch.int64, device=device)
-        return cls(RouteKeys(arena, owners, 0), [], [], [], [], 0, 0, arena)
+        return cls(RouteKeys(arena, owners, 0, ArenaIndex()), [], [], [], [], 0, 0, arena)
+
+    @property
+    def index(self) -> ArenaIndex:
+        """Of the arena, shared like it."""
+        assert self.keys.index is not None
+        return self.keys.index
 
     def features_of(self, row: int) -> torch.Tensor:
         """Features `[E, F]` float32 of the edit in a row, on the device."""
@@ -129,18 +137,19 @@ class RouteTable:
         self, router: Router, added: Sequence[Gist], owners: torch.Tensor, owned_rows: int, num_edits: int
     ) -> tuple[torch.Tensor, RouteKeys]:
         """The arena and the route keys after a commit: appended to this table's arena, or moved to a new one."""
-        arena, start = self.arena, len(self.keys.keys)
+        arena, index, start = self.arena, self.index, len(self.keys.keys)
         if len(owners) > len(arena) or 4 * (len(owners) - owned_rows) > len(owners):
             kept = owners[:start] < num_edits
             old, owners = arena[:start][kept], owners[torch.cat([kept, kept.new_ones(len(owners) - start)])]
             start = len(old)
             arena = arena.new_empty(_capacity(owned_rows), *arena.shape[1:])
             arena[:start] = old
+            index = index.moved(kept)
         for gist in added:
             end = start + rows_of(gist)
             arena[start:end] = route_rows(router, gist)
             start = end
-        return arena, RouteKeys(arena[:start], owners, num_edits)
+        return arena, RouteKeys(arena[:start], owners, num_edits, index)
 
 
 def rows_of(gist: Gist) -> int:

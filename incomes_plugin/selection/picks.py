@@ -12,14 +12,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from incomes_plugin.selection.routing import (
-    EDIT_TOKENS,
-    QUESTION_TOKENS,
-    RouteKeys,
-    Router,
-    distances_from_end,
-    similarities,
-)
+from incomes_plugin.selection.candidates import best_edits
+from incomes_plugin.selection.routing import EDIT_TOKENS, QUESTION_TOKENS, RouteKeys, Router, distances_from_end
 from incomes_plugin.selection.verifier import Verifier
 
 CROWD = 1000
@@ -98,14 +92,13 @@ def choose(
         return Picks.none()
     question = question[-QUESTION_TOKENS:].float()
     weights = router.weights(question, distances_from_end(len(question), question.device))
-    similar = similarities(router.directions(question), table)
-    found = (weights @ similar).topk(min(rules.candidates, table.num_edits)).indices
+    found, similar = best_edits(weights, router.directions(question), table, rules.candidates)
     candidates = found.tolist()
     logits = verify(router, verifier, question, weights, [features_of(edit) for edit in candidates])
     order = logits.argsort(descending=True, stable=True).tolist()
     least = rules.threshold_among(table.num_edits)
     accepted = [place for place in order if logits[place] >= least]
-    kept = _without_rivals(accepted, similar[:, found], weights, [age_of(edit) for edit in candidates], rules.rivalry)
+    kept = _without_rivals(accepted, similar, weights, [age_of(edit) for edit in candidates], rules.rivalry)
     kept = kept[: rules.most_picks]
     bias = F.logsigmoid(logits[kept])
     return Picks(tuple(candidates[place] for place in kept), bias, tuple(candidates), logits)

@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from incomes_plugin.selection.token_index import ArenaIndex
+
 QUESTION_TOKENS = 64
 """Most tokens of a question that routing looks at: the last ones."""
 
@@ -26,9 +28,11 @@ EDIT_TOKENS = 64
 _DISTANCES = 8
 """Buckets of a token's distance from the question's end, by powers of two."""
 
+_TOKENS_AT_ONCE = 1 << 17
+"""Route keys that are compared at once: bounds what a request needs beside them, to tens of megabytes."""
 
-_ROWS_AT_ONCE = 8192
-"""Rows of route keys that are compared at once: bounds what a request needs beside them, to tens of megabytes."""
+_TOKENS_AT_ONCE_ON_CPU = 1 << 14
+"""So that their cosines stay in the second cache."""
 
 
 class Router(nn.Module):
@@ -77,25 +81,36 @@ class RouteKeys:
         keys: `[M, W, R]`, unit vectors; a row with fewer tokens repeats its last one, which changes no maximum.
         owners: `[M]` int64, edit of each row, or N for a row of no edit; None where every edit has just its own row.
         num_edits: N.
+        index: of the arena that `keys` are the beginning of; None = a question is compared with all edits.
     """
 
     keys: torch.Tensor
     owners: torch.Tensor | None
     num_edits: int
+    index: ArenaIndex | None = None
 
 
 def similarities(directions: torch.Tensor, table: RouteKeys) -> torch.Tensor:
     """max_j cos(A q_t, B k_ej) for every token and edit, `[T, N]` float32, from directions `[T, R]`."""
     directions = directions.to(table.keys.dtype)
-    parts = [
-        (directions @ keys.flatten(0, 1).T).unflatten(1, keys.shape[:2]).amax(-1)
-        for keys in table.keys.split(_ROWS_AT_ONCE)
-    ]
-    best = torch.cat(parts, 1).float()
+    at_once = _TOKENS_AT_ONCE_ON_CPU if table.keys.device.type == "cpu" else _TOKENS_AT_ONCE
+    rows = max(1, at_once // max(1, table.keys.shape[1]))
+    best = torch.cat([_best_in_rows(directions, keys) for keys in table.keys.split(rows)]).float()
     if table.owners is None:
-        return best
-    found = best.new_full((len(directions), table.num_edits + 1), -1.0)
-    return found.scatter_reduce(1, table.owners.expand(len(directions), -1), best, "amax")[:, :-1]
+        return best.T
+    found = best.new_full((table.num_edits + 1, len(directions)), -1.0)
+    return found.scatter_reduce_(0, table.owners[:, None].expand_as(best), best, "amax")[:-1].T
+
+
+def _best_in_rows(directions: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
+    """max_j cos `[M, T]` of rows `[M, W, R]`. Halves are compared, for `amax` over W takes as long as the product."""
+    rows, width = keys.shape[:2]
+    cosines = (keys.flatten(0, 1) @ directions.T).view(rows, width * len(directions))
+    while width > 1:
+        width = (width + 1) // 2  # of an odd number the middle one is in both halves
+        kept = width * len(directions)
+        cosines = torch.maximum(cosines[:, :kept], cosines[:, -kept:])
+    return cosines
 
 
 def distances_from_end(num_tokens: int, device: torch.device | None = None) -> torch.Tensor:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from incomes_plugin.errors import UnsupportedEngine
+from incomes_plugin.pool.indexing import INDEX_FROM_EDITS
 
 WORKER_CLS = "incomes_plugin.vllm.worker.EditWorker"
 CONFIG_KEY = "incomes"
@@ -20,10 +21,12 @@ class PluginConfig:
     Attributes:
         adapter: folder of the edit adapter.
         pool_bytes: host memory for gists, over all edit sets and live snapshots; a commit beyond it is refused.
+        index_from_edits: edits of an edit set from which on routing on a CPU goes through an index.
     """
 
     adapter: Path
     pool_bytes: int
+    index_from_edits: int = INDEX_FROM_EDITS
 
     @property
     def device_bytes(self) -> int:
@@ -39,13 +42,13 @@ class PluginConfig:
         """
         additional = vllm_config.additional_config
         given = additional.get(CONFIG_KEY) if isinstance(additional, dict) else None
-        expected = '{"adapter": folder, "pool_bytes": integer > 0}'
-        if not isinstance(given, dict) or set(given) != {"adapter", "pool_bytes"}:
+        expected = '{"adapter": folder, "pool_bytes": integer > 0, "index_from_edits": integer > 0}'
+        if not isinstance(given, dict) or set(given) != {"adapter", "pool_bytes", "index_from_edits"}:
             raise UnsupportedEngine(f"additional_config[{CONFIG_KEY!r}] is {given!r}, expected {expected}")
-        adapter, pool_bytes = given["adapter"], given["pool_bytes"]
-        if not isinstance(adapter, str) or not isinstance(pool_bytes, int) or pool_bytes < 1:
+        adapter, numbers = given["adapter"], (given["pool_bytes"], given["index_from_edits"])
+        if not isinstance(adapter, str) or not all(isinstance(number, int) and number > 0 for number in numbers):
             raise UnsupportedEngine(f"additional_config[{CONFIG_KEY!r}] is {given!r}, expected {expected}")
-        return cls(Path(adapter), pool_bytes)
+        return cls(Path(adapter), *numbers)
 
     def added_to(self, additional: object) -> dict[str, Any]:
         """What the user gave as `additional_config`, and these settings.
@@ -57,7 +60,7 @@ class PluginConfig:
             raise UnsupportedEngine(
                 f"--additional-config is a JSON object without the key {CONFIG_KEY!r}, which is set here"
             )
-        own = {"adapter": str(self.adapter.absolute()), "pool_bytes": self.pool_bytes}
+        own = {**asdict(self), "adapter": str(self.adapter.absolute())}
         return {**(additional or {}), CONFIG_KEY: own}  # type: ignore[dict-item]
 
 

@@ -20,6 +20,7 @@ from pydantic import ValidationError
 
 from incomes_plugin.errors import EngineLost, InvalidValue, UnsupportedEngine
 from incomes_plugin.model.adapter import EditAdapter
+from incomes_plugin.pool.indexing import INDEX_FROM_EDITS
 from incomes_plugin.vllm.config import WORKER_CLS, PluginConfig
 from incomes_plugin.vllm.endpoints import ENGINE_STATE
 from incomes_plugin.vllm.engine import EditEngine
@@ -45,13 +46,16 @@ class Launched:
 
 
 @asynccontextmanager
-async def launch(arguments: Sequence[str], *, adapter_dir: Path, pool_bytes: int) -> AsyncIterator[Launched]:
+async def launch(
+    arguments: Sequence[str], *, adapter_dir: Path, pool_bytes: int, index_from_edits: int = INDEX_FROM_EDITS
+) -> AsyncIterator[Launched]:
     """Run the engine for the length of the block.
 
     Args:
         arguments: vLLM's server arguments, e.g. `["--model", "path/to/base", "--dtype", "bfloat16"]`.
         adapter_dir: the edit adapter that belongs to the base.
         pool_bytes: host memory for gists.
+        index_from_edits: edits of an edit set from which on routing on a CPU goes through an index.
 
     Raises:
         UnsupportedEngine: vLLM, a model or a setting that edits have not been proven with.
@@ -65,7 +69,7 @@ async def launch(arguments: Sequence[str], *, adapter_dir: Path, pool_bytes: int
     from vllm.entrypoints.launchers.api_server.entry import build_async_engine_client
     from vllm.entrypoints.launchers.app import build_app
 
-    args = parse_arguments(arguments, PluginConfig(adapter_dir, pool_bytes))
+    args = parse_arguments(arguments, PluginConfig(adapter_dir, pool_bytes, index_from_edits))
     await asyncio.to_thread(refuse_unsupported, args)
     await asyncio.to_thread(EditAdapter.for_base, adapter_dir, Path(args.model))  # fails before an engine starts
     assert_touches()

@@ -79,6 +79,7 @@ class EditWorkerMixin:
             device=runtime.device,
             dtype=runtime.dtype,
             device_bytes=config.device_bytes,
+            index_from_edits=config.index_from_edits,
         )
         runtime.bind(pool, CachedHeads(runtime.layers, runtime.dtype))
         rows = _rows_module(self.use_v2_model_runner)

@@ -98,6 +98,12 @@ def test_pool_bytes_must_be_a_size(given):
         load_settings(pool_bytes=given)
 
 
+def test_the_default_of_index_from_edits_is_the_pools():
+    from incomes_plugin.pool.indexing import INDEX_FROM_EDITS
+
+    assert load_settings(None).settings.index_from_edits == INDEX_FROM_EDITS
+
+
 def test_queue_must_hold_an_import_batch():
     with pytest.raises(InvalidValue, match="import_batch"):
         load_settings(queue_limit=10, import_batch=100)

@@ -55,9 +55,20 @@ def decoded(found: Gist) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def pool_of(
-    capacity_bytes: int = 1 << 30, *, dtype: torch.dtype = torch.float32, device_bytes: int = 1 << 20
+    capacity_bytes: int = 1 << 30,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device_bytes: int = 1 << 20,
+    index_from_edits: int = 1 << 30,
 ) -> GistPool:
-    return GistPool(adapter(), capacity_bytes=capacity_bytes, device=CPU, dtype=dtype, device_bytes=device_bytes)
+    return GistPool(
+        adapter(),
+        capacity_bytes=capacity_bytes,
+        device=CPU,
+        dtype=dtype,
+        device_bytes=device_bytes,
+        index_from_edits=index_from_edits,
+    )
 
 
 def keys_by_edit(table: RouteTable) -> dict[EditKey, torch.Tensor]:

@@ -39,7 +39,7 @@ def test_without_owners_every_row_is_an_edit(monkeypatch: pytest.MonkeyPatch) ->
     plain = RouteKeys(keys, None, 7)
     expected = torch.einsum("tr,mwr->tmw", directions, keys).amax(-1)
     torch.testing.assert_close(similarities(directions, plain), expected)
-    monkeypatch.setattr(routing, "_ROWS_AT_ONCE", 3)
+    monkeypatch.setattr(routing, "_TOKENS_AT_ONCE_ON_CPU", 3 * WIDTH)
     torch.testing.assert_close(similarities(directions, plain), expected)
 
 

@@ -20,6 +20,7 @@ from typing import Any
 from incomes_plugin.errors import IncomesError
 from incomes_plugin.gist import Gist, load_gists
 from incomes_plugin.pool.snapshot import EMPTY_DIGEST, SnapshotDelta, SnapshotRef, add_to_digest
+from incomes_plugin.vllm.config import PluginConfig
 
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
@@ -46,7 +47,7 @@ def edited(adapter_dir: Path, pool_bytes: int = POOL_BYTES) -> dict[str, Any]:
     """Options of an engine with the selection layer."""
     return {
         "worker_cls": "incomes_plugin.vllm.worker.EditWorker",
-        "additional_config": {"incomes": {"adapter": str(adapter_dir), "pool_bytes": pool_bytes}},
+        "additional_config": PluginConfig(adapter_dir, pool_bytes).added_to(None),
     }
 
 

@@ -43,7 +43,7 @@ def test_settings_that_go_around_the_server_are_refused(monkeypatch: pytest.Monk
 def test_arguments_get_our_worker_and_settings(model_dir: Path) -> None:
     from incomes_plugin.vllm.launcher import parse_arguments
 
-    config = PluginConfig(model_dir / "adapter", 7)
+    config = PluginConfig(model_dir / "adapter", 7, 9)
     for given in (["--model", str(model_dir)], [str(model_dir), "--additional-config", '{"theirs": 1}']):
         args = parse_arguments(given, config)
         assert (args.worker_cls, args.model) == (WORKER_CLS, str(model_dir))
@@ -65,10 +65,12 @@ def test_arguments_get_our_worker_and_settings(model_dir: Path) -> None:
         {},
         {"incomes": {}},
         {"incomes": {"adapter": "a"}},
-        {"incomes": {"adapter": "a", "pool_bytes": 0}},
-        {"incomes": {"adapter": "a", "pool_bytes": "many"}},
-        {"incomes": {"adapter": 5, "pool_bytes": 5}},
-        {"incomes": {"adapter": "a", "pool_bytes": 5, "pool_gists": 5}},
+        {"incomes": {"adapter": "a", "pool_bytes": 5}},
+        {"incomes": {"adapter": "a", "pool_bytes": 0, "index_from_edits": 5}},
+        {"incomes": {"adapter": "a", "pool_bytes": 5, "index_from_edits": 0}},
+        {"incomes": {"adapter": "a", "pool_bytes": "many", "index_from_edits": 5}},
+        {"incomes": {"adapter": 5, "pool_bytes": 5, "index_from_edits": 5}},
+        {"incomes": {"adapter": "a", "pool_bytes": 5, "index_from_edits": 5, "pool_gists": 5}},
     ],
 )
 def test_a_wrong_setting_is_refused(given: object) -> None:

@@ -1,0 +1,87 @@
+"""The edits that a question is most like: compared with all of them, or with those that an index names.
+
+in: a question's directions and weights, the route keys of the edits it may see; out: the best few, with their cosines.
+An edit's score is the same both ways. With an index only the choice of whom to compare is approximate: the edits of
+the tokens nearest to the question's, and every edit that the index lacks.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from incomes_plugin.selection.routing import RouteKeys, similarities
+from incomes_plugin.selection.token_index import IndexedRows
+
+_NEAREST = 256
+"""Tokens that the index names for each token of a question."""
+
+_COMPARED = 256
+"""Edits of the index that are compared exactly."""
+
+_LEAST_SHARE = 0.01
+"""Tokens of a question with a smaller share of the weight are not looked up; the comparison uses them."""
+
+
+def best_edits(
+    weights: torch.Tensor, directions: torch.Tensor, table: RouteKeys, count: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The edits of largest score, best first: at most `count`.
+
+    Args:
+        weights: `[T]`.
+        directions: `[T, R]` float32.
+
+    Returns:
+        The edits `[c]` int64, and max_j cos `[T, c]` float32 of each with every token of the question.
+    """
+    rows = None if table.index is None else table.index.rows
+    if rows is None:
+        similar = similarities(directions, table)
+        best = (weights @ similar).topk(min(count, table.num_edits)).indices
+        return best, similar[:, best]
+    parts = _parts(weights, directions, table, rows)
+    edits = torch.cat([own for own, _ in parts])
+    similar = torch.cat([similarities(directions, part) for _, part in parts], 1)
+    best = (weights @ similar).topk(min(count, len(edits))).indices
+    return edits[best], similar[:, best]
+
+
+def _parts(
+    weights: torch.Tensor, directions: torch.Tensor, table: RouteKeys, rows: IndexedRows
+) -> list[tuple[torch.Tensor, RouteKeys]]:
+    """Whom to compare exactly: the edits that the index names, and those that it lacks."""
+    assert table.owners is not None
+    covered = min(rows.covered, len(table.keys))
+    owners = rows.owners(table.owners[:covered], table.num_edits)
+    asked = weights >= _LEAST_SHARE * weights.sum()
+    cosines, numbers = rows.index.nearest(directions[asked], owners < table.num_edits, _NEAREST)
+    named = torch.zeros(table.num_edits + 1, dtype=torch.bool)
+    named[_promising(weights[asked], cosines, numbers, owners)] = True
+    return [
+        _part(table, named[table.owners[:covered]].nonzero()[:, 0]),
+        _part(table, slice(covered, len(table.keys))),
+    ]
+
+
+def _promising(
+    weights: torch.Tensor, cosines: torch.Tensor, numbers: torch.Tensor, owners: torch.Tensor
+) -> torch.Tensor:
+    """The edits of best score by what the index says; one without a near token has the last one's cosine at most."""
+    found = numbers >= 0
+    least = cosines.where(found, 2.0).amin(1, keepdim=True)
+    token = torch.arange(len(weights))[:, None].expand_as(numbers)[found]
+    gain = (weights[:, None] * (cosines - least))[found]
+    # An edit counts once for each token of the question: with its nearest token.
+    pairs, pair = (owners[numbers[found]] * len(weights) + token).unique(return_inverse=True)
+    best = gain.new_zeros(len(pairs)).scatter_reduce(0, pair, gain, "amax")
+    edits, edit = (pairs // len(weights)).unique_consecutive(return_inverse=True)
+    scores = gain.new_zeros(len(edits)).index_add(0, edit, best)
+    return edits[scores.topk(min(_COMPARED, len(edits))).indices]
+
+
+def _part(table: RouteKeys, rows: torch.Tensor | slice) -> tuple[torch.Tensor, RouteKeys]:
+    """The edits that own some rows, all of theirs, and the table of these alone."""
+    assert table.owners is not None
+    edits, owners = table.owners[rows].unique(return_inverse=True)
+    edits = edits[edits < table.num_edits]
+    return edits, RouteKeys(table.keys[rows], owners, len(edits))
