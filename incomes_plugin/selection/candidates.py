@@ -18,7 +18,7 @@ _NEAREST = 256
 _COMPARED = 256
 """Edits of the index that are compared exactly."""
 
-_LEAST_SHARE = 0.01
+_LEAST_SHARE = 0.03
 """Tokens of a question with a smaller share of the weight are not looked up; the comparison uses them."""
 
 
