@@ -64,11 +64,17 @@ async def test_a_burst_is_counted_between_two_looks():
 async def test_reservations_at_the_same_time_all_count():
     room, _ = room_of(a=ProjectUse(5, 500))
 
+    decided = asyncio.Event()
+
     async def write():
         async with room.reserve("a", [30]):
-            await asyncio.sleep(0.1)  # what the store does not know yet
+            await decided.wait()  # what the store does not know yet
 
-    results = await asyncio.gather(*(write() for _ in range(10)), return_exceptions=True)
+    writes = [asyncio.create_task(write()) for _ in range(10)]
+    while sum(task.done() for task in writes) < 7:
+        await asyncio.sleep(0)
+    decided.set()
+    results = await asyncio.gather(*writes, return_exceptions=True)
     assert sum(result is None for result in results) == 3
 
 
@@ -136,8 +142,8 @@ def test_the_room_promised_is_what_the_pool_takes(adapter, dtype):
     heads = (len(shape.layers), shape.num_kv_heads)
     made = []
     for i, tokens in enumerate(lengths):
-        rotated = torch.randn(*heads, tokens, shape.head_dim)
-        made.append(adapter.gist(f"edit_{i}", 1, torch.randn(tokens, shape.feature_dim), rotated, rotated))
+        numbers = torch.randn(tokens, *heads, shape.head_dim)
+        made.append(adapter.gist(f"edit_{i}", 1, torch.randn(tokens, shape.feature_dim), numbers, numbers))
     pool = GistPool(adapter, capacity_bytes=1 << 20, device=torch.device("cpu"), dtype=dtype)
     pool.commit("set", None, "snap", len(made), made, ())
     room = room_for(adapter, dtype, len(made), sum(lengths))

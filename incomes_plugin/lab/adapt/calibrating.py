@@ -50,10 +50,12 @@ class Shares:
     Attributes:
         fire: share of the prompts without an edit that may pick one.
         lose: share of the right questions that may be refused.
+        drop: share of the right edits that a later wrong one may replace, see `RoutingRules.rivalry`.
     """
 
     fire: float = 0.005
     lose: float = 0.03
+    drop: float = 0.01
 
 
 def calibrate(

@@ -1,7 +1,8 @@
 """When does a later edit replace an older one? Read off from contradictions, and from questions of two edits at once.
 
 Two edits that answer one question may say the same thing anew, or answer one half each. The second kind adds much to
-how well the question is covered, the first next to nothing (`RoutingRules.rivalry`).
+how well the question is covered, the first next to nothing (`RoutingRules.rivalry`). A third kind sets the limit: edits
+that the verifier takes for an answer beside the right one, and that are later by chance.
 """
 
 from __future__ import annotations
@@ -12,9 +13,12 @@ from dataclasses import dataclass
 
 import torch
 
+from incomes_plugin.lab.adapt.calibrating import Held
+from incomes_plugin.lab.adapt.verifying import best_edits, route_table
 from incomes_plugin.lab.data.facts import Fact, FactSource
-from incomes_plugin.selection.picks import added
+from incomes_plugin.selection.picks import added, verify
 from incomes_plugin.selection.routing import QUESTION_TOKENS, Router, distances_from_end
+from incomes_plugin.selection.verifier import Verifier
 
 
 @dataclass(frozen=True)
@@ -60,8 +64,9 @@ def rivalry(
     older: Sequence[torch.Tensor],
     later: Sequence[torch.Tensor],
     replaces: Sequence[bool],
+    harmless: float = float("inf"),
 ) -> float:
-    """The bound that tells most couples apart.
+    """The bound that tells most couples apart, `harmless` at most.
 
     Args:
         questions: features `[T, F]` of each couple's prompt.
@@ -82,4 +87,29 @@ def rivalry(
         if right > best_right:
             above = gains[order[place + 1]] if place + 1 < len(order) else gains[index] + 0.01
             best, best_right = (gains[index] + above) / 2, right
-    return round(max(best, 0.0), 4)
+    return round(max(min(best, harmless), 0.0), 4)
+
+
+@torch.inference_mode()
+def harmless_bound(
+    router: Router, verifier: Verifier, held: Held, threshold: float, candidates: int, lose: float
+) -> float:
+    """The largest bound by which at most a share `lose` of right edits is dropped for a wrong one.
+
+    Every accepted wrong edit is later than the right one half of the time.
+    """
+    gains = []
+    questions = [held.questions[i] for i in range(len(held.questions))]
+    found = best_edits(router, questions, route_table(router, held.edits), candidates)
+    for question, owner, rows in zip(questions, held.owners, found, strict=True):
+        question = question[-QUESTION_TOKENS:].float()
+        directions, weights = router.directions(question), router.weights(question, distances_from_end(len(question)))
+        edits = [held.edits[row] for row in rows]
+        accepted = [
+            edit for edit, row, logit in
+            zip(edits, rows, verify(router, verifier, question, weights, edits).tolist(), strict=True)
+            if logit >= threshold and row != owner
+        ]  # fmt: skip
+        similar = [(directions @ router.route_keys(edit.float()).T).amax(-1) for edit in (held.edits[owner], *accepted)]
+        gains.append(min((added(weights, similar[0], wrong) for wrong in similar[1:]), default=float("inf")))
+    return sorted(gains)[min(int(2 * lose * len(gains)), len(gains) - 1)] if gains else float("inf")

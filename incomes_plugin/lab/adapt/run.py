@@ -19,7 +19,7 @@ from incomes_plugin.lab.adapt.calibrating import Held, Shares, calibrate
 from incomes_plugin.lab.adapt.features import EditFeatures, FrozenBase, Ragged, ReadingFeatures
 from incomes_plugin.lab.adapt.plan import Plan, encode, training_plan
 from incomes_plugin.lab.adapt.reading import ReadingSteps, train_reader
-from incomes_plugin.lab.adapt.rivalry import couples, rivalry
+from incomes_plugin.lab.adapt.rivalry import couples, harmless_bound, rivalry
 from incomes_plugin.lab.adapt.routing import RoutingSteps, train_router
 from incomes_plugin.lab.adapt.verifying import Prompts, VerifyingSteps, best_edits, route_table, train_verifier
 from incomes_plugin.lab.data.examples import Example
@@ -273,18 +273,19 @@ class _Run:
         refused: dict[bool, list[int]] = {True: [], False: []}
         for i in range(0, len(captured.refused), _HELD_SHARE):
             refused[plan.refused[i].near is not None].append(i)
-        return calibrate(
-            router, verifier,
-            Held(
-                captured.edits.features, Ragged.of([captured.questions[i] for i in asked]),
-                [plan.asked[i].edits[0] for i in asked], Ragged.of([captured.refused[i] for i in refused[False]]),
-                Ragged.of([captured.refused[i] for i in refused[True]]),
-                [edit for i in refused[True] if (edit := plan.refused[i].near) is not None],
-            ),
-            RoutingRules(rivalry=self._rivalry(captured, router)), self.options.shares, seed=self.options.seed,
+        found = Held(
+            captured.edits.features, Ragged.of([captured.questions[i] for i in asked]),
+            [plan.asked[i].edits[0] for i in asked], Ragged.of([captured.refused[i] for i in refused[False]]),
+            Ragged.of([captured.refused[i] for i in refused[True]]),
+            [edit for i in refused[True] if (edit := plan.refused[i].near) is not None],
         )  # fmt: skip
+        shares = self.options.shares
+        rules = calibrate(router, verifier, found, RoutingRules(), shares, seed=self.options.seed)
+        threshold = rules.threshold_among(len(found.edits))
+        harmless = harmless_bound(router, verifier, found, threshold, rules.candidates, shares.drop)
+        return replace(rules, rivalry=self._rivalry(captured, router, harmless))
 
-    def _rivalry(self, captured: Captured, router: Router) -> float:
+    def _rivalry(self, captured: Captured, router: Router, harmless: float) -> float:
         found = couples(max(10, int(_COUPLES * self.options.scale)), seed=self.options.seed)
         base = FrozenBase(self.decoder, self.template, self.shape, self._prefix())
 
@@ -297,7 +298,7 @@ class _Run:
         )
         prompts = [encode(self.tokenizer, [{"role": "user", "content": couple.prompt}]) for couple in found]
         questions = standard(base.questions(prompts))
-        return rivalry(router, questions, older, later, [couple.replaces for couple in found])
+        return rivalry(router, questions, older, later, [couple.replaces for couple in found], harmless)
 
     def adapter(
         self, captured: Captured, router: Router, verifier: Verifier, reader: Reader, rules: RoutingRules

@@ -20,7 +20,6 @@ from typing import Any
 from incomes_plugin.errors import IncomesError
 from incomes_plugin.gist import Gist, load_gists
 from incomes_plugin.pool.snapshot import EMPTY_DIGEST, SnapshotDelta, SnapshotRef, add_to_digest
-from incomes_plugin.vllm.config import PluginConfig
 
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
@@ -45,6 +44,8 @@ POOL_BYTES = 8 << 20
 
 def edited(adapter_dir: Path, pool_bytes: int = POOL_BYTES) -> dict[str, Any]:
     """Options of an engine with the selection layer."""
+    from incomes_plugin.vllm.config import PluginConfig  # a stock engine's process imports nothing of the plugin
+
     return {
         "worker_cls": "incomes_plugin.vllm.worker.EditWorker",
         "additional_config": PluginConfig(adapter_dir, pool_bytes).added_to(None),

@@ -250,7 +250,7 @@ def test_pages_stay_below_the_limit_and_are_states_of_the_past(store):
 
 def test_outcomes_above_a_page_become_several_versions(store):
     edits = add(store, "a", "b", "c")
-    make_ready(store, *edits, num_tokens=PAGE_BYTES // 25)
+    make_ready(store, *edits, num_tokens=PAGE_BYTES // 17)
     assert store.get_edit_set("p", "default").version == 3
     delta = store.delta(edits[0].edit_set, 0)
     assert (delta.version, delta.head, len(delta.added)) == (1, 3, 1)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import torch
 
-from incomes_plugin.lab.adapt.rivalry import couples, rivalry
+from incomes_plugin.lab.adapt.calibrating import Held
+from incomes_plugin.lab.adapt.features import Ragged
+from incomes_plugin.lab.adapt.rivalry import couples, harmless_bound, rivalry
 from incomes_plugin.selection.picks import added
 from incomes_plugin.selection.routing import Router, distances_from_end, start_from
+from incomes_plugin.selection.verifier import Verifier
 
 DIM = 12
 
@@ -39,3 +42,19 @@ def test_couples_that_cannot_be_told_apart_give_no_bound():
     start_from(router, torch.randn(200, DIM))
     question, edit = torch.randn(6, DIM), torch.randn(4, DIM)
     assert rivalry(router, [question] * 3, [edit] * 3, [edit] * 3, [False, False, True]) == 0.0
+
+
+def test_no_bound_drops_more_right_edits_than_allowed():
+    """Ten questions, three of which the verifier answers with a wrong edit that covers them as well as the right one."""
+    torch.manual_seed(2)
+    router = Router(DIM, route_dim=DIM, hidden_dim=4).requires_grad_(False)
+    start_from(router, torch.randn(200, DIM))
+    verifier = Verifier(DIM, 2, width=8, heads=2, layers=1).eval().requires_grad_(False)
+    questions = [torch.randn(5, DIM) for _ in range(10)]
+    right = [question.clone() for question in questions]
+    wrong = [question + 0.01 * torch.randn(5, DIM) for question in questions[:3]]
+    edits, nothing = Ragged.of([*right, *wrong]), Ragged.of([])
+    held = Held(edits, Ragged.of(questions), list(range(10)), nothing, nothing, [])
+    strict, free = (harmless_bound(router, verifier, held, -1e9, 13, lose) for lose in (0.0, 0.2))
+    assert strict < 0.01 < free
+    assert harmless_bound(router, verifier, held, 1e9, 13, 0.0) == float("inf")  # nothing else is accepted
