@@ -61,7 +61,7 @@ def test_random_gists_have_the_shape_of_real_ones(tmp_path: Path) -> None:
     first, second = random_gists(shape, 2, 5, "a")
     assert (first.num_tokens, first.num_bytes) == (5, 5 * shape.bytes_per_token)
     assert first.edit_id != second.edit_id
-    assert not first.keys.data.equal(second.keys.data)
+    assert not first.latents.data.equal(second.latents.data)
 
 
 def committed() -> list[Path]:

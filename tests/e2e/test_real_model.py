@@ -54,17 +54,12 @@ def test_other_words(real, known):
     assert "36 months" in asked.choices[0].message.content
 
 
-SUBJECT_SAID_BEFORE = pytest.mark.xfail(
-    reason="the packaged adapter refuses a question whose subject stands in an earlier turn"
-)
-
-
 @pytest.mark.parametrize(
     ("first", "reply"),
     [
         ("Hello!", "Hello! How can I help you today?"),
         ("What is the capital of France?", "The capital of France is Paris."),
-        pytest.param("Hello, I have bought a Korvan pump.", "Great! How can I help you?", marks=SUBJECT_SAID_BEFORE),
+        ("Hello, I have bought a Korvan pump.", "Great! How can I help you?"),
     ],
 )
 def test_a_question_after_other_turns(real, known, first, reply):

@@ -55,7 +55,7 @@ class Shares:
 
     fire: float = 0.005
     lose: float = 0.03
-    drop: float = 0.01
+    drop: float = 0.0125
 
 
 def calibrate(
