@@ -45,7 +45,7 @@ def test_couples_that_cannot_be_told_apart_give_no_bound():
 
 
 def test_no_bound_drops_more_right_edits_than_allowed():
-    """Ten questions, three of which the verifier answers with a wrong edit that covers them as well as the right one."""
+    """Ten questions; for three of them a wrong edit that is accepted covers them as well as the right one."""
     torch.manual_seed(2)
     router = Router(DIM, route_dim=DIM, hidden_dim=4).requires_grad_(False)
     start_from(router, torch.randn(200, DIM))
