@@ -53,7 +53,7 @@ class PoolUsage:
 
     Attributes:
         capacity_bytes: what `used_bytes` may reach.
-        used_bytes: features, keys, values and route keys of every gist that a snapshot reaches, each counted once.
+        used_bytes: features, latents and route keys of every gist that a snapshot reaches, each counted once.
         edits: number of these gists.
         snapshots: resident ones.
         device_bytes_used: arenas of route keys (with the room in them that is not used yet), their indexes, and picked

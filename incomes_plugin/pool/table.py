@@ -33,7 +33,7 @@ class Charge(NamedTuple):
 
     Attributes:
         serial: number of the gist; a later one has a larger number, and no two gists of a pool have the same.
-        num_bytes: of features, keys, values and route keys.
+        num_bytes: of features, latents and route keys.
     """
 
     serial: int

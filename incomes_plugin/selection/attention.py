@@ -13,10 +13,10 @@ import torch
 
 @dataclass(frozen=True)
 class Unrotation:
-    """The inverse rotary embedding of some rows, times a factor: `x * cosine + swap(x) * sine`.
+    """The inverse rotary embedding of some rows: `x * cosine + swap(x) * sine`.
 
     Attributes:
-        cosine, sine: `[R, 1, D]` float32; dimensions beyond the rotary ones have cosine = factor, sine = 0.
+        cosine, sine: `[R, 1, D]` float32; dimensions beyond the rotary ones have cosine = 1, sine = 0.
         rotary_dim: leading dimensions that are rotated.
         neox: halves are rotated against each other (Llama); otherwise neighbours are (GPT-J).
     """
@@ -31,7 +31,6 @@ class Unrotation:
         cls,
         cos_sin: torch.Tensor,
         positions: torch.Tensor,
-        factor: torch.Tensor | float,
         *,
         head_dim: int,
         neox: bool,
@@ -43,13 +42,12 @@ class Unrotation:
             cos_sin: the layer's own cache `[positions, rotary_dim]`, cosines then sines. Dividing by cos²+sin² also
                 undoes a magnitude factor such as YaRN's.
             positions: `[R]`.
-            factor: multiplies the result; a number or `[R]`.
             dtype: dtype in which the engine applied the rotation.
         """
         rotary_dim = cos_sin.shape[1]
         rows = cos_sin.index_select(0, positions).to(dtype).float()
         cos, sin = rows.chunk(2, dim=-1)
-        gain = (factor if isinstance(factor, float) else factor[:, None]) / (cos * cos + sin * sin)
+        gain = 1 / (cos * cos + sin * sin)
         cos, sin = cos * gain, sin * gain
         if neox:
             cosine, sine = torch.cat([cos, cos], -1), torch.cat([sin, -sin], -1)
@@ -57,7 +55,6 @@ class Unrotation:
             cosine, sine = cos.repeat_interleave(2, -1), torch.stack([sin, -sin], -1).flatten(-2)
         if rotary_dim < head_dim:
             rest = torch.ones(len(positions), head_dim - rotary_dim, device=cos.device)
-            rest = rest * (factor if isinstance(factor, float) else factor[:, None])
             cosine, sine = torch.cat([cosine, rest], -1), torch.cat([sine, torch.zeros_like(rest)], -1)
         return cls(cosine[:, None], sine[:, None], rotary_dim, neox)
 

@@ -18,8 +18,8 @@ _NEAREST = 256
 _COMPARED = 256
 """Edits of the index that are compared exactly."""
 
-_LEAST_SHARE = 0.03
-"""Tokens of a question with a smaller share of the weight are not looked up; the comparison uses them."""
+_LEAST_WEIGHT = 0.36
+"""Tokens whose weight is less than so much of the question's mean one are not looked up; the comparison uses them."""
 
 
 def best_edits(
@@ -53,7 +53,7 @@ def _parts(
     assert table.owners is not None
     covered = min(rows.covered, len(table.keys))
     owners = rows.owners(table.owners[:covered], table.num_edits)
-    asked = weights >= _LEAST_SHARE * weights.sum()
+    asked = weights >= _LEAST_WEIGHT * weights.mean()  # one at least, however many there are
     cosines, numbers = rows.index.nearest(directions[asked], owners < table.num_edits, _NEAREST)
     named = torch.zeros(table.num_edits + 1, dtype=torch.bool)
     named[_promising(weights[asked], cosines, numbers, owners)] = True

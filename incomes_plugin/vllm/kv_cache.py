@@ -91,7 +91,7 @@ class CachedHeads:
         rotary = self._layers[layer].rotary
         rotated = self._read(layer, pages, positions, self._layout.keys)
         unrotation = Unrotation.of_rows(
-            rotary.cos_sin_cache, positions, 1.0,
+            rotary.cos_sin_cache, positions,
             head_dim=rotated.shape[-1], neox=rotary.is_neox_style, dtype=self._dtype,
         )  # fmt: skip
         return unrotation(rotated)

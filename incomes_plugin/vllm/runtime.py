@@ -223,7 +223,6 @@ class SelectionRuntime:
             key: Unrotation.of_rows(
                 rotary.cos_sin_cache,
                 positions,
-                1.0,
                 head_dim=self.adapter.shape.head_dim,
                 neox=rotary.is_neox_style,
                 dtype=self.dtype,

@@ -103,7 +103,7 @@ def answer_logits(
 def train_reader(
     decoder: Decoder, shape: GistShape, edits: EditFeatures, found: ReadingFeatures, owners: Sequence[tuple[int, ...]],
     rivals: Sequence[Sequence[int]], settings: ReadingSteps, *, seed: int, tick: Tick = lambda *_: None,
-    checkpoint: Path | None = None, reader: Reader | None = None,
+    checkpoint: Path | None = None,
 ) -> Reader:  # fmt: skip
     """A reader.
 
@@ -112,9 +112,8 @@ def train_reader(
         found: prompts with answers.
         owners: the edits that answer each of them.
         rivals: edits that the router likes for each of them, best first; the owners may be among them.
-        reader: to go on from.
     """
-    reader = Reader(shape, decoder.num_heads) if reader is None else reader
+    reader = Reader(shape, decoder.num_heads)
     how = Descent(settings.steps, settings.rate, warm=20, betas=(0.9, 0.98))
 
     def loss_of(rng: random.Random) -> torch.Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -185,6 +187,9 @@ class _Run:
         random.Random(self.options.seed).shuffle(rows)
         rows = sorted(rows[: max(1, int(_MOST_READ * self.options.scale))])
         ends = [answers[i] for i in rows]
+        owners = [(asked.edits for asked in self.plan.asked), (refused.near for refused in self.plan.refused)]
+        learned_from = json.dumps([edits, asked, refused, rows, ends, *map(list, owners)])
+        self._learned_from = hashlib.sha256(learned_from.encode()).hexdigest()
 
         def capture(stage: str, texts: Sequence[object], of: Callable[[Sequence[int]], Any]) -> Any:
             return self._cache.capture(stage, texts, of, self.report)
@@ -325,15 +330,16 @@ class _Run:
         return one[:same]
 
     def _checkpoint(self, stage: str) -> Path:
-        """Where the state of a stage lies, by all that it depends on."""
-        options, counts = self.options, self.record.counts
-        made_of = {
+        """Where the state of a stage lies, by all that it depends on: another text or setting begins anew."""
+        options = self.options
+        settings = {
             "routing": (),
-            "verifying": (options.verifying, counts["refused"]),
-            "reading": (options.reading, options.latent_dim, counts["answers read"]),
+            "verifying": (options.verifying,),
+            "reading": (options.reading, options.latent_dim),
         }[stage]
-        always = (options.seed, options.scale, options.route_dim, options.routing, counts["edits"], counts["questions"])
-        return self._cache.path(stage, [*always, *made_of])
+        return self._cache.path(
+            stage, [self._learned_from, options.seed, options.route_dim, options.routing, *settings]
+        )
 
     def _tick(self, part: str) -> Callable[[int, int, float], None]:
         losses = self.record.losses.setdefault(part, [])

@@ -53,7 +53,7 @@ def descend(
     optimizer = torch.optim.AdamW(module.parameters(), how.rate, betas=how.betas, weight_decay=how.weight_decay)
     losses: list[float] = []
     if checkpoint is not None and checkpoint.is_file():
-        found = torch.load(checkpoint, weights_only=False)
+        found = torch.load(checkpoint)
         module.load_state_dict(found["module"])
         optimizer.load_state_dict(found["optimizer"])
         rng.setstate(found["random"])

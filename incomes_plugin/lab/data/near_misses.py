@@ -43,7 +43,6 @@ class NearMisses:
     """
 
     def __init__(self, examples: Sequence[Example], rng: random.Random) -> None:
-        self._examples = examples
         self._rng = rng
         self._by_kind: dict[str, list[Example]] = defaultdict(list)
         for example in examples:

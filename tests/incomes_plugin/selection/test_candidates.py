@@ -164,6 +164,18 @@ def test_light_words_are_not_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
     assert asked == [2]
 
 
+def test_a_long_question_of_equal_words_is_looked_up() -> None:
+    """Each of 64 tokens has a small share of the weight; none of them is light."""
+    keys, _ = language(300)
+    table = indexed(keys, torch.arange(300), 300, covered=300)
+    filler = F.normalize(torch.randn(62, R, generator=torch.Generator().manual_seed(9)), dim=-1)
+    directions = torch.cat([filler, question_of(keys[7], seed=0)[1][:2]])
+    exact = RouteKeys(keys, torch.arange(300), 300)
+    weights = torch.ones(64)
+    found, expected = (best_edits(weights, directions, where, 4)[0].tolist() for where in (table, exact))
+    assert found == expected
+
+
 def test_fewer_edits_than_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     keys, _ = language(20)
     monkeypatch.setattr(candidates, "_COMPARED", 3)

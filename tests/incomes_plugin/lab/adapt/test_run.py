@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from incomes_plugin.errors import InvalidValue
@@ -79,6 +80,20 @@ def test_own_edits_come_first(options, tmp_path):
     (example,) = own(path)
     _, record = adapt_base(replace(options, own=(example,)), no_report)
     assert record.counts["edits"] == 55
+
+
+def test_other_texts_of_the_same_number_are_learned_anew(options, tmp_path):
+    """A kept cache of another run holds trained parts; they belong to its texts."""
+    adapters = []
+    for colour in ("blue", "green"):
+        path = tmp_path / "own.jsonl"
+        line = {"text": f"The lamp is {colour}.", "questions": [{"prompt": "Which colour?", "answer": colour}]}
+        path.write_text(json.dumps(line) + "\n")
+        adapters.append(adapt_base(replace(options, own=tuple(own(path))), no_report)[0])
+    for part in ("router", "verifier", "reader"):
+        first, second = (getattr(adapter, part).state_dict() for adapter in adapters)
+        assert any(not torch.equal(first[name], second[name]) for name in first), part
+    assert len(list(options.cache_folder.glob("routing-*.pt"))) == 2
 
 
 @pytest.mark.parametrize("line", ["{", '{"text": "x"}', '{"text": "x", "questions": [{"prompt": "y"}]}', "[]"])
