@@ -22,6 +22,12 @@ APPS = {
 }
 
 
+def lab_app(name: str) -> typer.Typer:
+    """The parser of a command of the lab, or of the group that it is in."""
+    module, found = APPS[name] if name in APPS else next(value for key, value in APPS.items() if key.startswith(name))
+    return getattr(import_module(f"incomes_plugin.lab.{module}"), found)
+
+
 def commands(command: Any, path: str) -> Iterator[tuple[str, Any]]:
     """A command, or those of a group."""
     subs = getattr(command, "commands", None)
@@ -33,9 +39,7 @@ def commands(command: Any, path: str) -> Iterator[tuple[str, Any]]:
 
 @pytest.mark.parametrize("name", APPS)
 def test_options(name: str) -> None:
-    module, app = APPS[name]
-    found = import_module(f"incomes_plugin.lab.{module}")
-    for path, command in commands(typer.main.get_command(getattr(found, app)), name):
+    for path, command in commands(typer.main.get_command(lab_app(name)), name):
         row = next((line for line in LINES if re.match(rf"\| `{path}[ `]", line)), "")
         assert row, f"{path} is not in docs/cli.md"
         named = {max(p.opts, key=len) for p in command.params if p.param_type_name == "option"}

@@ -14,12 +14,14 @@ ROOT = Path(__file__).resolve().parents[2]
 MODULES = sorted(
     path for top in ("incomes_plugin", "server", "benchmarks", "deploy") for path in (ROOT / top).rglob("*.py")
 )
-DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+ROOT_DOCUMENTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
+DOCUMENTS = [*ROOT_DOCUMENTS, *sorted((ROOT / "docs").rglob("*.md"))]
 RECORDS = sorted((ROOT / "docs" / "adr").glob("[0-9]*.md"))
 RESULTS = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
 MAX_FILE_BYTES = 20_000_000
 PATH = re.compile(r"`((?:incomes_plugin|server|tests|docs|deploy|benchmarks)/[\w./-]*\w)`")
 LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
+PLACE = re.compile(r"\]\(([^)#:]+)#([^)]*)\)")
 
 
 def relative(path: Path) -> str:
@@ -69,3 +71,25 @@ def test_paths_and_links_lead_somewhere(path: Path) -> None:
     gone = [name for name in named if not (ROOT / name).exists()]
     gone += [link for link in LINK.findall(text) if not (path.parent / link).exists()]
     assert gone == []
+
+
+def places(path: Path) -> set[str]:
+    """Places of a page that links name, as the site makes them of its headings."""
+    headings = re.findall(r"^#+ (.+)$", path.read_text(), re.MULTILINE)
+    return {re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", heading).strip().lower()) for heading in headings}
+
+
+@pytest.mark.parametrize("path", ROOT_DOCUMENTS, ids=relative)
+def test_links_into_pages_find_their_place(path: Path) -> None:
+    """`make docs` checks the pages of docs/; these three are not part of the site."""
+    links = PLACE.findall(path.read_text())
+    assert [(page, place) for page, place in links if place not in places(path.parent / page)] == []
+
+
+def test_every_package_draws_its_part_of_the_flow() -> None:
+    """An `__init__` says in more than one line what comes in, what is done with it, and what comes out."""
+    packages = [path for path in MODULES if path.name == "__init__.py"]
+    drawn = {path: ast.get_docstring(ast.parse(path.read_text())) or "" for path in packages}
+    assert [
+        relative(path) for path, text in drawn.items() if len(text.splitlines()) < 3 or "To be described" in text
+    ] == []

@@ -12,10 +12,11 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-TARGETS = ("setup", "demo", "test", "lint", "bench", "serve", "docs")
+TARGETS = ("setup", "demo", "serve", "test", "quick", "coverage", "lint", "docs", "bench", "attack")
 
 
 def test_every_package_folder_is_packaged() -> None:
@@ -76,13 +77,22 @@ def test_make_target_sets_up_first(target: str) -> None:
     assert target == "setup" or plan.index("environment.py") < plan.index(".venv/bin/")
 
 
-def test_make_alone_lists_the_targets() -> None:
+def test_make_alone_has_a_line_for_each_target() -> None:
     shown = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert all(target in shown for target in TARGETS)
+    assert set(re.findall(r"^  (\w+) +\S", shown, re.MULTILINE)) == {"help", *TARGETS}
 
 
-def test_ci_runs_lint_and_tests() -> None:
+def test_ci_runs_lint_docs_and_tests() -> None:
     script = ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)
-    assert "make lint test" in script.read_text()
+    assert "make lint docs test" in script.read_text()
     subprocess.run(["bash", "-n", script], check=True)
+
+
+def test_pre_commit_runs_what_lint_runs_and_nothing_from_elsewhere() -> None:
+    repos = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    assert [repo["repo"] for repo in repos] == ["local"]
+    hooks = [hook["entry"] for hook in repos[0]["hooks"]]
+    plan = subprocess.run(["make", "-n", "lint"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert hooks == [line for line in plan.splitlines() if line.startswith(".venv/bin/")]
+    assert all(hook["language"] == "system" and not hook["pass_filenames"] for hook in repos[0]["hooks"])
