@@ -1,6 +1,11 @@
-"""The artefact: capture -> Gist -> bytes -> store -> bytes -> pool.
+"""A gist: what the model kept of one edit, as an object and as bytes.
 
-Names load on first use: the store's processes import `gist.header` and must not pay for torch.
+captured keys and values ─► types.py   `Gist`: features for routing and latents for reading, in 8 bits
+                            format.py  `Gist` ─► safetensors ─► `Gist`, for the store and the engine's workers
+                            header.py  which edits a blob holds, read without torch
+base and adapter files   ─► fingerprint.py  the id of the model that made a gist; another model must not read it
+
+Names are imported when they are first used: the store's processes need `header.py` and must not load torch.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""Fingerprints: identity of the files that a gist's numbers depend on. Engines share gists only if it is equal.
+"""Fingerprints: a hash of the files that a gist's numbers depend on. Engines share gists only if theirs are equal.
 
 An adapter names the `base_fingerprint` that it was made for; a gist blob carries a `model_fingerprint`.
 """
@@ -15,7 +15,7 @@ import torch
 from incomes_plugin.errors import GistFormatError
 
 _BASE_FILES = ("config.json", "tokenizer.json", "*.safetensors", "tokenizer.model", "vocab.json", "merges.txt")
-"""What decides a base's numbers; the last three are the tokenizer where there is no tokenizer.json."""
+"""Files that decide what a base computes. The last three hold the tokenizer where there is no tokenizer.json."""
 
 _ADAPTER_FILES = ("edit_adapter.json", "edit_adapter.safetensors")
 
@@ -23,7 +23,7 @@ _ADAPTER_FILES = ("edit_adapter.json", "edit_adapter.safetensors")
 def base_fingerprint(base_dir: Path) -> str:
     """Hash of a base's weights, configuration and tokenizer, as `bf_<16 hex>`.
 
-    Weights are read once (hashing runs at about 1 GB/s). An adapter in the same folder does not enter.
+    Weights are read once (hashing runs at about 1 GB/s). Files of an adapter in the same folder do not count.
 
     Raises:
         FileNotFoundError: `base_dir` has no config.json.
@@ -35,7 +35,8 @@ def base_fingerprint(base_dir: Path) -> str:
 
 
 def base_fingerprint_of(hashes: Mapping[str, str]) -> str:
-    """The fingerprint of a base whose files have these SHA-256 (hex, by name); other files do not count."""
+    """The fingerprint of a base from the SHA-256 of its files, in hex, by file name. Files that do not decide what a
+    base computes do not count."""
     digest = hashlib.sha256()
     for pattern in _BASE_FILES:
         for name in sorted(fnmatch.filter(hashes, pattern)):
@@ -46,7 +47,7 @@ def base_fingerprint_of(hashes: Mapping[str, str]) -> str:
 
 
 def model_fingerprint(base_dir: Path, adapter_dir: Path, dtype: torch.dtype) -> str:
-    """Hash of base, adapter and compute dtype, as `mf_<16 hex>`. Tensor-parallel size does not enter.
+    """Hash of base, adapter and compute dtype, as `mf_<16 hex>`. The tensor-parallel size does not count.
 
     Raises:
         FileNotFoundError: `base_dir` has no config.json.

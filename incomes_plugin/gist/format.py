@@ -1,4 +1,4 @@
-"""Gists as bytes: safetensors with a JSON header. Used on the wire, in the store and towards the workers.
+"""Gists as bytes: safetensors with a JSON header. The same bytes lie in the store and travel to the engine's workers.
 
 One blob holds one or many gists. Gist `<i>` has four tensors, `<i>.features` and `<i>.latents` (int8) and
 `<i>.features_scale` and `<i>.latents_scale` (float16), shaped as in `types.py`; the metadata key `incomes` holds
@@ -38,7 +38,7 @@ def load_gists(blob: bytes, fingerprint: str) -> list[Gist]:
     """Read gists back.
 
     Raises:
-        GistFormatError: damaged or foreign bytes.
+        GistFormatError: the bytes are damaged, or no gist file.
         FingerprintMismatch: made by another model than `fingerprint`.
     """
     header = read_header(blob)

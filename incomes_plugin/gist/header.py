@@ -1,4 +1,4 @@
-"""The header of a gist blob, read without torch: the store checks what it is given, and stays a light process."""
+"""The header of a gist blob, read without torch, so that the store can check a gist and stays a light process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The gist of an edit, and the shape every gist of one model has. Made by capture, read by the pool."""
+"""The gist of an edit, and the shape that all gists of one model have. The engine makes gists, the pool reads them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ EditKey = tuple[str, int]
 """An edit version: edit id, version."""
 
 _SCALE_BYTES = 2
-"""Bytes of one row's scale (float16)."""
+"""Bytes of the scale that each row of numbers in 8 bits has (float16)."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Packed:
 
     @classmethod
     def of(cls, numbers: torch.Tensor) -> Packed:
-        """Round `[..., n]` to 8 bits; the largest of each row keeps its size."""
+        """Round `[..., n]` to 8 bits; each row's scale is such that its largest number is hit exactly."""
         largest = numbers.float().abs().amax(-1)
         scale = (largest / 127).clamp(torch.finfo(torch.float16).tiny, torch.finfo(torch.float16).max).half()
         data = (numbers.float() / scale.float()[..., None]).round().clamp(-127, 127).to(torch.int8)
