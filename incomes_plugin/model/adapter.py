@@ -1,6 +1,7 @@
-"""The edit adapter: what makes a frozen base take edits. `incomes adapt` writes it, engine and reference read it.
+"""The edit adapter: what makes a frozen base take edits. `incomes adapt` writes it; the engine and the reference read
+it.
 
-A folder of two files; the base's own files stay where and as they are.
+It is a folder of two files. The base's own files are neither copied nor changed.
 `edit_adapter.json`         format, base, shape, template and rules
 `edit_adapter.safetensors`  float32 tensors: `mean`, `scale` `[F]` of the features, and the tensors of `router.*`,
                             `verifier.*`, `codec.*` and `reader.*` (`selection/`) by their names there
@@ -184,7 +185,8 @@ class EditAdapter:
         return adapter
 
     def _check(self, tensors: dict[str, torch.Tensor]) -> None:
-        """Raise ValueError where config and tensors contradict each other, or name what this version does not know."""
+        """Raise ValueError where the configuration contradicts the tensors, or names something that this version does
+        not know."""
         shape = self.shape
         if any(layer > min(shape.layers) for layer in shape.feature_layers):
             raise ValueError(f"feature layers {shape.feature_layers} lie above the first of layers {shape.layers}")

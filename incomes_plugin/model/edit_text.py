@@ -1,4 +1,4 @@
-"""How the text of an edit becomes tokens: the same in server, laboratory and tests."""
+"""How the text of an edit becomes tokens. Server, lab and tests all use this."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 
 
 class EditText:
-    """Token ids of an edit: of its NFC form without white space around it, spelled as inside a running text.
+    """Token ids of an edit: its text in Unicode's NFC form, without white space around it, tokenised as if it stood
+    inside a running text.
 
-    Most tokenizers join a space to the word behind it, so a word that begins a text is another token than the same word
-    in a question: "Korvan" and " Korvan". Where a space in front costs no token, an edit gets one, and its first name
-    is found again.
+    Most tokenizers join a space to the word that follows it, so the first word of a text is another token than the same
+    word inside a question: "Korvan" and " Korvan". Routing would not find the name again. So an edit gets a space in
+    front where that costs no token.
 
     Args:
         encode: token ids of a text, without special tokens around it.

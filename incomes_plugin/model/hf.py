@@ -1,6 +1,6 @@
 """The reference: frozen base in Hugging Face transformers that captures, routes and reads. Tests of the engine use it.
 
-Slow and obvious: one prompt at a time, everything computed again for every token, float32 by default.
+It is slow and simple: one prompt at a time, everything is computed again for every token, float32 by default.
 """
 
 from __future__ import annotations
@@ -172,6 +172,6 @@ class _Reading:
         return changed
 
     def weights(self) -> dict[EditKey, float]:
-        """What was read of each edit, averaged over heads, rows and layers."""
+        """The weight of each edit in what was read, averaged over heads, rows and layers."""
         tokens = torch.stack(self._taken).mean(0).split([gist.num_tokens for gist in self._gists])
         return {gist.edit: float(part.sum()) for gist, part in zip(self._gists, tokens, strict=True)}

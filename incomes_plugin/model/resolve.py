@@ -1,4 +1,4 @@
-"""What a person names -> the two folders that are served: a base and the edit adapter that belongs to it.
+"""From the name of a model to the two folders that are served: a base and the edit adapter that belongs to it.
 
 Called by `incomes serve`, `incomes doctor` and the evaluation. MODEL is a base (`default`, a folder, a hub id) or a
 folder made by `incomes adapt`, which names its base.
@@ -27,7 +27,7 @@ class Served:
 
 
 def resolve(model: str | None, adapter: str | None, say: Say = say_on_stderr) -> Served:
-    """Find base and adapter, and fetch the base unless it is on this machine.
+    """Find base and adapter. The base is fetched if it is not on this machine.
 
     Args:
         model: `default` or None, a base's folder, a hub id, or a folder made by `incomes adapt`.
@@ -68,7 +68,7 @@ def is_adapter(folder: Path) -> bool:
 
 
 def _with_packaged_adapter(named: str | None, say: Say) -> Served:
-    """The packaged adapter serves the default base, and whatever folder or hub model has the same files."""
+    """The packaged adapter, if the base has the files of the default base, whatever its folder or name is."""
     base_dir = _base(named, say)
     packaged = EditAdapter.load(DEFAULT_ADAPTER_DIR).base if is_adapter(DEFAULT_ADAPTER_DIR) else None
     if packaged is not None and packaged.fingerprint == base_fingerprint(base_dir):

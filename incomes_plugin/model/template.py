@@ -1,7 +1,7 @@
-"""How a tokenizer's chat template frames texts: chat template -> `PromptTemplate`. Called when an adapter is made.
+"""Finds out which token ids a chat template puts around texts (`PromptTemplate`). Called when an adapter is made.
 
-A frame is found by rendering with several marker texts: the token ids that do not depend on the marker are the frame,
-as they come out of the tokenizer in a whole prompt.
+The template is rendered with several marker texts. The token ids in front of and behind the marker that are the same
+for all of them are the frame.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from incomes_plugin.errors import UnsupportedEngine
 from incomes_plugin.selection.question import PromptTemplate
 
 _MARKERS = ("Quartz", "7", "(zenith)")
-"""Texts that neither begin nor end alike, in any tokenizer."""
+"""Marker texts whose first and last tokens differ from each other in any tokenizer."""
 
 _FIXED = "Basalt"
 
@@ -26,8 +26,8 @@ def template_of(tokenizer: PreTrainedTokenizerBase) -> PromptTemplate:
     """The frames of edits, user turns and answers.
 
     An edit is framed as a system turn of its own; as a user turn where the template has none (Mistral). What the
-    template puts in front of every prompt, such as a BOS token, is in front of an edit too; a default system message
-    is not.
+    template puts in front of every prompt, such as a BOS token, is in front of an edit too. A default system message is
+    not.
 
     Raises:
         UnsupportedEngine: there is no chat template, or it does not show user turns as they are.
