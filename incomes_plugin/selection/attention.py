@@ -1,7 +1,7 @@
-"""Queries and keys as the engine's attention sees them, turned back to before the rotary embedding.
+"""Undoes the rotary embedding of queries and keys, which is all that the engine's attention has of them.
 
-Reading and routing compare them un-rotated. As few tensor operations as possible: on a CPU each one costs about as much
-as the arithmetic of a decode step.
+Reading and routing compare queries and keys without positions. The code uses as few tensor operations as possible: on a
+CPU each one costs about as much as the arithmetic of a decode step.
 """
 
 from __future__ import annotations

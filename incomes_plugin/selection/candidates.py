@@ -1,8 +1,8 @@
-"""The edits that a question is most like: compared with all of them, or with those that an index names.
+"""Finds the edits with the best routing scores for a question: among all edits, or among those that an index names.
 
 in: a question's directions and weights, the route keys of the edits it may see; out: the best few, with their cosines.
-An edit's score is the same both ways. With an index only the choice of whom to compare is approximate: the edits of
-the tokens nearest to the question's, and every edit that the index lacks.
+An edit's score is exact either way. With an index only the choice of edits to compare is approximate: those that own
+the tokens nearest to the question's tokens. Edits that the index does not hold yet are always compared.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ _COMPARED = 256
 """Edits of the index that are compared exactly."""
 
 _LEAST_WEIGHT = 0.36
-"""Tokens whose weight is less than so much of the question's mean one are not looked up; the comparison uses them."""
+"""Tokens of the question with less than this share of the mean weight are not looked up in the index. The exact
+comparison uses them all the same."""
 
 
 def best_edits(
@@ -49,7 +50,7 @@ def best_edits(
 def _parts(
     weights: torch.Tensor, directions: torch.Tensor, table: RouteKeys, rows: IndexedRows
 ) -> list[tuple[torch.Tensor, RouteKeys]]:
-    """Whom to compare exactly: the edits that the index names, and those that it lacks."""
+    """The edits to compare exactly: those that the index names, and those that it does not hold."""
     assert table.owners is not None
     covered = min(rows.covered, len(table.keys))
     owners = rows.owners(table.owners[:covered], table.num_edits)
@@ -66,7 +67,8 @@ def _parts(
 def _promising(
     weights: torch.Tensor, cosines: torch.Tensor, numbers: torch.Tensor, owners: torch.Tensor
 ) -> torch.Tensor:
-    """The edits of best score by what the index says; one without a near token has the last one's cosine at most."""
+    """The edits with the best scores by the cosines that the index gives. For a token near which an edit has none, the
+    cosine of the farthest token that was named is assumed: it cannot be larger."""
     found = numbers >= 0
     least = cosines.where(found, 2.0).amin(1, keepdim=True)
     token = torch.arange(len(weights))[:, None].expand_as(numbers)[found]
@@ -80,7 +82,7 @@ def _promising(
 
 
 def _part(table: RouteKeys, rows: torch.Tensor | slice) -> tuple[torch.Tensor, RouteKeys]:
-    """The edits that own some rows, all of theirs, and the table of these alone."""
+    """The edits that own some of these rows, and a table of all rows of these edits."""
     assert table.owners is not None
     edits, owners = table.owners[rows].unique(return_inverse=True)
     edits = edits[edits < table.num_edits]

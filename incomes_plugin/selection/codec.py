@@ -1,11 +1,12 @@
-"""The codec of a gist: keys and values of one token in all reading layers as one short vector, and back.
+"""The codec of a gist: packs keys and values of one token in all reading layers into one short vector, and unpacks it.
 
     c = P^T ((x - m) / s)        x^ = m + s (P c)
 
 x holds a token's keys before rotary embedding and its values in all reading layers and kv heads, N = 2 L' K D numbers.
-Neighbouring layers say much the same of a token, so the leading R of its N principal directions, P, keep nearly all of
-it: the same observation as multi-head latent attention's (arXiv 2405.04434), here without any training. s makes keys
-and values weigh alike. A gist keeps c in 8 bits; a picked edit is decoded once, on its way to the device.
+Neighbouring layers hold much the same about a token, so R of the N principal directions, the columns of P, keep nearly
+all of it. Multi-head latent attention (arXiv 2405.04434) rests on the same observation; here nothing is trained. The
+scale s gives keys and values equal
+weight. A gist keeps c in 8 bits; a picked edit is decoded once, on its way to the device.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""The picks of a request: candidates by routing, then the verifier's word on each, then which of two rivals is newer.
+"""The picks of a request: routing names candidates, the verifier accepts or refuses each, and of two rivals the newer
+one stays.
 
 in: a question's features and the edits it may see; out: the edits that apply, or none. Reading uses nothing else.
 """
@@ -17,7 +18,7 @@ from incomes_plugin.selection.routing import EDIT_TOKENS, QUESTION_TOKENS, Route
 from incomes_plugin.selection.verifier import Verifier
 
 CROWD = 1000
-"""Edits among which thresholds are calibrated; see `RoutingRules.growth`."""
+"""Number of edits for which the threshold is given; see `RoutingRules.growth`."""
 
 
 @dataclass(frozen=True)
@@ -28,10 +29,10 @@ class RoutingRules:
         candidates: edits that are verified.
         most_picks: edits that a request reads at most.
         threshold: verifier's logit from which an edit applies, among `CROWD` edits.
-        growth: what the threshold gains for every e-fold of edits beyond `CROWD`: the best of many wrong edits grows
-            with their number.
-        rivalry: a pick is dropped where a later one matches the question so well alone that the older one adds less
-            than this to it (weighted mean cosine): the later one answers the same question anew. 0 = never.
+        growth: what is added to the threshold each time the number of edits grows e-fold beyond `CROWD`: among more
+            wrong edits the best one gets a higher logit.
+        rivalry: an accepted edit is dropped if a later accepted one covers the question so well that the older one adds
+            less than this (weighted mean cosine): then the later one is a new answer to the same question. 0 = never.
     """
 
     candidates: int = 8
@@ -50,8 +51,8 @@ class Picks:
     """What a request reads, the likeliest first.
 
     Attributes:
-        edits: row of each picked edit.
-        bias: `[k]` float32, log-probability of each that it applies: b of reading.
+        edits: row of each picked edit. bias: `[k]` float32, the logarithm of the probability that it applies: b of
+            reading.
         candidates: rows of all verified edits, best first.
         logits: `[candidates]` float32, the verifier's.
     """
@@ -129,7 +130,8 @@ def verify(
 
 
 def most_alike(router: Router, directions: torch.Tensor, edit: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """At most EDIT_TOKENS of an edit's tokens, those most like the question's, in their order; and all cosines."""
+    """The EDIT_TOKENS tokens of an edit that are most like the question's, in their order, and the cosines of all of
+    them."""
     cosines = directions @ router.route_keys(edit).T
     if len(edit) <= EDIT_TOKENS:
         return edit, cosines
@@ -138,7 +140,7 @@ def most_alike(router: Router, directions: torch.Tensor, edit: torch.Tensor) -> 
 
 
 def added(weights: torch.Tensor, older: torch.Tensor, later: torch.Tensor) -> float:
-    """What an older edit adds to how well a later one covers a question: weighted mean cosine.
+    """How much better two edits together cover a question than the later one alone, as a weighted mean cosine.
 
     Args:
         weights: `[T]`, w.
@@ -150,7 +152,7 @@ def added(weights: torch.Tensor, older: torch.Tensor, later: torch.Tensor) -> fl
 def _without_rivals(
     accepted: list[int], similar: torch.Tensor, weights: torch.Tensor, ages: Sequence[int], rivalry: float
 ) -> list[int]:
-    """Accepted candidates less those that a later one replaces: see `RoutingRules.rivalry`."""
+    """The accepted candidates without those that a later one replaces; see `RoutingRules.rivalry`."""
     if not rivalry:
         return accepted  # what an older one adds may round to less than 0
 

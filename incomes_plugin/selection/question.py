@@ -29,8 +29,8 @@ class PromptTemplate:
     def question_span(self, prompt: Sequence[int], most: int) -> tuple[int, int]:
         """Start and end of the question in a prompt: the last user turn's text, its last `most` tokens at most.
 
-        A prompt that does not end as the template ends (a plain completion) is all question. Never empty for a prompt
-        of one token or more.
+        If a prompt does not end as the template ends (a plain completion), all of it is the question. A prompt of one
+        token or more never has an empty question.
         """
         end = len(prompt)
         suffix = len(self.answer_prefix)

@@ -1,11 +1,13 @@
-"""Reading: how much of the picked edits each head of a reading layer takes up, from the last prompt token on.
+"""Reading: each head of a reading layer mixes attention to the picked edits into its output, from the last prompt token
+on.
 
     o <- (1 - g) o_self + g o_edit
     o_edit = U softmax(q' k_i / sqrt(D) + b_i) v_i            over the tokens i of the picked edits
     g = sigmoid(logsumexp_i(...) - z . q - z_0)               z: the zero-gist
 
-q is the query and k_i a picked edit's key, both before rotary embedding: what a token says of its place in an edit is
-what the base wrote into its key. q' = A_q q. v_i is the value, and U turns a mix of values. b_i is the verifier's
+q is the query and k_i the key of a picked edit's token, both before rotary embedding. So a key carries no position; the
+order of an edit's words is only in what lower layers have mixed into
+it. q' = A_q q. v_i is the value, and U turns a mix of values. b_i is the verifier's
 log-probability that the edit of token i applies. Every map belongs to one head and starts as the identity.
 """
 
@@ -45,7 +47,7 @@ class Reader(nn.Module):
 
 @dataclass(frozen=True)
 class Read:
-    """What rows took up.
+    """What some rows have read.
 
     Attributes:
         output: `[R, H, D]` float32, o_edit.

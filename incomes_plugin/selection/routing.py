@@ -2,8 +2,9 @@
 
     score of an edit    s_e = sum_t w_t max_j cos(A q_t, B k_ej)
 
-t runs over the question's tokens, j over the edit's. q_t and k_ej are features: the standardised keys, before rotary
-embedding, of a few layers of the frozen model, so the same words in like contexts look alike. w_t, the weight of a
+t runs over the question's tokens, j over the edit's. q_t and k_ej are features: the keys of a few layers of the frozen
+model, before rotary embedding, standardised. The same words in similar contexts have similar
+features. w_t, the weight of a
 token, is a small net of its features and of how far from the question's end it stands. The form is ColBERT's
 (arXiv 2004.12832); A, B and w are trained (`lab/adapt`). A score costs T x E products and needs no engine.
 """
@@ -29,10 +30,10 @@ _DISTANCES = 8
 """Buckets of a token's distance from the question's end, by powers of two."""
 
 _TOKENS_AT_ONCE = 1 << 17
-"""Route keys that are compared at once: bounds what a request needs beside them, to tens of megabytes."""
+"""Route keys that are compared at once, so that a request needs no more than tens of megabytes for the result."""
 
 _TOKENS_AT_ONCE_ON_CPU = 1 << 14
-"""So that their cosines stay in the second cache."""
+"""The same on a CPU, where the cosines shall stay in the second-level cache."""
 
 
 class Router(nn.Module):
@@ -103,7 +104,8 @@ def similarities(directions: torch.Tensor, table: RouteKeys) -> torch.Tensor:
 
 
 def _best_in_rows(directions: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
-    """max_j cos `[M, T]` of rows `[M, W, R]`. Halves are compared, for `amax` over W takes as long as the product."""
+    """max_j cos `[M, T]` of rows `[M, W, R]`. The maximum is taken of halves again and again, because `amax` over W
+    takes as long as the product itself."""
     rows, width = keys.shape[:2]
     cosines = (keys.flatten(0, 1) @ directions.T).view(rows, width * len(directions))
     while width > 1:
@@ -132,7 +134,7 @@ def whitened(features: torch.Tensor, dim: int, ridge: float = 0.05) -> torch.Ten
 
 
 def start_from(router: Router, features: torch.Tensor) -> None:
-    """Set A = B to whitening and w to a constant: what routing is without training."""
+    """Set A and B to the whitening and w to a constant: routing before any training."""
     with torch.no_grad():
         directions = whitened(features, router.query.out_features)
         for linear in (router.query, router.key):

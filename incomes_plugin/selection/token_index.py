@@ -1,8 +1,8 @@
 """TokenIndex: which edits have tokens like a question's, without comparing the question with every edit.
 
 in: rows of route keys as an arena holds them; out: for each token of a question the rows with the nearest tokens.
-FAISS inverted lists of tokens in 8 bits, in host memory. What they say is never the last word: they name rows, and
-`candidates.py` compares the edits of these rows exactly. Rows that the lists lack are compared exactly as well.
+FAISS inverted lists of tokens in 8 bits, in host memory. The lists only name rows: `candidates.py` compares the edits
+of these rows exactly, and also those of rows that the lists do not hold yet.
 """
 
 from __future__ import annotations
@@ -17,16 +17,17 @@ _PROBES = 32
 """Lists that are searched for each token of a question. Half as many lost 2.5 points of recall (ADR 0020)."""
 
 _MOST_CODES = 1 << 17
-"""Tokens that are compared with one of a question at most: a word of every edit would have a list as long as all."""
+"""Most tokens that are compared with one token of a question. A word that stands in every edit would otherwise be
+compared with every edit."""
 
 _TRAINED_ON = 64
-"""Tokens for each list that its place is learnt from."""
+"""Tokens from which the centre of a list is learnt, for each list."""
 
 _ADDED_AT_ONCE = 8192
 """Tokens that join the lists while a search waits: some milliseconds."""
 
 _OUTGROWN = 4
-"""Lists are made anew when they hold so many times the rows that they were made for."""
+"""The lists are made anew when they hold this many times the rows that they were made for."""
 
 
 class TokenIndex:
@@ -60,7 +61,7 @@ class TokenIndex:
 
     @property
     def num_bytes(self) -> int:
-        """Of the lists: code and row number of every token, and the lists' places."""
+        """Bytes of the lists: code and row number of every token, and the centres of the lists."""
         places = self._lists.nlist * self._lists.d * torch.float32.itemsize
         return int(self._lists.ntotal * (self._lists.code_size + torch.int64.itemsize) + places)
 
@@ -122,7 +123,8 @@ class IndexedRows:
 
 
 class ArenaIndex:
-    """The index of an arena of route keys, if it has one; it follows the arena's rows when they move.
+    """The index of an arena of route keys, or none yet. When the arena's rows move to another arena, the index goes
+    with them.
 
     Attributes:
         rows: what it holds now; None without an index. Replaced as a whole, so that any thread may read it.

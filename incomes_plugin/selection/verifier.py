@@ -22,7 +22,8 @@ from torch import nn
 from incomes_plugin.selection.routing import EDIT_TOKENS, QUESTION_TOKENS
 
 _SAME = 0.98
-"""Cosine of first-layer features from which two tokens are the same: 0.9998 and more are, 0.957 and less are not."""
+"""Two tokens count as the same from this cosine of their first-layer features on. Measured: 0.9998 or more for the same
+token, 0.957 or less for different ones."""
 
 _RUN_KINDS = 4
 
@@ -97,7 +98,7 @@ class Verifier(nn.Module):
 
 
 def runs(same: torch.Tensor) -> torch.Tensor:
-    """What runs of same tokens say of each pair, `[B, T, E, 4]`.
+    """Four numbers about runs of same tokens for each pair of tokens, `[B, T, E, 4]`.
 
     Whether the two are the same; log(1 + n) of the run of n pairs that they stand in; and where they differ, of the run
     that ends in front of them, and of the one that begins behind them.
@@ -123,7 +124,8 @@ def _run_lengths(same: torch.Tensor) -> torch.Tensor:
 
 
 class _Block(nn.Module):
-    """One layer of the transformer: attention whose logits also know how alike two tokens are, then a net of each.
+    """One layer of the transformer: attention, with a term in its logits for how alike two tokens are, then a
+    feed-forward net.
 
     Args:
         kinds: similarities of a pair of tokens.
