@@ -3,8 +3,8 @@
 in: deltas (gists to add, edit versions to remove) between two steps of the engine
 out: immutable `PooledSnapshot`s, which requests hold while they run: route keys for routing, `PickedEdit`s for reading
 
-A commit costs what it changes, plus a copy of some lists of N items. It builds everything aside and switches it in at
-the end: one that raises has changed nothing.
+A commit takes time in proportion to what it changes, plus copies of some lists of N items. It builds the new state
+aside and switches to it at the end, so a commit that raises has changed nothing.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ class PooledSnapshot:
     """One state of an edit set in the pool.
 
     Attributes:
-        table: its edits and their route keys; empty once nobody reads the snapshot any more.
+        table: its edits and their route keys; emptied when nobody reads the snapshot any more.
         lineage: the snapshots before and after it.
         holders: requests and traces that read it.
-        resident: False once retired; its gists go when the last holder leaves.
+        resident: False once it is retired; its gists are freed when the last holder lets go.
     """
 
     id: str
@@ -167,7 +167,8 @@ class GistPool:
             self._reclaim(snapshot)
 
     def retire(self, snapshot_id: str) -> None:
-        """Let go of a snapshot: no new holder; its gists go with the last one. Unknown ids are ignored."""
+        """Retire a snapshot: nobody can acquire it any more, and its gists are freed when the last holder lets go.
+        Unknown ids are ignored."""
         snapshot = self._resident.pop(snapshot_id, None)
         if snapshot is None:
             return
@@ -210,7 +211,7 @@ class GistPool:
         removed: Sequence[EditKey],
         ages: Sequence[int],
     ) -> None:
-        """Raise where a delta does not fit the snapshot that it starts from, or a gist does not fit the adapter."""
+        """Raise if the delta does not fit the snapshot that it starts from, or a gist does not fit the adapter."""
         gone, new = set(removed), {gist.edit for gist in added}
         missing = gone - rows.keys()
         if missing or len(gone) != len(removed):
@@ -248,7 +249,7 @@ class GistPool:
             )
 
     def _publish(self, head: _Head, new: Sequence[Charge], left: list[Charge]) -> PooledSnapshot:
-        """Switch a new snapshot in. An older one of the same id, whose content is the same, makes room."""
+        """Switch to the new snapshot. An older one with the same id has the same content; it is replaced."""
         snapshot, new_bytes = head.snapshot, sum(charge.num_bytes for charge in new)
         snapshot.lineage.append(snapshot.table, self._latest + len(new), left)
         self._latest += len(new)
@@ -282,7 +283,7 @@ def room_for(adapter: EditAdapter, dtype: torch.dtype, num_edits: int, num_token
 
 
 def _index_bytes(indexes: Iterable[ArenaIndex]) -> int:
-    """Bytes of indexes; arenas that one moved between share it."""
+    """Bytes of the indexes. Arenas between which an index has moved share it, and it is counted once."""
     rows = [index.rows for index in indexes if index.rows is not None]
     return sum({id(held.index): held.index.num_bytes for held in rows}.values()) + sum(h.places.nbytes for h in rows)
 

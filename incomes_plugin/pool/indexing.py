@@ -1,7 +1,7 @@
-"""Indexer: gives big tables an index of their route keys, and lets it grow, in a thread beside the engine's.
+"""Indexer: makes an index of the route keys of each big table and lets it grow, in a thread of its own.
 
-in: the tables of new snapshots; out: nothing that a commit or a request waits for. Until an index has taken in a row,
-routing compares that row exactly, so no edit is ever missing: a thread that is late, or fails, costs time only.
+in: the tables of new snapshots; out: nothing that a commit or a request waits for. Routing compares every row that the
+index does not hold yet, so no edit is ever missed: a thread that is late or fails costs only time.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from incomes_plugin.pool.table import RouteTable
 from incomes_plugin.selection.token_index import ArenaIndex
 
 INDEX_FROM_EDITS = 50_000
-"""Edits of an edit set from which on an index is worth more than it takes; below, comparing all takes about 30 ms."""
+"""Edit sets of this size and more get an index. Below it, comparing all edits takes at most about 30 ms."""
 
 _MOST_LATE_ROWS = 1024
 _MOST_LATE_SHARE = 64
-"""An index grows once it lacks so many rows and one row of so many: comparing those takes about a millisecond."""
+"""An index grows when it lacks more rows than the number above and more than one row in this many. Comparing those rows
+takes about a millisecond."""
 
 
 class Indexer:
@@ -33,7 +34,7 @@ class Indexer:
         self._thread: threading.Thread | None = None
 
     def follow(self, table: RouteTable) -> None:
-        """A commit has made this table. Its rows are written and stay as they are.
+        """Called after each commit with the new table, whose rows are written and do not change any more.
 
         Raises:
             RuntimeError: the system starts no thread. Nothing depends on it; the next commit tries again.
@@ -48,12 +49,12 @@ class Indexer:
                 self._thread = thread
 
     def wait(self) -> None:
-        """Until every index that is due has grown."""
+        """Return when every index that is due has grown."""
         with self._changed:
             self._changed.wait_for(lambda: self._thread is None)
 
     def _is_due(self, table: RouteTable) -> bool:
-        """On a GPU comparing all is quicker than asking the host."""
+        """Whether the index should grow. On a GPU never: comparing all edits is quicker there than asking the host."""
         if table.keys.num_edits < self._from_edits or table.arena.device.type != "cpu":
             return False
         covered = table.index.covered

@@ -1,7 +1,7 @@
 """Where the numbers of an entry lie inside a page of an attention backend's own KV layout.
 
-Backends pack keys and values differently. Instead of knowing each packing, `PageLayout.probe` lets the backend write
-numbered entries into one page and reads back where every number went; from then on pages are read by index.
+Backends pack keys and values differently. This file knows none of the packings: `PageLayout.probe` lets the backend
+write numbered entries into one page and looks where each number went. From then on pages are read by index.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Lineage: the snapshots of an edit set that somebody may still read, so that the pool knows when a gist is gone.
+"""Lineage: the snapshots of an edit set that somebody may still read. It tells the pool when a gist can be freed.
 
-Snapshots follow each other. A gist is seen by one after the other from the commit that added it to the one that removed
-it, so what a snapshot alone sees is known from its neighbours, and no commit counts all gists.
+Snapshots form a sequence, and a gist belongs to an unbroken stretch of it: from the commit that added it to the commit
+that removed it. So the neighbours of a snapshot tell which gists belong to it alone, and no commit has to count all
+gists.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ class _Member:
     Attributes:
         table: of the snapshot.
         latest: serial number of the newest gist in the pool when it was made.
-        left: charges of the gists that it sees and the next living snapshot does not.
+        left: charges of the gists that belong to it and not to the next living snapshot.
     """
 
     table: RouteTable
@@ -28,7 +29,7 @@ class _Member:
 
 @dataclass(eq=False)
 class Lineage:
-    """See the module docstring. Members are told apart by their tables."""
+    """See the module docstring. A member is identified by its table."""
 
     _living: list[_Member] = field(default_factory=list)
 
@@ -37,7 +38,7 @@ class Lineage:
 
         Args:
             latest: serial number of the newest gist in the pool.
-            left: charges of the gists that its parent sees and it does not.
+            left: charges of the gists that belong to its parent and not to it.
         """
         member = _Member(table, latest)
         if self._living:
@@ -45,7 +46,7 @@ class Lineage:
         self._living.append(member)
 
     def remove(self, table: RouteTable) -> list[Charge]:
-        """A snapshot that nobody reads any more; returns the charges of the gists that only it saw."""
+        """Remove a snapshot that nobody reads any more; returns the charges of the gists that belonged to it alone."""
         place = next(i for i, member in enumerate(self._living) if member.table is table)
         gone = self._living.pop(place)
         is_last = place == len(self._living)

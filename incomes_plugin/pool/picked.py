@@ -1,4 +1,4 @@
-"""PickedEdits: keys and values of picked edits on the device. The latest used ones stay there for the next request."""
+"""Keys and values of picked edits on the device. The most recently used ones stay there for the next request."""
 
 from __future__ import annotations
 
@@ -33,11 +33,12 @@ class PickedEdit:
 
 
 class PickedCache:
-    """Picked edits by serial number of their gist. One that a request still holds is found again and not copied twice.
+    """Picked edits by serial number of their gist. An edit that a request still holds is found here, so it is never
+    copied to the device twice.
 
     Args:
         codec: decodes gists; its tensors are on `device`.
-        capacity_bytes: of what stays although no request holds it.
+        capacity_bytes: limit for the edits that stay although no request holds them.
     """
 
     def __init__(self, codec: Codec, capacity_bytes: int, device: torch.device, dtype: torch.dtype) -> None:
@@ -51,11 +52,11 @@ class PickedCache:
 
     @property
     def used_bytes(self) -> int:
-        """Bytes on the device, of what requests hold too."""
+        """Bytes on the device, edits that requests hold included."""
         return sum(picked.num_bytes for picked in list(self._living.values()))
 
     def get(self, serial: int, gist: Gist) -> PickedEdit:
-        """The edit on the device; it becomes the latest used one."""
+        """The edit on the device. It counts as the most recently used one."""
         picked = self._living.get(serial)
         if picked is None:
             picked = self._decoded(gist)
@@ -64,7 +65,7 @@ class PickedCache:
         return picked
 
     def drop(self, serial: int) -> None:
-        """Forget an edit that has left the pool; requests that hold it are not touched."""
+        """Forget an edit that has left the pool. Requests that hold it keep it."""
         picked = self._recent.pop(serial, None)
         if picked is not None:
             self._recent_bytes -= picked.num_bytes

@@ -21,7 +21,8 @@ def add_to_digest(digest: str, edit_id: str, version: int, sign: int = 1) -> str
 
 @dataclass(frozen=True)
 class SnapshotRef:
-    """A sealed state of one edit set. Equal content of the same set has the same id, whatever its history.
+    """A sealed state of one edit set. Two states of a set with the same content have the same id, however they came
+    about.
 
     Attributes:
         edit_set: id of the edit set (globally unique, so it carries the tenant).

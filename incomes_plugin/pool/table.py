@@ -1,9 +1,9 @@
 """RouteTable: what routing sees of one snapshot. Immutable; `changed` makes the next snapshot's table from it.
 
 Route keys lie in an arena `[capacity, W, R]` that the snapshots of an edit set share. A commit writes the rows of new
-edits behind those that any snapshot sees, and leaves the rows of removed edits where they are, without an owner. When
+edits behind all rows in use. The rows of removed edits stay where they are and lose their owner. When
 the arena is full, or more than a quarter of the rows has no owner, the rows that have one move to a new arena. A large
-arena has an index (`indexing.py`), which lags behind the rows and moves with them.
+arena has an index (`indexing.py`). It takes in new rows some time later, and moves with the rows to a new arena.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ROW_TOKENS = 16
 """W, tokens in a row; a longer edit takes several rows."""
 
 _LEAST_ROWS = 16
-"""Rows of the smallest arena."""
+"""The smallest arena has this many rows."""
 
 
 _Item = TypeVar("_Item")
@@ -48,7 +48,7 @@ class RouteTable:
         keys: route keys; the owner of a row is an edit's row in this table, or `num_edits` for a row without owner.
         edits: edit version in each row.
         gists: its gist.
-        ages: of two rivals the one with the larger age is the later.
+        ages: of two edits that contradict each other the one with the larger age counts as the later.
         charges: what each gist costs.
         next_age: age of the next edit whose age is not given.
         owned_rows: rows of `keys` that have an owner.
@@ -73,7 +73,7 @@ class RouteTable:
 
     @property
     def index(self) -> ArenaIndex:
-        """Of the arena, shared like it."""
+        """The arena's index, or None; snapshots share it as they share the arena."""
         assert self.keys.index is not None
         return self.keys.index
 
@@ -93,7 +93,8 @@ class RouteTable:
         ages: Sequence[int],
         charges: Sequence[Charge],
     ) -> tuple[RouteTable, dict[int, int]]:
-        """The table after a commit, and the new rows of the edits that moved: the last ones fill the holes.
+        """The table after a commit, and the new rows of the edits that moved: edits from the end of the table fill the
+        holes that removed ones leave.
 
         Args:
             removed_rows: rows in this table of the edits that leave.
@@ -160,7 +161,7 @@ def rows_of(gist: Gist) -> int:
 def route_rows(router: Router, gist: Gist) -> torch.Tensor:
     """Route keys `[rows, W, R]` float32 of a gist; the last row repeats the last token.
 
-    One gist at a time: its keys are the same to the bit whatever else a commit adds.
+    They are computed for one gist at a time, so that they are the same to the bit whatever else a commit adds.
     """
     keys = router.route_keys(gist.features.unpack(router.key.weight.device))
     padding = keys[-1:].expand(rows_of(gist) * ROW_TOKENS - len(keys), -1)
@@ -173,7 +174,7 @@ def _capacity(rows: int) -> int:
 
 
 def _moves(num_edits: int, left: int, removed_rows: Sequence[int]) -> dict[int, int]:
-    """Old row -> new row of the edits behind the first `left` rows that stay: they fill the holes."""
+    """Old row -> new row of the edits that stay and lie behind the first `left` rows: they fill the holes."""
     removed = set(removed_rows)
     movers = [row for row in range(left, num_edits) if row not in removed]
     return dict(zip(movers, sorted(row for row in removed if row < left), strict=True))
