@@ -1,4 +1,4 @@
-"""The picks of all requests that read in a step, side by side. From step to step only what changes is copied."""
+"""The picks of all requests that read in a step, side by side. Only what has changed since the last step is copied."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class PickedTokens:
     Attributes:
         picks: one edit or more.
         bias: `[E]` float32, b of reading, of each token of the picks.
-        taken: what it took; None unless it is traced.
+        taken: collects its attribution; None if nobody asked for it.
     """
 
     picks: Sequence[PickedEdit]
@@ -27,19 +27,19 @@ class PickedTokens:
 
     @classmethod
     def of(cls, picks: Sequence[PickedEdit], bias: torch.Tensor, taken: Taken | None) -> PickedTokens:
-        """From b of each edit, `[k]`."""
+        """The tokens of these picks; `bias` has b of each edit, `[k]`."""
         counts = torch.tensor([pick.keys.shape[2] for pick in picks], device=bias.device)
         return cls(picks, bias.repeat_interleave(counts), taken)
 
 
 class ReadBatch:
-    """Picks of Q requests, each in a slot of its own, padded to the longest; a pad has bias -inf.
+    """Picks of Q requests, each in a slot of its own, padded to the longest. Padding has the bias -inf.
 
     Args:
         like: any picked edit.
 
     Attributes:
-        requests: in the order of their slots, which have no holes.
+        requests: in the order of their slots. No slot between them is empty.
         keys: for each reading layer `[Q, K, D, E]` float32: transposed, as the product with queries wants them.
         values: for each reading layer `[Q, K, E, D]` float32.
         bias: `[Q, 1, 1, E]` float32.
@@ -61,7 +61,8 @@ class ReadBatch:
         self._taken = self._keys.new_zeros(0, 0)
 
     def set(self, wanted: Sequence[PickedTokens]) -> None:
-        """Hold exactly these requests. Those that stay are not touched, unless one has to fill a hole."""
+        """Hold exactly these requests. Requests that were there already stay in their slots, except those that move
+        into a slot which has become empty."""
         if wanted == self._wanted:
             return
         self._wanted = wanted
@@ -78,7 +79,7 @@ class ReadBatch:
 
     @torch.inference_mode()
     def flush(self) -> None:
-        """Hand the weights over to the traced requests."""
+        """Add the collected weights to the traces of their requests."""
         for slot in range(len(self.requests)):
             self._flush(slot)
 
@@ -89,7 +90,7 @@ class ReadBatch:
             self._taken[slot] = 0
 
     def _leave(self, slot: int) -> None:
-        """The last request takes the slot of one that leaves."""
+        """A request leaves, and the last one moves into its slot."""
         self._flush(slot)
         last = len(self.requests) - 1
         if slot != last:
@@ -108,7 +109,8 @@ class ReadBatch:
         self.requests.append(request)
 
     def _make_room(self, slots: int, width: int) -> None:
-        """Slots double, so that a request that joins seldom costs more than its own numbers."""
+        """Make room by doubling the slots, so that a request that joins seldom causes more copying than its own
+        numbers."""
         have, had = self._bias.shape
         if slots <= have and width <= had:
             return

@@ -1,7 +1,8 @@
-"""Who may reuse the KV blocks of a request that reads edits: nobody but itself.
+"""Keeps KV blocks that depend on edits out of the prefix cache: only the request itself may reuse them.
 
-Prompt tokens before the last read nothing, so their blocks are stock's and stay shared. A block with the last prompt
-token or a generated one depends on the edits: its hash gets a secret of the request that no other request can have.
+Prompt tokens before the last one read no edits, so their blocks are the same as in stock vLLM and stay shared. A block
+with the last prompt token or a generated token depends on the edits. A secret of the request is added to its hash, so
+that no other request can find it.
 """
 
 from __future__ import annotations

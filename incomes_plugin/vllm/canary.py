@@ -1,9 +1,10 @@
 """Prove at start-up that edits reach the forward pass, on this engine, with this model, through the product's own path.
 
 A probe text is captured and committed as the only edit of a set. A prompt is run without it, with it, and without it
-again. Its pick is forced: routing runs as always, but the verifier's and the gates' word is overruled, so whatever the
-model learned every head of every reading layer takes the edit in full. Log-probabilities must change with the probe and
-must not without it, and attribution must find all of the answer in the edit: a layer that was left out shows there.
+again. Its pick is forced: routing runs as always, but the decisions of the verifier and of the gates are overruled. So
+every head of every reading layer takes the edit in full, whatever the model has
+learned. Log-probabilities must change with the probe and stay the same without it, and the attribution must give the
+whole answer to the edit. If one layer does not read, the attribution shows it.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 CANARY_SET = "incomes-canary"
 _EDIT_ID = "edit_canary"
 _PROBE_TOKENS = 8
-_MIN_DIFF = 1e-3  # of the log-probabilities with the probe; numerical noise between batches stays below
+_MIN_DIFF = 1e-3  # least change of the log-probabilities with the probe; numerical noise between batches stays below
 _MAX_NOISE = 0.05  # bfloat16 batches of other sizes differ by about 0.02
 _MAX_NONE_WEIGHT = 1e-3
 
@@ -83,7 +84,7 @@ async def _commit_probe(engine: EditEngine) -> SnapshotRef:
 
 
 def _probe_text(engine: EditEngine) -> list[int]:
-    """Some token ids: what the text says does not matter."""
+    """The token ids of the probe. It does not matter what they say."""
     vocabulary, length = engine.vocabulary_size, min(_PROBE_TOKENS, engine.adapter.max_edit_tokens)
     return [(vocabulary // 2 + 7 * i) % vocabulary for i in range(length)]
 
@@ -103,6 +104,7 @@ async def _logprobs(engine: EditEngine, snapshot: SnapshotRef | None, trace: str
 
 
 def _distance(first: dict[int, float], second: dict[int, float]) -> float:
-    """Largest difference among shared tokens; tokens that left the top 20 count with the gap at its end."""
+    """The largest difference of a token's log-probability. A token that is among the 20 likeliest only once counts with
+    the log-probability at the end of that list."""
     floor = min(*first.values(), *second.values())
     return max(abs(first.get(t, floor) - second.get(t, floor)) for t in first.keys() | second.keys())

@@ -1,4 +1,5 @@
-"""Gists on their way out of the engine: made of the KV cache when the last prompt token of a capture was computed."""
+"""Gists on their way out of the engine. A gist is made from the KV cache when the last prompt token of a capture has
+been computed."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ _MAX_KEPT = 4096
 
 
 class CaptureStore:
-    """Gists of this worker until they are taken; abandoned ones fall out, oldest first.
+    """Keeps the gists that this worker has made until they are taken. If too many are left behind, the oldest are
+    dropped.
 
     Args:
         adapter: the model's edit adapter.
@@ -28,7 +30,7 @@ class CaptureStore:
         self._finished: OrderedDict[str, Gist | None] = OrderedDict()
 
     def finish(self, tag: RequestTag, cached: CachedHeads, pages: torch.Tensor) -> None:
-        """Make the gist of a prompt that is in the KV cache now; None stands for one that is not finite.
+        """Make the gist of a prompt that lies in the KV cache now. If its numbers are not finite, None is kept.
 
         Args:
             pages: the request's row of the block table.
@@ -46,7 +48,7 @@ class CaptureStore:
             self._finished.popitem(last=False)
 
     def take(self, name: str, edit_id: str, version: int) -> Gist:
-        """The finished gist, which leaves the store.
+        """Take a finished gist out of the store.
 
         Raises:
             CompressionFailed: the capture is unknown, or not finite.

@@ -1,8 +1,8 @@
 """Compressor: edit text -> gist, by prefill on the serving engine. Used by `EditEngine.capture`.
 
-in: token ids of edit texts; out: one-gist blobs, or the reason why there is none. The gists themselves are taken inside
-the engine (`captures.py`) while the texts pass through it, each alone in the base's own template, batched by its
-scheduler.
+in: token ids of edit texts; out: for each a blob with one gist, or the reason why there is none. Each text runs through
+the engine as a prompt of its own, in the base's template; vLLM's scheduler batches them. The engine's workers make the
+gists meanwhile (`captures.py`).
 """
 
 from __future__ import annotations

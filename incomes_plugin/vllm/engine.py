@@ -1,7 +1,7 @@
-"""EditEngine: what the server sees of the engine. Capture gists, commit snapshots, resolve them, trace answers.
+"""EditEngine: the engine as the server uses it. It captures gists, commits and resolves snapshots, and traces answers.
 
-One instance per `AsyncLLM`, used on its event loop. Errors are typed (`errors.py`); a worker that cannot do as asked
-leaves its old state intact, and ranks that disagree make the engine lost.
+One instance per `AsyncLLM`, used on its event loop. Errors are typed (`errors.py`). A worker that cannot do what it is
+asked keeps its old state. When workers give different answers, the engine counts as lost.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class EditEngine:
 
     @classmethod
     async def attach(cls, engine: AsyncLLM, base_dir: Path, adapter_dir: Path) -> EditEngine:
-        """Shake hands with every rank of a running engine and take over the pinning of its requests.
+        """Check every worker of a running engine, and pin its requests from now on.
 
         Raises:
             UnsupportedEngine: the engine runs without our worker class, or vLLM is not the one we know.
@@ -128,7 +128,8 @@ class EditEngine:
         return await self._compressor.capture(jobs)
 
     async def commit(self, delta: SnapshotDelta) -> None:
-        """Bring the snapshot to all ranks in time O(changes); then `current` of its edit set moves.
+        """Bring the snapshot to all workers, in time proportional to the changes. Then it is the `current` one of its
+        edit set.
 
         Raises:
             SnapshotNotFound: `delta.base` is not the current snapshot, or the delta does not fit it.
@@ -147,11 +148,11 @@ class EditEngine:
         return self._registry.find(edit_set, snapshot_id)
 
     def hold(self, snapshot: SnapshotRef) -> AbstractContextManager[None]:
-        """Keep a resolved snapshot until the requests of the block are through. Raises as `find` does."""
+        """Keep a resolved snapshot in the pool until the block has ended. Raises as `find` does."""
         return self._registry.hold(snapshot)
 
     async def drop(self, edit_set: str) -> None:
-        """Forget an edit set; its snapshots leave the pool as soon as no request reads them."""
+        """Forget an edit set. Its snapshots leave the pool as soon as no request reads them."""
         await asyncio.shield(asyncio.ensure_future(self._drop(edit_set)))
 
     async def canary(self) -> CanaryReport:
@@ -159,15 +160,15 @@ class EditEngine:
         return await run_canary(self)
 
     async def attribution(self, trace: str) -> Attribution:
-        """What the finished request with that trace id took of the edits, over all its answers. Can be fetched once.
+        """The attribution of a finished request by its trace id, over all its answers. It can be fetched once.
 
         Raises:
-            SelectionFailed: nothing was traced under the id: the answer was made without a pool.
+            SelectionFailed: nothing was traced under this id, so the answer was made without reading a pool.
         """
         return _attribution(await self._take_trace(trace))
 
     async def attributions(self, trace: str) -> dict[tuple[int, int], Attribution]:
-        """The same by (prompt, answer), both from 0. Raises SelectionFailed."""
+        """The attribution of each answer, by the numbers of prompt and answer, both from 0. Raises SelectionFailed."""
         answers = (await self._take_trace(trace))["answers"]
         return {
             (int(prompt), int(answer)): _attribution({"none_weight": none_weight, "applied": applied})
@@ -175,7 +176,7 @@ class EditEngine:
         }
 
     async def drop_trace(self, trace: str) -> None:
-        """Let go of what nobody will fetch: the request was aborted, or failed."""
+        """Drop a trace that nobody will fetch, because the request was aborted or failed."""
         with suppress(SelectionFailed, EngineLost):
             await self._take_trace(trace)
 

@@ -1,8 +1,8 @@
-"""Second line of defence, in the engine core: a request whose pinned snapshot is not in the pool fails alone.
+"""Second line of defence, in the engine core: a request whose pinned snapshot is not in the pool fails, and no other.
 
-The server pins only what it committed, so this never fires while the two agree. It observes commits and retirements as
-they pass through `EngineCore.collective_rpc` and checks each request on its way in; vLLM answers that request with an
-error. (A worker that still meets an unknown snapshot fails the whole step.)
+The server pins only snapshots that it has committed, so this never happens while server and engine agree. The guard
+sees commits and retirements pass through `EngineCore.collective_rpc` and checks each request on its way in; vLLM then
+answers that request with an error. Without the guard a worker would meet the unknown snapshot and fail the whole step.
 """
 
 from __future__ import annotations

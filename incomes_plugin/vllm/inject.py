@@ -1,8 +1,8 @@
 """Put the selection layer into a loaded model: swap the class of each reading layer's attention impl.
 
 The impl runs inside `vllm::unified_attention_with_output`, which torch.compile treats as opaque, so nothing that was
-traced changes. Feature layers stay as they are: what routing needs of them is in the KV cache. What has not been proven
-together with edits is refused here, with the setting to change.
+traced changes. Feature layers stay as they are, because routing finds their keys in the KV cache. Engine settings that
+have not been proven together with edits are refused here; the message names the setting to change.
 """
 
 from __future__ import annotations

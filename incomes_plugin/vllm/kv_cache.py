@@ -1,8 +1,8 @@
 """Keys and values of any position, out of the engine's paged KV cache.
 
-Layers up to the running one have written the KV cache when this is called; positions may have come there in this step,
-in an earlier one, or with another request whose blocks the prefix cache shares. Routing reads a question's features
-here, capture reads everything that a gist is made of.
+When this is called, all layers up to the running one have written the KV cache. It does not matter whether a position
+was computed in this step, in an earlier one, or by another request whose blocks the prefix cache shares. Routing reads
+a question's features from here, and capture everything that a gist is made of.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class PageShape:
 
     @classmethod
     def of_cache(cls, attention: Any) -> PageShape:
-        """The shape of the pages of a layer's bound KV cache.
+        """The shape of the pages of a layer's KV cache.
 
         Raises:
             UnsupportedEngine: the cache is not `[pages, K, S, 2D]` with every page in one piece.
@@ -114,7 +114,7 @@ class CachedHeads:
 
 
 def _probe(attention: Any, shape: PageShape) -> PageLayout:
-    """Let the backend write numbered entries, and see where they went."""
+    """Let the backend write numbered entries, and look where each number went."""
     kv_heads, size, both = shape.logical
     dtype, device = attention.kv_cache.dtype, attention.kv_cache.device
     slots = torch.arange(size, dtype=torch.int64, device=device)

@@ -1,7 +1,8 @@
 """One reading layer: what happens inside the opaque attention op, between self-attention and output projection.
 
-The arithmetic is `selection/reading.py`'s, in fewer tensor operations: on a CPU each one costs about as much as the
-numbers of a decode step. A query's zero-gist logit is one more column of its map.
+It computes the same as `selection/reading.py` in fewer tensor operations: on a CPU each operation costs about as much
+as the arithmetic of a decode step. The logit of the zero-gist comes out of the same product as the mapped query: it is
+one more column of the query's map.
 """
 
 from __future__ import annotations

@@ -55,7 +55,8 @@ def _hook_input_processor(cls: Any) -> None:
 
 
 def _hook_async_llm(cls: Any) -> None:
-    """A request that cannot be handed to the engine core must leave the front-end again, and its pin with it."""
+    """A request that cannot be handed to the engine core must leave vLLM's front-end again, so that its pin is
+    released."""
     add_request = cls._add_request
 
     @functools.wraps(add_request)
@@ -73,7 +74,7 @@ def _hook_async_llm(cls: Any) -> None:
 
 
 def _refusal(error: IncomesError) -> IncomesError:
-    """The same error, of a class that `AsyncLLM.generate` passes on; it would hide any other behind a 500."""
+    """The same error as a class that `AsyncLLM.generate` passes on. Any other class would end in a 500."""
     from vllm.exceptions import VLLMClientError
 
     cls = type(error)

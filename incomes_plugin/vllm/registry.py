@@ -1,7 +1,8 @@
-"""Which snapshots the engine holds and which requests read them: the server process's view of the pool.
+"""Which snapshots the engine holds and which requests read them, as the server's process knows it.
 
 A request pins a snapshot on its way in (`pin.py`); it has left when vLLM's output processor no longer knows its id. A
-snapshot that is neither current nor pinned may be retired on the workers. Lives on the event loop; no locks.
+snapshot that is neither current nor pinned may be retired on the workers. It is used on the event loop only and needs
+no locks.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ class SnapshotRegistry:
         self._current.pop(edit_set, None)
 
     def unused(self, keep: str | None = None) -> list[str]:
-        """Ids of snapshots that are neither current, pinned, held nor `keep`; nobody can pin them from now on."""
+        """Ids of the snapshots that are not current, pinned, held or in `keep`. From now on nobody can pin them."""
         self._drop_dead_pins()
         used = {snapshot_id for ids in self._pins.values() for snapshot_id in ids}
         used |= self._held.keys() | {snapshot.id for snapshot in self._current.values()}

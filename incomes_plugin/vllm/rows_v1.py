@@ -1,7 +1,7 @@
 """Rows of a step under vLLM's V1 model runner: wraps of `_update_states` and of `_model_forward`.
 
-`_update_states` runs at the start of every step, empty ones included, and learns which requests came and went;
-`_model_forward` runs once in a real step and never in a dummy or profiling one.
+`_update_states` runs at the start of every step, also of an empty one, and is told which requests are new and which
+have ended. `_model_forward` runs once in a real step and never in a dummy or profiling step.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""The selection runtime of one worker: requests -> picks -> one plan per step -> the reading layers.
+"""The selection runtime of one worker: it gives requests their picks, makes one plan per step, and serves the reading
+layers.
 
 Driven by a runner adapter (`rows.py`), entered by the first reading layer inside the attention op, changed by commits
 between steps.
@@ -27,7 +28,7 @@ from incomes_plugin.vllm.step import ReadRows, StepPlan, owners_of, rows_of
 from incomes_plugin.vllm.traces import Taken, Traced, Traces
 
 FORCED_BIAS = 100.0
-"""b of a forced pick: every gate opens whatever the query is, see `RequestTag.force`."""
+"""b of a forced pick, so large that every gate opens whatever the query is; see `RequestTag.force`."""
 
 
 @dataclass(eq=False)
@@ -102,7 +103,7 @@ class SelectionRuntime:
 
     @property
     def tagged(self) -> Mapping[str, object]:
-        """Requests whose rows matter, by id."""
+        """Requests whose rows the runner has to report, by id."""
         return self._requests
 
     def add_request(self, request_id: str, extra_args: Mapping[str, Any] | None, num_prompt_tokens: int) -> None:
@@ -138,7 +139,8 @@ class SelectionRuntime:
         self.num_steps += 1
 
     def enter(self, plan: StepPlan, block_table: torch.Tensor) -> None:
-        """The first reading layer has computed its attention: route who has no picks yet, and gather who reads."""
+        """Called when the first reading layer has computed its attention: route the requests that have no picks yet,
+        and gather the picks of those that read."""
         plan.block_table = block_table
         for span in plan.reading:
             request = self._requests[span.request_id]
@@ -164,7 +166,7 @@ class SelectionRuntime:
         return self._traces.take(name)
 
     def _route(self, request: _Request, pages: torch.Tensor) -> None:
-        """Give a request its picks; without any, `picked` stays None. It needs its snapshot no more."""
+        """Give a request its picks and release its snapshot. If it picks nothing, `picked` stays None."""
         snapshot, tag = request.snapshot, request.tag
         if snapshot is None or tag.question is None:
             raise SelectionFailed("a request without a snapshot or a question cannot be routed")

@@ -1,4 +1,4 @@
-"""What requests took of the edits they read, until the server asks for it."""
+"""Collects how much each request read of each edit, until the server asks for it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Choice: TypeAlias = tuple[int, int]
 
 @dataclass(eq=False)
 class Taken:
-    """What one answer took of its picks.
+    """How much one answer read of its picks.
 
     Attributes:
         edits: picked edits and their numbers of tokens.
@@ -55,7 +55,7 @@ class _Trace:
 
 @dataclass(frozen=True)
 class Traced:
-    """What the answers to one request of a caller took.
+    """How much the answers to one request of a caller read.
 
     Attributes:
         mean: over all answers.
@@ -69,7 +69,8 @@ class Traced:
 class Traces:
     """Traces by name, until they are taken: the server takes the trace of every request, of aborted ones too.
 
-    A name belongs to the snapshot of the request that used it first; what reads another one is not traced under it.
+    A name belongs to the snapshot of the request that used it first. Requests that read another snapshot are not traced
+    under that name.
 
     Args:
         num_layers: L'.
@@ -80,13 +81,14 @@ class Traces:
         self._traces: dict[str, _Trace] = {}
 
     def add(self, name: str, snapshot: str | None, choice: Choice, taken: Taken) -> None:
-        """Keep what an answer takes; computed anew after a preemption, it counts once."""
+        """Keep the record of an answer. When vLLM computes the answer anew after a preemption, only the new record
+        counts."""
         trace = self._traces.setdefault(name, _Trace(snapshot))
         if trace.snapshot == snapshot:
             trace.answers[choice] = taken
 
     def take(self, name: str) -> Traced | None:
-        """Attribution under a name, which is free again then; None when nothing was traced."""
+        """Take the attribution kept under a name, which can then be used again; None when nothing was traced."""
         if name not in self._traces:
             return None
         answers = self._traces.pop(name).answers

@@ -1,7 +1,8 @@
 """What travels between the server process and the workers: plain dicts of str, int, list, bytes.
 
-A worker answers `{"ok": True, ...}` or `{"ok": False, "code": ..., "message": ..., "param": ...}` and never raises:
-vLLM's executor stops reading at the first failing rank and would mix up all later answers.
+A worker answers `{"ok": True, ...}` or `{"ok": False, "code": ..., "message": ..., "param": ...}` and never raises.
+vLLM's executor stops reading at the first worker that raises, and would take the answers left in the pipes for those of
+later calls.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def answers_errors(method: Callable[..., Answer]) -> Callable[..., Answer]:
 
 
 def one_answer(method: str, answers: Sequence[Answer]) -> Answer:
-    """The answer all ranks agree on.
+    """The answer that all workers gave.
 
     Raises:
         IncomesError: the typed error every rank answered.

@@ -68,7 +68,7 @@ class EditWorkerMixin:
         return available - wanted
 
     def initialize_from_config(self: Any, kv_cache_config: Any) -> None:
-        """Make the pool, learn the layout of the KV cache, and hook into the model runner."""
+        """Make the pool, find out the layout of the KV cache, and hook into the model runner."""
         super().initialize_from_config(kv_cache_config)  # type: ignore[misc]
         runtime: SelectionRuntime = self.incomes_runtime
         _check_one_block_table(runtime, kv_cache_config)
@@ -117,14 +117,14 @@ class EditWorkerMixin:
 
     @answers_errors
     def incomes_retire(self: Any, snapshot_ids: list[str]) -> Answer:
-        """Let go of snapshots; their bytes return when the last request that holds them leaves."""
+        """Retire snapshots. Their bytes are free when the last request that holds them has ended."""
         for snapshot_id in snapshot_ids:
             self.incomes_runtime.pool.retire(snapshot_id)
         return {}
 
     @answers_errors
     def incomes_forget(self: Any, edit_set: str) -> Answer:
-        """Forget the newest snapshot of a set as base of commits; the next commit starts from the empty pool."""
+        """Forget the newest snapshot of a set, so that the next commit starts from the empty pool."""
         self.incomes_runtime.pool.forget(edit_set)
         return {}
 
@@ -159,7 +159,8 @@ def _packed(attribution: Attribution) -> tuple[float, list[list[Any]]]:
 def device_room(config: PluginConfig, adapter: EditAdapter, dtype: torch.dtype, max_num_seqs: int) -> int:
     """Bytes on the device beside model and KV cache, when the pool is full of edits of `ROW_TOKENS` tokens.
 
-    Route keys, twice over, since an arena grows by doubling; picked edits; and the picks of all requests side by side.
+    Counted are the route keys twice, because an arena grows by doubling, then picked edits, and the picks of all
+    requests side by side.
     """
     edit_bytes = room_for(adapter, dtype, 1, ROW_TOKENS - 1)
     route_key_bytes = config.pool_bytes // edit_bytes * room_for(adapter, dtype, 1, 0)
