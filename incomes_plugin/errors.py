@@ -76,7 +76,7 @@ class UnknownParameter(InvalidRequest):
 
 
 class EditTooLong(InvalidRequest):
-    """The edit text has more tokens than the model's adapter takes."""
+    """The edit text has more tokens than the adapter allows."""
 
     code = "edit_too_long"
 
@@ -218,7 +218,7 @@ class QueueFull(Overloaded):
 
 
 class QuotaExceeded(Overloaded):
-    """The project uses all that it may have of something; the message names use and limit."""
+    """The project has reached one of its quotas; the message names what it uses and the limit."""
 
     code = "quota_exceeded"
 
@@ -242,7 +242,7 @@ class NotReady(Unavailable):
 
 
 class EngineLost(Unavailable):
-    """The engine died, or runs without the selection layer."""
+    """The engine died, or it runs without the selection layer."""
 
     code = "engine_lost"
 
@@ -254,7 +254,7 @@ class BaseModelUnavailable(Unavailable):
 
 
 class GistError(IncomesError):
-    """Gist bytes that must not be used."""
+    """The gist cannot be used."""
 
     code = "gist_error"
 

@@ -1,7 +1,8 @@
-"""No process outlives the one that started it: a guardian beside a process ends its descendants when it is killed.
+"""A guardian process ends the children of a process that was killed, so that none of them stays behind.
 
-`guard_children` is called once by whoever is about to start an engine or Ray. The guardian is a process of its own, for
-a killed process can do nothing any more; it looks once a second who the descendants are, and waits for a pipe to end.
+`guard_children` is called once, before an engine or Ray is started. A killed process cannot clean up, so the guardian
+is a process of its own: once a second it notes the descendants of the guarded process, and when the pipe between them
+closes it ends those that still run.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def guard_children() -> None:
 
 
 def main(parent_pid: int) -> None:
-    """Guard `parent_pid`, whose end of standard input closes when it ends."""
+    """Guard the process `parent_pid`: standard input is a pipe from it, which closes when it ends."""
     known: dict[int, psutil.Process] = {}
     while os.getppid() == parent_pid:
         known = {process.pid: process for process in _descendants(parent_pid)} | _alive(known)
@@ -46,7 +47,8 @@ def _descendants(pid: int) -> Iterator[psutil.Process]:
 
 
 def _alive(known: dict[int, psutil.Process]) -> dict[int, psutil.Process]:
-    """Those that still run: also processes whose own parent has ended. A pid that was given anew is not one of them."""
+    """The descendants that still run, also those whose own parent has ended. A process that got the same pid later is
+    not one of them."""
     return {pid: process for pid, process in known.items() if process.is_running()}
 
 
