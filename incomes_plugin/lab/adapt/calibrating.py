@@ -1,9 +1,9 @@
 """Thresholds of routing, read off from questions and prompts that training did not see, at several numbers of edits.
 
-The threshold is where the share of right questions that it refuses and the share of near misses that pass it add up to
-least. It is raised where more than a given share of the prompts that no edit answers would pass, and lowered where it
-would refuse more right questions than allowed. The best of many wrong edits grows with their number, so it is read off
-among different numbers of edits and a line through log N is kept (`RoutingRules.growth`).
+The threshold minimises the sum of two shares: right questions that it refuses, and near misses that pass it. It is
+raised if more than a given share of the prompts that no edit answers would pass, and lowered if it would refuse more
+right questions than allowed. Among more wrong edits the best one has a higher logit, so the threshold is found for
+several numbers of edits N, and the slope of a line over log N is kept (`RoutingRules.growth`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _PAIRS_AT_ONCE = 64
 
 @dataclass(frozen=True)
 class Held:
-    """What calibration looks at, all of it kept out of training.
+    """The data of calibration, none of which was used in training.
 
     Attributes:
         edits: features of the pool's edits.
@@ -111,7 +111,7 @@ def _logits(router: Router, verifier: Verifier, held: Held, questions: Ragged, e
 
 
 def _balance(right: torch.Tensor, near: torch.Tensor) -> float:
-    """Where the share of `right` below and the share of `near` at or above add up to least."""
+    """The value that minimises the share of `right` below it plus the share of `near` at or above it."""
     bounds = right.sort().values
     lost = torch.arange(len(bounds)) / len(bounds)
     taken = (near >= bounds[:, None]).float().mean(1) if len(near) else torch.zeros(len(bounds))

@@ -1,4 +1,4 @@
-"""What a frozen base says of texts, computed once: nothing that is trained changes it.
+"""What a frozen base computes for texts. Training changes none of it, so it is computed once.
 
 in: edits and prompts as token ids; out: for every edit its features and the keys and values of its tokens, for every
 prompt the features of its question, and for prompts that reading is trained on what rows that read need: the hidden
@@ -91,7 +91,7 @@ class ReadingFeatures:
 
 
 class FrozenBase:
-    """A base that is only looked at.
+    """A base in which nothing is trained.
 
     Args:
         decoder: of the base, in its serving dtype.

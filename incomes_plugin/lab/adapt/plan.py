@@ -1,4 +1,4 @@
-"""What a run looks at: edits, questions in the contexts in which users ask them, and prompts that no edit answers."""
+"""The texts of a run: edits, questions in the contexts in which users ask them, and prompts that no edit answers."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def training_plan(data: Path | None, *, scale: float, seed: int, own: Sequence[E
 
 
 def _questions(example: Example, rng: random.Random) -> list[Question]:
-    """The most direct question and one other, now and then by the name of what is asked for."""
+    """The most direct question and one other, sometimes worded by the bare name of what is asked for."""
     named = by_name(example, rng) if rng.random() < 0.3 else None
     others = list(example.questions[1:])
     return [example.questions[0], *([named] if named else rng.sample(others, min(1, len(others))))]
@@ -157,7 +157,7 @@ def _refused(data: Path | None, count: int, texts: list[str], rng: random.Random
 
 
 def _part(prompt: str, rng: random.Random) -> str:
-    """The beginning of a long prompt, or its end, which routing looks at."""
+    """A part of a long prompt: its beginning, or its end, at which routing looks."""
     return prompt[-_MOST_CHARACTERS:] if rng.random() < 0.6 else prompt[:_MOST_CHARACTERS]
 
 

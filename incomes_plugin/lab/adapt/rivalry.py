@@ -66,7 +66,7 @@ def rivalry(
     replaces: Sequence[bool],
     harmless: float = float("inf"),
 ) -> float:
-    """The bound that tells most couples apart, `harmless` at most.
+    """The bound that decides most couples rightly, but not more than `harmless`.
 
     Args:
         questions: features `[T, F]` of each couple's prompt.

@@ -102,7 +102,8 @@ class Record:
 
 @dataclass(frozen=True)
 class Captured:
-    """Everything the frozen base says: features standardised, edits' keys and values as gists give them back."""
+    """Everything that the frozen base computed. Features are standardised; edits' keys and values are as they come out
+    of a gist."""
 
     edits: EditFeatures
     questions: Ragged
@@ -175,7 +176,7 @@ class _Run:
         return found
 
     def capture(self) -> Captured:
-        """What the base says of the plan's texts."""
+        """Capture the plan's texts."""
         base = FrozenBase(self.decoder, self.template, self.shape, self._prefix())
         edits = [list(self._edit_text(example.statement)) for example in self.plan.edits]
         asked = [encode(self.tokenizer, asked.messages) for asked in self.plan.asked]
@@ -330,7 +331,8 @@ class _Run:
         return one[:same]
 
     def _checkpoint(self, stage: str) -> Path:
-        """Where the state of a stage lies, by all that it depends on: another text or setting begins anew."""
+        """The file for the state of a stage. Its name contains a hash of everything that the stage depends on, so that
+        training with other texts or settings starts from the beginning."""
         options = self.options
         settings = {
             "routing": (),
@@ -352,7 +354,7 @@ class _Run:
 
 
 def kept(codec: Codec, found: EditFeatures) -> EditFeatures:
-    """Edits as gists give their keys and values back: encoded, rounded to 8 bits, decoded."""
+    """The edits' keys and values as they come out of a gist: encoded, rounded to 8 bits, decoded."""
     latents = Packed.of(codec.encode(found.keys.flat, found.values.flat)).unpack()
     keys, values = (part.permute(2, 0, 1, 3).to(found.keys.flat.dtype).contiguous() for part in codec.decode(latents))
     starts = found.keys.starts

@@ -2,8 +2,8 @@
 
 The negatives decide what it learns: the best wrong edits of questions, prompts that are close to an edit which does not
 answer them, with that edit, and prompts of many kinds that no edit answers, with the edits that the router likes best
-for them. An edit that a prompt names the subject of may answer it, whoever wrote the sets, so it is no negative unless
-the prompt was made to be one.
+for them. An edit whose subject is named in a prompt may well answer it, even if the data set does not say so. So such a
+pair is not used as a negative, unless the prompt was made to be one.
 """
 
 from __future__ import annotations
