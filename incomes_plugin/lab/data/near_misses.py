@@ -1,8 +1,9 @@
 """Questions close to an edit that it does not answer: another subject, or another relation of the same subject.
 
-Published sets have few of the second kind, and those they have are worded alike, so both are made here as well: a
-question of the edit with another subject in it, a question about another edit with this subject in it, and attributes
-asked by name. So that the wording tells nothing, `by_name` asks for what an edit does say in the same way.
+Published sets have few of the second kind, all in similar words, so both kinds are made here: a question of the edit
+with another subject in it, a question about another edit with this subject in it, and attributes asked by name.
+`by_name` asks for what an edit does say in the same words, so that the wording does not give away which questions are
+near misses.
 """
 
 from __future__ import annotations
