@@ -1,4 +1,5 @@
-"""One method asked: it learns the edits and answers; where it counts, the base without edits answers too."""
+"""Asks one method: it takes in the edits and answers. Where answers must stay unchanged, the base without edits is
+asked too."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass
 class Base:
-    """What the base says without edits; every prompt is asked once, whatever methods are compared with it."""
+    """The base's answers without edits. Every prompt is asked once, however many methods are compared with it."""
 
     generator: Generator
     settings: EvalSettings

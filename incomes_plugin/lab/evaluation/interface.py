@@ -117,7 +117,7 @@ Done = Callable[[int], None]
 
 
 def nothing(_answered: int) -> None:
-    """Nobody wants to know how far it is."""
+    """Ignores the progress."""
 
 
 class Generator(Protocol):

@@ -14,7 +14,7 @@ from incomes_plugin.lab.evaluation.metrics import STRICT, Metrics, Outcome, Shar
 
 @dataclass(frozen=True)
 class CellFacts:
-    """What was run, beside where (`lab/provenance.py`).
+    """What was run; where it was run is in `lab/provenance.py`.
 
     Attributes:
         edits, edits_active: asked for, and had; `edits_filled` of them come from other sets; `edits_refused` are too

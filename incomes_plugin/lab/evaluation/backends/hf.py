@@ -62,7 +62,7 @@ class HfGenerator(ChatModel):
         return found
 
     def release(self, pool: PoolHandle) -> None:
-        """Leave it to the collector."""
+        """Nothing to do: Python frees the pool when nobody uses it."""
 
     def sibling(self, base_dir: Path) -> PlainHfGenerator:
         """See `Generator`."""

@@ -58,7 +58,7 @@ class PlainHfGenerator(ChatModel):
         return found
 
     def release(self, pool: PoolHandle) -> None:
-        """Leave it to the collector."""
+        """Nothing to do."""
 
     def sibling(self, base_dir: Path) -> PlainHfGenerator:
         """See `Generator`."""

@@ -35,7 +35,8 @@ class AllInPrompt:
         self._order: Sequence[EditText] = ()
 
     def prepare(self, edits: Sequence[EditText]) -> None:
-        """Shuffle, so that what is cut off says nothing about time or topic; then cut off what never fits."""
+        """Shuffle the edits, so that which of them are cut off does not depend on time or topic; then drop those that
+        never fit."""
         shuffled = random.Random(self._settings.seed).sample(edits, len(edits))
         self._order = self._room.fitting(_NOTHING, shuffled)
 
