@@ -1,4 +1,5 @@
-"""A user's facts in every kind of memory, beside the edits themselves: what constant size costs.
+"""Writes a user's facts into every kind of memory and compares them with the same facts as edits: what a memory of
+constant size loses.
 
 The key of a question is its tokens' routing directions A q_t, weighted by w_t and added up: what the router makes of
 it, as one vector of length 1, whitened by questions about other facts. A memory keeps a code of each fact, or its
@@ -43,7 +44,7 @@ _SEED = 77
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of the facts in one memory; shares.
+    """How the facts fared in one memory, as shares.
 
     Attributes:
         recall, rephrased: of first and of second questions, above the threshold.
@@ -70,7 +71,7 @@ class Asked:
     unrelated: torch.Tensor
 
     def mapped(self, whitening: Whitening | None) -> Asked:
-        """Whitened, or only of length 1."""
+        """The keys whitened, or only scaled to length 1."""
         change = whitening or partial(F.normalize, dim=-1)
         return Asked(change(self.first), change(self.second), self.second_of, change(self.unrelated))
 

@@ -36,7 +36,7 @@ plan_app = typer.Typer(help="Bytes, milliseconds and room for N edits on this ma
 out_console = Console(highlight=False, soft_wrap=True)
 err_console = Console(highlight=False, stderr=True)
 SAMPLE = 500
-"""Invented facts whose length stands for that of edits nobody has shown."""
+"""Number of invented facts whose mean length is assumed when no file of edits is given."""
 
 ModelOption = Annotated[str, typer.Option(help="As for serve.")]
 AdapterOption = Annotated[str | None, typer.Option(help="As for serve.")]

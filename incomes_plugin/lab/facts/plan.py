@@ -4,7 +4,8 @@
     device    the route keys of all edits, in rows of 16 tokens; their arena doubles when it is full
     routing   one product of the question's tokens with all route keys, a maximum for each edit, the best few
 
-Without a GPU the device is the host. Nothing else grows with N: a request reads its few picks, whatever N is.
+Without a GPU the device is the host. Nothing else grows with N: a request reads a few picks, however many edits there
+are.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ QUESTION_TOKENS = 16
 
 _LONG_ENOUGH_S = 2.0
 _MOST_RUNS = 5
-"""The quickest run counts: other work on the machine is not routing."""
+"""Routing is timed this often, and the quickest run counts: the others were disturbed by other work on the machine."""
 
 
 @dataclass(frozen=True)

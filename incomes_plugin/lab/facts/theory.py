@@ -69,7 +69,7 @@ def facts_at_load(limit: float, key_width: float, value_width: float) -> int:
 
 
 def expected_recall(rule: Rule, num_facts: int, key_width: float, value_width: float) -> float:
-    """Share of N facts whose code scores above the N - 1 others, keys and codes in general position.
+    """Share of N facts whose code scores above the N - 1 others, for random keys and codes.
 
     Scores are normal with the variances of the module's table: the integral of phi(z) Phi((1 + r z) / w)^(N - 1). A
     trained memory has no noise up to its load of 1/2; beyond, nothing is promised.

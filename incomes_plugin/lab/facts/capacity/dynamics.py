@@ -1,4 +1,5 @@
-"""What is learned first: the relation, then the subject. Between them every answer of the relation is as likely.
+"""In which order a model learns a fact: first the relation, then the subject. In between, all answers of the relation
+are equally likely.
 
     linear   logits = sum_t w[x_t] V[:, x_t], one-hot embeddings, gradient descent       the paper's section 6
     softmax  the one-layer transformer, by Adam
@@ -54,7 +55,8 @@ class DynamicsResult:
 
     @property
     def plateau_steps(self) -> int:
-        """Steps with a loss within a tenth of ln D and a relation that is known with 0.9 or more."""
+        """Number of steps in which the loss is within a tenth of ln D and the relation's answers together have a
+        probability of 0.9 or more."""
         level = math.log(CHOICES)
         flat = [abs(x - level) < NEAR * level and r > SURE for x, r in zip(self.loss, self.relation, strict=True)]
         return _LOOK * sum(flat)

@@ -1,4 +1,5 @@
-"""What every experiment is: jobs that are measured one by one, a table, a plot, and what was to be shown."""
+"""The interface of every experiment: jobs that are measured one by one, a table, a plot, and checks of what it should
+show."""
 
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ class Cell(Generic[Job, Result]):
 
 @dataclass(frozen=True)
 class Check:
-    """Something that was to be shown: where the bound comes from, what was measured, and whether it holds."""
+    """One claim: where its bound comes from, what was measured, and whether it holds."""
 
     what: str
     bound: str

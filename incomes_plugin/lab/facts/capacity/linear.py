@@ -16,7 +16,8 @@ from incomes_plugin.lab.facts.memories import LinearMemory, decide, rules
 from incomes_plugin.lab.facts.theory import LIKELY, PUBLISHED, SAFE_TRAINED, Rule, facts_at_load, facts_recalled, load
 
 FACTS_A_LOOK = {Rule.HEBBIAN: 4000, Rule.RIDGE: 4000, Rule.TRAINED: 400}
-"""Facts that a recall is measured on: as many memories of N facts as that takes."""
+"""Number of facts over which recall is measured: so many memories of N facts are drawn that they hold this many
+together."""
 
 WIDTHS, MORE_WIDTHS = (16, 32, 64, 128), (256, 512)
 SEEDS = 5
@@ -55,7 +56,7 @@ class Linear(Experiment[LinearJob, LinearResult]):
     result_type = LinearResult
 
     def jobs(self, *, quick: bool) -> list[LinearJob]:
-        """All rules at the widths of the issue; what is closed form also at larger ones."""
+        """All rules at small widths; rules with a closed form also at larger ones."""
         widths, seeds = ((32,), 1) if quick else (WIDTHS, SEEDS)
         sizes = [(rule, width) for width in widths for rule in Rule]
         sizes += [(rule, width) for width in (() if quick else MORE_WIDTHS) for rule in (Rule.HEBBIAN, Rule.RIDGE)]

@@ -30,7 +30,7 @@ def write_report(experiment: Experiment, cells: Sequence[Cell], document: dict[s
 
 
 def checks_table(checks: Sequence[Check]) -> Table:
-    """A miss is called a miss."""
+    """The checks as a table; one that failed is marked as a miss."""
     rows = [[check.what, check.bound, check.measured, "yes" if check.met else "**missed**"] for check in checks]
     return Table(("", "to be shown", "measured", "holds"), rows)
 

@@ -1,4 +1,5 @@
-"""N99 of Hebbian memories as it is found by looking at one memory of each size: what the definition does to c.
+"""N99 of Hebbian memories when only one memory of each size is looked at: how much the constant c depends on that
+definition.
 
 Here a size holds if the one memory drawn recalls 99 %; in `linear.py` if thousands of facts do on average. At width 16
 99 % of 11 facts are all of them: two memories in three recall them all, and 96 % of the facts come back.

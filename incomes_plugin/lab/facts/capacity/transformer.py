@@ -4,7 +4,8 @@
     MLP        y = o + W_2 relu(W_1 o + b)
     logits     y . u_a                                                                     for each answer a
 
-The last token is always the same, so a token's score is looked up: what is computed is the model, only cheaper.
+The last token is always the same, so a token's attention score can be looked up in a table. The result is the same,
+only cheaper.
 """
 
 from __future__ import annotations

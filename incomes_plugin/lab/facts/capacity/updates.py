@@ -62,7 +62,7 @@ class Updates(Experiment[UpdatesJob, UpdatesResult]):
     result_type = UpdatesResult
 
     def jobs(self, *, quick: bool) -> list[UpdatesJob]:
-        """The size of the issue in both types, one fact at a time and in blocks."""
+        """10,000 inserts and 5,000 deletes in float32 and float64, one fact at a time and in blocks."""
         if quick:
             return [UpdatesJob(64, 200, 100, "float64", 1)]
         sizes = (("float64", 64, 768), ("float32", 64, 768), ("float64", 1, 768))
@@ -93,7 +93,7 @@ class Updates(Experiment[UpdatesJob, UpdatesResult]):
         )
 
     def checks(self, cells: Sequence[UpdatesCell]) -> list[Check]:
-        """The product's type, float64, is held to the bound."""
+        """Only float64, the type of `RecursiveMemory`, is held to the bound."""
         exact = [cell for cell in cells if cell.job.dtype == "float64"]
         if not exact:
             return []

@@ -1,4 +1,5 @@
-"""A memory of two matrices with a ReLU between: facts may share answers. Trained on all of them; none can leave."""
+"""A memory of two matrices with a ReLU in between. Facts may share answers. It is trained on all facts at once, and
+none can be taken out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Memories as their definitions say, in float64, fact by fact: what the fast paths are tested against."""
+"""Memories straight from their definitions, in float64, fact by fact. The fast versions are tested against them."""
 
 from __future__ import annotations
 

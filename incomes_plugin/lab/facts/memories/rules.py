@@ -15,7 +15,8 @@ PENALTY = 0.3
 so large that queries about nothing score like facts (docs/facts.md)."""
 
 LEARNING_RATE = 10.0
-"""High (the paper takes 1000): it sets the scale of the logits, and what is learned then are facts near a border."""
+"""High (the paper takes 1000): a few steps make the logits large, and from then on training changes only facts that are
+close to being confused."""
 
 STEPS = 400
 

@@ -1,4 +1,4 @@
-"""Keys that a linear memory can tell apart: centred, whitened with the model's own covariance, of length 1.
+"""Makes keys that a linear memory can tell apart: centred, whitened with the model's own covariance, of length 1.
 
 A model's hidden states share a mean and a few strong directions; in those, all keys look alike, and a sum of outer
 products returns the same value for every query.
@@ -15,7 +15,8 @@ from torch import nn
 from incomes_plugin.errors import InvalidValue
 
 SHRINK = 1e-3
-"""Share of the mean variance that is added to every direction: what was hardly seen is not blown up."""
+"""Share of the mean variance that is added to every direction, so that directions with hardly any variance are not
+enlarged without limit."""
 
 
 class Whitening(nn.Module):
