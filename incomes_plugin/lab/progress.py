@@ -1,4 +1,4 @@
-"""A bar for every stage of a long command, on a terminal; nothing where the output goes elsewhere."""
+"""A progress bar for every stage of a long command, on a terminal only."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Two vocabularies in, out: which tokens of the donor have a row in the base already, and which need a new one.
+"""From two vocabularies: which tokens of the donor have a row in the base already, and which need a new one.
 
-Tokens are the same if their bytes are. A fallback byte whose byte is a text token, too, is never reached by text
-(SentencePiece's `<0x41>` beside "A"); it is no copy, or two tokens would share one logit.
+Tokens are the same if their bytes are. A fallback byte that is also a text token (SentencePiece's `<0x41>` beside "A")
+never comes out of text. It gets no copy of that token's row; otherwise two tokens would have the same logit.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Before anything is written: will the transplant work? A plan in, measurements, one verdict and its reasons out.
+"""Will the transplant work? Measures a plan before anything is written, and gives one verdict with its reasons.
 
 The bounds were set from published transplants; benchmarks/results/transplant.md holds them against our own outcomes.
 """
@@ -16,7 +16,7 @@ from incomes_plugin.lab.transplant.methods import LinearMap
 from incomes_plugin.lab.transplant.prepare import MatrixPair, Prepared
 
 MOST_ANCHORS = 8192
-"""Anchors looked at for the geometry; more change nothing but the time."""
+"""Anchors used for the geometry; more take longer and change nothing."""
 HELD_OUT = 10
 PENALTY = 1e-2
 FEWEST_ANCHORS_PER_DIMENSION = 2.0
@@ -104,7 +104,7 @@ class Assessment:
 
     @property
     def reasons(self) -> tuple[tuple[Verdict, str], ...]:
-        """Everything that speaks against it, the worst first."""
+        """The reasons against the transplant, the worst first."""
         found = [*self._about_text(), *self._about_geometry()]
         if self.base_digits != self.donor_digits:
             found.append(

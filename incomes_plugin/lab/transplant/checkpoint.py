@@ -1,8 +1,8 @@
 """A plan in, a checkpoint folder out: new matrices, the fitted tokenizer, stored token ids at their new places.
 
-The body's tensors are copied byte by byte, and so are the adapter's: nothing in them depends on the vocabulary. What
-the adapter knows of its base, its fingerprint and the token ids of its chat template, is derived anew; it goes to
-`adapter/` in the new folder. The folder gets its name only when it is complete.
+The body's tensors are copied byte by byte, and so are the adapter's: nothing in them depends on the vocabulary. Two
+things in the adapter belong to its base and are computed again: the base's fingerprint and the token ids of the chat
+template. The adapter lies in `adapter/` in the new folder. The folder gets its name only when it is complete.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Who cuts text into tokens after a transplant: the donor, or in part the base. Ids are the donor's in any case."""
+"""How text is cut into tokens after a transplant: as the donor does, or in part as the base does. The token ids are
+always the donor's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""How a tokenizer cuts numbers, by trying: a body that learned arithmetic on one cutting cannot do it on another."""
+"""Finds out how a tokenizer cuts numbers by trying some. A model that learned arithmetic with one way of cutting cannot
+do it with another."""
 
 from __future__ import annotations
 
@@ -10,7 +11,8 @@ _STEPS = {2: 1, 3: 7, 4: 71, 5: 701}
 PROBES = tuple(str(n) for length, step in _STEPS.items() for n in range(10 ** (length - 1), 10**length, step))
 """Numbers of two to five digits, about a hundred of each length."""
 TYPICAL = 0.9
-"""Share of numbers of one length that must be cut alike for a rule; vocabularies lack a group now and then."""
+"""Share of the numbers of one length that must be cut alike to count as a rule. It is below 1 because vocabularies lack
+some groups of digits."""
 Cutting = tuple[int, ...]
 
 

@@ -1,4 +1,5 @@
-"""What becomes of a user's edits: their questions asked of the base and of its transplant, on the reference.
+"""Do a user's edits survive? Asks their questions of the base and of its transplant, with the reference in plain
+PyTorch.
 
 All edits lie in one pool, each question is routed among them, and the answer is right if it holds the expected words.
 """

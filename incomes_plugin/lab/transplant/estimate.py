@@ -15,11 +15,12 @@ from incomes_plugin.lab.transplant.prepare import MatrixPair, Prepared
 from incomes_plugin.lab.transplant.rows import RowPlan
 
 FAINT = 1e-3
-"""A row shorter than this share of the median length is as good as none: no anchor, and no result."""
+"""A row shorter than this share of the median length counts as missing, as an anchor and as a result."""
 MODEST = 0.5
-"""Where a copied token is meant, a new one's logit may reach this share of its lead over the average token."""
+"""Largest logit of a new token where a copied token is meant, as a share of the copied token's lead over the average
+token."""
 CLEAR = 0.5
-"""A copied row says something if it is further than this share of the median distance from the mean row."""
+"""Copied rows that are closer to the mean row than this share of the median distance are left out of the comparison."""
 _ROWS = 2048
 """New rows compared at a time."""
 
@@ -150,7 +151,7 @@ def _spell_the_rest(job: MatrixJob, anchors: _Anchors, base: torch.Tensor, weigh
 
 
 def _hold_back(weight: torch.Tensor, copied: torch.Tensor, estimated: Sequence[int]) -> None:
-    """Shorten new rows that would be said where a copied one is meant.
+    """Shorten new rows whose token would be generated where a copied token is meant.
 
     At a hidden state along a copied row a (all rows without their mean), the copied token's logit is a.a and a new
     token's a.r. A mean of twice the same piece ("--") has that piece's row, and neither could be told from the other.

@@ -1,4 +1,5 @@
-"""New rows in, those that stand out: a donor can hide harm in rows that are harmless at home (arXiv 2601.00065).
+"""Finds new rows that stand out. A donor can carry rows that are harmless in its own model and do harm in another
+(arXiv 2601.00065).
 
 Three looks at every estimated row, each against rows that are known to be good or against the other new ones:
 
@@ -6,8 +7,8 @@ Three looks at every estimated row, each against rows that are known to be good 
     distance      to the row a second method makes of the same evidence, in deviations of the other rows' distances
     said          share of places of the user's text at which the base's body would say it, before all other tokens
 
-A row that steers what is said must be long or lie where hidden states point; a combination made for that is not what a
-linear map of the same donor row gives. This is a screen, not a proof.
+A row that was made to steer what is generated must be long or lie in the direction of hidden states, and a linear map
+of the same donor row does not give such a row. This is a screen, not a proof.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ class Probes:
 
 @torch.inference_mode()
 def probe(model: PreTrainedModel, prepared: Prepared, texts: Sequence[str]) -> Probes:
-    """What the base's body has to say about a text, before its output matrix."""
+    """Hidden states of the base for a text, in front of its output matrix."""
     old, new = prepared.base.tokenizer, prepared.fitted.tokenizer
     hidden, counts = [], Counter[int]()
     for text in texts:

@@ -1,4 +1,5 @@
-"""Ways to make rows in, bits per byte on the user's text out; nothing is written. Chooses k, compares methods.
+"""Measures bits per byte on the user's text for several ways to make rows, to choose k or to compare methods. Nothing
+is written.
 
 The base's body is loaded once; every candidate's matrices take the places of the base's in memory.
 """
@@ -22,7 +23,8 @@ from incomes_plugin.lab.transplant.omp import Search
 from incomes_plugin.lab.transplant.prepare import Prepared
 
 PASSAGE_LETTERS = 500
-"""A passage is read for itself, so that every tokenizer sees the same context; at most 2,000 bytes, or tokens."""
+"""Letters of a passage, 2,000 bytes or tokens at most. Each passage is read on its own, so that every tokenizer has the
+same context."""
 TEXT_BYTES = 32_768
 """Of the text, for one candidate."""
 SHARES_OF_WIDTH = (1 / 32, 1 / 16, 1 / 8, 1 / 6, 1 / 4, 1 / 2)
