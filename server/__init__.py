@@ -1,5 +1,9 @@
-"""What runs around the engine: an edit's way from an HTTP request to the engine's pool, and the commands of `incomes`.
+"""Everything around the engine (import name `incomes_server`): an edit from its HTTP request to the engine's pool.
 
-api/ ──► store/ (truth) ──► compression/ (gists, made by the engine) ──► replicas/ (deltas) ──► the engine's pool
-cli/ and app.py start and stop all of it; auth/ says whose request it is; edits/ are the nouns and rules, pure.
+POST /v1/edits ─► api/ ─► store/ ─► compression/ ─► store/ ─► replicas/ ─► the engine's pool
+                  checks  durable   the engine      with its  what an engine
+                                    makes the gist  gist      lacks is sent to it
+chat request   ─► api/chat/ ─► vLLM, with a snapshot pinned
+
+auth/ says whose request it is. edits/ has the nouns and rules, without SQL, Ray or HTTP. cli/ is the command `incomes`.
 """

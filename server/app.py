@@ -1,6 +1,6 @@
 """`incomes serve`: starts Ray and store, engine, canary, replica and both HTTP ports in order; stops them in reverse.
 
-One asyncio main thread. `serve` returns after SIGINT or SIGTERM, when no process of ours is left.
+One asyncio main thread. `serve` returns after SIGINT or SIGTERM, when all processes that it started have ended.
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ class Server:
         )
 
     async def _handshake(self, engine: EditEngine, context: AdminContext) -> None:
-        """Gists of another model must never reach this engine: they go back to the queue."""
+        """Send gists that another model made back to the queue: they must never reach this engine."""
         stale = await context.store.requeue_stale(engine.fingerprint)
         if stale:
             self.announce(f"          {stale} edits were compressed for another model and are compressed again")

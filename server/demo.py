@@ -1,6 +1,7 @@
-"""The demo: a fact added, asked, hidden from another edit set, kept among 1,000 others, retired. All of it real.
+"""The demo: a fact is added, asked about, not seen from another edit set, found among 1,000 others, and retired, all on
+a real server.
 
-A general question is asked beside it all along: its answer must stay the same to the bit. `Demo.run` prints the
+A general question is asked after each step; its answer must stay the same to the bit. `Demo.run` prints the
 transcript and raises `DemoFailed` at the first step that does not hold.
 """
 

@@ -1,4 +1,5 @@
-"""What `incomes serve` tells vLLM unless told otherwise: quiet logs, and on CPUs a start in seconds, not minutes."""
+"""Defaults that `incomes serve` gives vLLM: quiet logs, and on CPUs a start in seconds, not minutes. The user's own
+flags win."""
 
 from __future__ import annotations
 
@@ -41,7 +42,8 @@ def is_cpu_package() -> bool:
 
 
 def prepare_vllm(settings: Settings, extra: Sequence[str], environment: MutableMapping[str, str], *, cpu: bool) -> None:
-    """Set the environment vLLM reads when it is imported; what is set already stays."""
+    """Set the environment variables that vLLM reads when it is imported. Variables that are set already stay as they
+    are."""
     environment.setdefault("VLLM_NO_USAGE_STATS", "1")
     # Standard output is for the lines of progress.
     environment.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")

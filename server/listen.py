@@ -22,7 +22,7 @@ class HttpLimits:
 
     Attributes:
         header_timeout_s: for the head of a request, from the connection's first moment or the head's first byte.
-        drain_s: running answers get so long at shutdown.
+        drain_s: seconds that running answers get at shutdown.
     """
 
     header_timeout_s: float
@@ -30,7 +30,7 @@ class HttpLimits:
 
 
 class QuietServer(uvicorn.Server):
-    """Leaves the signals to `serve`, which stops both ports in order."""
+    """Does not handle signals: `serve` does, and stops both ports in order."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""Admission: an edit that does not fit, or is beyond its project's quota, is refused when it is added."""
+"""Admission: an edit that does not fit, or exceeds its project's quota, is refused before it is stored."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ NOTHING = ProjectUse(0, 0)
 
 
 class PoolRoom:
-    """The one owner of what is promised: what the store holds, and what is on its way into it.
+    """Keeps account of the pool's room: what the edits in the store need, and what edits need that are just being
+    stored.
 
-    Edits count from their admission on, with the room that their tokens need at most, so what is admitted fits. The
-    hard limit is the commit itself, which refuses and keeps the old state.
+    An edit counts from its admission on, with the most room that its tokens can need, so what is admitted fits. The
+    pool's commit checks again: it refuses what does not fit and keeps the old state.
     """
 
     def __init__(self, engine: EditEngine, store: StoreClient, quotas: Quotas) -> None:
@@ -94,7 +95,8 @@ class PoolRoom:
         return self._stored.get(project, NOTHING) + self._promised.get(project, NOTHING)
 
     async def _look(self) -> None:
-        """What was stored while the store counted may be missing in its answer: rather twice than not at all."""
+        """Ask the store for its count. Edits stored meanwhile may be missing in the answer, so they are counted here
+        too: some may count twice, none is left out."""
         self._stored_meanwhile = {}
         stored = await self._store.use_of_projects()
         for project, new in self._stored_meanwhile.items():

@@ -1,4 +1,5 @@
-"""What each project may have: edits, gist bytes, running requests. By the settings, or an equal part of the pool."""
+"""Quotas of each project: edits, bytes of gists, running requests. They come from the settings; without one for bytes,
+projects share the pool equally."""
 
 from __future__ import annotations
 
@@ -42,7 +43,8 @@ class Quotas:
         _check("edits", "max_edits_per_project", self.edits, used, new)
 
     def check_bytes(self, used: int, new: int) -> None:
-        """Raises QuotaExceeded; not where the quota is all that there is, for then the pool is what is full."""
+        """Raises QuotaExceeded. Does nothing where the quota is the whole pool: then the pool is full, which is another
+        error."""
         if self.gist_bytes < self.usable_bytes:
             _check("bytes of gists", "max_gist_bytes_per_project", self.gist_bytes, used, new)
 

@@ -1,4 +1,4 @@
-"""Calling an actor: find it by name, await its answer, and raise the error it raised (not Ray's wrapper)."""
+"""Calls of an actor: find it by name, await its answer, and raise the error that it raised, without Ray's wrapper."""
 
 from __future__ import annotations
 

@@ -68,8 +68,8 @@ def prepare_environment(*, local: bool = True) -> None:
     """Must run before anything imports Ray (vLLM does): Ray reads all of this when it is imported.
 
     Args:
-        local: the process will start a cluster of its own. Other users of the machine must not run code in it: a fresh
-            token, known to our processes only.
+        local: the process will start a cluster of its own. Then a fresh token is made that only this server's processes
+        know, so that other users of the machine cannot run code in the cluster.
     """
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -171,7 +171,8 @@ def _start_local(settings: RaySettings) -> None:
 
 
 def _init_local(settings: RaySettings) -> None:
-    """Start a cluster. Ray gives its processes 30 s, which a busy machine may not keep: then they are started anew."""
+    """Start a cluster. Ray gives its processes 30 s to start. On a busy machine that may not be enough; then they are
+    started again."""
     reason = ""
     for attempt in range(1, START_ATTEMPTS + 1):
         try:
@@ -195,7 +196,8 @@ def _init_local(settings: RaySettings) -> None:
 
 
 def _actor(cls: type, name: str, settings: RaySettings, *args: Any) -> Any:
-    """Named, restarted for ever, its calls sent again: every method must bear being called twice."""
+    """A named actor that Ray restarts for ever. Ray sends its calls again after a restart, so calling a method twice
+    must do no harm."""
     options: dict[str, Any] = {"name": name, "namespace": settings.namespace, "get_if_exists": True}
     options |= {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "max_concurrency": MAX_CALLS}
     return _ray().remote(cls).options(lifetime="detached", **options).remote(*args)

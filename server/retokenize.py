@@ -1,4 +1,4 @@
-"""Edits that wait for compression, spelled anew: a model with another tokenizer means other tokens by the same ids.
+"""Tokenises waiting edits again at the start: token ids made by another model's tokenizer would stand for other words.
 
 Called at boot, after gists of other models went back to the queue and before a worker takes jobs from it. A text that
 has become too long gets all of its ids, and the compressor fails it with that reason.

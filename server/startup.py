@@ -15,7 +15,7 @@ from incomes_server.ray_local import RaySettings, stop_ray
 from incomes_server.settings import Settings
 
 STOP_S = 10.0
-"""For engine and Ray to stop, after running answers had their time."""
+"""Seconds that engine and Ray get to stop, after the time for running answers is over."""
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -39,7 +39,8 @@ def engine_loss(app: Any) -> str | None:
 
 
 def end_at_last(drain_s: float) -> None:
-    """End the process `drain_s` and `STOP_S` from now, whatever then still hangs; its guardian ends its children."""
+    """End the process after `drain_s` + `STOP_S` seconds, even if something hangs. The guardian process then ends its
+    children."""
     timer = threading.Timer(drain_s + STOP_S, os._exit, (1,))
     timer.daemon = True
     timer.start()

@@ -17,7 +17,8 @@ from incomes_plugin.errors import EngineLost, IncomesError
 EVERY_S = 1.0
 ANSWER_WITHIN_S = 3.0
 ENGINE_ANSWERS_WITHIN_S = 60.0
-"""A step of long prompts on a busy machine takes many seconds, and calls wait for its end."""
+"""Seconds in which the engine must answer a call. Calls wait for the running step, and a step of long prompts takes
+many seconds on a busy machine."""
 
 PARTS = {"engine": ("VLLM::", "spawn_main"), "Ray's control store": ("gcs_server",), "Ray's node": ("raylet/raylet",)}
 

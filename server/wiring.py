@@ -1,4 +1,4 @@
-"""Joins the engine to the store: its captures answer the compression queue, its pool follows the edit sets."""
+"""Connects the engine to the store: the engine compresses the queue's edits, and its pool follows the edit sets."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def apply_to(engine: EditEngine) -> Apply:
 
 
 def snapshot_delta(delta: Delta, current: SnapshotRef | None) -> SnapshotDelta:
-    """The engine's form of a store delta that starts from what the engine has."""
+    """The store's delta in the form that the engine takes, starting from the snapshot that the engine has."""
     return SnapshotDelta(
         base=current.id if current else None,
         snapshot=SnapshotRef(delta.edit_set, delta.version, delta.digest, delta.num_edits),

@@ -1,1 +1,6 @@
-"""Who is asking: bearer token -> project (tenant). `keys` is pure; `middleware` puts the project on each request."""
+"""Who is asking?
+
+Authorization: Bearer KEY ─► middleware.py ─► keys.py: the key's project, or 401 ─► `request.state.project`
+
+Both ports use it. Everything behind it sees the project and never the key.
+"""

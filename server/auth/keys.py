@@ -62,5 +62,5 @@ class KeyRing:
 
 
 def _digest(key: str) -> bytes:
-    """Looked up by digest, so the time of a lookup says nothing about the key."""
+    """Keys are looked up by digest, so that the time of a lookup does not depend on how much of a key was right."""
     return hashlib.sha256(key.encode()).digest()

@@ -1,4 +1,11 @@
-"""`incomes`: noun, then verb. One file per noun; nothing heavy (torch, vLLM, Ray) is imported before it is needed."""
+"""The command `incomes`: a noun, then a verb; one file for each noun.
+
+argv ─► vLLM's flags set aside ─► main.py ─► edit.py, edit_set.py ─► client.py ─► admin API ─► output.py
+                                         ├─► serve.py, demo.py, doctor.py, config.py
+                                         └─► adapt.py, evaluate.py, facts.py, plan.py, transplant.py ─► the lab
+
+Nothing heavy (torch, vLLM, Ray) is imported before a command needs it.
+"""
 
 from __future__ import annotations
 

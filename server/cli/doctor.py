@@ -20,7 +20,7 @@ PACKAGES = ("torch", "transformers", "ray", "pydantic", "fastapi", "openai")
 
 @dataclass(frozen=True)
 class Check:
-    """One finding; `ok` None = could not be looked at, which is no failure."""
+    """One finding. `ok` None: it could not be checked, which does not count as a failure."""
 
     name: str
     ok: bool | None
@@ -58,7 +58,7 @@ def run_checks(model: str | None, adapter: str | None, url: str) -> Iterator[Che
 
 
 def _guarded(name: str, look: Callable[[], str]) -> Check:
-    """Run a check that raises on failure; whatever it raises is the finding."""
+    """Run a check that raises when something is wrong; the error becomes the finding."""
     try:
         return Check(name, True, look())
     except Exception as error:  # noqa: BLE001 - a doctor reports every kind of failure, it does not stop at one
@@ -106,7 +106,7 @@ def _patch_targets() -> str:
 
 
 def _base(model: str | None) -> str:
-    """The default base is compared with its checksums, and not fetched: a doctor changes nothing."""
+    """Compare the default base with its checksums. It is not fetched: `doctor` changes nothing."""
     from incomes_plugin.model.base import COMMAND, base_dir, damage
 
     if model not in (None, "default"):

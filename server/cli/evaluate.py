@@ -15,7 +15,7 @@ def evaluate(context: typer.Context) -> None:
 
 
 def evaluate_plot(context: typer.Context) -> None:
-    """Plot results of `incomes eval --json`; see `incomes eval-plot --help`."""
+    """Plot results of `incomes eval --out`; see `incomes eval-plot --help`."""
     from incomes_plugin.lab.evaluation.cli import plot_app
 
     with errors_as_exit():

@@ -10,7 +10,7 @@ from incomes_server.cli import adapt, config, demo, doctor, edit, edit_set, eval
 from incomes_server.cli.output import out
 
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
-"""Of commands that parse their own arguments, so that torch is imported only where one of them runs."""
+"""Settings of commands that parse their own arguments, so that torch is imported only when one of them runs."""
 
 app = typer.Typer(
     name="incomes",

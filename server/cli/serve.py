@@ -78,7 +78,7 @@ def serve(
 
 
 def event_loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop where vLLM brought it along, as in vLLM's own server."""
+    """uvloop if vLLM has installed it, as vLLM's own server does."""
     try:
         import uvloop
     except ModuleNotFoundError:
@@ -93,7 +93,7 @@ def announce(line: str) -> None:
 
 
 def prepare_process(settings: Settings, vllm_args: list[str]) -> None:
-    """What must hold before Ray and vLLM are imported: sockets on loopback, no usage reports, one log format."""
+    """Set what Ray and vLLM read when they are imported: sockets on loopback, no usage reports, one log format."""
     from incomes_server.engine_args import is_cpu_package, prepare_vllm
     from incomes_server.ray_local import prepare_environment
 

@@ -36,7 +36,7 @@ class CompressionClient:
         await call(self._actor.admit.remote(num_jobs, interactive))
 
     async def submit(self, jobs: Sequence[CompressionJob], *, interactive: bool) -> None:
-        """Queue all jobs or none; jobs that are queued already are left alone.
+        """Queue all jobs or none. Jobs that are queued already stay where they are.
 
         Raises:
             QueueFull: no room; nothing was queued.
@@ -48,11 +48,12 @@ class CompressionClient:
         return await call(self._actor.lease.remote(worker, max_jobs, timeout_s))
 
     async def complete(self, lease_id: str, outcomes: Sequence[CompressionOutcome]) -> None:
-        """Hand in the work. Returns after it is durable; failed jobs are tried again, then fail their edit."""
+        """Hand in the outcomes of a lease. Returns when they are durable. Failed jobs are tried again; after the last
+        attempt their edit is failed."""
         await call(self._actor.complete.remote(lease_id, tuple(outcomes)))
 
     async def release(self, lease_id: str) -> None:
-        """Give the jobs back untried: the engine cannot work now, which is not the edits' fault."""
+        """Give the jobs back because the engine cannot work now. This does not count as an attempt."""
         await call(self._actor.release.remote(lease_id))
 
     async def replay(self) -> None:

@@ -1,4 +1,5 @@
-"""Two lanes of jobs and the leases on them, in memory. Pure: the scheduler gives the clock and stores the outcomes."""
+"""Two lanes of jobs and the leases on them, in memory. Pure: the scheduler passes the time in and stores the
+outcomes."""
 
 from __future__ import annotations
 
@@ -27,7 +28,7 @@ class _Held:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a worker's results mean: outcomes to store, and jobs to try again."""
+    """What follows from a worker's results: outcomes to store, and jobs to try again."""
 
     settled: list[CompressionOutcome]
     again: list[CompressionJob]
@@ -72,7 +73,8 @@ class JobQueue:
             )
 
     def submit(self, jobs: Iterable[CompressionJob], *, interactive: bool) -> None:
-        """All or none. A job in the bulk lane moves up when it is submitted as interactive. Raises QueueFull."""
+        """Queue all jobs or none. A job in the bulk lane moves to the interactive lane when it is submitted again as
+        interactive. Raises QueueFull."""
         skip = self.known() - (set(self._bulk) if interactive else set())
         new = {key_of(job): job for job in jobs if key_of(job) not in skip}
         self.admit(len(new), interactive=interactive)
@@ -81,7 +83,8 @@ class JobQueue:
         (self._interactive if interactive else self._bulk).update(new)
 
     def take(self, worker: str, max_jobs: int, now_s: float) -> Lease | None:
-        """Lease the next jobs, if any; a lease the worker had before is given up (it restarted, or lost our answer)."""
+        """Lease the next jobs, if any. An older lease of the same worker ends: the worker was restarted, or it never
+        got the answer."""
         for lease_id in [name for name, held in self._leases.items() if held.worker == worker]:
             self.give_back(lease_id)
         taken: dict[EditVersion, CompressionJob] = {}
@@ -103,7 +106,8 @@ class JobQueue:
         return lease_id in self._leases
 
     def judge(self, lease_id: str, outcomes: Sequence[CompressionOutcome]) -> Verdict:
-        """Decide, change nothing but the lease's end: it must not expire while its outcomes are being stored."""
+        """Decide what to store and what to try again. Only the end of the lease changes, so that it does not expire
+        while its outcomes are being stored."""
         good = [outcome for outcome in outcomes if outcome.error is None and outcome.blob is not None]
         held = self._leases.get(lease_id)
         if held is None:  # it expired, or the scheduler restarted: the work is still good
@@ -117,7 +121,7 @@ class JobQueue:
         return Verdict(good + last, [held.jobs[key] for key in failed if key not in spent])
 
     def finish(self, lease_id: str, verdict: Verdict, now_s: float) -> None:
-        """The settled outcomes are durable: drop the lease, queue the others again."""
+        """Called when the settled outcomes are durable: drop the lease and queue the other jobs again."""
         settled = set(map(key_of, verdict.settled))
         self._completed += sum(outcome.error is None for outcome in verdict.settled)
         self._failed += sum(outcome.error is not None for outcome in verdict.settled)
@@ -139,7 +143,8 @@ class JobQueue:
             self._return(held, list(held.jobs.values()))
 
     def expire(self, now_s: float) -> list[CompressionOutcome]:
-        """Return the jobs of late workers to the lanes; those tried too often come out as failures to be stored."""
+        """Return the jobs of expired leases to the lanes. Jobs that were tried too often are returned as failures to be
+        stored."""
         for lease_id in [name for name, held in self._leases.items() if held.until_s <= now_s]:
             self._retried += len(self._leases[lease_id].jobs)
             self.give_back(lease_id)
@@ -162,7 +167,8 @@ class JobQueue:
         return CompressionOutcome(*key, None, error=f"gave up after {self._attempts.get(key, 0)} attempts: {reason}")
 
     def _return(self, held: _Held, jobs: Sequence[CompressionJob]) -> None:
-        """To the front, so that retries do not wait behind a long import; bounds do not apply to them."""
+        """Put jobs back at the front, so that retries do not wait behind a long import. The limits of the lanes do not
+        apply to them."""
         urgent = {key_of(job): job for job in jobs if key_of(job) in held.interactive}
         others = {key_of(job): job for job in jobs if key_of(job) not in held.interactive}
         self._interactive = urgent | self._interactive

@@ -1,4 +1,4 @@
-"""The scheduler actor: hands leases on the queue's jobs to pulling workers, stores what they made, forgets nothing.
+"""The scheduler actor: gives jobs on lease to workers that ask for them, and stores the outcomes.
 
 API ──submit──► JobQueue ◄──lease── worker ──complete──► store (durable) ──► lease dropped
                    ▲ sweep: edits that wait in the store and were never submitted (crash, restart, requeue)
@@ -27,7 +27,8 @@ _MARK_AFTER_S = 0.1  # a single edit is ready by then; its activation must not q
 
 
 class SchedulerActor:
-    """One event loop, no threads. Reached through `CompressionClient` only. May be killed at any moment."""
+    """One event loop, no threads. Reached through `CompressionClient` only. It may be killed at any moment without
+    losing an edit."""
 
     def __init__(self, namespace: str, limits: QueueLimits) -> None:
         self._namespace = namespace
@@ -66,7 +67,7 @@ class SchedulerActor:
         return Lease("", ())
 
     async def complete(self, lease_id: str, outcomes: Sequence[CompressionOutcome]) -> None:
-        """Store first, then drop the lease; a store that fails leaves the jobs in the queue."""
+        """Store the outcomes, then drop the lease. If the store fails, the jobs stay in the queue."""
         self._start()
         verdict = self._queue.judge(lease_id, outcomes)
         try:
@@ -130,7 +131,7 @@ class SchedulerActor:
             await (await self._connect()).record_outcomes(outcomes)
 
     def _mark(self, lease: Lease) -> None:
-        """Show the edits of a long lease as `compressing`. Nobody waits for it: it only informs."""
+        """Show the edits of a long lease as `compressing`. It is for people who look; nothing waits for it."""
         task = asyncio.create_task(self._mark_later(lease))
         self._marks.add(task)
         task.add_done_callback(self._marks.discard)

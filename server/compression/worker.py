@@ -53,7 +53,8 @@ async def _work(client: CompressionClient, compress: Compress, lease: Lease) -> 
 
 
 async def _outcomes(compress: Compress, jobs: Sequence[CompressionJob]) -> list[CompressionOutcome]:
-    """What `compress` made of the jobs. One by one when the batch fails as a whole: a bad edit spoils no other."""
+    """The outcomes of the jobs. If the batch fails as a whole, the jobs are tried one by one, so that a bad edit fails
+    alone."""
     try:
         return await compress(jobs)
     except (Unavailable, Overloaded):

@@ -1,4 +1,4 @@
-"""Head of an edit set's log: version, content digest and size. One `advance` per committed change of the snapshot."""
+"""Head of an edit set's log: version, content digest and size. `advance` is called once for each committed change."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TypeAlias
 from incomes_plugin.pool.snapshot import EMPTY_DIGEST, add_to_digest
 
 EditVersion: TypeAlias = tuple[str, int]
-"""(edit id, version): the immutable content a gist is made from."""
+"""(edit id, version): names the content from which a gist is made, which never changes."""
 
 
 @dataclass(frozen=True)

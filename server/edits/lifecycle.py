@@ -32,10 +32,10 @@ def sources_of(target: EditStatus) -> frozenset[EditStatus]:
 
 
 WAITING = sources_of(S.READY)
-"""For the compressor."""
+"""Statuses of edits that wait for the compressor."""
 
 SETTLED = frozenset(S) - WAITING
-"""Whoever waits for the compressor has its answer."""
+"""Statuses of edits that the compressor is done with."""
 
 MAX_NAME_CHARS = 128
 

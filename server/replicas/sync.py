@@ -25,7 +25,7 @@ Apply = Callable[[Delta], Awaitable[None]]
 WAIT_S = 2.0
 LEAVE_S = 2.0
 MIN_BACKOFF_S = 0.05
-MAX_BACKOFF_S = 1.0  # one edit set that cannot be applied delays the others by no more
+MAX_BACKOFF_S = 1.0  # an edit set that cannot be applied delays the others by this much at most
 
 
 async def run_replica(
@@ -89,7 +89,8 @@ class _Replica:
             self.backoff_s = MIN_BACKOFF_S
 
     def _silence_s(self) -> float | None:
-        """How long the store may be silent before it stops waiting for us; a replica that does not serve has time."""
+        """How long the store may be silent before it stops waiting for this replica. For a replica that does not serve
+        yet there is no limit."""
         return max(0.0, self.heard_s + LEASE_S - time.monotonic()) if self.serving else None
 
     async def _poll(self) -> list[Delta]:
@@ -145,7 +146,7 @@ class _Replica:
                 self.heard_s = time.monotonic()
 
     async def _lost(self, error: Exception) -> None:
-        """The store does not answer, or refuses our positions."""
+        """The store does not answer, or refuses the positions that this replica reports."""
         logger.warning("%s cannot poll the store: %s: %s", self.name, type(error).__name__, error)
         if self.serving and self._silence_s() == 0:
             self.serving = False

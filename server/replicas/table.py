@@ -1,4 +1,5 @@
-"""What the store knows of the replicas: leases, acknowledged positions, refusals. In memory, pure, clock given."""
+"""What the store knows of the replicas: leases, acknowledged positions, refusals. In memory and pure; the time is
+passed in."""
 
 from __future__ import annotations
 
@@ -52,7 +53,7 @@ class ReplicaTable:
         return changed
 
     def nack(self, name: str, edit_set: str, version: int, reason: str, now_s: float) -> None:
-        """It could not apply the delta to `version`."""
+        """The replica could not apply the delta to `version`."""
         if (replica := self._replicas.get(name)) is not None:
             replica.nacks[edit_set] = (version, reason)
             self.heard(name, now_s)

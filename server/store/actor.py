@@ -71,7 +71,7 @@ class EditStoreActor:
         return await self._in_thread(self._reader, getattr(self._store, method), *args, **kwargs)
 
     async def wait_status(self, project: str, edit_ids: tuple[str, ...], timeout_s: float) -> list[Edit]:
-        """The edits, once none waits for compression or the time is over."""
+        """The edits, as soon as none of them waits for compression, or at the timeout."""
         deadline_s = time.monotonic() + timeout_s
         found: dict[str, Edit] = {}
         waiting = set(edit_ids)
@@ -88,7 +88,7 @@ class EditStoreActor:
                 look_at = sorted(changes.take() & waiting)
 
     async def wait_active(self, edit_set: str, version: int, timeout_s: float) -> ReplicaProgress:
-        """The progress, once every live replica has the version or the time is over."""
+        """The progress, as soon as every live replica has the version, or at the timeout."""
         deadline_s = time.monotonic() + timeout_s
         while True:
             self._expire()
@@ -185,7 +185,8 @@ class EditStoreActor:
         self._merge(await self._in_thread(self._reader, self._store.news, frozenset(self._live)))
 
     def _merge(self, heads: dict[str, SetHead]) -> None:
-        """Versions only grow: what was read before a commit and arrives after it must not take the head back."""
+        """Keep the larger version of each set: an answer that was read before a commit and arrives after it must not
+        move the head back."""
         for edit_set, head in heads.items():
             known = self._heads.get(edit_set, head)
             newest = SetHead(max(known.version, head.version), known.deleted or head.deleted)

@@ -80,7 +80,7 @@ class StoreClient:
         return await self._write(commands.DeleteEditSet(project, request_id, edit_set))
 
     async def add_edits(self, project: str, edit_set: str, edits: Sequence[NewEdit], *, request_id: str) -> list[Edit]:
-        """All of them pending, or none. Raises EditConflict when an `external_id` is taken."""
+        """Add all edits as pending, or none. Raises EditConflict when an `external_id` is taken."""
         return await self._write(commands.AddEdits(project, request_id, edit_set, tuple(edits)))
 
     async def replace_edit(self, project: str, edit_id: str, edit: NewEdit, *, request_id: str) -> Edit:
@@ -116,7 +116,7 @@ class StoreClient:
         await self._write(commands.RecordOutcomes(tuple(outcomes)))
 
     async def mark_compressing(self, jobs: Sequence[CompressionJob]) -> None:
-        """Show that a worker has them."""
+        """Show that a worker has these edits."""
         await self._write(commands.MarkCompressing(tuple((job.edit_id, job.version) for job in jobs)))
 
     async def pending_jobs(self, limit: int) -> list[CompressionJob]:

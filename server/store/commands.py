@@ -10,7 +10,8 @@ from incomes_server.edits.model import CompressionOutcome, NewEdit
 
 @dataclass(frozen=True)
 class Requested:
-    """A write a caller may send twice. The same request id gives the same objects back and changes nothing."""
+    """A write that a caller may send twice. The second time, the same request id gives the same objects back and
+    changes nothing."""
 
     project: str
     request_id: str

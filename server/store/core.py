@@ -1,4 +1,5 @@
-"""`EditStore`: the durable store, without Ray. Commands go in, one synced transaction for all that wait just now."""
+"""`EditStore`: the durable store, without Ray. All commands that are waiting are applied in one transaction, synced to
+disk."""
 
 from __future__ import annotations
 
@@ -123,7 +124,8 @@ class EditStore:
         return self._read(_heads, None)
 
     def news(self, live: Collection[str]) -> dict[str, SetHead]:
-        """Every edit set that is not deleted, and those of `live` that are by now: another process may have written."""
+        """Every edit set that is not deleted, and those of `live` that have been deleted meanwhile by another
+        process."""
         return self._read(_news, live)
 
     def counts(self) -> StoreCounts:
@@ -150,7 +152,7 @@ class EditStore:
         return self._read(lambda conn: list(conn.scalars(select(replicas.c.name))))
 
     def keep_replica(self, name: str, *, serving: bool) -> None:
-        """Write down that a replica serves, or does so no longer: a restarted store must wait for it."""
+        """Record whether a replica serves, so that a restarted store knows which replicas to wait for."""
         with self._writer.begin() as conn:
             conn.execute(delete(replicas).where(replicas.c.name == name))
             if serving:
@@ -162,7 +164,8 @@ class EditStore:
 
 
 def _apply_alone(command: commands.Command, tx: Transaction) -> Any:
-    """All of it or nothing. On a shared database another writer may have had the same request: then look again."""
+    """Apply one command completely or not at all. On a shared database another writer may have applied the same request
+    first; then look for its result again."""
     try:
         with tx.conn.begin_nested():
             return _apply(command, tx)
@@ -215,7 +218,7 @@ def _(command: commands.Retokenize, tx: Transaction) -> None:
 
 @singledispatch
 def _change(command: commands.Requested, tx: Transaction) -> list[EditVersion]:
-    """Do it for the first time; returns the ids (and versions) of what it made or changed."""
+    """Apply a command that was not applied before; returns the ids (and versions) of what it made or changed."""
     raise TypeError(f"no rule for {type(command).__name__}")
 
 

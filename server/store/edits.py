@@ -104,7 +104,8 @@ def replace_edit(tx: Transaction, project: str, edit_id: str, new: NewEdit) -> l
 
 
 def retire_edit(tx: Transaction, project: str, edit_id: str) -> list[EditVersion]:
-    """Out of the snapshot, for good. One that is retired already stays so: the caller may not have had our answer."""
+    """Take an edit out of the snapshot for good. Retiring it again is no error: the caller may not have received the
+    first answer."""
     row = _find(tx.conn, project, edit_id)
     if row.retired_at is not None:
         return [(edit_id, row.head_version)]

@@ -1,4 +1,4 @@
-"""Coalesce a stretch of log: what a replica at its start must add and remove to be at its end."""
+"""Sums up a part of the log: what a replica at its beginning must add and remove to reach its end."""
 
 from __future__ import annotations
 

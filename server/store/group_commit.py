@@ -1,4 +1,4 @@
-"""Group commit: while one transaction is being synced, the next writes gather and share the one after it."""
+"""Group commit: writes that arrive while a transaction is being synced are collected and share the next transaction."""
 
 from __future__ import annotations
 

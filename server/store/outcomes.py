@@ -207,7 +207,8 @@ def _join(tx: Transaction, edit_set: str, page: Sequence[_Ready]) -> None:
 
 
 def _requeue(tx: Transaction, edit_set: str, stale: Sequence[EditVersion]) -> None:
-    """One version of the edit set without them. No page for a replica may end before it: their gists are gone."""
+    """Take these gists out of their edit set, as one version of it. A page for a replica must not end before that
+    version, because their gists are deleted."""
     floor = append(tx, edit_set, removed=stale)
     tx.conn.execute(update(edit_sets).where(edit_sets.c.id == edit_set).values(floor=floor))
     newer_waits = [

@@ -1,4 +1,4 @@
-"""Cursor pagination in order of creation, the way OpenAI's list routes page."""
+"""Cursor pagination in order of creation, as in OpenAI's list routes."""
 
 from __future__ import annotations
 

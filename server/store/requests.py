@@ -15,7 +15,7 @@ from incomes_plugin.errors import IdempotencyKeyReuse
 
 
 def find_result(tx: Transaction, command: Requested) -> list[EditVersion] | None:
-    """What the request made when it came first; None when it is new.
+    """The result of the request when it came the first time; None when it is new.
 
     Raises:
         IdempotencyKeyReuse: the id came with another body.

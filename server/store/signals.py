@@ -1,4 +1,4 @@
-"""Wake-ups inside one event loop. Nothing is polled: whoever changes something notifies whoever waits for it."""
+"""Wake-ups inside one event loop. Nothing is polled: code that changes something wakes the tasks that wait for it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,8 @@ class Changes:
 
 
 class Watch:
-    """Wakes those who wait for one of certain keys: a thousand waiters cost a change nothing unless it is theirs."""
+    """Wakes the tasks that wait for certain keys. A change wakes only those who wait for its key, however many others
+    wait."""
 
     def __init__(self) -> None:
         self._watchers: dict[str, set[Changes]] = {}
