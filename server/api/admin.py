@@ -31,7 +31,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 
 IMPORT_PATH = "/v1/edits/import"
 MAX_BODY_BYTES = 1 << 20
-"""Of a single edit with its metadata, escapes included; imports have a setting."""
+"""Largest body of a single edit with its metadata. Imports have a setting of their own."""
 
 
 def build_admin_app(context: AdminContext | None, settings: Settings, readiness: Readiness) -> FastAPI:

@@ -1,4 +1,5 @@
-"""Reads the body of a request before anything else sees it: within a size, within a time, and as JSON that holds."""
+"""Reads the body of a request before any other code sees it, and checks three things: its size, the time it takes, and
+that it is proper JSON."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from incomes_plugin.errors import BodyTooLarge, IncomesError, RequestTimeout
 
 IN_THREAD_BYTES = 1 << 16
-"""Bodies beyond are checked in a thread: the event loop must not stand still for them."""
+"""Larger bodies are checked in a thread, so that the event loop does not stand still meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class BodyLimits:
 
 
 class BodyMiddleware:
-    """Pure ASGI, inside authentication: nobody without a key sends more than headers."""
+    """Pure ASGI, behind authentication: of a caller without a key only the headers are read."""
 
     def __init__(self, app: ASGIApp, limits: BodyLimits) -> None:
         self.app = app
@@ -69,7 +70,8 @@ class BodyMiddleware:
 
 
 def replay(body: bytes, receive: Receive) -> Receive:
-    """The body first, then the real channel, by which a handler notices a client that went away."""
+    """Gives the body first and then whatever the client sends, by which a handler notices that the client has gone
+    away."""
     first: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def replayed() -> Message:
@@ -101,7 +103,7 @@ async def _check_json(body: bytes) -> None:
 
 
 def _as_json(scope: Scope) -> Scope:
-    """A body without a content type is JSON, for nothing else is taken."""
+    """Treat a body without a content type as JSON: the routes take nothing else."""
     inner = {**scope, "headers": list(scope["headers"])}
     MutableHeaders(scope=inner).setdefault("content-type", "application/json")
     return inner

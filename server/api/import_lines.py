@@ -65,6 +65,6 @@ def _body_of(data: dict[str, Any]) -> CreateEdit:
 
 
 def _custom_id_of(data: dict[str, Any]) -> str | None:
-    """The caller's name for a line, also of one that is otherwise wrong, so that it can be found again."""
+    """The caller's name for a line. It is read from wrong lines too, so that the caller finds them again."""
     custom_id = data.get("custom_id")
     return custom_id if isinstance(custom_id, str) else None

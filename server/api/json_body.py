@@ -1,7 +1,7 @@
-"""JSON of a caller -> Python values, or one typed error. Refuses what parsers behind it would stumble over.
+"""Parses JSON of a caller, or raises one typed error. It refuses values that later code cannot handle.
 
-Lone surrogates cannot be encoded, integers beyond 64 bits fit no database and no engine, NaN is no JSON, and deep
-nesting ends the recursion of whoever walks it next.
+Lone surrogates cannot be encoded, integers beyond 64 bits fit no database and no engine, NaN is not JSON, and code that
+walks deeply nested values recursively would run out of stack.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def _check(data: Any) -> None:
 
 
 def _children(field: str, value: Any, *, is_outermost: bool) -> list[tuple[str, Any]]:
-    """Check one value; what it holds comes back."""
+    """Check one value and return the values inside it."""
     if isinstance(value, str):
         _check_text(value, field)
     elif isinstance(value, float) and not math.isfinite(value):

@@ -25,11 +25,11 @@ class Readiness:
         self._reasons[stage] = None
 
     def failed(self, stage: str, reason: str) -> None:
-        """The stage is not (or no longer) good."""
+        """The stage has not passed, or it does not hold any more."""
         self._reasons[stage] = reason
 
     def note(self, check: str, reason: str | None) -> None:
-        """What a look at a running part has found; None = all is well."""
+        """Note the result of a check of a running part; None = it is well."""
         self._notes[check] = reason
 
     def refused(self, edit_set: str, reason: str | None) -> None:

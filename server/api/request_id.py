@@ -1,4 +1,5 @@
-"""Gives every request an id (the caller's `x-request-id` or a new one) and an answer, whatever goes wrong inside."""
+"""Gives every request an id (the caller's `x-request-id` or a new one), and an answer even when the code behind it
+fails."""
 
 from __future__ import annotations
 
@@ -45,7 +46,7 @@ class RequestIdMiddleware:
         try:
             await self.app(scope, receive, send_with_id)
         except asyncio.CancelledError:
-            if not started:  # the time for running answers is over
+            if not started:  # the server is stopping and the time for running answers is over
                 await error_response(NotReady("the server is stopping; send the request again"))(
                     scope, receive, send_with_id
                 )

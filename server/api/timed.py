@@ -1,4 +1,4 @@
-"""Routes of the admin port that answer in time, whatever hangs behind them."""
+"""Routes of the admin port that answer within their time limit even when the store or the engine hangs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from incomes_plugin.errors import NotReady
 
 DEFAULT_TIMEOUT_S = 30.0
 GRACE_S = 1.0
-"""An answer that says how far a write has come begins at the timeout; this is for what then is still to do."""
+"""At the caller's timeout a route begins to write its answer, which says how far a write has come. It gets this many
+seconds more to finish."""
 
 
 class TimedRoute(APIRoute):
@@ -39,7 +40,8 @@ class TimedRoute(APIRoute):
 
 
 def _limit_s(request: Request) -> float:
-    """Imports take their time: they wait for the queue up to `max_wait_s`, and then for the caller's timeout."""
+    """Seconds that a route may take. Imports may take longer: they wait for the queue for up to `max_wait_s`, and then
+    for the caller's timeout."""
     longest_s: float = request.app.state.context.settings.max_wait_s
     try:
         timeout_s = float(request.query_params.get("timeout_s", DEFAULT_TIMEOUT_S))

@@ -17,7 +17,7 @@ from incomes_plugin.model.edit_text import EditText
 
 
 class EditTokenizer:
-    """Counts and encodes edit texts; the template around them comes with the capture.
+    """Counts and encodes edit texts. The chat template is put around them later, by the capture.
 
     Attributes:
         ids: token ids of any text, however long.

@@ -17,7 +17,7 @@ from incomes_plugin.errors import CompressionFailed, PoolFull, QueueFull, Unavai
 async def admitted(
     context: AdminContext, project: str, news: Sequence[NewEdit], *, replaces: int = 0
 ) -> AsyncIterator[None]:
-    """Ask for a place in the queue and hold room in the pool while the block stores the edits.
+    """Check that the queue has a place, and reserve room in the pool while the block stores the edits.
 
     Args:
         replaces: tokens of the edit that the new one takes the place of.
@@ -86,7 +86,7 @@ async def is_active(context: AdminContext, edit_set: str, version: int, wait: Wa
 
 
 def raise_if_failed(edit: Edit, wait: Wait) -> None:
-    """A caller that waits must not mistake a failed edit for one that is merely late.
+    """Raise if an edit failed, so that a waiting caller does not take it for one that is late.
 
     Raises:
         CompressionFailed: names the edit and the reason.

@@ -67,7 +67,7 @@ async def retrieve_model(model: str, request: Request) -> Any:
 
 
 async def project_status(engine: EditEngine, store: StoreClient, project: str) -> dict[str, Any]:
-    """What the key of a project may know: the model, and its own figures."""
+    """The status that a project may see: the model and the project's own figures."""
     own = await store.versions_of(project)
     state = await engine.status()
     return {

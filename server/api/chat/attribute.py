@@ -1,4 +1,4 @@
-"""What an answer took of which edits, as the `edits` object of the API: for each choice, and their mean."""
+"""The attribution of an answer as the `edits` object of the API: for each choice, and the mean over all choices."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class Attributor:
         self._is_due = resolved.snapshot.num_edits > 0
 
     async def __aenter__(self) -> None:
-        """Nothing is held yet."""
+        """Nothing to do at the start."""
 
     async def __aexit__(self, *_: object) -> None:
-        """However the request ended, the engine keeps no trace of it."""
+        """Drop the engine's trace, however the request ended."""
         if self._is_due:
             task = asyncio.create_task(self._engine.drop_trace(self._resolved.trace or ""))
             _running.add(task)

@@ -1,4 +1,4 @@
-"""Edit set names -> ids for the chat gate: one store call for a name, then none for a second."""
+"""Turns names of edit sets into ids for the chat gate. The store is asked for a name once a second at most."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ MAX_ENTRIES = 65536
 class EditSetDirectory:
     """Caches which id a project's edit set has.
 
-    A name is looked up again after `FRESH_S`: so long may a set that another server deleted still resolve, and then
-    to an empty snapshot, because deleting retires its edits first. What the store does not know is never cached.
+    A name is looked up again after `FRESH_S`. For that long a set that another server has deleted may still be found;
+    its snapshot is empty then, because deleting a set retires its edits first. A name that the store does not know is
+    not cached.
     """
 
     def __init__(self, store: StoreClient, default_set: str) -> None:

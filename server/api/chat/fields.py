@@ -1,4 +1,4 @@
-"""The product's own body fields on vLLM's routes: parsed strictly, and taken out before vLLM sees the body."""
+"""Our own body fields on vLLM's routes. They are parsed strictly and removed before vLLM sees the body."""
 
 from __future__ import annotations
 
@@ -94,14 +94,15 @@ def parse_body(path: str, raw: bytes, *, salt: str | None = None) -> ParsedBody:
 
 
 def _salted(salt: str, own: object) -> object:
-    """Both salts as one; a wrong value stays for vLLM to refuse."""
+    """Join both salts to one. A value of the wrong type is left as it is, and vLLM refuses it."""
     if own is not None and not (isinstance(own, str) and own):
         return own
     return hashlib.sha256(json.dumps([salt, own]).encode()).hexdigest()
 
 
 def _as_vllm_reads(path: str, data: dict[str, Any]) -> Any:
-    """vLLM's model of the body; None when vLLM will refuse it properly itself, for some types end in a 500 there."""
+    """The body as vLLM's own model reads it, because some wrong types end in a 500 inside vLLM. None when vLLM refuses
+    the body properly itself."""
     try:
         return request_model(path).model_validate(data)
     except ValidationError:

@@ -75,7 +75,8 @@ class ChatGate:
             await error_response(error)(scope, receive, send)
 
     def _refusal(self, scope: Scope) -> IncomesError:
-        """Why the route is not served: vLLM would answer it, or has it for other methods, or does not know it."""
+        """The error for a route that is not served: vLLM has it but edits are not proven on it, it has other methods,
+        or it does not exist."""
         name = f"{scope['method']} {scope['path']}"
         matches = {route.matches(scope)[0] for route in self._app.routes}
         if Match.FULL in matches:

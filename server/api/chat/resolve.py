@@ -87,7 +87,7 @@ class ScopeResolver:
 
 @contextmanager
 def field_at_fault(param: str) -> Iterator[None]:
-    """Name the request's field in errors that store and engine raise about its value."""
+    """Put the name of the request's field into errors that store and engine raise about its value."""
     try:
         yield
     except (EditSetNotFound, SnapshotNotFound, SnapshotRetired) as error:

@@ -33,7 +33,7 @@ class HeaderSender:
 
 
 class LossSender:
-    """Turns vLLM's 500 into `engine_lost` when the engine has died under the request."""
+    """Turns vLLM's 500 into `engine_lost` when the engine has died while the request was running."""
 
     def __init__(self, send: Send, loss: Callable[[], str | None]) -> None:
         self._send = send
@@ -104,7 +104,7 @@ class AttributionSender:
         await self._send({"type": "http.response.body", "body": body})
 
     async def _on_stream(self, message: Message) -> None:
-        """Events may come in any number of pieces."""
+        """Take a piece of the stream. An event may arrive in several pieces."""
         *events, self._buffer = (self._buffer + message.get("body", b"")).split(b"\n\n")
         more = message.get("more_body", False)
         body = b"".join([await self._on_event(event) for event in events])
@@ -114,7 +114,7 @@ class AttributionSender:
             await self._send({**message, "body": body})
 
     async def _on_event(self, event: bytes) -> bytes:
-        """The event as it goes on; with the last one comes ours."""
+        """The event as it is passed on; behind the last one our own event is added."""
         if event == DONE_EVENT:
             return b"".join([_event(line) for line in await self._last_events()]) + event + b"\n\n"
         if event.startswith(b"data: {"):

@@ -23,7 +23,7 @@ PASSED = frozenset(
         ("POST", "/detokenize"),
     }
 )
-"""(method, path) that involve no generation."""
+"""Routes, as (method, path), that generate nothing and are passed to vLLM unchanged."""
 
 
 def is_passed(method: str, path: str) -> bool:
