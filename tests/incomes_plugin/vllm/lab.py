@@ -191,7 +191,8 @@ class LabEngine:
 
     def watch_picks(self) -> None:
         """Record what every request picks from now on."""
-        watching, self.picks = hasattr(self, "picks"), []
+        watching = hasattr(self, "picks")
+        self.picks: list[Any] = []
         if watching:
             return
         choose = self.runtime._choose
@@ -215,7 +216,8 @@ class LabEngine:
         return self.num_preemptions
 
     def _count_preemptions(self) -> None:
-        scheduler = self.core.engine_core.engine_core.scheduler
+        core: Any = self.core  # vLLM's in-process client has it, its base class does not say so
+        scheduler = core.engine_core.engine_core.scheduler
         preempt = scheduler._preempt_request
 
         def count_and_preempt(*args: Any, **kwargs: Any) -> Any:
