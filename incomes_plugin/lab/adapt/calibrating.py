@@ -30,12 +30,14 @@ class Held:
 
     Attributes:
         edits: features of the pool's edits.
+        subjects: what each is about.
         questions, owners: right questions and their edits.
         refused: prompts that no edit answers, near misses left out.
         near, near_edits: near misses, and the edit that each is close to.
     """
 
     edits: Ragged
+    subjects: Sequence[str]
     questions: Ragged
     owners: Sequence[int]
     refused: Ragged

@@ -38,7 +38,7 @@ from incomes_plugin.selection.verifier import Verifier
 _HELD_SHARE = 10
 """One edit of so many is kept out of training, for calibration."""
 
-_MOST_READ = 8000
+_MOST_READ = 9000
 """Answers that reading learns from."""
 
 _COUPLES = 200
@@ -180,20 +180,25 @@ class _Run:
         edits = [list(self._edit_text(example.statement)) for example in self.plan.edits]
         asked = [encode(self.tokenizer, asked.messages) for asked in self.plan.asked]
         refused = [encode(self.tokenizer, refused.messages) for refused in self.plan.refused]
-        answers = {
-            i: [*self._ids(a.answer), self._end()] for i, a in enumerate(self.plan.asked) if a.answer is not None
-        }
-        rows = list(answers)
-        random.Random(self.options.seed).shuffle(rows)
-        rows = sorted(rows[: max(1, int(_MOST_READ * self.options.scale))])
-        ends = [answers[i] for i in rows]
+        answers = [[*self._ids(a.answer or ""), self._end()] for a in self.plan.asked]
         owners = [(asked.edits for asked in self.plan.asked), (refused.near for refused in self.plan.refused)]
-        learned_from = json.dumps([edits, asked, refused, rows, ends, *map(list, owners)])
-        self._learned_from = hashlib.sha256(learned_from.encode()).hexdigest()
 
         def capture(stage: str, texts: Sequence[object], of: Callable[[Sequence[int]], Any]) -> Any:
             return self._cache.capture(stage, texts, of, self.report)
 
+        hops = [i for i, a in enumerate(self.plan.asked) if a.known]
+        known = set()
+        if hops:
+            agrees = capture(
+                "known",
+                [(asked[i], answers[i]) for i in hops],
+                lambda part: base.agrees([asked[hops[i]] for i in part], [answers[hops[i]] for i in part]),
+            )
+            known = {i for place, i in enumerate(hops) if bool(agrees[place][self._known_tokens(i)].all())}
+        rows = self._read_rows(known)
+        ends = [answers[i] for i in rows]
+        learned_from = json.dumps([edits, asked, refused, rows, ends, *map(list, owners)])
+        self._learned_from = hashlib.sha256(learned_from.encode()).hexdigest()
         found_edits = capture("edits", edits, lambda part: base.edits([edits[i] for i in part]))
         found_asked = capture("questions", asked, lambda part: base.questions([asked[i] for i in part]))
         found_refused = capture("refused", refused, lambda part: base.questions([refused[i] for i in part]))
@@ -204,6 +209,7 @@ class _Run:
         )
         self.record.counts = {
             "edits": len(edits), "questions": len(asked), "answers read": len(rows), "refused": len(refused),
+            "questions one step further": len(hops), "of these known to the base": len(known),
             "of these near misses": sum(refused.kind == "near" for refused in self.plan.refused),
         }  # fmt: skip
         flat = found_edits.features.flat.float()
@@ -216,6 +222,24 @@ class _Run:
         codec.fit(found_edits.keys.flat, found_edits.values.flat)
         given_back = replace(kept(codec, found_edits), features=standard(found_edits.features))
         return Captured(given_back, standard(found_asked), standard(found_refused), reading, rows, mean, scale, codec)
+
+    def _known_tokens(self, asked: int) -> slice:
+        """Where the part of an answer lies that the base must know by itself."""
+        whole = self.plan.asked[asked]
+        answer = whole.answer or ""
+        before = answer.removesuffix(whole.known).rstrip()
+        return slice(len(self._ids(before)), len(self._ids(answer)))
+
+    def _read_rows(self, known: set[int]) -> list[int]:
+        """Questions that reading learns from: the rare kinds, as far as the base knows the rest, and some others."""
+        most = max(1, int(_MOST_READ * self.options.scale))
+        rare = [i for i, a in enumerate(self.plan.asked) if a.rare and (not a.known or i in known)]
+        usual = [i for i, a in enumerate(self.plan.asked) if not a.rare and a.answer is not None]
+        rng = random.Random(self.options.seed)
+        rng.shuffle(usual)
+        rng.shuffle(rare)
+        rare = rare[: most // 2]
+        return sorted((*rare, *usual[: most - len(rare)]))
 
     def router(self, captured: Captured, train: list[int]) -> Router:
         """Train routing on the questions `train`."""
@@ -273,14 +297,15 @@ class _Run:
         plan = self.plan
         asked = [
             i for i, asked in enumerate(plan.asked)
-            if len(asked.edits) == 1 and asked.answer is not None and asked.edits[0] in held
+            if not asked.rare and asked.answer is not None and asked.edits[0] in held
         ]  # fmt: skip
         refused: dict[bool, list[int]] = {True: [], False: []}
         for i in range(0, len(captured.refused), _HELD_SHARE):
             refused[plan.refused[i].near is not None].append(i)
         found = Held(
-            captured.edits.features, Ragged.of([captured.questions[i] for i in asked]),
-            [plan.asked[i].edits[0] for i in asked], Ragged.of([captured.refused[i] for i in refused[False]]),
+            captured.edits.features, [e.subject or e.statement for e in plan.edits],
+            Ragged.of([captured.questions[i] for i in asked]), [plan.asked[i].edits[0] for i in asked],
+            Ragged.of([captured.refused[i] for i in refused[False]]),
             Ragged.of([captured.refused[i] for i in refused[True]]),
             [edit for i in refused[True] if (edit := plan.refused[i].near) is not None],
         )  # fmt: skip
