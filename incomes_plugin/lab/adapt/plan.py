@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from incomes_plugin.lab.data import hops, prompts
+from incomes_plugin.lab.data.chains import chains
 from incomes_plugin.lab.data.examples import Example, Question, invented, published
 from incomes_plugin.lab.data.near_misses import NearMisses, by_name
 
@@ -22,6 +23,7 @@ SHARES = {
 
 _TWO_AT_ONCE = 1800
 _HOPS = 700
+_CHAINS = 700
 _KIN = 350
 """Invented facts about relatives, for questions that turn a fact round."""
 
@@ -52,6 +54,8 @@ class Asked:
         edits: rows of all of them.
         messages: the prompt.
         answer: what reading shall say; None where nothing is known that it could learn.
+        further: rows of the edits that `edits` lead to, of which the last one answers the prompt.
+        aside: row of an edit about what `edits` lead to, which does not answer it.
         known: the part of `answer` that the base must know by itself; where it does not, reading does not learn it.
         rare: of a kind of which reading learns from every one.
     """
@@ -61,6 +65,13 @@ class Asked:
     answer: str | None
     known: str = ""
     rare: bool = False
+    further: tuple[int, ...] = ()
+    aside: int | None = None
+
+    @property
+    def owners(self) -> tuple[int, ...]:
+        """Rows of all edits that the answer rests on."""
+        return (*self.edits, *self.further)
 
 
 @dataclass(frozen=True)
@@ -116,7 +127,22 @@ def training_plan(data: Path | None, *, scale: float, seed: int, own: Sequence[E
     plan.asked += _hops(edits, int(_HOPS * scale), texts, rng)
     plan.refused += _refused(data, int(_REFUSED * scale), texts, rng)
     plan.refused += _similar(near, edits, texts, rng)
+    _add_chains(plan, int(_CHAINS * scale), seed, texts, rng)
     return plan
+
+
+def _add_chains(plan: Plan, count: int, seed: int, texts: Sequence[str], rng: random.Random) -> None:
+    """Edits that lead to one another, and the questions that need both."""
+    for chain in chains(count, seed=seed, held_out=False):
+        first, second, aside = range(len(plan.edits), len(plan.edits) + 3)
+        for fact in (chain.first, chain.second, chain.aside):
+            plan.edits.append(
+                Example(fact.statement, (Question(fact.question, fact.answer),), (), "chain", fact.subject)
+            )
+        messages = in_context(chain.prompt, texts, rng)
+        plan.asked.append(
+            Asked((first,), messages, chain.second.answer, rare=True, further=(second,), aside=aside)
+        )  # fmt: skip
 
 
 def _near_misses(example: Example, near: NearMisses, rng: random.Random) -> list[str]:

@@ -19,6 +19,7 @@ from incomes_plugin.gist.types import GistShape, Packed
 from incomes_plugin.lab.adapt.cache import FeatureCache, Report
 from incomes_plugin.lab.adapt.calibrating import Held, Shares, calibrate
 from incomes_plugin.lab.adapt.features import EditFeatures, FrozenBase, Ragged, ReadingFeatures
+from incomes_plugin.lab.adapt.onward import Lead, joined, onward_prompts, onward_rules
 from incomes_plugin.lab.adapt.plan import Plan, encode, training_plan
 from incomes_plugin.lab.adapt.reading import ReadingSteps, train_reader
 from incomes_plugin.lab.adapt.rivalry import couples, harmless_bound, rivalry
@@ -40,6 +41,9 @@ _HELD_SHARE = 10
 
 _MOST_READ = 9000
 """Answers that reading learns from."""
+
+_LEFT_OPEN, _LEFT_OPEN_HELD = 3000, 500
+"""Questions that lead nowhere, from which the verifier learns to refuse what they leave open; and for its rules."""
 
 _COUPLES = 200
 """Contradictions, and as many pairs asked for at once, that rivalry is read off from."""
@@ -136,7 +140,7 @@ def adapt_base(options: AdaptOptions, report: Report) -> tuple[EditAdapter, Reco
     run = _Run(options, report)
     captured = run.timed("capture", run.capture)
     held_edits = set(range(0, len(run.plan.edits), _HELD_SHARE))
-    train = [i for i, asked in enumerate(run.plan.asked) if held_edits.isdisjoint(asked.edits)]
+    train = [i for i, asked in enumerate(run.plan.asked) if held_edits.isdisjoint(asked.owners)]
     router = run.timed("routing", lambda: run.router(captured, train))
     verifier = run.timed("verifying", lambda: run.verifier(captured, train, router))
     reader = run.timed("reading", lambda: run.reader(captured, held_edits, router))
@@ -181,7 +185,7 @@ class _Run:
         asked = [encode(self.tokenizer, asked.messages) for asked in self.plan.asked]
         refused = [encode(self.tokenizer, refused.messages) for refused in self.plan.refused]
         answers = [[*self._ids(a.answer or ""), self._end()] for a in self.plan.asked]
-        owners = [(asked.edits for asked in self.plan.asked), (refused.near for refused in self.plan.refused)]
+        owners = [(asked.owners for asked in self.plan.asked), (refused.near for refused in self.plan.refused)]
 
         def capture(stage: str, texts: Sequence[object], of: Callable[[Sequence[int]], Any]) -> Any:
             return self._cache.capture(stage, texts, of, self.report)
@@ -233,13 +237,14 @@ class _Run:
     def _read_rows(self, known: set[int]) -> list[int]:
         """Questions that reading learns from: the rare kinds, as far as the base knows the rest, and some others."""
         most = max(1, int(_MOST_READ * self.options.scale))
-        rare = [i for i, a in enumerate(self.plan.asked) if a.rare and (not a.known or i in known)]
+        chained = [i for i, a in enumerate(self.plan.asked) if a.further]
+        rare = [i for i, a in enumerate(self.plan.asked) if a.rare and not a.further and (not a.known or i in known)]
         usual = [i for i, a in enumerate(self.plan.asked) if not a.rare and a.answer is not None]
         rng = random.Random(self.options.seed)
         rng.shuffle(usual)
         rng.shuffle(rare)
         rare = rare[: most // 2]
-        return sorted((*rare, *usual[: most - len(rare)]))
+        return sorted((*rare, *usual[: most - len(rare)], *chained))
 
     def router(self, captured: Captured, train: list[int]) -> Router:
         """Train routing on the questions `train`."""
@@ -269,17 +274,36 @@ class _Run:
             distinct = asked and example.kind == "invented"
             return bool(example.subject) and not distinct and example.subject in prompt
 
+        edits, num_parts = captured.edits.features, len(self.shape.feature_layers)
+        led_on, led_nowhere = onward_prompts(edits, self._leads(captured, train, _LEFT_OPEN), num_parts)
         return train_verifier(
-            router, captured.edits.features, len(self.shape.feature_layers), asked, refused, may_answer,
+            router, edits, num_parts, joined(asked, led_on), joined(refused, led_nowhere), may_answer,
             self.options.verifying,
             seed=self.options.seed, tick=self._tick("verifying"), checkpoint=self._checkpoint("verifying"),
         )  # fmt: skip
 
+    def _leads(self, captured: Captured, chosen: Sequence[int], most: int) -> list[Lead]:
+        """Those among the chosen questions that lead from one edit to another, and `most` that do not, at scale 1."""
+        plan = self.plan
+        further = [i for i in chosen if len(plan.asked[i].owners) > 1]
+        plain = [
+            i for i in chosen if len(plan.asked[i].owners) == 1 and plan.asked[i].answer and not plan.asked[i].known
+        ]
+        count = min(len(plain), max(1, int(most * self.options.scale)))
+        rows = further + random.Random(self.options.seed).sample(plain, count)
+        found = []
+        for i in rows:
+            asked = plan.asked[i]
+            first, *rest = asked.owners
+            text = asked.messages[-1]["content"]
+            found.append(Lead(captured.questions[i], first, text, rest[0] if rest else None, asked.aside))
+        return found
+
     def reader(self, captured: Captured, held: set[int], router: Router) -> Reader:
         """Train reading on the captured answers whose edits are not held out."""
         rows = captured.read_rows
-        places = [place for place, row in enumerate(rows) if held.isdisjoint(self.plan.asked[row].edits)]
-        owners = [self.plan.asked[rows[place]].edits for place in places]
+        places = [place for place, row in enumerate(rows) if held.isdisjoint(self.plan.asked[row].owners)]
+        owners = [self.plan.asked[rows[place]].owners for place in places]
         reading = captured.reading
         found = ReadingFeatures(
             Ragged.of([reading.before[p] for p in places]), reading.prefixed[places], reading.prefix,
@@ -313,7 +337,12 @@ class _Run:
         rules = calibrate(router, verifier, found, RoutingRules(), shares, seed=self.options.seed)
         threshold = rules.threshold_among(len(found.edits))
         harmless = harmless_bound(router, verifier, found, threshold, rules.candidates, shares.drop)
-        return replace(rules, rivalry=self._rivalry(captured, router, harmless))
+        rules = replace(rules, rivalry=self._rivalry(captured, router, harmless))
+        ours = [i for i, a in enumerate(plan.asked) if not held.isdisjoint(a.owners)]
+        return onward_rules(
+            router, verifier, captured.edits.features, self._leads(captured, ours, _LEFT_OPEN_HELD), rules,
+            tried=shares.tried, false=shares.onward,
+        )  # fmt: skip
 
     def _rivalry(self, captured: Captured, router: Router, harmless: float) -> float:
         found = couples(max(10, int(_COUPLES * self.options.scale)), seed=self.options.seed)
