@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
@@ -25,7 +27,7 @@ NEOX_ROLES = {name: "<|endoftext|>" for name in ("bos_token", "eos_token", "unk_
 
 
 @pytest.fixture(scope="session")
-def real_folders(tmp_path_factory) -> dict[str, Path]:
+def real_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A folder for GPT-2's, Llama 2's and GPT-NeoX-20B's tokenizer."""
     if not ARCHIVE.is_file():
         pytest.skip(f"no real tokenizers: {ARCHIVE} is not here")
@@ -52,16 +54,16 @@ def real_base() -> Path:
 
 
 @pytest.fixture(scope="session")
-def real(real_folders) -> dict[str, PreTrainedTokenizerBase]:
+def real(real_folders: dict[str, Path]) -> dict[str, PreTrainedTokenizerBase]:
     return {name: AutoTokenizer.from_pretrained(folder) for name, folder in real_folders.items()}
 
 
 @pytest.fixture(scope="session")
-def vocabularies(real) -> dict[str, Vocabulary]:
+def vocabularies(real: dict[str, PreTrainedTokenizerBase]) -> dict[str, Vocabulary]:
     return {name: read_vocabulary(tokenizer) for name, tokenizer in real.items()}
 
 
-def byte_level(pieces: list[str], added: list[str] = (), **roles: str) -> PreTrainedTokenizerFast:
+def byte_level(pieces: list[str], added: Sequence[str] = (), **roles: str) -> PreTrainedTokenizerFast:
     """Byte-level BPE with all 256 bytes and `pieces` (ordinary text), each made by merging from the left."""
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     spelled = [_byte_letters(piece) for piece in pieces]
@@ -86,7 +88,7 @@ def cutting_numbers(pattern: str) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>")
 
 
-def sentence_piece(pieces: list[str], specials: list[str] = (), **roles: str) -> PreTrainedTokenizerFast:
+def sentence_piece(pieces: list[str], specials: Sequence[str] = (), **roles: str) -> PreTrainedTokenizerFast:
     """SentencePiece-like BPE: control tokens, 256 fallback bytes, single letters, then `pieces`."""
     controls = list(dict.fromkeys([*roles.values(), *specials]))
     spelled = [piece.replace(" ", "▁") for piece in pieces]
@@ -106,8 +108,9 @@ def _byte_letters(text: str) -> str:
     return pair[0]
 
 
-def _merged(first: list[str], pieces: list[str]) -> dict[str, object]:
-    vocab, merges = {name: index for index, name in enumerate(first)}, []
+def _merged(first: list[str], pieces: list[str]) -> dict[str, Any]:
+    vocab = {name: index for index, name in enumerate(first)}
+    merges: list[tuple[str, str]] = []
     for piece in pieces:
         for end in range(2, len(piece) + 1):
             if piece[:end] not in vocab:
