@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from incomes_server.edits import EditVersion, Head
 from incomes_server.store.log import ADD
+from incomes_server.store.rows import AnyRow
 from incomes_server.store.schema import edit_sets, edit_versions, edits, log, revisions
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Connection, select
 
 
 def problems(conn: Connection) -> list[str]:
@@ -19,7 +19,7 @@ def problems(conn: Connection) -> list[str]:
     return found
 
 
-def _of_set(conn: Connection, edit_set: Row[Any]) -> Iterator[str]:
+def _of_set(conn: Connection, edit_set: AnyRow) -> Iterator[str]:
     head, members = Head(), set[EditVersion]()
     changes = _changes(conn, edit_set.id)
     query = select(revisions).where(revisions.c.edit_set == edit_set.id).order_by(revisions.c.version)

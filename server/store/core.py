@@ -175,7 +175,7 @@ def _apply_alone(command: commands.Command, tx: Transaction) -> Any:
 
 
 @singledispatch
-def _apply(command: commands.Command, tx: Transaction) -> Any:
+def _apply(command: commands.Command | commands.Requested, tx: Transaction) -> Any:
     raise TypeError(f"no rule for {type(command).__name__}")
 
 

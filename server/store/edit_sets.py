@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from incomes_server.edits import EditSet, EditStatus, EditVersion, IdPrefix, check_name, new_id, sources_of
 from incomes_server.store.log import append
 from incomes_server.store.pages import page_of
-from incomes_server.store.rows import Transaction, edit_set_from, load_edit_set
+from incomes_server.store.rows import AnyRow, Transaction, edit_set_from, load_edit_set
 from incomes_server.store.schema import edit_sets, edit_versions, edits
-from sqlalchemy import Connection, Row, func, insert, select, update
+from sqlalchemy import Connection, func, insert, select, update
 
 from incomes_plugin.errors import EditSetExists, EditSetNotFound
 from incomes_plugin.pool.snapshot import EMPTY_DIGEST
@@ -17,7 +15,7 @@ from incomes_plugin.pool.snapshot import EMPTY_DIGEST
 c = edit_sets.c
 
 
-def find_edit_set(conn: Connection, project: str, edit_set: str, *, lock: bool = False) -> Row[Any]:
+def find_edit_set(conn: Connection, project: str, edit_set: str, *, lock: bool = False) -> AnyRow:
     """The row of a set that is not deleted, by name or id.
 
     Raises:

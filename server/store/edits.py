@@ -10,6 +10,7 @@ from incomes_server.store.edit_sets import find_edit_set
 from incomes_server.store.log import append
 from incomes_server.store.pages import page_of
 from incomes_server.store.rows import (
+    AnyRow,
     Transaction,
     chunks,
     edit_from,
@@ -18,7 +19,7 @@ from incomes_server.store.rows import (
     select_edits,
 )
 from incomes_server.store.schema import edit_versions, edits
-from sqlalchemy import Connection, Row, func, insert, select, update
+from sqlalchemy import Connection, func, insert, select, update
 
 from incomes_plugin.errors import EditConflict, EditNotFound, InvalidValue
 
@@ -127,7 +128,7 @@ def count_versions(conn: Connection) -> dict[str, int]:
     return {row[0]: row[1] for row in conn.execute(select(v.status, func.count()).group_by(v.status))}
 
 
-def _find(conn: Connection, project: str, edit_id: str) -> Row[Any]:
+def _find(conn: Connection, project: str, edit_id: str) -> AnyRow:
     row = conn.execute(select(edits).where(e.project == project, e.id == edit_id).with_for_update()).one_or_none()
     if row is None:
         raise EditNotFound(f"no edit {edit_id!r}")

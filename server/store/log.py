@@ -8,9 +8,9 @@ from typing import Any
 
 from incomes_server.edits import Delta, EditVersion, Head
 from incomes_server.store.fold import Fold
-from incomes_server.store.rows import Transaction, chunks
+from incomes_server.store.rows import AnyRow, Transaction, chunks
 from incomes_server.store.schema import edit_sets, edit_versions, log, revisions
-from sqlalchemy import Connection, CursorResult, Row, insert, select, tuple_, update
+from sqlalchemy import Connection, CursorResult, insert, select, tuple_, update
 
 from incomes_plugin.errors import EditSetNotFound, InvalidValue, NotReady
 
@@ -89,7 +89,7 @@ def _changes(conn: Connection, edit_set: str, base: int) -> CursorResult[Any]:
     )
 
 
-def _fold_page(changes: Iterable[Row[Any]], *, floor: int, page_bytes: int) -> tuple[Fold, int]:
+def _fold_page(changes: Iterable[AnyRow], *, floor: int, page_bytes: int) -> tuple[Fold, int]:
     """Fold whole versions until the next one would not fit; returns the fold and the version it ends at (0: none)."""
     fold, end = Fold(), 0
     for version, rows in groupby(changes, key=lambda row: row.version):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from incomes_server.edits import (
     WAITING,
@@ -18,9 +17,9 @@ from incomes_server.edits import (
 )
 from incomes_server.store.counts import ProjectUse
 from incomes_server.store.log import PAGE_BYTES, append
-from incomes_server.store.rows import Transaction, chunks, decode_tokens, encode_tokens, job_from
+from incomes_server.store.rows import AnyRow, Transaction, chunks, decode_tokens, encode_tokens, job_from
 from incomes_server.store.schema import edit_sets, edit_versions, edits, meta
-from sqlalchemy import Connection, Row, bindparam, delete, func, insert, or_, select, tuple_, update
+from sqlalchemy import Connection, bindparam, delete, func, insert, or_, select, tuple_, update
 
 from incomes_plugin.errors import GistFormatError
 from incomes_plugin.gist.header import read_header
@@ -124,7 +123,7 @@ def requeue_stale(tx: Transaction, fingerprint: str) -> int:
     return sum(map(len, stale.values()))
 
 
-def _waiting(conn: Connection, outcomes: Sequence[CompressionOutcome]) -> Iterator[tuple[CompressionOutcome, Row[Any]]]:
+def _waiting(conn: Connection, outcomes: Sequence[CompressionOutcome]) -> Iterator[tuple[CompressionOutcome, AnyRow]]:
     """Each outcome whose edit version still waits, once, with its row."""
     by_ref = {(outcome.edit_id, outcome.version): outcome for outcome in reversed(outcomes)}
     for part in chunks(list(by_ref)):
@@ -139,7 +138,7 @@ def _waiting(conn: Connection, outcomes: Sequence[CompressionOutcome]) -> Iterat
                 yield by_ref[row.id, row.version], row
 
 
-def _check(outcome: CompressionOutcome, row: Row[Any], expected: str | None) -> _Ready | str:
+def _check(outcome: CompressionOutcome, row: AnyRow, expected: str | None) -> _Ready | str:
     """The gist, or why it must not be used."""
     if outcome.error is not None or outcome.blob is None:
         return outcome.error or "the worker returned neither a gist nor a reason"

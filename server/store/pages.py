@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select
+from incomes_server.store.rows import AnyRow
+from sqlalchemy import ColumnElement, Connection, Select
 
 from incomes_plugin.errors import InvalidValue
 
@@ -19,7 +20,7 @@ def page_of(
     limit: int,
     after: str | None,
     order: str,
-) -> tuple[Sequence[Row[Any]], bool]:
+) -> tuple[Sequence[AnyRow], bool]:
     """At most `limit` rows of `query` behind the row that `cursor` finds, and whether more follow.
 
     Args:

@@ -6,7 +6,7 @@ import json
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from incomes_server.edits import CompressionJob, Edit, EditSet, EditStatus, EditVersion
 from incomes_server.store.schema import edit_sets, edit_versions, edits
@@ -15,6 +15,9 @@ from sqlalchemy import Connection, Row, Select, select
 T = TypeVar("T")
 
 _CHUNK = 500
+
+AnyRow: TypeAlias = Row[*tuple[Any, ...]]
+"""A row of any query."""
 
 
 @dataclass
@@ -64,7 +67,7 @@ def select_edits() -> Select[Any]:
     ).join_from(edits, edit_versions, v.edit_id == edits.c.id)  # fmt: skip
 
 
-def edit_from(row: Row[Any]) -> Edit:
+def edit_from(row: AnyRow) -> Edit:
     """One row of `select_edits`."""
     return Edit(
         id=row.id,
@@ -93,7 +96,7 @@ def load_edits(conn: Connection, refs: Sequence[EditVersion]) -> list[Edit]:
     return [found[ref] for ref in refs]
 
 
-def edit_set_from(row: Row[Any]) -> EditSet:
+def edit_set_from(row: AnyRow) -> EditSet:
     """One row of `edit_sets`."""
     return EditSet(row.id, row.project, row.name, row.created_at, row.version, row.digest, row.num_edits)
 
@@ -103,6 +106,6 @@ def load_edit_set(conn: Connection, edit_set_id: str) -> EditSet:
     return edit_set_from(conn.execute(select(edit_sets).where(edit_sets.c.id == edit_set_id)).one())
 
 
-def job_from(row: Row[Any]) -> CompressionJob:
+def job_from(row: AnyRow) -> CompressionJob:
     """A row with edit_id, version, token_ids."""
     return CompressionJob(row.edit_id, row.version, decode_tokens(row.token_ids))

@@ -116,7 +116,7 @@ def commands(body: str) -> Iterator[tuple[str, str]]:
         yield command, output
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1500)
 def test_the_tutorial_works_as_it_says(reader: Reader) -> None:
     blocks = list(BLOCK.finditer(PAGE))
     assert len(blocks) > 10

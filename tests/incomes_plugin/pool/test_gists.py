@@ -246,6 +246,7 @@ def fail_at_line(number: int) -> Iterator[None]:
         sys.settrace(old)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scenario", fault_scenarios())
 @pytest.mark.parametrize("fault", [FailAt, fail_at_line])
 def test_a_commit_that_fails_at_any_step_changes_nothing_and_a_retry_works(scenario: str, fault: Any) -> None:

@@ -46,6 +46,7 @@ def check(snapshot: PooledSnapshot, seed: int) -> None:
     torch.testing.assert_close(cosines, similar[:, edits])
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(
     commits=st.lists(

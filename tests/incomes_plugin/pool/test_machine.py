@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
@@ -130,5 +131,5 @@ class PoolMachine(RuleBasedStateMachine):
         assert (usage.used_bytes, usage.edits, usage.snapshots, usage.device_bytes_used) == (0, 0, 0, 0)
 
 
-TestPool = PoolMachine.TestCase
+TestPool = pytest.mark.slow(PoolMachine.TestCase)
 TestPool.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
