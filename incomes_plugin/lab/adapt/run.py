@@ -24,14 +24,21 @@ from incomes_plugin.lab.adapt.plan import Plan, encode, training_plan
 from incomes_plugin.lab.adapt.reading import ReadingSteps, train_reader
 from incomes_plugin.lab.adapt.rivalry import couples, harmless_bound, rivalry
 from incomes_plugin.lab.adapt.routing import RoutingSteps, train_router
-from incomes_plugin.lab.adapt.verifying import Prompts, VerifyingSteps, best_edits, route_table, train_verifier
+from incomes_plugin.lab.adapt.verifying import (
+    Prompts,
+    VerifyingSteps,
+    batch_logits,
+    best_edits,
+    route_table,
+    train_verifier,
+)
 from incomes_plugin.lab.data.examples import Example
 from incomes_plugin.model.adapter import BaseModel, EditAdapter
 from incomes_plugin.model.decoder import Decoder
 from incomes_plugin.model.edit_text import EditText
 from incomes_plugin.model.template import template_of
 from incomes_plugin.selection.codec import Codec
-from incomes_plugin.selection.picks import RoutingRules
+from incomes_plugin.selection.picks import CROWD, RoutingRules
 from incomes_plugin.selection.reading import Reader
 from incomes_plugin.selection.routing import Router
 from incomes_plugin.selection.verifier import Verifier
@@ -338,14 +345,16 @@ class _Run:
         rules = calibrate(router, verifier, found, RoutingRules(), shares, seed=self.options.seed)
         threshold = rules.threshold_among(len(found.edits))
         harmless = harmless_bound(router, verifier, found, threshold, rules.candidates, shares.drop)
-        rules = replace(rules, rivalry=self._rivalry(captured, router, harmless))
+        rules = replace(rules, rivalry=self._rivalry(captured, router, verifier, rules, harmless))
         ours = [i for i, a in enumerate(plan.asked) if not held.isdisjoint(a.owners)]
         return onward_rules(
             router, verifier, captured.edits.features, self._leads(captured, ours, _LEFT_OPEN_HELD), rules,
             tried=shares.tried, false=shares.onward,
         )  # fmt: skip
 
-    def _rivalry(self, captured: Captured, router: Router, harmless: float) -> float:
+    def _rivalry(
+        self, captured: Captured, router: Router, verifier: Verifier, rules: RoutingRules, harmless: float
+    ) -> float:
         found = couples(max(10, int(_COUPLES * self.options.scale)), seed=self.options.seed)
         base = FrozenBase(self.decoder, self.template, self.shape, self._prefix())
 
@@ -358,7 +367,10 @@ class _Run:
         )
         prompts = [encode(self.tokenizer, [{"role": "user", "content": couple.prompt}]) for couple in found]
         questions = standard(base.questions(prompts))
-        return rivalry(router, questions, older, later, [couple.replaces for couple in found], harmless)
+        threshold = rules.threshold_among(CROWD)
+        met = [i for i in range(len(found)) if _accepts(router, verifier, questions[i], later[i], threshold)]
+        chosen = [[part[i] for i in met] for part in (questions, older, later)]
+        return rivalry(router, *chosen, [found[i].replaces for i in met], harmless)
 
     def adapter(
         self, captured: Captured, router: Router, verifier: Verifier, reader: Reader, rules: RoutingRules
@@ -405,6 +417,12 @@ class _Run:
             self.report(part, step, steps)
 
         return tick
+
+
+def _accepts(router: Router, verifier: Verifier, question: torch.Tensor, edit: torch.Tensor, threshold: float) -> bool:
+    """Whether the verifier takes an edit for an answer: only then it can drop another."""
+    with torch.inference_mode():
+        return float(batch_logits(router, verifier, [question], [edit])[0]) >= threshold
 
 
 def kept(codec: Codec, found: EditFeatures) -> EditFeatures:
