@@ -80,3 +80,30 @@ def test_writes_answer_in_time(target, name):
     with target.admin() as admin:
         texts = [item["text"] for item in admin.get("/v1/edits", params={"limit": 100}).json()["data"]]
     assert len(texts) == len(set(texts))
+
+
+def test_an_import_that_is_under_way_accounts_for_every_line(target):
+    lines = [json.dumps({"custom_id": str(i), "text": f"Under way {i}."}) for i in range(2000)]
+    asked = ("/v1/edits/import", "\n".join(lines))
+    key, process = str(uuid.uuid4()), part(target, "store")
+    with ThreadPoolExecutor(1) as pool:
+        sent = pool.submit(send, target, *asked, {"timeout_s": TIMEOUT_S}, key)
+        with target.admin() as admin:
+            seconds_until(lambda: admin.get("/v1/edits").json()["data"][0]["text"].startswith("Under way"), 30)
+        process.suspend()
+        try:
+            answer, seconds = sent.result()
+        finally:
+            process.resume()
+    assert answer.status_code in (200, 202), answer.text[:300]
+    counts = answer.json()["request_counts"]
+    assert (counts["total"], counts["completed"] + counts["failed"]) == (2000, 2000)
+    assert {line["error"]["code"] for line in answer.json()["data"] if line["error"]} <= {"not_ready"}
+    note(attack="hang", part="store", under="import", completed=counts["completed"], seconds=round(seconds, 2))
+    seconds_until(lambda: ready(target), 60)
+    again, _ = send(target, *asked, {"timeout_s": 60}, key)
+    assert again.json()["request_counts"]["completed"] == 2000, again.text[:300]
+    ids = [line["edit"] for line in again.json()["data"]]
+    first = [line["edit"] for line in answer.json()["data"]]
+    assert len(set(ids)) == 2000
+    assert all(edit in (None, repeated) for edit, repeated in zip(first, ids, strict=True))
