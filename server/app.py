@@ -42,7 +42,7 @@ from incomes_server.store.client import StoreClient
 from incomes_server.watch import ENGINE_ANSWERS_WITHIN_S, parts_of_this_process, watch_answers, watch_processes
 from incomes_server.wiring import apply_to, compress_with
 
-from incomes_plugin.errors import NotReady
+from incomes_plugin.errors import EngineLost, NotReady
 from incomes_plugin.model.resolve import Served, resolve
 from incomes_plugin.orphans import guard_children
 
@@ -118,14 +118,18 @@ class Server:
         parts = [*parts_of_this_process()]
         watching = asyncio.create_task(watch_processes(self.readiness, parts))
         stopping = asyncio.create_task(stop.wait())
+        loss: EngineLost | None = None
         try:
             await asyncio.wait([watching, stopping], return_when=asyncio.FIRST_COMPLETED)
             if watching.done():
                 await watching
+        except EngineLost as error:
+            loss = error
+            raise
         finally:
             watching.cancel()
             stopping.cancel()
-            end_at_last(self.settings.shutdown_timeout_s)
+            end_at_last(self.settings.shutdown_timeout_s, loss)
 
     async def _watch(self, engine: EditEngine, context: AdminContext) -> None:
         """Keep the checks of /readyz up to date."""

@@ -10,9 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from incomes_server.cli.output import ExitCode, err, exit_code_of
 from incomes_server.compression.model import QueueLimits
 from incomes_server.ray_local import RaySettings, stop_ray
 from incomes_server.settings import Settings
+
+from incomes_plugin.errors import EngineLost
 
 STOP_S = 10.0
 """Seconds that engine and Ray get to stop, after the time for running answers is over."""
@@ -38,10 +41,20 @@ def engine_loss(app: Any) -> str | None:
     return "the engine died; restart the server" if client.errored else None
 
 
-def end_at_last(drain_s: float) -> None:
+def end_at_last(drain_s: float, loss: EngineLost | None) -> None:
     """End the process after `drain_s` + `STOP_S` seconds, even if something hangs. The guardian process then ends its
-    children."""
-    timer = threading.Timer(drain_s + STOP_S, os._exit, (1,))
+    children.
+
+    Args:
+        loss: why the server stops, if it was not asked to: without a control store Ray's own end may hang.
+    """
+
+    def end() -> None:
+        if loss is not None:
+            err.print(f"error: {loss.message}", markup=False)
+        os._exit(ExitCode.FAILED if loss is None else exit_code_of(loss))
+
+    timer = threading.Timer(drain_s + STOP_S, end)
     timer.daemon = True
     timer.start()
 

@@ -6,7 +6,9 @@ in: process states and one cheap call to each actor      out: `Readiness`, and t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import psutil
@@ -15,10 +17,15 @@ from incomes_server.api.readiness import Readiness
 from incomes_plugin.errors import EngineLost, IncomesError
 
 EVERY_S = 1.0
-ANSWER_WITHIN_S = 3.0
+ANSWER_WITHIN_S = 10.0
+"""A commit of the store waits for the disk, and on a busy machine for its turn. One that is stopped is seen at once."""
+
 ENGINE_ANSWERS_WITHIN_S = 60.0
 """Seconds in which the engine must answer a call. Calls wait for the running step, and a step of long prompts takes
 many seconds on a busy machine."""
+
+ACTORS = {"store_answers": "ray::EditStoreActor", "scheduler_answers": "ray::SchedulerActor"}
+"""Process behind a check. Ray starts it anew when it dies."""
 
 PARTS = {"engine": ("VLLM::", "spawn_main"), "Ray's control store": ("gcs_server",), "Ray's node": ("raylet/raylet",)}
 
@@ -45,14 +52,25 @@ class Part:
 
 def parts_of_this_process() -> list[Part]:
     """Engine, Ray's control store and node, among the children of this process."""
-    found = []
+    return [
+        Part(name, process)
+        for process, line in _children()
+        for name, marks in PARTS.items()
+        if any(mark in line for mark in marks)
+    ]
+
+
+def stopped_actor(check: str) -> str | None:
+    """Why the actor behind a check cannot answer, if its process is stopped. Looks through all children."""
+    parts = [Part(check.partition("_")[0], child) for child, line in _children() if ACTORS.get(check, "\n") in line]
+    return next((reason for reason, _ in (part.problem() for part in parts) if reason), None)
+
+
+def _children() -> Iterator[tuple[psutil.Process, str]]:
+    """All descendants of this process, and their command lines."""
     for process in psutil.Process().children(recursive=True):
-        try:
-            line = " ".join(process.cmdline())
-        except psutil.NoSuchProcess:
-            continue
-        found += [Part(name, process) for name, marks in PARTS.items() if any(mark in line for mark in marks)]
-    return found
+        with suppress(psutil.NoSuchProcess):
+            yield process, " ".join(process.cmdline())
 
 
 async def watch_processes(readiness: Readiness, parts: Sequence[Part]) -> None:
@@ -81,11 +99,24 @@ async def watch_answers(
     """
     while True:
         try:
-            async with asyncio.timeout(within_s):
-                reason = await ask()
-        except TimeoutError:
-            reason = f"no answer within {within_s:g} s"
+            reason = await _answer(check, ask, within_s)
         except IncomesError as error:
             reason = error.message
         readiness.note(check, reason)
         await asyncio.sleep(EVERY_S)
+
+
+async def _answer(check: str, ask: Callable[[], Awaitable[str | None]], within_s: float) -> str | None:
+    """What the answer says, or that there is none: at once where its process is stopped. Raises what `ask` raises."""
+    asking = asyncio.ensure_future(ask())
+    end_s = time.monotonic() + within_s
+    try:
+        while (left_s := end_s - time.monotonic()) > 0:
+            done, _ = await asyncio.wait([asking], timeout=min(EVERY_S, left_s))
+            if done:
+                return asking.result()
+            if check in ACTORS and (reason := await asyncio.to_thread(stopped_actor, check)):
+                return reason
+        return f"no answer within {within_s:g} s"
+    finally:
+        asking.cancel()

@@ -26,6 +26,7 @@ from incomes_plugin.gist.fingerprint import model_fingerprint
 from incomes_plugin.model.adapter import EditAdapter
 from incomes_plugin.pool.snapshot import SnapshotDelta, SnapshotRef
 from incomes_plugin.selection.attribution import Attribution
+from incomes_plugin.vllm.answers import ANSWERS_ATTRIBUTE, Answers
 from incomes_plugin.vllm.canary import CanaryReport, run_canary
 from incomes_plugin.vllm.compressor import Captured, CaptureJob, Compressor
 from incomes_plugin.vllm.config import WORKER_CLS, has_selection_layer
@@ -90,6 +91,7 @@ class EditEngine:
         self._engine = engine
         self._compressor = Compressor(adapter, self._run, self._call)
         self._registry = SnapshotRegistry(lambda: engine.output_processor.external_req_ids.keys(), adapter.template)
+        self._answers = Answers()
         self._commits = asyncio.Lock()
         self._retiring: asyncio.Task[None] | None = None
 
@@ -117,6 +119,7 @@ class EditEngine:
                 f"the engine runs model {answer['fingerprint']}, {base_dir} with {adapter_dir} is {fingerprint}"
             )
         setattr(engine.input_processor, PINS_ATTRIBUTE, self._registry)
+        setattr(engine.output_processor, ANSWERS_ATTRIBUTE, self._answers)
         return self
 
     async def capture(self, jobs: Sequence[CaptureJob]) -> list[Captured]:
@@ -210,7 +213,8 @@ class EditEngine:
             return await self._run(token_ids, params)
 
     async def _take_trace(self, trace: str) -> Answer:
-        answer = await self._call("incomes_take_trace", trace)
+        tokens = [[*choice, number] for choice, number in self._answers.take(trace).items()]
+        answer = await self._call("incomes_take_trace", trace, tokens)
         if not answer["found"]:
             raise SelectionFailed(f"no attribution under trace {trace}")
         return answer

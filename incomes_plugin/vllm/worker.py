@@ -142,9 +142,10 @@ class EditWorkerMixin:
         return {"captures": taken}
 
     @answers_errors
-    def incomes_take_trace(self: Any, trace: str) -> Answer:
-        """Attribution of a finished request, if it was traced."""
-        found = self.incomes_runtime.take_trace(trace)
+    def incomes_take_trace(self: Any, trace: str, tokens: list[list[int]]) -> Answer:
+        """Attribution of a finished request, if it was traced; `tokens` are `[prompt, answer, number]` each."""
+        counted = {(int(prompt), int(answer)): int(number) for prompt, answer, number in tokens}
+        found = self.incomes_runtime.take_trace(trace, counted)
         if found is None:
             return {"found": False}
         answers = [[*choice, *_packed(attribution)] for choice, attribution in found.answers.items()]
@@ -159,14 +160,14 @@ def _packed(attribution: Attribution) -> tuple[float, list[list[Any]]]:
 def device_room(config: PluginConfig, adapter: EditAdapter, dtype: torch.dtype, max_num_seqs: int) -> int:
     """Bytes on the device beside model and KV cache, when the pool is full of edits of `ROW_TOKENS` tokens.
 
-    Counted are the route keys twice, because an arena grows by doubling, then picked edits, and the picks of all
-    requests side by side.
+    Counted are the route keys and the room for their arenas to grow, then picked edits, and the picks of all requests
+    side by side.
     """
     edit_bytes = room_for(adapter, dtype, 1, ROW_TOKENS - 1)
     route_key_bytes = config.pool_bytes // edit_bytes * room_for(adapter, dtype, 1, 0)
     shape = adapter.shape
     batch_bytes = max_num_seqs * adapter.rules.most_picks * ROW_TOKENS * shape.read_dim * torch.float32.itemsize
-    return 2 * route_key_bytes + config.device_bytes + batch_bytes
+    return route_key_bytes + config.device_bytes + batch_bytes
 
 
 def _check_one_block_table(runtime: SelectionRuntime, kv_cache_config: Any) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import Request, Response
@@ -26,22 +27,28 @@ class TimedRoute(APIRoute):
         handler = super().get_route_handler()
 
         async def timed(request: Request) -> Response:
-            limit_s = _limit_s(request)
-            try:
-                async with asyncio.timeout(limit_s):
-                    return await handler(request)
-            except TimeoutError:
-                raise NotReady(
-                    f"no answer from the edit store within {limit_s:g} s; a write may be done or not: send it again "
-                    "with the same Idempotency-Key"
-                ) from None
+            async with answered_within(_limit_s(request)):
+                return await handler(request)
 
         return timed
 
 
+@asynccontextmanager
+async def answered_within(limit_s: float) -> AsyncIterator[None]:
+    """Raises NotReady when the block takes longer: what it waits for hangs."""
+    try:
+        async with asyncio.timeout(limit_s):
+            yield
+    except TimeoutError:
+        raise NotReady(
+            f"no answer from the edit store within {limit_s:g} s; a write may be done or not: send it again "
+            "with the same Idempotency-Key"
+        ) from None
+
+
 def _limit_s(request: Request) -> float:
     """Seconds that a route may take. Imports may take longer: they wait for the queue for up to `max_wait_s`, and then
-    for the caller's timeout."""
+    for the caller's timeout. What they ask of the store has a limit of its own each time (imports.py)."""
     longest_s: float = request.app.state.context.settings.max_wait_s
     try:
         timeout_s = float(request.query_params.get("timeout_s", DEFAULT_TIMEOUT_S))

@@ -12,6 +12,9 @@ from incomes_server.metrics import ACTIVATION_S, QUEUE_OVERFLOWS
 
 from incomes_plugin.errors import CompressionFailed, PoolFull, QueueFull, Unavailable
 
+AT_ONCE = 256
+"""Edits that are asked after at once: an answer that is put together of thousands would hold the event loop up."""
+
 
 @asynccontextmanager
 async def admitted(
@@ -56,7 +59,10 @@ async def wait_for_edits(
     """
     if wait.target is WaitFor.ACCEPTED or not edits:
         return list(edits), WaitFor.ACCEPTED
-    now = await context.store.wait_status(project, [e.id for e in edits], timeout_s=wait.left_s)
+    now: list[Edit] = []
+    for start in range(0, len(edits), AT_ONCE):
+        ids = [edit.id for edit in edits[start : start + AT_ONCE]]
+        now += await context.store.wait_status(project, ids, timeout_s=wait.left_s)
     if any(e.status in {EditStatus.PENDING, EditStatus.COMPRESSING} for e in now):
         return now, WaitFor.ACCEPTED
     if wait.target is WaitFor.READY:

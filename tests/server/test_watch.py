@@ -81,3 +81,18 @@ def test_a_refused_change_closes_its_edit_set_alone():
         readiness.require_set("eset_a")
     readiness.refused("eset_a", None)
     assert readiness.ready
+
+
+async def test_a_stopped_actor_is_noted_before_it_is_late(monkeypatch):
+    monkeypatch.setattr("incomes_server.watch.EVERY_S", 0.05)
+    readiness = Readiness()
+    with subprocess.Popen(["bash", "-c", "exec -a ray::EditStoreActor sleep 60"]) as process:
+        await asyncio.sleep(0.2)
+        process.send_signal(signal.SIGSTOP)
+        watching = asyncio.create_task(
+            watch_answers(readiness, "store_answers", lambda: asyncio.sleep(60), within_s=60)
+        )
+        await asyncio.sleep(1)
+        assert f"store (process {process.pid}) is stopped" in readiness.reasons()["store_answers"]
+        watching.cancel()
+        process.kill()

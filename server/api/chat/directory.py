@@ -11,7 +11,7 @@ from incomes_server.store.client import StoreClient
 from incomes_plugin.errors import EditSetNotFound, NotReady
 
 FRESH_S = 1.0
-ANSWER_WITHIN_S = 5.0
+ANSWER_WITHIN_S = 10.0
 MAX_ENTRIES = 65536
 
 
@@ -27,6 +27,7 @@ class EditSetDirectory:
         self.store = store
         self._default_set = default_set
         self._ids: dict[tuple[str, str], tuple[str, float]] = {}
+        self._looking: dict[tuple[str, str], asyncio.Task[EditSet]] = {}
 
     async def id_of(self, project: str, edit_set: str | None) -> str:
         """Id of the named set of the project; None = the project's default set, made if needed.
@@ -41,13 +42,20 @@ class EditSetDirectory:
             return found
         try:
             async with asyncio.timeout(ANSWER_WITHIN_S):
-                item = await self._look_up(project, key[1])
+                item = await asyncio.shield(self._looked_up(key))
         except TimeoutError:
             raise NotReady(f"the edit store does not answer within {ANSWER_WITHIN_S:g} s") from None
         if len(self._ids) >= MAX_ENTRIES:
             self._ids.clear()
         self._ids[key] = (item.id, time.monotonic())
         return item.id
+
+    def _looked_up(self, key: tuple[str, str]) -> asyncio.Task[EditSet]:
+        """One question for all who ask at the same time."""
+        if key not in self._looking:
+            self._looking[key] = task = asyncio.create_task(self._look_up(*key))
+            task.add_done_callback(lambda _: self._looking.pop(key))
+        return self._looking[key]
 
     async def _look_up(self, project: str, edit_set: str) -> EditSet:
         try:
