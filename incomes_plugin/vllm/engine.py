@@ -26,7 +26,6 @@ from incomes_plugin.gist.fingerprint import model_fingerprint
 from incomes_plugin.model.adapter import EditAdapter
 from incomes_plugin.pool.snapshot import SnapshotDelta, SnapshotRef
 from incomes_plugin.selection.attribution import Attribution
-from incomes_plugin.vllm.canary import CanaryReport, run_canary
 from incomes_plugin.vllm.compressor import Captured, CaptureJob, Compressor
 from incomes_plugin.vllm.config import WORKER_CLS, has_selection_layer
 from incomes_plugin.vllm.pin import PINS_ATTRIBUTE, EditScope, use_scope
@@ -153,10 +152,6 @@ class EditEngine:
     async def drop(self, edit_set: str) -> None:
         """Forget an edit set; its snapshots leave the pool as soon as no request reads them."""
         await asyncio.shield(asyncio.ensure_future(self._drop(edit_set)))
-
-    async def canary(self) -> CanaryReport:
-        """Prove that edits reach the forward pass: a probe edit must change log-probabilities, no edits must not."""
-        return await run_canary(self)
 
     async def attribution(self, trace: str) -> Attribution:
         """What the finished request with that trace id took of the edits, over all its answers. Can be fetched once.

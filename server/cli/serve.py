@@ -68,7 +68,7 @@ def serve(
             pool_bytes=pool_bytes,
         ).settings
         prepare_process(settings, vllm_args)
-        from incomes_server.app import serve as serve_forever
+        from incomes_server.boot.app import serve as serve_forever
 
         try:
             with asyncio.Runner(loop_factory=event_loop_factory()) as runner:
@@ -94,8 +94,8 @@ def announce(line: str) -> None:
 
 def prepare_process(settings: Settings, vllm_args: list[str]) -> None:
     """What must hold before Ray and vLLM are imported: sockets on loopback, no usage reports, one log format."""
-    from incomes_server.engine_args import is_cpu_package, prepare_vllm
-    from incomes_server.ray_local import prepare_environment
+    from incomes_server.boot.engine_args import is_cpu_package, prepare_vllm
+    from incomes_server.boot.ray_local import prepare_environment
 
     prepare_environment()
     prepare_vllm(settings, vllm_args, os.environ, cpu=is_cpu_package())

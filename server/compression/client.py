@@ -7,7 +7,7 @@ from typing import Any
 
 from incomes_server.compression.model import Lease, QueueStats
 from incomes_server.edits.model import CompressionJob, CompressionOutcome
-from incomes_server.ray_call import call, find_actor
+from incomes_server.store.ray_call import call, find_actor
 
 ACTOR_NAME = "compression-scheduler"
 

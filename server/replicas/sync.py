@@ -13,8 +13,8 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 from incomes_server.edits.model import Delta
-from incomes_server.replicas.table import LEASE_S
 from incomes_server.store.client import StoreClient
+from incomes_server.store.replica_table import LEASE_S
 
 from incomes_plugin.errors import IncomesError
 

@@ -13,13 +13,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from incomes_server.edits import SETTLED, Delta, Edit
-from incomes_server.replicas.model import ReplicaProgress, ReplicaState
-from incomes_server.replicas.table import LEASE_S, ReplicaTable
 from incomes_server.store.commands import Command
 from incomes_server.store.core import Committed, EditStore, SetHead
 from incomes_server.store.database import failure_of
 from incomes_server.store.group_commit import GroupCommit
 from incomes_server.store.log import PAGE_BYTES
+from incomes_server.store.replica_table import LEASE_S, ReplicaProgress, ReplicaState, ReplicaTable
 from incomes_server.store.signals import Signal, Watch, wait_event
 from sqlalchemy.exc import SQLAlchemyError
 

@@ -14,10 +14,10 @@ from incomes_server.edits.model import (
     NewEdit,
     WaitingText,
 )
-from incomes_server.ray_call import call, find_actor
-from incomes_server.replicas.model import ReplicaProgress, ReplicaState
 from incomes_server.store import commands
 from incomes_server.store.counts import ProjectUse, StoreCounts
+from incomes_server.store.ray_call import call, find_actor
+from incomes_server.store.replica_table import ReplicaProgress, ReplicaState
 
 ACTOR_NAME = "edit-store"
 

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from incomes_server.api.chat.directory import EditSetDirectory
 from incomes_server.api.chat.fields import EditsField
-from incomes_server.api.readiness import Readiness
+from incomes_server.api.http.readiness import Readiness
+from incomes_server.store.directory import EditSetDirectory
 
 from incomes_plugin.errors import EditSetNotFound, SnapshotEmpty, SnapshotNotFound, SnapshotRetired
 from incomes_plugin.pool.snapshot import EMPTY_DIGEST, SnapshotRef

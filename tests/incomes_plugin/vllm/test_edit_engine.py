@@ -24,6 +24,7 @@ from incomes_plugin.errors import (
 )
 from incomes_plugin.gist import dump_gists, load_gists
 from incomes_plugin.pool.snapshot import EMPTY_DIGEST, SnapshotDelta, SnapshotRef, add_to_digest
+from incomes_plugin.vllm.canary import run_canary
 from incomes_plugin.vllm.engine import CaptureJob, EditEngine
 from incomes_plugin.vllm.pin import EditScope, use_scope
 from tests.incomes_plugin.vllm.lab import ENVIRONMENT
@@ -111,7 +112,7 @@ async def settled(engine: EditEngine, snapshots: int) -> Any:
 
 
 async def test_the_canary_passes_and_leaves_nothing(engine: EditEngine) -> None:
-    report = await engine.canary()
+    report = await run_canary(engine)
     assert report.ok, report.reason
     assert report.max_logprob_diff > 0.01
     status = await settled(engine, 0)

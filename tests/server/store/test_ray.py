@@ -5,8 +5,8 @@ import time
 
 import psutil
 import pytest
+from incomes_server.boot.ray_local import listening_beyond_loopback
 from incomes_server.edits import EditStatus, NewEdit
-from incomes_server.ray_local import listening_beyond_loopback
 from incomes_server.store.client import StoreClient
 
 from incomes_plugin.errors import EditNotFound, IdempotencyKeyReuse, NotReady

@@ -1,0 +1,69 @@
+"""Small steps of a start: wait for Ray or a signal, make blocking code interruptible."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from incomes_server.boot.ray_local import RaySettings, stop_ray
+from incomes_server.compression.model import QueueLimits
+from incomes_server.settings import Settings
+
+STOP_S = 10.0
+"""For engine and Ray to stop, after running answers had their time."""
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def ray_settings(settings: Settings) -> RaySettings:
+    """Ray's part of the settings."""
+    limits = QueueLimits(interactive=settings.queue_limit, bulk=settings.queue_limit)
+    return RaySettings(settings.edit_store, limits=limits)
+
+
+async def stop_ray_after(starting: asyncio.Task[None]) -> None:
+    """Stop Ray, but never while it is still starting."""
+    await asyncio.wait([starting])
+    stop_ray()
+
+
+def engine_loss(app: Any) -> str | None:
+    """Why the engine cannot answer, or None."""
+    client = app.state.engine_client
+    return "the engine died; restart the server" if client.errored else None
+
+
+def end_at_last(drain_s: float) -> None:
+    """End the process `drain_s` and `STOP_S` from now, whatever then still hangs; its guardian ends its children."""
+    timer = threading.Timer(drain_s + STOP_S, os._exit, (1,))
+    timer.daemon = True
+    timer.start()
+
+
+async def first_of(*events: asyncio.Event) -> None:
+    """Return when one of the events is set."""
+    tasks = [asyncio.create_task(event.wait()) for event in events]
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        task.cancel()
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """For start-up code that blocks the event loop: a signal raises KeyboardInterrupt there at once."""
+
+    def interrupt(*_: Any) -> None:
+        signal.alarm(0)  # Ray's SIGTERM handler (abseil's) runs before ours and would abort the process in 3 s
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
