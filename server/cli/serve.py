@@ -100,6 +100,6 @@ def prepare_process(settings: Settings, vllm_args: list[str]) -> None:
     prepare_environment()
     prepare_vllm(settings, vllm_args, os.environ, cpu=is_cpu_package())
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    # One line per HTTP request of the store's and engine's clients says nothing new.
-    for noisy in ("httpx", "httpcore", "uvicorn.error"):
+    # Lines of the HTTP clients for each request, and of Alembic for each start, say nothing new.
+    for noisy in ("httpx", "httpcore", "uvicorn.error", "alembic"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

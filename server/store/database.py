@@ -1,4 +1,4 @@
-"""Open the database: SQLite (WAL, every commit synced) or PostgreSQL; make the tables, refuse a newer schema."""
+"""Open the database: SQLite (WAL, every commit synced) or PostgreSQL; bring it to the newest tables."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from incomes_server.store.schema import SCHEMA_VERSION, meta, metadata
-from sqlalchemy import Connection, Engine, create_engine, event, insert, make_url, select
+from incomes_server.store.migrations import migrate
+from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from incomes_plugin.errors import NotReady
@@ -22,10 +22,10 @@ _PRAGMAS = (
 
 
 def open_writer(url: str) -> Engine:
-    """Engine whose transactions write, with all tables made.
+    """Engine whose transactions write, with all tables as this version knows them.
 
     Raises:
-        NotReady: the database belongs to a newer version of the product.
+        NotReady: the database belongs to another version of the product.
     """
     path = make_url(url).database
     if url.startswith("sqlite") and path:
@@ -33,8 +33,7 @@ def open_writer(url: str) -> Engine:
         Path(path).touch(mode=0o600)  # edit texts are nobody else's business; the -wal and -shm files take it over
     engine = _open(url, begin="BEGIN IMMEDIATE")
     with engine.begin() as conn:
-        metadata.create_all(conn)
-        check_schema(conn)
+        migrate(conn)
     return engine
 
 
@@ -56,18 +55,6 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__context__
-
-
-def check_schema(conn: Connection) -> None:
-    """Stamp a new database; refuse one this code does not know."""
-    found = conn.scalar(select(meta.c.value).where(meta.c.key == "schema_version"))
-    if found is None:
-        conn.execute(insert(meta).values(key="schema_version", value=str(SCHEMA_VERSION)))
-    elif int(found) != SCHEMA_VERSION:
-        raise NotReady(
-            f"the edit database has schema {found}, this version of incomes knows {SCHEMA_VERSION}; "
-            "run the version that wrote it, or give another database"
-        )
 
 
 def _open(url: str, *, begin: str) -> Engine:

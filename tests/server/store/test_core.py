@@ -7,10 +7,9 @@ import pytest
 from incomes_server.edits import CompressionOutcome, EditStatus, NewEdit
 from incomes_server.store import commands
 from incomes_server.store.core import EditStore
-from incomes_server.store.database import failure_of, open_writer
+from incomes_server.store.database import failure_of
 from incomes_server.store.log import PAGE_BYTES
-from incomes_server.store.schema import meta
-from sqlalchemy import event, update
+from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 
 from incomes_plugin.errors import (
@@ -20,7 +19,6 @@ from incomes_plugin.errors import (
     EditSetNotFound,
     IdempotencyKeyReuse,
     InvalidValue,
-    NotReady,
 )
 from tests.server.gists import outcome_of
 
@@ -302,15 +300,6 @@ def test_no_page_ends_where_the_gists_are_gone(store):
     page = store.delta(first.edit_set, 0, page_bytes=1)
     assert (page.version, page.added, page.num_edits) == (3, (), 0)
     assert pairs(store.delta(first.edit_set, 3, page_bytes=1).added) == {(second.id, 1)}
-
-
-def test_a_newer_schema_is_refused(store, database_url):
-    engine = open_writer(database_url)
-    with engine.begin() as conn:
-        conn.execute(update(meta).where(meta.c.key == "schema_version").values(value="99"))
-    engine.dispose()
-    with pytest.raises(NotReady, match="schema 99"):
-        EditStore(database_url)
 
 
 def test_nobody_else_may_read_the_database(store, tmp_path):
