@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-EditKey = tuple[str, int]
-"""An edit version: edit id, version."""
+from incomes_plugin.gist.edit import EditKey
 
 _SCALE_BYTES = 2
 """Bytes of one row's scale (float16)."""

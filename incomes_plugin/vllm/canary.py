@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from incomes_plugin.errors import CompressionFailed, IncomesError
-from incomes_plugin.pool.snapshot import EMPTY_DIGEST, SnapshotDelta, SnapshotRef, add_to_digest
-from incomes_plugin.vllm.compressor import CaptureJob
+from incomes_plugin.gist.edit import CaptureJob
+from incomes_plugin.pool.snapshot import SnapshotDelta, SnapshotRef
 from incomes_plugin.vllm.pin import EditScope
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ async def _commit_probe(engine: EditEngine) -> SnapshotRef:
     (captured,) = await engine.capture([CaptureJob(_EDIT_ID, 1, tuple(_probe_text(engine)))])
     if captured.blob is None:
         raise CompressionFailed(f"the probe edit could not be captured: {captured.error}")
-    snapshot = SnapshotRef(CANARY_SET, 1, add_to_digest(EMPTY_DIGEST, _EDIT_ID, 1), 1)
+    snapshot = SnapshotRef.empty(CANARY_SET).advance([(_EDIT_ID, 1)], [])
     await engine.commit(SnapshotDelta(None, snapshot, (captured.blob,)))
     return snapshot
 

@@ -22,11 +22,12 @@ from incomes_plugin.errors import (
     SelectionFailed,
     UnsupportedEngine,
 )
+from incomes_plugin.gist.edit import Captured, CaptureJob
 from incomes_plugin.gist.fingerprint import model_fingerprint
 from incomes_plugin.model.adapter import EditAdapter
 from incomes_plugin.pool.snapshot import SnapshotDelta, SnapshotRef
 from incomes_plugin.selection.attribution import Attribution
-from incomes_plugin.vllm.compressor import Captured, CaptureJob, Compressor
+from incomes_plugin.vllm.compressor import Compressor
 from incomes_plugin.vllm.config import WORKER_CLS, has_selection_layer
 from incomes_plugin.vllm.pin import PINS_ATTRIBUTE, EditScope, use_scope
 from incomes_plugin.vllm.register import register
@@ -126,8 +127,10 @@ class EditEngine:
         """
         return await self._compressor.capture(jobs)
 
-    async def commit(self, delta: SnapshotDelta) -> None:
+    async def commit(self, delta: SnapshotDelta[bytes]) -> None:
         """Bring the snapshot to all ranks in time O(changes); then `current` of its edit set moves.
+
+        A delta that says that the set is deleted does what `drop` does.
 
         Raises:
             SnapshotNotFound: `delta.base` is not the current snapshot, or the delta does not fit it.
@@ -135,7 +138,8 @@ class EditEngine:
             EngineLost: ranks disagree or the engine is dead.
         """
         # A cancelled caller must not leave the workers a snapshot ahead of the registry.
-        await asyncio.shield(asyncio.ensure_future(self._commit(delta)))
+        change = self._drop(delta.snapshot.edit_set) if delta.deleted else self._commit(delta)
+        await asyncio.shield(asyncio.ensure_future(change))
 
     def current(self, edit_set: str) -> SnapshotRef | None:
         """Newest committed snapshot of an edit set; None when it has none."""
@@ -209,7 +213,7 @@ class EditEngine:
             raise SelectionFailed(f"no attribution under trace {trace}")
         return answer
 
-    async def _commit(self, delta: SnapshotDelta) -> None:
+    async def _commit(self, delta: SnapshotDelta[bytes]) -> None:
         async with self._commits:
             # Retired in this very call, before room is needed; the target may be an older content come back.
             retire = self._registry.unused(keep=delta.snapshot.id)

@@ -33,7 +33,6 @@ from incomes_server.boot.startup import (
     stop_ray_after,
 )
 from incomes_server.boot.watch import ENGINE_ANSWERS_WITHIN_S, parts_of_this_process, watch_answers, watch_processes
-from incomes_server.boot.wiring import apply_to, compress_with
 from incomes_server.compression.client import CompressionClient
 from incomes_server.compression.worker import run_worker
 from incomes_server.replicas.sync import run_replica
@@ -218,10 +217,12 @@ class Server:
         def on_lost(reason: str) -> None:
             self.readiness.failed("replica", reason)
 
-        worker = run_worker(context.queue, compress_with(engine), name=name, batch=self.settings.compression_batch)
+        worker = run_worker(
+            context.queue, context.store, engine.capture, name=name, batch=self.settings.compression_batch
+        )
         replica = run_replica(
             context.store,
-            apply_to(engine),
+            engine.commit,
             name=name,
             on_caught_up=on_caught_up,
             on_lost=on_lost,

@@ -101,13 +101,14 @@ def create_actors(settings: RaySettings) -> None:
     from incomes_server.compression.scheduler import SchedulerActor
     from incomes_server.store.actor import EditStoreActor
     from incomes_server.store.core import EditStore
+    from incomes_server.store.counts import count
 
     EditStore(settings.database_url).close()  # a database that cannot be opened is reported here, with its own error
     store = _actor(EditStoreActor, store_client.ACTOR_NAME, settings, settings.database_url)
     scheduler = _actor(SchedulerActor, compression_client.ACTOR_NAME, settings, settings.namespace, settings.limits)
     ray = _ray()
     try:
-        ray.get([store.read.remote("counts"), scheduler.stats.remote()], timeout=START_TIMEOUT_S)
+        ray.get([store.read.remote(count), scheduler.stats.remote()], timeout=START_TIMEOUT_S)
     except ray.exceptions.RayError as error:
         raise NotReady(f"the edit store's actors do not answer: {type(error).__name__}: {error}") from error
 

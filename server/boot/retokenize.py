@@ -7,6 +7,7 @@ has become too long gets all of its ids, and the compressor fails it with that r
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from incomes_server.store.client import StoreClient
 
@@ -19,9 +20,9 @@ async def retokenize(store: StoreClient, encode: Encode) -> int:
     changed, after = 0, 0
     while page := await store.waiting_texts(after, PAGE):
         after = page[-1].seq
-        ids = ((edit, encode(edit.text)) for edit in page)
-        rows = [(edit.edit_id, edit.version, new) for edit, new in ids if new != edit.token_ids]
-        if rows:
-            await store.retokenize(rows)
-        changed += len(rows)
+        jobs = [replace(edit.job, token_ids=encode(edit.text)) for edit in page]
+        spelled = [job for job, edit in zip(jobs, page, strict=True) if job != edit.job]
+        if spelled:
+            await store.retokenize(spelled)
+        changed += len(spelled)
     return changed

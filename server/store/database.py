@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +38,9 @@ def open_writer(url: str) -> Engine:
 
 
 def open_reader(url: str) -> Engine:
-    """Engine whose transactions each see one state of the database and never wait for a writer."""
-    return _open(url, begin="BEGIN")
+    """Engine whose transactions each see one state of the database, never wait for a writer and cannot write."""
+    engine = _open(url, begin="BEGIN", pragmas=(*_PRAGMAS, "PRAGMA query_only=ON"))
+    return engine.execution_options(postgresql_readonly=True)
 
 
 def failure_of(error: SQLAlchemyError) -> NotReady:
@@ -57,7 +58,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__context__
 
 
-def _open(url: str, *, begin: str) -> Engine:
+def _open(url: str, *, begin: str, pragmas: Sequence[str] = _PRAGMAS) -> Engine:
     if not url.startswith("sqlite"):
         return create_engine(url, isolation_level="READ COMMITTED" if begin == "BEGIN IMMEDIATE" else "REPEATABLE READ")
     engine = create_engine(url)
@@ -65,7 +66,7 @@ def _open(url: str, *, begin: str) -> Engine:
     @event.listens_for(engine, "connect")
     def configure(connection: Any, _: Any) -> None:
         connection.isolation_level = None  # transactions are begun below, not by the driver's own rules
-        for pragma in _PRAGMAS:
+        for pragma in pragmas:
             connection.execute(pragma)
 
     @event.listens_for(engine, "begin")

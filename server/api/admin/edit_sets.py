@@ -47,7 +47,7 @@ async def delete_edit_set(
     """Retire every edit of the set and hide it; 200 means that no replica uses any of them in a later request."""
     item = await context.store.delete_edit_set(project, edit_set, request_id=request_id)
     context.directory.forget(item.id)
-    active = wait.target is WaitFor.ACTIVE and await is_active(context, item.id, item.version, wait)
+    active = wait.target is WaitFor.ACTIVE and await is_active(context, item.id, item.snapshot.version, wait)
     reached = WaitFor.ACTIVE if active else WaitFor.READY
     response.status_code = status_code(wait, reached, done=200)
     return Deleted(id=item.id, object="edit_set.deleted", reached=reached)

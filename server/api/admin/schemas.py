@@ -10,8 +10,6 @@ from incomes_server.edits.model import Edit, EditSet, EditStatus
 from incomes_server.store.replica_table import ReplicaState
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from incomes_plugin.pool.snapshot import SnapshotRef
-
 Metadata = Annotated[
     dict[
         Annotated[str, StringConstraints(min_length=1, max_length=64)],
@@ -95,14 +93,14 @@ class EditSetObject(Resource):
     @classmethod
     def of(cls, item: EditSet) -> Self:
         """Render a stored edit set."""
-        ref = SnapshotRef(item.id, item.version, item.digest, item.num_edits)
+        head = item.snapshot
         return cls(
             id=item.id,
             name=item.name,
             created_at=item.created_at,
-            version=item.version,
-            num_edits=item.num_edits,
-            snapshot=ref.id,
+            version=head.version,
+            num_edits=head.num_edits,
+            snapshot=head.id,
         )
 
 

@@ -8,9 +8,10 @@ from contextlib import asynccontextmanager
 from incomes_server.api.admin.context import AdminContext, Wait
 from incomes_server.api.admin.schemas import WaitFor
 from incomes_server.api.http.metrics import ACTIVATION_S, QUEUE_OVERFLOWS
-from incomes_server.edits.model import CompressionJob, Edit, EditStatus, NewEdit
+from incomes_server.edits.model import Edit, EditStatus, NewEdit
 
 from incomes_plugin.errors import CompressionFailed, PoolFull, QueueFull, Unavailable
+from incomes_plugin.gist.edit import CaptureJob
 
 
 @asynccontextmanager
@@ -36,7 +37,7 @@ async def submit(context: AdminContext, edits: Sequence[Edit], news: Sequence[Ne
     The edits are durable and were admitted: should the queue have filled up since, its sweep of the store finds them.
     """
     jobs = [
-        CompressionJob(edit.id, edit.version, new.token_ids)
+        CaptureJob(edit.id, edit.version, new.token_ids)
         for edit, new in zip(edits, news, strict=True)
         if edit.status is EditStatus.PENDING
     ]

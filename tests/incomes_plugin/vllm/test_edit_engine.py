@@ -125,7 +125,7 @@ async def test_capture_reports_each_job(engine: EditEngine) -> None:
     good, long, none = await engine.capture([*jobs[:2], jobs[2]])
     assert good.blob is not None
     (gist,) = load_gists(good.blob, engine.fingerprint)
-    assert (gist.edit_id, gist.version, gist.num_tokens, good.num_tokens) == ("a", 1, 2, 2)
+    assert (gist.edit_id, gist.version, gist.num_tokens) == ("a", 1, 2)
     assert long.blob is None
     assert "256" in str(long.error)
     assert none.blob is None

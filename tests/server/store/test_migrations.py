@@ -9,9 +9,14 @@ import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from incomes_server.store.core import EditStore
+from incomes_server.store.check import problems
+from incomes_server.store.core import EditStore, replica_names
+from incomes_server.store.counts import count
 from incomes_server.store.database import open_writer
+from incomes_server.store.edit_sets import list_edit_sets
+from incomes_server.store.log import read_delta
 from incomes_server.store.migrations import BASELINE, config_for
+from incomes_server.store.outcomes import pending_jobs
 from incomes_server.store.schema import metadata
 from sqlalchemy import Connection
 
@@ -55,12 +60,12 @@ def test_a_new_database_has_the_tables_of_the_schema(database_url: str) -> None:
 
 def test_a_database_of_the_former_version_is_served_as_it_was(old: Path) -> None:
     store = EditStore(f"sqlite:///{old}")
-    assert store.problems() == []
-    assert store.counts().edits == {"failed": 1, "pending": 1, "ready": 4, "retired": 2, "superseded": 1}
-    assert [job.token_ids for job in store.pending_jobs(10)] == [(20, 21)]
-    (item,), more = store.list_edit_sets("acme", limit=10, after=None, order="asc")
-    assert (item.name, more, store.replica_names()) == ("default", False, ["replica-0"])
-    assert len(store.delta(item.id, 0).added) == 3
+    assert store.read(problems) == []
+    assert store.read(count).edits == {"failed": 1, "pending": 1, "ready": 4, "retired": 2, "superseded": 1}
+    assert [job.token_ids for job in store.read(pending_jobs, 10)] == [(20, 21)]
+    (item,), more = store.read(list_edit_sets, "acme", limit=10, after=None, order="asc")
+    assert (item.name, more, store.read(replica_names)) == ("default", False, ["replica-0"])
+    assert len(store.read(read_delta, item.id, 0).added) == 3
     store.close()
 
 

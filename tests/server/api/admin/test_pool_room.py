@@ -12,6 +12,7 @@ from incomes_plugin.errors import PoolFull, QuotaExceeded
 from incomes_plugin.model.adapter import EditAdapter
 from incomes_plugin.pool import gists
 from incomes_plugin.pool.gists import GistPool, room_for
+from incomes_plugin.pool.snapshot import SnapshotDelta, SnapshotRef
 from tests.tiny_model import write_tiny_model
 
 
@@ -147,7 +148,7 @@ def test_the_room_promised_is_what_the_pool_takes(adapter, dtype):
         numbers = torch.randn(tokens, *heads, shape.head_dim)
         made.append(adapter.gist(f"edit_{i}", 1, torch.randn(tokens, shape.feature_dim), numbers, numbers))
     pool = GistPool(adapter, capacity_bytes=1 << 20, device=torch.device("cpu"), dtype=dtype)
-    pool.commit("set", None, "snap", len(made), made, ())
+    pool.commit(SnapshotDelta(None, SnapshotRef("set", 1, "0", len(made)), tuple(made)))
     room = room_for(adapter, dtype, len(made), sum(lengths))
     spare = gists.ROW_TOKENS * adapter.router.key.out_features * dtype.itemsize * len(made)
     assert room - spare <= pool.usage().used_bytes <= room
