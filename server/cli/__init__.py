@@ -1,4 +1,4 @@
-"""`incomes`: noun, then verb. One file per noun; nothing heavy (torch, vLLM, Ray) is imported before it is needed."""
+"""`incomes`: noun, then verb. One file per noun; torch, vLLM and Ray are imported when a command needs them."""
 
 from __future__ import annotations
 

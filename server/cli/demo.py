@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from incomes_server.cli.output import ExitCode, errors_as_exit, fail, out
+from incomes_server.cli.output import ExitCode, fail, out
 from incomes_server.cli.serve import AdapterOption, ModelArgument
 
 
@@ -21,7 +21,7 @@ def demo(
     from incomes_server.cli.server_process import server_process
 
     facts = invented_facts(edits)
-    with tempfile.TemporaryDirectory(prefix="incomes-demo-") as folder, errors_as_exit():
+    with tempfile.TemporaryDirectory(prefix="incomes-demo-") as folder:
         say("starting the server …")
         args = ["--adapter", adapter] if adapter else []
         with server_process(Path(folder), say, model=model, args=args) as server:

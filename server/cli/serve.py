@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from incomes_server.cli.output import errors_as_exit, out
+from incomes_server.cli.output import out
 
 if TYPE_CHECKING:
     from incomes_server.settings import Settings
@@ -53,28 +53,27 @@ def serve(
     from incomes_server.settings import load_settings
 
     vllm_args: list[str] = context.obj or []
-    with errors_as_exit():
-        settings = load_settings(
-            config,
-            model=model,
-            adapter=adapter,
-            host=host,
-            port=port,
-            admin_host=admin_host,
-            admin_port=admin_port,
-            edit_store=edit_store,
-            api_keys=tuple(api_key) if api_key else None,
-            served_model_name=served_model_name,
-            pool_bytes=pool_bytes,
-        ).settings
-        prepare_process(settings, vllm_args)
-        from incomes_server.boot.app import serve as serve_forever
+    settings = load_settings(
+        config,
+        model=model,
+        adapter=adapter,
+        host=host,
+        port=port,
+        admin_host=admin_host,
+        admin_port=admin_port,
+        edit_store=edit_store,
+        api_keys=tuple(api_key) if api_key else None,
+        served_model_name=served_model_name,
+        pool_bytes=pool_bytes,
+    ).settings
+    prepare_process(settings, vllm_args)
+    from incomes_server.boot.app import serve as serve_forever
 
-        try:
-            with asyncio.Runner(loop_factory=event_loop_factory()) as runner:
-                runner.run(serve_forever(settings, vllm_args, announce))
-        except KeyboardInterrupt:
-            announce("stopped")
+    try:
+        with asyncio.Runner(loop_factory=event_loop_factory()) as runner:
+            runner.run(serve_forever(settings, vllm_args, announce))
+    except KeyboardInterrupt:
+        announce("stopped")
 
 
 def event_loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
