@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-import uvicorn
 from fastapi import FastAPI
 from pydantic import ValidationError
 
@@ -37,12 +36,10 @@ class Launched:
     Attributes:
         app: vLLM's FastAPI app, state initialised; middleware may still be added.
         engine: the attached edit engine.
-        args: vLLM's parsed arguments.
     """
 
     app: FastAPI
     engine: EditEngine
-    args: Namespace
 
 
 @asynccontextmanager
@@ -84,14 +81,7 @@ async def launch(
         app = build_app(args, tasks, client.model_config)
         await init_app_state(client, app.state, args, tasks)
         setattr(app.state, ENGINE_STATE, engine)
-        yield Launched(app, engine, args)
-
-
-async def serve(app: FastAPI, *, host: str, port: int, log_level: str = "info") -> None:
-    """Serve an app until the process is told to stop (SIGINT, SIGTERM)."""
-    server = uvicorn.Server(uvicorn.Config(app, host=host, port=port, log_level=log_level))
-    app.state.server = server  # vLLM's error handlers stop the server when the engine has died
-    await server.serve()
+        yield Launched(app, engine)
 
 
 def prepare_environment() -> None:

@@ -137,8 +137,7 @@ class EditStoreActor:
     async def replicas(self) -> list[ReplicaState]:
         """All with a valid lease."""
         self._expire()
-        versions = {edit_set: head.version for edit_set, head in self._heads.items() if not head.deleted}
-        return self._table.states(versions, time.monotonic())
+        return self._table.states(time.monotonic())
 
     def _committed(self, committed: Committed) -> None:
         self._watch.notify(committed.changed)

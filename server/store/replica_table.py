@@ -34,7 +34,6 @@ class ReplicaState:
 
     Attributes:
         serving: it has caught up once and takes requests; only such replicas are waited for.
-        lag: versions it is behind, summed over all edit sets.
         idle_s: seconds since it was last heard of.
         nacks: edit set id -> reason.
     """
@@ -42,7 +41,6 @@ class ReplicaState:
     name: str
     serving: bool
     positions: dict[str, int]
-    lag: int
     idle_s: float
     nacks: dict[str, str]
 
@@ -120,14 +118,13 @@ class ReplicaTable:
         nacks = {name: replica.nacks[edit_set][1] for name, replica in serving.items() if edit_set in replica.nacks}
         return ReplicaProgress(len(serving), acked, nacks)
 
-    def states(self, versions: Mapping[str, int], now_s: float) -> list[ReplicaState]:
-        """All of them, against the head versions of the edit sets."""
+    def states(self, now_s: float) -> list[ReplicaState]:
+        """All of them."""
         return [
             ReplicaState(
                 name=name,
                 serving=replica.serving,
                 positions=dict(replica.positions or {}),
-                lag=sum(max(0, head - (replica.positions or {}).get(s, 0)) for s, head in versions.items()),
                 idle_s=now_s - replica.seen_s,
                 nacks={s: reason for s, (_, reason) in replica.nacks.items()},
             )

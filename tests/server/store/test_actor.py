@@ -111,7 +111,7 @@ async def test_a_refusal_is_shown_until_the_replica_gets_over_it(actor):
     await actor.nack("r1", edit.edit_set, 1, "PoolFull: no page")
     assert (await actor.wait_active(edit.edit_set, 1, 0)).nacks == {"r1": "PoolFull: no page"}
     (state,) = await actor.replicas()
-    assert (state.name, state.lag, state.nacks) == ("r1", 1, {edit.edit_set: "PoolFull: no page"})
+    assert (state.name, state.positions, state.nacks) == ("r1", {}, {edit.edit_set: "PoolFull: no page"})
     await actor.poll("r1", {edit.edit_set: 1}, 0, True)
     assert (await actor.wait_active(edit.edit_set, 1, 0)).nacks == {}
 

@@ -28,7 +28,7 @@ def test_an_unknown_replica_cannot_refuse_or_beat():
     table = ReplicaTable()
     table.nack("ghost", SET, 1, "no", 0)
     table.heard("ghost", 0)
-    assert table.states({}, 0) == []
+    assert table.states(0) == []
 
 
 def test_a_restored_replica_has_acknowledged_nothing_yet():
