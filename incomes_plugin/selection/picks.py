@@ -6,13 +6,14 @@ in: a question's features and the edits it may see; out: the edits that apply, o
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 
 from incomes_plugin.selection.candidates import best_edits
+from incomes_plugin.selection.onward import onward, open_share
 from incomes_plugin.selection.routing import EDIT_TOKENS, QUESTION_TOKENS, RouteKeys, Router, distances_from_end
 from incomes_plugin.selection.verifier import Verifier
 
@@ -32,6 +33,9 @@ class RoutingRules:
             with their number.
         rivalry: a pick is dropped where a later one matches the question so well alone that the older one adds less
             than this to it (weighted mean cosine): the later one answers the same question anew. 0 = never.
+        open: share of a question that its picks leave open from which it is asked again with what they say, see
+            `onward.py`; above 1 = never.
+        onward: verifier's logit from which an edit that is found in this way applies.
     """
 
     candidates: int = 8
@@ -39,6 +43,8 @@ class RoutingRules:
     threshold: float = 0.0
     growth: float = 0.0
     rivalry: float = 0.0
+    open: float = 2.0
+    onward: float = 0.0
 
     def threshold_among(self, num_edits: int) -> float:
         """The threshold among `num_edits` edits."""
@@ -100,8 +106,48 @@ def choose(
     accepted = [place for place in order if logits[place] >= least]
     kept = _without_rivals(accepted, similar, weights, [age_of(edit) for edit in candidates], rules.rivalry)
     kept = kept[: rules.most_picks]
-    bias = F.logsigmoid(logits[kept])
-    return Picks(tuple(candidates[place] for place in kept), bias, tuple(candidates), logits)
+    picked = {candidates[place]: logits[place] for place in kept}
+    if picked and open_share(weights, similar[:, kept].amax(1)) >= rules.open:
+        _go_on(router, verifier, rules, question, table, features_of, picked)
+    bias = F.logsigmoid(torch.stack(list(picked.values()))) if picked else logits[:0]
+    return Picks(tuple(picked), bias, tuple(candidates), logits)
+
+
+def _go_on(
+    router: Router, verifier: Verifier, rules: RoutingRules, question: torch.Tensor, table: RouteKeys,
+    features_of: FeaturesOf, picked: dict[int, torch.Tensor],
+) -> None:  # fmt: skip
+    """Add the edits that the best pick leads to, one after the other, each by what the one before says."""
+    lead = next(iter(picked))
+    while len(picked) < rules.most_picks:
+        question = onward(question, features_of(lead), verifier.num_parts)
+        found = best_onward(router, verifier, question, table, features_of, rules.candidates, picked)
+        if found is None or found[1] < rules.onward:
+            return
+        lead, logit = found
+        picked[lead] = logit
+
+
+def best_onward(
+    router: Router, verifier: Verifier, question: torch.Tensor, table: RouteKeys, features_of: FeaturesOf, count: int,
+    picked: Collection[int],
+) -> tuple[int, torch.Tensor] | None:  # fmt: skip
+    """The edit outside `picked` that answers what is left open, with the verifier's logit; None where there is none.
+
+    Args:
+        question: `[T, F]`, of `onward`.
+        count: edits that are verified.
+    """
+    if not len(question):
+        return None
+    weights = router.weights(question, distances_from_end(len(question), question.device))
+    rows, _ = best_edits(weights, router.directions(question), table, count + len(picked))
+    others = [edit for edit in rows.tolist() if edit not in picked][:count]
+    if not others:
+        return None
+    logits = verify(router, verifier, question, weights, [features_of(edit) for edit in others])
+    best = int(logits.argmax())
+    return others[best], logits[best]
 
 
 def verify(

@@ -36,13 +36,14 @@ class Verifier(nn.Module):
         width, heads, layers: of the transformer.
 
     Attributes:
+        num_parts: P.
         config: width, heads and layers, as the adapter file keeps them.
     """
 
     def __init__(self, feature_dim: int, num_parts: int, width: int = 96, heads: int = 4, layers: int = 2) -> None:
         super().__init__()
         self.config = {"width": width, "heads": heads, "layers": layers}
-        self._num_parts = num_parts
+        self.num_parts = num_parts
         kinds = 1 + num_parts + _RUN_KINDS
         self.enter = nn.Linear(feature_dim, width)
         self.side = nn.Parameter(torch.zeros(2, width))
@@ -76,7 +77,7 @@ class Verifier(nn.Module):
         """
         num_question, num_edit = question.shape[1], edit.shape[1]
         present = (question_mask[:, :, None] & edit_mask[:, None])[..., None]
-        by_part = self._by_part(question, edit)
+        by_part = _by_part(question, edit, self.num_parts)
         found = runs((by_part[..., 0] > _SAME) & present[..., 0])
         alike = torch.cat([cosines[..., None], by_part, found], -1).masked_fill(~present, -1.0)
         known = torch.cat([alike.amax(2), weights[..., None]], -1)
@@ -90,10 +91,16 @@ class Verifier(nn.Module):
             hidden = block(hidden, alike, real)
         return self.leave(self.norm(hidden[:, 0]))[:, 0]
 
-    def _by_part(self, question: torch.Tensor, edit: torch.Tensor) -> torch.Tensor:
-        """Cosines `[B, T, E, P]` of the features of each feature layer."""
-        left, right = (F.normalize(x.unflatten(-1, (self._num_parts, -1)), dim=-1) for x in (question, edit))
-        return torch.einsum("btpf,bepf->btep", left, right)
+
+def same_tokens(question: torch.Tensor, edit: torch.Tensor, num_parts: int) -> torch.Tensor:
+    """Whether two tokens are the same, `[B, T, E]` bool, of features `[B, T, F]` and `[B, E, F]`."""
+    return _by_part(question, edit, num_parts)[..., 0] > _SAME
+
+
+def _by_part(question: torch.Tensor, edit: torch.Tensor, num_parts: int) -> torch.Tensor:
+    """Cosines `[B, T, E, P]` of the features of each of P feature layers."""
+    left, right = (F.normalize(x.unflatten(-1, (num_parts, -1)), dim=-1) for x in (question, edit))
+    return torch.einsum("btpf,bepf->btep", left, right)
 
 
 def runs(same: torch.Tensor) -> torch.Tensor:

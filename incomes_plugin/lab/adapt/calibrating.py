@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -30,12 +30,14 @@ class Held:
 
     Attributes:
         edits: features of the pool's edits.
+        subjects: what each is about.
         questions, owners: right questions and their edits.
         refused: prompts that no edit answers, near misses left out.
         near, near_edits: near misses, and the edit that each is close to.
     """
 
     edits: Ragged
+    subjects: Sequence[str]
     questions: Ragged
     owners: Sequence[int]
     refused: Ragged
@@ -51,11 +53,15 @@ class Shares:
         fire: share of the prompts without an edit that may pick one.
         lose: share of the right questions that may be refused.
         drop: share of the right edits that a later wrong one may replace, see `RoutingRules.rivalry`.
+        onward: share of the questions of one edit that may pick one more, see `RoutingRules.onward`.
+        tried: share of the questions that lead from one edit to the next which are asked on, see `RoutingRules.open`.
     """
 
     fire: float = 0.005
     lose: float = 0.03
     drop: float = 0.0125
+    onward: float = 0.005
+    tried: float = 0.95
 
 
 def calibrate(
@@ -73,7 +79,7 @@ def calibrate(
         centred = logs - logs.mean()
         growth = max(0.0, float((centred * values).sum() / centred.square().sum()))
     at_crowd = float(values.mean() - growth * logs.mean())
-    return RoutingRules(rules.candidates, rules.most_picks, round(at_crowd, 3), round(growth, 3), rules.rivalry)
+    return replace(rules, threshold=round(at_crowd, 3), growth=round(growth, 3))
 
 
 @torch.inference_mode()

@@ -164,6 +164,19 @@ class FrozenBase:
         prefix = torch.stack([_both(h)[0] for h in common], 1) if common else before.flat[:0]
         return ReadingFeatures(before, prefixed, prefix, rows, labels)
 
+    @torch.inference_mode()
+    def agrees(self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> Ragged:
+        """Of each answer's tokens `[R]` bool: whether the base itself would say it after all that stands before it."""
+        sequences = [[*prompt, *answer] for prompt, answer in zip(prompts, answers, strict=True)]
+        found = [torch.empty(0)] * len(sequences)
+        for batch in self._split(sequences):
+            hidden = self._run(batch, self.decoder.embed(batch.ids), 0, self.decoder.num_layers)
+            for row, index in enumerate(batch.indices):
+                start, end = len(prompts[index]) - 1 - batch.offset, len(sequences[index]) - 1 - batch.offset
+                said = self.decoder.logits(hidden[row, start:end]).argmax(-1)
+                found[index] = said == torch.tensor(answers[index])
+        return Ragged.of(found)
+
     def _split(self, sequences: Sequence[Sequence[int]]) -> Iterator[_Batch]:
         """Batches of sequences with the common prefix, which is cut off, and of those without."""
         count = len(self.prefix)

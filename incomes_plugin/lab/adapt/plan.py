@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from incomes_plugin.lab.data import prompts
+from incomes_plugin.lab.data import hops, prompts
+from incomes_plugin.lab.data.chains import chains
 from incomes_plugin.lab.data.examples import Example, Question, invented, published
 from incomes_plugin.lab.data.near_misses import NearMisses, by_name
 
@@ -20,10 +21,17 @@ SHARES = {
 }  # fmt: skip
 """Edits of each kind that the default run learns from."""
 
-_TWO_AT_ONCE = 1200
+_TWO_AT_ONCE = 1800
 _HOPS = 700
+_CHAINS = 700
+_KIN = 350
+"""Invented facts about relatives, for questions that turn a fact round."""
+
 _REFUSED = 550
 """Prompts of each kind that no edit answers; of everyday ones, three times as many."""
+
+_TWO_NEAR = 0.4
+"""Share of the published edits that have two near misses instead of one."""
 
 _SIMILAR = 0.5
 """Share of the edits whose question is asked once more, about a subject with much the same name."""
@@ -45,12 +53,25 @@ class Asked:
     Attributes:
         edits: rows of all of them.
         messages: the prompt.
-        answer: None where more than the edits is needed, so that reading cannot learn from it.
+        answer: what reading shall say; None where nothing is known that it could learn.
+        further: rows of the edits that `edits` lead to, of which the last one answers the prompt.
+        aside: row of an edit about what `edits` lead to, which does not answer it.
+        known: the part of `answer` that the base must know by itself; where it does not, reading does not learn it.
+        rare: of a kind of which reading learns from every one.
     """
 
     edits: tuple[int, ...]
     messages: Messages
     answer: str | None
+    known: str = ""
+    rare: bool = False
+    further: tuple[int, ...] = ()
+    aside: int | None = None
+
+    @property
+    def owners(self) -> tuple[int, ...]:
+        """Rows of all edits that the answer rests on."""
+        return (*self.edits, *self.further)
 
 
 @dataclass(frozen=True)
@@ -91,25 +112,54 @@ def training_plan(data: Path | None, *, scale: float, seed: int, own: Sequence[E
         for source, count in SHARES.items():
             if source != "invented":
                 edits += published(data, source, "train", int(count * scale), seed=seed)
+    edits += hops.kin(int(_KIN * scale), seed=seed)
     plan = Plan(edits)
     texts = prompts.passages(data, 800, seed=seed) if data is not None else []
     near = NearMisses(edits, rng)
     for index, example in enumerate(edits):
         for question in _questions(example, rng):
             plan.asked.append(Asked((index,), in_context(question.prompt, texts, rng), question.answer))
-        for prompt in near.of(example, 2 if example.kind == "invented" or rng.random() < 0.4 else 1):
+        if back := hops.inverse(example, rng):
+            plan.asked.append(Asked((index,), in_context(back.prompt, texts, rng), back.answer, rare=True))
+        for prompt in dict.fromkeys(_near_misses(example, near, rng)):
             plan.refused.append(Refused("near", in_context(prompt, texts, rng), index))
-    plan.asked += _two_at_once(edits, int(_TWO_AT_ONCE * scale), texts, rng) + _hops(edits, int(_HOPS * scale), rng)
+    plan.asked += _two_at_once(edits, int(_TWO_AT_ONCE * scale), texts, rng)
+    plan.asked += _hops(edits, int(_HOPS * scale), texts, rng)
     plan.refused += _refused(data, int(_REFUSED * scale), texts, rng)
     plan.refused += _similar(near, edits, texts, rng)
+    _add_chains(plan, int(_CHAINS * scale), seed, texts, rng)
     return plan
 
 
+def _add_chains(plan: Plan, count: int, seed: int, texts: Sequence[str], rng: random.Random) -> None:
+    """Edits that lead to one another, and the questions that need both."""
+    for chain in chains(count, seed=seed, held_out=False):
+        first, second, aside = range(len(plan.edits), len(plan.edits) + 3)
+        for fact in (chain.first, chain.second, chain.aside):
+            plan.edits.append(
+                Example(fact.statement, (Question(fact.question, fact.answer),), (), "chain", fact.subject)
+            )
+        messages = in_context(chain.prompt, texts, rng)
+        plan.asked.append(
+            Asked((first,), messages, chain.second.answer, rare=True, further=(second,), aside=aside)
+        )  # fmt: skip
+
+
+def _near_misses(example: Example, near: NearMisses, rng: random.Random) -> list[str]:
+    """Near misses of one edit. Those of invented facts are certain to be none of its questions, so all are taken."""
+    if example.kind in ("invented", "kin"):
+        return [*example.neighbours, *near.of(example, 1)]
+    return near.of(example, 2 if rng.random() < _TWO_NEAR else 1)
+
+
 def _questions(example: Example, rng: random.Random) -> list[Question]:
-    """The most direct question and one other, now and then by the name of what is asked for."""
+    """The most direct question and one other, or two where a set has many; now and then by the answer's name."""
     named = by_name(example, rng) if rng.random() < 0.3 else None
     others = list(example.questions[1:])
-    return [example.questions[0], *([named] if named else rng.sample(others, min(1, len(others))))]
+    found = [named] if named else rng.sample(others, min(1, len(others)))
+    if len(others) > 2:
+        found += rng.sample([q for q in others if q not in found], 1)
+    return [example.questions[0], *found]
 
 
 def _two_at_once(edits: Sequence[Example], count: int, texts: Sequence[str], rng: random.Random) -> list[Asked]:
@@ -124,15 +174,18 @@ def _two_at_once(edits: Sequence[Example], count: int, texts: Sequence[str], rng
             f"{first.prompt} {second.prompt}", f"{first.prompt} And {lower}", f"{first.prompt} Also, {lower}",
         ))  # fmt: skip
         if i != j:
-            found.append(Asked((i, j), in_context(prompt, texts, rng), f"{first.answer} and {second.answer}"))
+            answer = f"{first.answer} and {second.answer}"
+            found.append(Asked((i, j), in_context(prompt, texts, rng), answer, rare=True))
     return found
 
 
-def _hops(edits: Sequence[Example], count: int, rng: random.Random) -> list[Asked]:
-    """Questions that rest on an edit and on what the base knows."""
-    every = [(i, hop) for i, example in enumerate(edits) for hop in example.hops]
-    chosen = rng.sample(every, min(count, len(every)))
-    return [Asked((i,), in_context(hop, (), rng), None) for i, hop in chosen]
+def _hops(edits: Sequence[Example], count: int, texts: Sequence[str], rng: random.Random) -> list[Asked]:
+    """Questions that rest on an edit and on what the base knows; published ones have no answer to learn."""
+    published_ones = [Asked((i,), in_context(hop, (), rng), None) for i, e in enumerate(edits) for hop in e.hops]
+    made = [(i, hop) for i, example in enumerate(edits) if (hop := hops.further(example, rng))]
+    return rng.sample(published_ones, min(count, len(published_ones))) + [
+        Asked((i,), in_context(hop.prompt, texts, rng), hop.answer, hop.known, rare=True) for i, hop in made
+    ]
 
 
 def _similar(near: NearMisses, edits: Sequence[Example], texts: Sequence[str], rng: random.Random) -> list[Refused]:

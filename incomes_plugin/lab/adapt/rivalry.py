@@ -1,8 +1,10 @@
-"""When does a later edit replace an older one? Read off from contradictions, and from questions of two edits at once.
+"""When does a later edit replace an older one? Read off from contradictions, and from pairs that are none.
 
 Two edits that answer one question may say the same thing anew, or answer one half each. The second kind adds much to
-how well the question is covered, the first next to nothing (`RoutingRules.rivalry`). A third kind sets the limit: edits
-that the verifier takes for an answer beside the right one, and that are later by chance.
+how well the question is covered, the first next to nothing (`RoutingRules.rivalry`). So does an edit to a later one of
+the same subject that says something else. A last kind sets the limit: edits that the verifier takes for an answer
+beside the right one, and that are later by chance. Edits of one subject are left out of that: published sets often
+have several that contradict each other.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from incomes_plugin.selection.verifier import Verifier
 
 @dataclass(frozen=True)
 class Couple:
-    """Two edits and a prompt that both answer.
+    """Two edits and a prompt.
 
     Attributes:
         older, later: texts of the edits.
@@ -38,7 +40,10 @@ class Couple:
 
 
 def couples(count: int, *, seed: int) -> list[Couple]:
-    """`count` contradictions and as many pairs of edits that one question asks for, of invented facts."""
+    """`count` each of invented facts: contradictions, pairs that one question asks for, and pairs of one subject.
+
+    Of the last kind the prompt asks for the older edit alone.
+    """
     source, rng = FactSource(seed, held_out=False), random.Random(seed)
     facts = source.distinct(2 * count)
     found = [Couple(fact.statement, _anew(source, fact).statement, fact.question, True) for fact in facts[:count]]
@@ -47,6 +52,8 @@ def couples(count: int, *, seed: int) -> list[Couple]:
         rest = second.question if joint == "? " else second.question[:1].lower() + second.question[1:]
         both = f"{first.question.removesuffix('?')}{joint}{rest}"
         found.append(Couple(first.statement, second.statement, both, False))
+        aside = source.fact(subject=first.subject, relation=source.other_relation(first.relation))
+        found.append(Couple(first.statement, aside.statement, first.question, False))
     return found
 
 
@@ -108,7 +115,7 @@ def harmless_bound(
         accepted = [
             edit for edit, row, logit in
             zip(edits, rows, verify(router, verifier, question, weights, edits).tolist(), strict=True)
-            if logit >= threshold and row != owner
+            if logit >= threshold and held.subjects[row] != held.subjects[owner]
         ]  # fmt: skip
         similar = [(directions @ router.route_keys(edit.float()).T).amax(-1) for edit in (held.edits[owner], *accepted)]
         gains.append(min((added(weights, similar[0], wrong) for wrong in similar[1:]), default=float("inf")))

@@ -19,6 +19,7 @@ from incomes_plugin.gist.types import GistShape, Packed
 from incomes_plugin.lab.adapt.cache import FeatureCache, Report
 from incomes_plugin.lab.adapt.calibrating import Held, Shares, calibrate
 from incomes_plugin.lab.adapt.features import EditFeatures, FrozenBase, Ragged, ReadingFeatures
+from incomes_plugin.lab.adapt.onward import Lead, joined, onward_prompts, onward_rules
 from incomes_plugin.lab.adapt.plan import Plan, encode, training_plan
 from incomes_plugin.lab.adapt.reading import ReadingSteps, train_reader
 from incomes_plugin.lab.adapt.rivalry import couples, harmless_bound, rivalry
@@ -38,8 +39,11 @@ from incomes_plugin.selection.verifier import Verifier
 _HELD_SHARE = 10
 """One edit of so many is kept out of training, for calibration."""
 
-_MOST_READ = 8000
+_MOST_READ = 9000
 """Answers that reading learns from."""
+
+_LEFT_OPEN, _LEFT_OPEN_HELD = 3000, 500
+"""Questions that lead nowhere, from which the verifier learns to refuse what they leave open; and for its rules."""
 
 _COUPLES = 200
 """Contradictions, and as many pairs asked for at once, that rivalry is read off from."""
@@ -136,7 +140,7 @@ def adapt_base(options: AdaptOptions, report: Report) -> tuple[EditAdapter, Reco
     run = _Run(options, report)
     captured = run.timed("capture", run.capture)
     held_edits = set(range(0, len(run.plan.edits), _HELD_SHARE))
-    train = [i for i, asked in enumerate(run.plan.asked) if held_edits.isdisjoint(asked.edits)]
+    train = [i for i, asked in enumerate(run.plan.asked) if held_edits.isdisjoint(asked.owners)]
     router = run.timed("routing", lambda: run.router(captured, train))
     verifier = run.timed("verifying", lambda: run.verifier(captured, train, router))
     reader = run.timed("reading", lambda: run.reader(captured, held_edits, router))
@@ -180,20 +184,25 @@ class _Run:
         edits = [list(self._edit_text(example.statement)) for example in self.plan.edits]
         asked = [encode(self.tokenizer, asked.messages) for asked in self.plan.asked]
         refused = [encode(self.tokenizer, refused.messages) for refused in self.plan.refused]
-        answers = {
-            i: [*self._ids(a.answer), self._end()] for i, a in enumerate(self.plan.asked) if a.answer is not None
-        }
-        rows = list(answers)
-        random.Random(self.options.seed).shuffle(rows)
-        rows = sorted(rows[: max(1, int(_MOST_READ * self.options.scale))])
-        ends = [answers[i] for i in rows]
-        owners = [(asked.edits for asked in self.plan.asked), (refused.near for refused in self.plan.refused)]
-        learned_from = json.dumps([edits, asked, refused, rows, ends, *map(list, owners)])
-        self._learned_from = hashlib.sha256(learned_from.encode()).hexdigest()
+        answers = [[*self._ids(a.answer or ""), self._end()] for a in self.plan.asked]
+        owners = [(asked.owners for asked in self.plan.asked), (refused.near for refused in self.plan.refused)]
 
         def capture(stage: str, texts: Sequence[object], of: Callable[[Sequence[int]], Any]) -> Any:
             return self._cache.capture(stage, texts, of, self.report)
 
+        hops = [i for i, a in enumerate(self.plan.asked) if a.known]
+        known = set()
+        if hops:
+            agrees = capture(
+                "known",
+                [(asked[i], answers[i]) for i in hops],
+                lambda part: base.agrees([asked[hops[i]] for i in part], [answers[hops[i]] for i in part]),
+            )
+            known = {i for place, i in enumerate(hops) if bool(agrees[place][self._known_tokens(i)].all())}
+        rows = self._read_rows(known)
+        ends = [answers[i] for i in rows]
+        learned_from = json.dumps([edits, asked, refused, rows, ends, *map(list, owners)])
+        self._learned_from = hashlib.sha256(learned_from.encode()).hexdigest()
         found_edits = capture("edits", edits, lambda part: base.edits([edits[i] for i in part]))
         found_asked = capture("questions", asked, lambda part: base.questions([asked[i] for i in part]))
         found_refused = capture("refused", refused, lambda part: base.questions([refused[i] for i in part]))
@@ -204,6 +213,7 @@ class _Run:
         )
         self.record.counts = {
             "edits": len(edits), "questions": len(asked), "answers read": len(rows), "refused": len(refused),
+            "questions one step further": len(hops), "of these known to the base": len(known),
             "of these near misses": sum(refused.kind == "near" for refused in self.plan.refused),
         }  # fmt: skip
         flat = found_edits.features.flat.float()
@@ -216,6 +226,25 @@ class _Run:
         codec.fit(found_edits.keys.flat, found_edits.values.flat)
         given_back = replace(kept(codec, found_edits), features=standard(found_edits.features))
         return Captured(given_back, standard(found_asked), standard(found_refused), reading, rows, mean, scale, codec)
+
+    def _known_tokens(self, asked: int) -> slice:
+        """Where the part of an answer lies that the base must know by itself."""
+        whole = self.plan.asked[asked]
+        answer = whole.answer or ""
+        before = answer.removesuffix(whole.known).rstrip()
+        return slice(len(self._ids(before)), len(self._ids(answer)))
+
+    def _read_rows(self, known: set[int]) -> list[int]:
+        """Questions that reading learns from: the rare kinds, as far as the base knows the rest, and some others."""
+        most = max(1, int(_MOST_READ * self.options.scale))
+        chained = [i for i, a in enumerate(self.plan.asked) if a.further]
+        rare = [i for i, a in enumerate(self.plan.asked) if a.rare and not a.further and (not a.known or i in known)]
+        usual = [i for i, a in enumerate(self.plan.asked) if not a.rare and a.answer is not None]
+        rng = random.Random(self.options.seed)
+        rng.shuffle(usual)
+        rng.shuffle(rare)
+        rare = rare[: most // 2]
+        return sorted((*rare, *usual[: most - len(rare)], *chained))
 
     def router(self, captured: Captured, train: list[int]) -> Router:
         """Train routing on the questions `train`."""
@@ -245,17 +274,36 @@ class _Run:
             distinct = asked and example.kind == "invented"
             return bool(example.subject) and not distinct and example.subject in prompt
 
+        edits, num_parts = captured.edits.features, len(self.shape.feature_layers)
+        led_on, led_nowhere = onward_prompts(edits, self._leads(captured, train, _LEFT_OPEN), num_parts)
         return train_verifier(
-            router, captured.edits.features, len(self.shape.feature_layers), asked, refused, may_answer,
+            router, edits, num_parts, joined(asked, led_on), joined(refused, led_nowhere), may_answer,
             self.options.verifying,
             seed=self.options.seed, tick=self._tick("verifying"), checkpoint=self._checkpoint("verifying"),
         )  # fmt: skip
 
+    def _leads(self, captured: Captured, chosen: Sequence[int], most: int) -> list[Lead]:
+        """Those among the chosen questions that lead from one edit to another, and `most` that do not, at scale 1."""
+        plan = self.plan
+        further = [i for i in chosen if len(plan.asked[i].owners) > 1]
+        plain = [
+            i for i in chosen if len(plan.asked[i].owners) == 1 and plan.asked[i].answer and not plan.asked[i].known
+        ]
+        count = min(len(plain), max(1, int(most * self.options.scale)))
+        rows = further + random.Random(self.options.seed).sample(plain, count)
+        found = []
+        for i in rows:
+            asked = plan.asked[i]
+            first, *rest = asked.owners
+            text = asked.messages[-1]["content"]
+            found.append(Lead(captured.questions[i], first, text, rest[0] if rest else None, asked.aside))
+        return found
+
     def reader(self, captured: Captured, held: set[int], router: Router) -> Reader:
         """Train reading on the captured answers whose edits are not held out."""
         rows = captured.read_rows
-        places = [place for place, row in enumerate(rows) if held.isdisjoint(self.plan.asked[row].edits)]
-        owners = [self.plan.asked[rows[place]].edits for place in places]
+        places = [place for place, row in enumerate(rows) if held.isdisjoint(self.plan.asked[row].owners)]
+        owners = [self.plan.asked[rows[place]].owners for place in places]
         reading = captured.reading
         found = ReadingFeatures(
             Ragged.of([reading.before[p] for p in places]), reading.prefixed[places], reading.prefix,
@@ -273,14 +321,15 @@ class _Run:
         plan = self.plan
         asked = [
             i for i, asked in enumerate(plan.asked)
-            if len(asked.edits) == 1 and asked.answer is not None and asked.edits[0] in held
+            if not asked.rare and asked.answer is not None and asked.edits[0] in held
         ]  # fmt: skip
         refused: dict[bool, list[int]] = {True: [], False: []}
         for i in range(0, len(captured.refused), _HELD_SHARE):
             refused[plan.refused[i].near is not None].append(i)
         found = Held(
-            captured.edits.features, Ragged.of([captured.questions[i] for i in asked]),
-            [plan.asked[i].edits[0] for i in asked], Ragged.of([captured.refused[i] for i in refused[False]]),
+            captured.edits.features, [e.subject or e.statement for e in plan.edits],
+            Ragged.of([captured.questions[i] for i in asked]), [plan.asked[i].edits[0] for i in asked],
+            Ragged.of([captured.refused[i] for i in refused[False]]),
             Ragged.of([captured.refused[i] for i in refused[True]]),
             [edit for i in refused[True] if (edit := plan.refused[i].near) is not None],
         )  # fmt: skip
@@ -288,7 +337,12 @@ class _Run:
         rules = calibrate(router, verifier, found, RoutingRules(), shares, seed=self.options.seed)
         threshold = rules.threshold_among(len(found.edits))
         harmless = harmless_bound(router, verifier, found, threshold, rules.candidates, shares.drop)
-        return replace(rules, rivalry=self._rivalry(captured, router, harmless))
+        rules = replace(rules, rivalry=self._rivalry(captured, router, harmless))
+        ours = [i for i, a in enumerate(plan.asked) if not held.isdisjoint(a.owners)]
+        return onward_rules(
+            router, verifier, captured.edits.features, self._leads(captured, ours, _LEFT_OPEN_HELD), rules,
+            tried=shares.tried, false=shares.onward,
+        )  # fmt: skip
 
     def _rivalry(self, captured: Captured, router: Router, harmless: float) -> float:
         found = couples(max(10, int(_COUPLES * self.options.scale)), seed=self.options.seed)

@@ -77,9 +77,10 @@ def invented(count: int, *, seed: int, held_out: bool) -> list[Example]:
         prompts = [_upper(way.format(s=fact.subject)) for way in ways[:3]]
         other = source.similar_subject(fact)
         near = rng.choice(fact.relation.questions).format(s=other)
-        aside = rng.choice(source.other_relation(fact.relation).questions).format(s=fact.subject)
+        asides = [rng.choice(source.other_relation(fact.relation).questions).format(s=fact.subject) for _ in range(2)]
         questions = tuple(Question(prompt, fact.answer) for prompt in prompts)
-        found.append(Example(fact.statement, questions, (_upper(near), _upper(aside)), "invented", fact.subject))
+        neighbours = tuple(map(_upper, (near, *asides)))
+        found.append(Example(fact.statement, questions, neighbours, "invented", fact.subject))
     return found
 
 

@@ -18,8 +18,8 @@ from incomes_plugin.lab.evaluation.datasets import BUILT_IN, data_dir_of
 from incomes_plugin.lab.evaluation.interface import EditText, EvalSettings, Generator
 from incomes_plugin.lab.evaluation.methods import METHODS
 from incomes_plugin.lab.evaluation.plot import curves, draw
-from incomes_plugin.lab.evaluation.report import Cell, heading, read_cells, table, write
-from incomes_plugin.lab.evaluation.run import TYPES, RunOptions, Session, Workload
+from incomes_plugin.lab.evaluation.report import Cell, grouped, heading, read_cells, table, write
+from incomes_plugin.lab.evaluation.run import ORACLE, TYPES, RunOptions, Session, Workload
 from incomes_plugin.lab.progress import stages
 from incomes_plugin.lab.provenance import provenance
 from incomes_plugin.model.resolve import Served, resolve
@@ -48,7 +48,9 @@ def evaluate(
     left_out: Annotated[
         int, typer.Option(help="Records asked about whose edits are not there.", min=0)
     ] = RunOptions.left_out,
-    seed: Annotated[int, typer.Option(help="Draws edits and questions.")] = RunOptions.seed,
+    seeds: Annotated[
+        list[str], typer.Option("--seed", help="Draws edits and questions; commas or repeated for several draws.")
+    ] = ["0"],  # noqa: B006
     methods: Annotated[list[str], typer.Option(help=f"{', '.join(METHODS)}; commas or repeated.")] = ["ours"],  # noqa: B006
     ask: Annotated[list[str], typer.Option(help=f"What is asked: {', '.join(TYPES)}; commas or repeated.")] = [*TYPES],  # noqa: B006
     backend: Annotated[Backend, typer.Option(help="vllm: the engine; hf: the reference, slow.")] = Backend.VLLM,
@@ -60,19 +62,20 @@ def evaluate(
         Path | None, typer.Option("--out", help="Write results here (.json), and a page beside it.")
     ] = None,
 ) -> None:
-    """Make N edits active, ask about some of them, and judge the greedy answers: for every data set, N and method."""
+    """Make N edits active, ask about some of them, and judge the greedy answers: for every set, N, seed, method."""
     names, kinds = _known(methods, METHODS, "methods"), _known(ask, TYPES, "ask")
     options = RunOptions(
-        "", data_dir_of(data_dir), split, limit=limit, left_out=left_out, seed=seed,
+        "", data_dir_of(data_dir), split, limit=limit, left_out=left_out,
         max_answer_tokens=max_answer_tokens, types=kinds, failures=failures,
     )  # fmt: skip
     work = [
-        Workload.draw(replace(options, data=name, edits=number)) for name in _split(data) for number in _numbers(edits)
-    ]
+        Workload.draw(replace(options, data=name, edits=number, seed=seed))
+        for name in _split(data) for number in _numbers(edits) for seed in _numbers(seeds, "seed", least=0)
+    ]  # fmt: skip
     where = provenance(shlex.join(["incomes", "eval", *sys.argv[2:]]))
     served = resolve(model, adapter)
     largest: Sequence[EditText] = max((w.selection.edits for w in work), key=len) if "ours" in names else ()
-    settings = EvalSettings(seed, max_answer_tokens)
+    settings = EvalSettings(work[0].options.seed, max_answer_tokens)
     with (
         stages(err) as progress,
         start_generator(
@@ -85,9 +88,8 @@ def evaluate(
             cells.append(cell)
             if out_file:
                 write(cells, head, out_file)
-    for workload in work:
-        own = [c for c in cells if (c.facts.data, c.facts.edits) == (workload.dataset.name, workload.options.edits)]
-        out.print(f"{heading(own[0].facts)}\n\n{table(own)}\n", markup=False)
+    for own in grouped(cells):
+        out.print(f"{heading(own)}\n\n{table(own)}\n", markup=False)
 
 
 @plot_app.command()
@@ -104,7 +106,7 @@ def plot(
 def _cells(session: Session, work: Sequence[Workload], methods: Sequence[str]) -> Iterator[Cell]:
     for workload in work:
         questions = session.questions(workload)
-        for method in methods:
+        for method in sorted(methods, key=lambda name: name != ORACLE):
             cell = session.cell(method, workload, questions)
             facts = cell.facts
             err.print(
@@ -138,9 +140,9 @@ def _known(values: Sequence[str], allowed: Sequence[str] | dict[str, Any], param
     return names
 
 
-def _numbers(values: Sequence[str]) -> list[int]:
-    """Numbers of edits. Raises InvalidValue."""
+def _numbers(values: Sequence[str], param: str = "edits", least: int = 1) -> list[int]:
+    """Whole numbers, in order. Raises InvalidValue."""
     parts = _split(values)
-    if not parts or any(not part.isdecimal() or int(part) < 1 for part in parts):
-        raise InvalidValue(f"--edits: {values!r} are no numbers from 1 on", param="edits")
+    if not parts or any(not part.isdecimal() or int(part) < least for part in parts):
+        raise InvalidValue(f"--{param}: {values!r} are no numbers from {least} on", param=param)
     return sorted({int(part) for part in parts})

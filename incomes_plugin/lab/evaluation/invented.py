@@ -9,6 +9,7 @@ import random
 from collections.abc import Iterator
 from itertools import count
 
+from incomes_plugin.lab.data.chains import chains
 from incomes_plugin.lab.data.facts import Fact, FactSource
 from incomes_plugin.lab.evaluation.records import OVERWRITE_FLAG, EditRecord, QueryRecord, QueryType, Record
 
@@ -35,6 +36,21 @@ def invented_conflict(num_edits: int, seed: int, _asked: int) -> list[Record]:
     later = FactSource(seed + 1, held_out=True)
     facts = FactSource(seed, held_out=True).distinct(max(1, num_edits // 2))
     return [_conflict(place, fact, later, random.Random(f"{seed}-{place}")) for place, fact in enumerate(facts)]
+
+
+def invented_chain(num_edits: int, seed: int, _asked: int) -> list[Record]:
+    """Records of two edits each of which the first leads to the second, and a question that needs both."""
+    found = []
+    for place, chain in enumerate(chains(max(1, num_edits // 2), seed=seed, held_out=True)):
+        hop = QueryRecord(type="multihop", prompt=chain.prompt, answers=(chain.second.answer,), subtype="2_hop", edit=1)
+        edits = (_edit(chain.first), _edit(chain.second))
+        asked = (_wording(chain.first, 0), _wording(chain.second, 1), hop)
+        found.append(Record(id=f"invented-chain-{place}", edits=edits, queries=asked))
+    return found
+
+
+def _wording(fact: Fact, edit: int) -> QueryRecord:
+    return _query("rewrite", _canonical(fact), fact, fact.answer).model_copy(update={"edit": edit})
 
 
 def _conflict(place: int, fact: Fact, later: FactSource, rng: random.Random) -> Record:

@@ -28,7 +28,25 @@ class Share:
     @classmethod
     def of(cls, hits: Sequence[bool]) -> Share:
         """From single outcomes, at least one."""
-        n, p = len(hits), sum(hits) / len(hits)
+        return cls._wilson(sum(hits), len(hits))
+
+    @classmethod
+    def together(cls, shares: Sequence[Share]) -> Share:
+        """Of several draws: their outcomes counted together."""
+        n = sum(share.n for share in shares)
+        return cls._wilson(round(sum(share.value * share.n for share in shares)), n)
+
+    @classmethod
+    def means_together(cls, means: Sequence[Share]) -> Share:
+        """Of several draws: the mean of means, with the mean of their intervals."""
+        value, low, high = (
+            round(fmean(getattr(mean, name) for mean in means), 4) for name in ("value", "ci_low", "ci_high")
+        )
+        return cls(value, low, high, sum(mean.n for mean in means))
+
+    @classmethod
+    def _wilson(cls, hits: int, n: int) -> Share:
+        p = hits / n
         middle = (p + _Z * _Z / (2 * n)) / (1 + _Z * _Z / n)
         half = _Z * math.sqrt(p * (1 - p) / n + _Z * _Z / (4 * n * n)) / (1 + _Z * _Z / n)
         return cls(round(p, 4), round(max(0.0, middle - half), 4), round(min(1.0, middle + half), 4), n)
@@ -71,11 +89,15 @@ class Outcome:
         return self.match and not says(self.answer.text, self.question.old_answers)
 
 
+ALIAS = "subject_aliasing"
+"""Rephrases that name the subject otherwise than the edit does: KnowEdit counts them as portability."""
+
 Metrics = dict[str, Share]
 _RIGHT: dict[str, Callable[[Question], bool]] = {
     "reliability": lambda q: q.type == "rewrite",
-    "generalization": lambda q: q.type == "rephrase",
-    "generalization_cloze": lambda q: q.type == "rephrase" and q.cloze,
+    "generalization": lambda q: q.type == "rephrase" and q.subtype != ALIAS,
+    "generalization_cloze": lambda q: q.type == "rephrase" and q.subtype != ALIAS and q.cloze,
+    "portability_alias": lambda q: q.type == "rephrase" and q.subtype == ALIAS,
     "portability": lambda q: q.type == "portability",
     "multihop": lambda q: q.type == "multihop",
     "two_edits": lambda q: q.type == "two_edits",
@@ -104,6 +126,20 @@ def summarise(outcomes: Sequence[Outcome]) -> Metrics:
     if both := [o for o in outcomes if o.question.type == "rewrite" and o.question.overwritten]:
         found["conflict_later_wins"] = Share.of([o.later_wins for o in both])
     return found | _unchanged(outcomes) | _attribution(outcomes) | _cost(outcomes)
+
+
+OF_ORACLE = ("portability", "multihop", "two_edits")
+"""Question types that the base answers badly even with the edits in its prompt: judged by what it answers then."""
+
+
+def of_oracle(outcomes: Sequence[Outcome], oracle: Sequence[Outcome]) -> Metrics:
+    """Share of right answers among the questions that the base answers rightly with the edits in its prompt."""
+    right = {o.question.id for o in oracle if o.match}
+    found: Metrics = {}
+    for kind in OF_ORACLE:
+        if about := [o.match for o in outcomes if o.question.type == kind and o.question.id in right]:
+            found[f"{kind}_of_oracle"] = Share.of(about)
+    return found
 
 
 def _right(name: str, about: Sequence[Outcome]) -> Metrics:
@@ -140,6 +176,10 @@ def _attribution(outcomes: Iterable[Outcome]) -> Metrics:
     if right := [o for o in asked if o.match]:
         found["attribution"] = Share.of([o.question.edit in o.answer.applied[:1] for o in right])
     return found
+
+
+MEANS = ("prompt_tokens_mean",)
+"""Metrics that are means, not shares."""
 
 
 def _cost(outcomes: Iterable[Outcome]) -> Metrics:

@@ -8,19 +8,19 @@ from typing import Any
 
 from incomes_plugin.errors import InvalidValue, UnsupportedEngine
 from incomes_plugin.lab.evaluation.metrics import Share
-from incomes_plugin.lab.evaluation.report import Cell
+from incomes_plugin.lab.evaluation.report import Cell, grouped
 
 Curves = dict[str, list[tuple[int, Share]]]
 
 
 def curves(cells: Iterable[Cell], metric: str) -> Curves:
-    """Points (N, share) of every method and data set.
+    """Points (N, share) of every method and data set; several draws are one point.
 
     Raises:
         InvalidValue: no cell has the metric.
     """
     found: Curves = {}
-    for cell in cells:
+    for cell in (cell for group in grouped(list(cells)) for cell in group):
         if metric in cell.metrics:
             label = f"{cell.facts.method}, {cell.facts.data}"
             found.setdefault(label, []).append((cell.facts.edits_active, cell.metrics[metric]))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from incomes_plugin.errors import InvalidValue
-from incomes_plugin.lab.evaluation.metrics import STRICT, Metrics, Outcome, Share
+from incomes_plugin.lab.evaluation.metrics import MEANS, STRICT, Metrics, Outcome, Share
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,7 @@ class CellFacts:
     Attributes:
         edits, edits_active: asked for, and had; `edits_filled` of them come from other sets; `edits_refused` are too
             long for the model.
+        seeds: of all draws, where the cell joins several.
         contradicting, overruled: see `selection.Selection`.
     """
 
@@ -39,6 +40,7 @@ class CellFacts:
     bytes_per_edit: int | None
     prepare_s: float
     ask_s: float
+    seeds: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -113,9 +115,8 @@ def markdown(cells: Sequence[Cell], head: dict[str, Any]) -> str:
         f"Base {head['base']}, adapter {head['adapter']}, {head['fingerprint']}, {head['backend']} backend.\n"
         "Per cent, in brackets the 95 % interval and the number of questions. Right: the answer says what is expected.",
     ]
-    for data, edits in dict.fromkeys((cell.facts.data, cell.facts.edits) for cell in cells):
-        own = [cell for cell in cells if (cell.facts.data, cell.facts.edits) == (data, edits)]
-        parts += [f"## {heading(own[0].facts)}", table(own)]
+    for own in grouped(cells):
+        parts += [f"## {heading(own)}", table(own)]
     wrong = [(cell.facts, one) for cell in cells for one in cell.failures]
     if wrong:
         rows = [[f.data, f.method, w.type, w.question, w.expected, w.got] for f, w in wrong]
@@ -123,12 +124,45 @@ def markdown(cells: Sequence[Cell], head: dict[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def heading(facts: CellFacts) -> str:
+def grouped(cells: Sequence[Cell]) -> list[list[Cell]]:
+    """Cells of one table together: one data set and number of edits, each method's draws joined into one cell."""
+    found: dict[tuple[str, int], dict[str, list[Cell]]] = {}
+    for cell in cells:
+        facts = cell.facts
+        found.setdefault((facts.data, facts.edits), {}).setdefault(facts.method, []).append(cell)
+    return [[joined(draws) for draws in methods.values()] for methods in found.values()]
+
+
+def _seeds(facts: CellFacts) -> str:
+    return ", ".join(map(str, facts.seeds or (facts.seed,)))
+
+
+def joined(draws: Sequence[Cell]) -> Cell:
+    """Several draws as one cell: their outcomes counted together; facts are the first draw's, its seconds the sum."""
+    if len(draws) == 1:
+        return draws[0]
+    names = dict.fromkeys(name for cell in draws for name in cell.metrics)
+    metrics = {
+        name: (Share.means_together if name in MEANS else Share.together)(
+            [cell.metrics[name] for cell in draws if name in cell.metrics]
+        )
+        for name in names
+    }
+    facts = replace(
+        draws[0].facts,
+        prepare_s=sum(cell.facts.prepare_s for cell in draws), ask_s=sum(cell.facts.ask_s for cell in draws),
+        seeds=tuple(cell.facts.seed for cell in draws),
+    )  # fmt: skip
+    return Cell(metrics, facts)
+
+
+def heading(cells: Sequence[Cell]) -> str:
     """What the cells of one table share."""
+    facts = cells[0].facts
     notes = [f"{facts.edits_active:,} edits active"]
     notes += [f"{facts.edits_filled:,} of them from other sets"] if facts.edits_filled else []
     notes += [f"{facts.edits:,} asked for"] if facts.edits != facts.edits_active else []
-    return f"{facts.data}: {', '.join(notes)}; seed {facts.seed}"
+    return f"{facts.data}: {', '.join(notes)}; seed {_seeds(facts)}"
 
 
 def table(cells: Sequence[Cell]) -> str:
@@ -145,7 +179,7 @@ def figure(name: str, share: Share | None) -> str:
     """A share in per cent, a mean as it is."""
     if share is None:
         return "–"
-    if name == "prompt_tokens_mean":
+    if name in MEANS:
         return f"{share.value:.0f}"
     return f"{100 * share.value:.1f} [{100 * share.ci_low:.0f}–{100 * share.ci_high:.0f}; {share.n:,}]"
 

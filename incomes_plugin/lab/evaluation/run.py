@@ -14,7 +14,7 @@ from incomes_plugin.lab.evaluation.datasets import Dataset, fillers, load_datase
 from incomes_plugin.lab.evaluation.harness import Base, Evaluation, Progress, evaluate
 from incomes_plugin.lab.evaluation.interface import EvalSettings, Generator, Question
 from incomes_plugin.lab.evaluation.known import known
-from incomes_plugin.lab.evaluation.metrics import summarise
+from incomes_plugin.lab.evaluation.metrics import Outcome, of_oracle, summarise
 from incomes_plugin.lab.evaluation.report import Cell, CellFacts, failure
 from incomes_plugin.lab.evaluation.selection import Selection, select
 from incomes_plugin.lab.evaluation.unrelated import unrelated
@@ -25,6 +25,9 @@ TYPES = (
 )  # fmt: skip
 """What can be asked."""
 
+
+ORACLE = "oracle"
+"""The method that is run first, so that others can be judged by it."""
 
 _PARAGRAPHS = 400
 
@@ -97,16 +100,22 @@ class Session:
         self._settings = settings
         self._progress = progress
         self._fingerprint = base_fingerprint(generator.base_dir)
+        self._oracle: tuple[Workload, Sequence[Outcome]] | None = None
 
     def cell(self, method: str, work: Workload, questions: Sequence[Question]) -> Cell:
-        """Evaluate and summarise one method on one workload."""
+        """Evaluate and summarise one method on one workload; after the oracle on it, by what that answers too."""
         found = evaluate(method, self._base, work.selection.edits, questions, self._progress)
+        metrics = summarise(found.outcomes)
+        if method == ORACLE:
+            self._oracle = (work, found.outcomes)
+        elif self._oracle is not None and self._oracle[0] is work:
+            metrics |= of_oracle(found.outcomes, self._oracle[1])
         texts = [edit.text for edit in work.selection.edits]
         wrong = [
             o for o in found.outcomes if (o.question.answers and not o.match) or (o.without_edits and not o.unchanged)
         ]
         return Cell(
-            metrics=summarise(found.outcomes),
+            metrics=metrics,
             facts=self._facts(method, work, found),
             failures=tuple(failure(outcome, texts) for outcome in wrong[: work.options.failures]),
         )

@@ -2,7 +2,8 @@
 
 Some records are left out of the pool on purpose: their questions are near misses. Edits of different records must not
 contradict each other, and no question about something else may ask what an active edit changed: such records and
-questions are dropped and counted. With one edit a record, a larger N begins with the smaller one's.
+questions are dropped and counted. Some sets name no relations, and word one relation in many ways (zsRE): of their
+records, one a subject is active. With one edit a record, a larger N begins with the smaller one's.
 """
 
 from __future__ import annotations
@@ -129,14 +130,14 @@ def _fill_up(pool: _Pool, fill: Iterable[Record], num_edits: int) -> None:
 
 
 def _says(record: Record) -> Iterator[tuple[tuple[str, ...], str]]:
-    """What a record makes true: by prompt, and by subject and relation where it names them."""
+    """What a record makes true: by prompt, and by subject and relation; any relation where it names none."""
     for query in record.queries:
         if query.type == "rewrite" and query.answers:
             yield (plain(query.prompt),), plain(query.answers[0])
     for edit in record.edits:
         yield ("statement", plain(edit.statement)), ""
-        if edit.subject and edit.relation and edit.target_new:
-            yield (plain(edit.subject), edit.relation), plain(edit.target_new)
+        if edit.subject and edit.target_new:
+            yield (plain(edit.subject), edit.relation or "any"), plain(edit.target_new)
 
 
 def _asks(record: Record, texts: dict[str, int]) -> Iterator[tuple[int, tuple[str, str]]]:

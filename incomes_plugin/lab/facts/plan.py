@@ -1,7 +1,8 @@
 """Do N edits fit, and what does routing among them take? Arithmetic on an adapter's shape, and one measurement.
 
     host      the gists of all edits, and the objects that hold them
-    device    the route keys of all edits, in rows of 16 tokens; their arena doubles when it is full
+    device    the route keys of all edits, in rows of 16 tokens; their arena doubles when it is full; without a GPU also
+              the index that many edits have
     routing   one product of the question's tokens with all route keys, a maximum for each edit, the best few
 
 Without a GPU the device is the host. Nothing else grows with N: a request reads its few picks, whatever N is.
@@ -20,6 +21,7 @@ import torch
 from incomes_plugin.errors import PoolFull
 from incomes_plugin.lab.facts.theory import largest_that
 from incomes_plugin.model.adapter import EditAdapter
+from incomes_plugin.pool.indexing import INDEX_FROM_EDITS
 from incomes_plugin.pool.table import ROW_TOKENS
 from incomes_plugin.selection.picks import RoutingRules
 from incomes_plugin.selection.routing import RouteKeys, similarities
@@ -44,12 +46,14 @@ class EditCost:
         gist_bytes: features, keys and values in 8 bits, with scales.
         rows: of route keys.
         row_bytes: of one such row.
+        index_bytes_per_token: of the index: a byte for each number of a route key, and the token's number.
     """
 
     tokens: float
     gist_bytes: float
     rows: float
     row_bytes: int
+    index_bytes_per_token: int
 
     @classmethod
     def of(cls, adapter: EditAdapter, lengths: Sequence[int], dtype: torch.dtype = torch.bfloat16) -> EditCost:
@@ -60,8 +64,9 @@ class EditCost:
         """
         tokens = fmean(lengths)
         rows = fmean(-(-length // ROW_TOKENS) for length in lengths)
-        row_bytes = ROW_TOKENS * adapter.router.key.out_features * dtype.itemsize
-        return cls(tokens, tokens * adapter.shape.bytes_per_token, rows, row_bytes)
+        width = adapter.router.key.out_features
+        row_bytes = ROW_TOKENS * width * dtype.itemsize
+        return cls(tokens, tokens * adapter.shape.bytes_per_token, rows, row_bytes, width + torch.int64.itemsize)
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,7 @@ class Needs:
         route_rows: rows of route keys.
         route_bytes: of these rows.
         device_bytes: of the arena that holds them: the next power of two.
+        index_bytes: of the index that names edits on a CPU, where there are enough of them.
     """
 
     edits: int
@@ -82,6 +88,7 @@ class Needs:
     route_rows: int
     route_bytes: int
     device_bytes: int
+    index_bytes: int
 
     @classmethod
     def of(cls, edits: int, cost: EditCost) -> Needs:
@@ -89,7 +96,8 @@ class Needs:
         rows = max(1, round(edits * cost.rows))
         arena = (1 << (rows - 1).bit_length()) * cost.row_bytes
         gists = round(edits * cost.gist_bytes)
-        return cls(edits, gists, edits * OBJECT_BYTES, rows, rows * cost.row_bytes, arena)
+        index = round(edits * cost.tokens * cost.index_bytes_per_token) if edits >= INDEX_FROM_EDITS else 0
+        return cls(edits, gists, edits * OBJECT_BYTES, rows, rows * cost.row_bytes, arena, index)
 
     @property
     def host_bytes(self) -> int:
@@ -123,7 +131,7 @@ class Memory:
     def holds(self, needs: Needs) -> bool:
         """Whether it all fits."""
         if self.device_bytes is None:
-            return needs.host_bytes + needs.device_bytes <= self.host_bytes
+            return needs.host_bytes + needs.device_bytes + needs.index_bytes <= self.host_bytes
         return needs.host_bytes <= self.host_bytes and needs.device_bytes <= self.device_bytes
 
     def most_edits(self, cost: EditCost) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from incomes_plugin.lab.adapt.calibrating import Held
@@ -16,7 +18,7 @@ DIM = 12
 
 def test_contradictions_share_subject_and_wording_and_pairs_do_not():
     found = couples(30, seed=1)
-    assert [couple.replaces for couple in found] == [True] * 30 + [False] * 30
+    assert [couple.replaces for couple in found] == [True] * 30 + [False] * 60
     assert all(couple.older != couple.later for couple in found)
     assert found == couples(30, seed=1)
 
@@ -54,7 +56,12 @@ def test_no_bound_drops_more_right_edits_than_allowed():
     right = [question.clone() for question in questions]
     wrong = [question + 0.01 * torch.randn(5, DIM) for question in questions[:3]]
     edits, nothing = Ragged.of([*right, *wrong]), Ragged.of([])
-    held = Held(edits, Ragged.of(questions), list(range(10)), nothing, nothing, [])
+    subjects = [f"subject {i}" for i in range(13)]
+    held = Held(edits, subjects, Ragged.of(questions), list(range(10)), nothing, nothing, [])
     strict, free = (harmless_bound(router, verifier, held, -1e9, 13, lose) for lose in (0.0, 0.2))
     assert strict < 0.01 < free
     assert harmless_bound(router, verifier, held, 1e9, 13, 0.0) == float("inf")  # nothing else is accepted
+    same = replace(held, subjects=["subject"] * 13)
+    assert harmless_bound(router, verifier, same, -1e9, 13, 0.0) == float(
+        "inf"
+    )  # one subject: a contradiction, perhaps

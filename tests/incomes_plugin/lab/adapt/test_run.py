@@ -47,7 +47,7 @@ def test_a_run_writes_an_adapter_that_belongs_to_its_base(options, base):
     assert loaded.rules == adapter.rules
     losses = record.losses["routing"]
     assert sum(losses[-20:]) < sum(losses[:20])
-    assert record.counts["edits"] == 54
+    assert record.counts["edits"] == 78
     assert set(json.loads((options.out / "curves.json").read_text())["losses"]) == {"routing", "verifying", "reading"}
     assert "Base fingerprint" in (options.out / "README.md").read_text()
     assert (options.out / "curves.png").stat().st_size > 1000
@@ -79,7 +79,7 @@ def test_own_edits_come_first(options, tmp_path):
     path.write_text('{"text": "The lamp is blue.", "questions": [{"prompt": "How blue?", "answer": "very"}]}\n')
     (example,) = own(path)
     _, record = adapt_base(replace(options, own=(example,)), no_report)
-    assert record.counts["edits"] == 55
+    assert record.counts["edits"] == 79
 
 
 def test_other_texts_of_the_same_number_are_learned_anew(options, tmp_path):

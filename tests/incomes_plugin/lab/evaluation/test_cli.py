@@ -50,6 +50,19 @@ def test_results_are_written_and_plotted(written, tmp_path):
     assert png.read_bytes().startswith(b"\x89PNG")
 
 
+def test_several_draws_are_one_table_and_the_oracle_is_asked_first(served, tmp_path):
+    path = tmp_path / "draws.json"
+    options = ["--data", "invented", "--edits", "2", "--limit", "2", "--left-out", "0", "--max-answer-tokens", "1"]
+    options += ["--model", str(served.base_dir), "--adapter", str(served.adapter_dir), "--backend", "hf"]
+    options += ["--data-dir", str(tmp_path), "--methods", "ours,oracle", "--ask", "rewrite", "--seed", "0,1"]
+    done = CliRunner().invoke(app, [*options, "--out", str(path)], catch_exceptions=False)
+    assert done.exit_code == 0
+    cells = read_cells(path)
+    assert [(c.facts.method, c.facts.seed) for c in cells] == [("oracle", 0), ("ours", 0), ("oracle", 1), ("ours", 1)]
+    assert done.stdout.count("invented: 2 edits active; seed 0, 1") == 1
+    assert "[0–49; 4]" in done.stdout  # two questions of each draw, none right on this base
+
+
 def test_a_plot_needs_results_with_the_metric(written, tmp_path):
     with pytest.raises(InvalidValue, match="no result has the metric"):
         CliRunner().invoke(plot_app, [str(written), "--png", "x.png", "--metric", "multihop"], catch_exceptions=False)
@@ -64,6 +77,7 @@ def test_a_plot_needs_results_with_the_metric(written, tmp_path):
         (["--methods", "magic"], "bm25-1"),
         (["--ask", "riddle"], "near_miss"),
         (["--edits", "many"], "numbers from 1 on"),
+        (["--seed", "x"], "--seed: .* numbers from 0 on"),
         (["--data", "nowhere"], "no data set 'nowhere'"),
     ],
 )

@@ -1,7 +1,7 @@
 """Built-in data: nested in N, answerable from the edit alone, near misses that no edit answers."""
 
 from incomes_plugin.lab.data.unrelated import PASSAGES, UNRELATED_PROMPTS
-from incomes_plugin.lab.evaluation.invented import invented, invented_conflict
+from incomes_plugin.lab.evaluation.invented import invented, invented_chain, invented_conflict
 from incomes_plugin.lab.evaluation.selection import select
 
 
@@ -46,3 +46,15 @@ def test_of_two_edits_the_later_gives_the_answer():
 def test_unrelated_prompts_are_many_and_distinct():
     assert len(set(UNRELATED_PROMPTS)) == len(UNRELATED_PROMPTS) >= 200
     assert len(set(PASSAGES)) == len(PASSAGES)
+
+
+def test_a_chain_needs_both_of_its_edits():
+    chosen = select(invented_chain(20, 5, 20), num_edits=20, limit=20, seed=0, shuffle=False)
+    assert len(chosen.edits) == 20
+    for question in (q for q in chosen.questions if q.type == "multihop"):
+        first, second = (chosen.edits[i] for i in question.needs)
+        assert question.edit == second.index
+        assert question.answers[0] in second.text
+        assert first.target is not None
+        assert first.target in second.text
+        assert question.answers[0] not in first.text

@@ -3,7 +3,7 @@
 import pytest
 
 from incomes_plugin.lab.evaluation.interface import Answer, Question
-from incomes_plugin.lab.evaluation.metrics import Outcome, Share, field_kind, plain, says, summarise
+from incomes_plugin.lab.evaluation.metrics import ALIAS, Outcome, Share, field_kind, of_oracle, plain, says, summarise
 
 
 def outcome(kind, text, *answers, edit=None, applied=(), plain_text=None, prompt_tokens=10, **fields):
@@ -21,6 +21,12 @@ def test_wilson_interval(hits, low, high):
     share = Share.of([True] * hits + [False] * (10 - hits))
     assert (share.value, share.n) == (hits / 10, 10)
     assert (share.ci_low, share.ci_high) == pytest.approx((low, high), abs=1e-3)
+
+
+def test_draws_are_counted_together():
+    draws = [Share.of([True] * 9 + [False]), Share.of([True] * 50)]
+    assert Share.together(draws) == Share.of([True] * 59 + [False])
+    assert Share.means_together([Share.mean_of([1.0, 3.0]), Share.mean_of([7.0])]) == Share(4.5, 3.52, 5.48, 3)
 
 
 def test_mean_interval():
@@ -119,3 +125,19 @@ def test_only_what_was_asked_has_a_metric():
 def test_verbatim_fields_are_told_apart(answer, kind):
     assert field_kind(answer) == kind
     assert (f"verbatim_{kind}" in summarise([outcome("rewrite", answer, answer)])) == (kind != "word")
+
+
+def test_another_name_of_the_subject_is_portability_and_no_rephrase():
+    found = summarise([outcome("rephrase", "red", "red"), outcome("rephrase", "no", "red", subtype=ALIAS)])
+    assert (found["generalization"].value, found["portability_alias"].value) == (1.0, 0.0)
+
+
+def test_portability_is_also_judged_by_what_the_oracle_answers():
+    def asked(right, oracle_right, name):
+        question = Question(name, "portability", None, "?", ("red",), 0, cloze=False)
+        answers = (Answer("red" if flag else "no", (), (), 1) for flag in (right, oracle_right))
+        return tuple(Outcome(question, answer) for answer in answers)
+
+    pairs = [asked(True, True, "a"), asked(False, True, "b"), asked(True, False, "c"), asked(True, True, "d")]
+    ours, oracle = zip(*pairs, strict=True)
+    assert of_oracle(ours, oracle) == {"portability_of_oracle": Share.of([True, False, True])}

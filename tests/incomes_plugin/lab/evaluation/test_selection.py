@@ -49,6 +49,13 @@ def test_a_contradicting_record_is_left_out_and_an_equal_one_shares_its_edit():
     assert [question.edit for question in chosen.questions] == [0, 0]
 
 
+def test_of_records_without_a_relation_one_a_subject_is_active():
+    again = record("again", ("Red is what the tower is.", "tower", "red"), queries=[("rewrite", "What is it?", "red")])
+    chosen = pick([colour("tower", "blue"), again, colour("gate", "red")], shuffle=False)
+    assert [edit.text for edit in chosen.edits] == ["The tower is blue.", "The gate is red."]
+    assert chosen.contradicting == 1
+
+
 def test_a_locality_question_that_another_edit_changed_is_dropped():
     asks = ("locality", "The gate is", "green")
     kept = pick([colour("tower", "blue", None, asks)])

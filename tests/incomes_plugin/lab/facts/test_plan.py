@@ -12,7 +12,9 @@ from incomes_plugin.lab.facts.cli import plan_app
 from incomes_plugin.lab.facts.plan import EditCost, Memory, Needs, measure_routing, refuse_what_does_not_fit
 from incomes_plugin.model.adapter import EditAdapter
 from incomes_plugin.pool.gists import GistPool
+from incomes_plugin.pool.indexing import INDEX_FROM_EDITS
 from incomes_plugin.pool.snapshot import SnapshotDelta, SnapshotRef
+from incomes_plugin.selection.token_index import TokenIndex
 from tests.tiny_model import write_tiny_model
 
 LENGTHS = (5, 16, 17, 40)
@@ -53,6 +55,18 @@ def test_a_million_edits(adapter):
     assert million.gist_bytes == pytest.approx(1_000_000 * one.gist_bytes, rel=0.01)
     assert million.route_rows == 1_750_000
     assert million.route_bytes <= million.device_bytes < 2 * million.route_bytes
+
+
+def test_the_index_of_many_edits_is_counted_as_it_is(adapter):
+    """As a real index grows with its tokens."""
+    cost = EditCost.of(adapter, LENGTHS)
+    assert Needs.of(INDEX_FROM_EDITS - 1, cost).index_bytes == 0
+    needs = Needs.of(INDEX_FROM_EDITS, cost)
+    keys = torch.nn.functional.normalize(torch.randn(64, 16, adapter.router.key.out_features), dim=-1)
+    index = TokenIndex(keys)
+    empty = index.num_bytes
+    index.add(keys)
+    assert needs.index_bytes == pytest.approx(INDEX_FROM_EDITS * cost.tokens * (index.num_bytes - empty) / (64 * 16))
 
 
 def test_what_fits(adapter):

@@ -1,0 +1,106 @@
+"""Questions asked on with what a picked edit says (`selection/onward.py`): what the verifier learns, and the rules.
+
+A chain's first edit leads to its second one, and to an aside that does not answer. Every other question leads nowhere,
+whatever the router finds for what it leaves open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from incomes_plugin.lab.adapt.features import Ragged
+from incomes_plugin.lab.adapt.verifying import Prompts, route_table
+from incomes_plugin.selection.onward import onward, open_share
+from incomes_plugin.selection.picks import RoutingRules, best_onward
+from incomes_plugin.selection.routing import QUESTION_TOKENS, Router, distances_from_end
+from incomes_plugin.selection.verifier import Verifier
+
+
+@dataclass(frozen=True)
+class Lead:
+    """A question with the edit that it picks.
+
+    Attributes:
+        question: `[T, F]` features.
+        edit: row of the edit.
+        text: of the question.
+        further: row of the edit that this one leads to, or None.
+        aside: row of an edit that looks as if it followed, or None.
+    """
+
+    question: torch.Tensor
+    edit: int
+    text: str = ""
+    further: int | None = None
+    aside: int | None = None
+
+
+def onward_prompts(edits: Ragged, leads: Sequence[Lead], num_parts: int) -> tuple[Prompts, Prompts]:
+    """What is asked next after each lead: prompts that an edit answers, and prompts that none does."""
+    asked: list[tuple[torch.Tensor, tuple[int, ...], str, int | None]] = []
+    refused: list[tuple[torch.Tensor, tuple[int, ...], str, int | None]] = []
+    for lead in leads:
+        rest = onward(lead.question[-QUESTION_TOKENS:].float(), edits[lead.edit].float(), num_parts)
+        if not len(rest):
+            continue
+        if lead.further is None:
+            refused.append((rest, (lead.edit,), lead.text, None))
+            continue
+        asked.append((rest, (lead.further,), lead.text, None))
+        if lead.aside is not None:
+            refused.append((rest, (lead.edit, lead.further), lead.text, lead.aside))
+    return _prompts(asked), _prompts(refused)
+
+
+def _prompts(found: Sequence[tuple[torch.Tensor, tuple[int, ...], str, int | None]]) -> Prompts:
+    features, owners, texts, near = ([row[i] for row in found] for i in range(4))
+    return Prompts(Ragged.of(features), owners, texts, near)  # type: ignore[arg-type]
+
+
+def joined(*parts: Prompts) -> Prompts:
+    """All prompts of several sorts."""
+    return Prompts(
+        Ragged.of([part.features[i] for part in parts for i in range(len(part.features))]),
+        [own for part in parts for own in part.owners],
+        [text for part in parts for text in part.texts],
+        [edit for part in parts for edit in (part.near or [None] * len(part.owners))],
+    )
+
+
+@torch.inference_mode()
+def onward_rules(
+    router: Router, verifier: Verifier, edits: Ragged, leads: Sequence[Lead], rules: RoutingRules, *, tried: float,
+    false: float,
+) -> RoutingRules:  # fmt: skip
+    """The rules with `open` and `onward`.
+
+    Args:
+        edits: all of them; the leads' are among them.
+        leads: held out; some lead further and some do not.
+        tried: share of those that lead further which are asked on.
+        false: share of those that do not which may pick something more.
+    """
+    table = route_table(router, edits)
+    shares, best = [], []
+    for lead in leads:
+        question = lead.question[-QUESTION_TOKENS:].float()
+        weights = router.weights(question, distances_from_end(len(question)))
+        edit = edits[lead.edit].float()
+        shares.append(open_share(weights, (router.directions(question) @ router.route_keys(edit).T).amax(-1)))
+        rest = onward(question, edit, verifier.num_parts)
+        picked = {lead.edit}
+        found = best_onward(router, verifier, rest, table, lambda i: edits[i].float(), rules.candidates, picked)
+        best.append(-torch.inf if found is None else float(found[1]))
+    further = [share for share, lead in zip(shares, leads, strict=True) if lead.further is not None]
+    if not further:
+        return rules
+    least = float(torch.tensor(further).quantile(1 - tried))
+    wrong = [
+        logit if share >= least else -torch.inf
+        for share, logit, lead in zip(shares, best, leads, strict=True) if lead.further is None
+    ]  # fmt: skip
+    bound = sorted(wrong)[min(int((1 - false) * len(wrong)), len(wrong) - 1)] if wrong else -torch.inf
+    return replace(rules, open=round(least, 4), onward=round(max(bound, rules.threshold), 3))

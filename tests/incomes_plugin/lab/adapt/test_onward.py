@@ -1,0 +1,42 @@
+"""What the verifier learns of questions asked on, and the rules read off from held-out ones."""
+
+from __future__ import annotations
+
+import torch
+
+from incomes_plugin.lab.adapt.features import Ragged
+from incomes_plugin.lab.adapt.onward import Lead, joined, onward_prompts, onward_rules
+from incomes_plugin.lab.adapt.verifying import Prompts
+from incomes_plugin.selection.picks import RoutingRules
+from incomes_plugin.selection.routing import Router, start_from
+from incomes_plugin.selection.verifier import Verifier
+
+DIM = 12
+
+
+def test_a_chain_gives_a_right_pair_and_a_near_miss_and_others_lead_nowhere():
+    torch.manual_seed(0)
+    edits = Ragged.of([torch.randn(4, DIM) for _ in range(4)])
+    question = torch.cat([torch.randn(3, DIM), edits[0][:2]])
+    leads = [Lead(question, 0, "chain", further=1, aside=2), Lead(question, 0, "plain")]
+    asked, refused = onward_prompts(edits, leads, 2)
+    assert (asked.owners, asked.texts) == ([(1,)], ["chain"])
+    assert (refused.owners, refused.near) == ([(0, 1), (0,)], [2, None])
+    torch.testing.assert_close(asked.features[0], torch.cat([question[:3], edits[0][2:]]))
+    both = joined(asked, Prompts(Ragged.of([question]), [(3,)], ["more"]))
+    assert (both.owners, both.texts, both.near) == ([(1,), (3,)], ["chain", "more"], [None, None])
+    assert len(both.features) == 2
+
+
+def test_rules_ask_on_most_of_those_that_lead_further():
+    torch.manual_seed(1)
+    router = Router(DIM, route_dim=DIM, hidden_dim=4).requires_grad_(False)
+    start_from(router, torch.randn(200, DIM))
+    verifier = Verifier(DIM, 2, width=8, heads=2, layers=1).eval().requires_grad_(False)
+    parts = [torch.randn(4, DIM) for _ in range(40)]
+    edits = Ragged.of(parts)
+    chains = [Lead(torch.cat([parts[i][:2], torch.randn(6, DIM)]), i, further=i + 20) for i in range(20)]
+    plain = [Lead(parts[i], i) for i in range(20)]
+    rules = onward_rules(router, verifier, edits, [*chains, *plain], RoutingRules(), tried=0.95, false=0.0)
+    assert 0.1 < rules.open < 1.0  # a plain question is covered whole by its edit and is not asked on
+    assert onward_rules(router, verifier, edits, plain, RoutingRules(), tried=0.95, false=0.0) == RoutingRules()
