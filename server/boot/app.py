@@ -151,15 +151,12 @@ class Server:
         return await StoreClient.connect(), await CompressionClient.connect()
 
     def _launch(self, served: Served, vllm_args: Sequence[str]) -> AbstractAsyncContextManager[Launched]:
+        from incomes_plugin.vllm.config import PluginConfig
         from incomes_plugin.vllm.launcher import launch
 
-        arguments = vllm_arguments(self.settings, served.base_dir, vllm_args, cpu=is_cpu_package())
-        return launch(
-            arguments,
-            adapter_dir=served.adapter_dir,
-            pool_bytes=self.settings.pool_bytes,
-            index_from_edits=self.settings.index_from_edits,
-        )
+        settings = self.settings
+        arguments = vllm_arguments(settings, served.base_dir, vllm_args, cpu=is_cpu_package())
+        return launch(arguments, PluginConfig(served.adapter_dir, settings.pool_bytes, settings.index_from_edits))
 
     def _context(
         self, served: Served, engine: EditEngine, store: StoreClient, queue: CompressionClient

@@ -50,12 +50,13 @@ def environment() -> Iterator[None]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def launched(environment: None, model_dir: Path) -> AsyncIterator[Any]:
+    from incomes_plugin.vllm.config import PluginConfig
     from incomes_plugin.vllm.launcher import launch
 
     arguments = ["--model", str(model_dir), "--dtype", "float32", "--enforce-eager", "--max-model-len", "512"]
     arguments += ["--block-size", "32", "--distributed-executor-backend", "uni", "--max-num-seqs", "32"]
     arguments += ["--served-model-name", "tiny"]
-    async with launch(arguments, adapter_dir=model_dir / "adapter", pool_bytes=POOL_BYTES) as launched:
+    async with launch(arguments, PluginConfig(model_dir / "adapter", POOL_BYTES)) as launched:
         yield launched
 
 
