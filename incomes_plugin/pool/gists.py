@@ -17,11 +17,13 @@ from dataclasses import dataclass, replace
 import torch
 
 from incomes_plugin.errors import GistFormatError, PoolFull, SelectionFailed, SnapshotNotFound
-from incomes_plugin.gist.types import EditKey, Gist, Packed
+from incomes_plugin.gist.edit import EditKey
+from incomes_plugin.gist.types import Gist, Packed
 from incomes_plugin.model.adapter import EditAdapter
 from incomes_plugin.pool.indexing import INDEX_FROM_EDITS, Indexer
 from incomes_plugin.pool.lineage import Gone, Lineage
 from incomes_plugin.pool.picked import PickedCache, PickedEdit
+from incomes_plugin.pool.snapshot import SnapshotDelta
 from incomes_plugin.pool.table import NO_EDIT, ROW_TOKENS, Charge, RouteTable, rows_of
 from incomes_plugin.selection.token_index import ArenaIndex
 
@@ -198,28 +200,16 @@ class GistPool:
         self._state = _State({}, {}, {}, {})
 
     @torch.no_grad()
-    def commit(
-        self,
-        edit_set: str,
-        base: str | None,
-        snapshot_id: str,
-        num_edits: int,
-        added: Sequence[Gist],
-        removed: Sequence[EditKey],
-        ages: Sequence[int] = (),
-    ) -> PooledSnapshot:
+    def commit(self, delta: SnapshotDelta[Gist]) -> PooledSnapshot:
         """Make a snapshot from the edit set's newest one.
 
-        Args:
-            base: id of the newest one; None = the set has none.
-            num_edits: edits after the commit.
-            ages: see `SnapshotDelta`.
-
         Raises:
-            SnapshotNotFound: `base` is not the newest snapshot of the set, or the delta does not fit it.
+            SnapshotNotFound: `delta.base` is not the newest snapshot of the set, or the delta does not fit it.
             GistFormatError: a gist of another shape.
             PoolFull: no room for what the commit adds beyond what it removes. In all cases nothing has changed.
         """
+        edit_set, snapshot_id, num_edits = delta.snapshot.edit_set, delta.snapshot.id, delta.snapshot.num_edits
+        base, added, removed, ages = delta.base, delta.added, delta.removed, delta.ages
         head = self._head(edit_set, base)
         removed_rows = self._check(head, num_edits, added, removed, ages)
         state = self._state

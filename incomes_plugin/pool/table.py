@@ -16,7 +16,8 @@ from typing import NamedTuple, TypeVar, overload
 
 import torch
 
-from incomes_plugin.gist.types import EditKey, Gist
+from incomes_plugin.gist.edit import EditKey
+from incomes_plugin.gist.types import Gist
 from incomes_plugin.selection.routing import RouteKeys, Router
 from incomes_plugin.selection.token_index import ArenaIndex
 

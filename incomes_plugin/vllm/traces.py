@@ -9,7 +9,7 @@ from typing import TypeAlias
 import torch
 
 from incomes_plugin.errors import SelectionFailed
-from incomes_plugin.gist.types import EditKey
+from incomes_plugin.gist.edit import EditKey
 from incomes_plugin.pool.picked import PickedEdit
 from incomes_plugin.selection.attribution import Attribution, by_edit
 

@@ -26,7 +26,7 @@ from incomes_plugin.vllm import rows_v1
 from incomes_plugin.vllm.config import PluginConfig
 from incomes_plugin.vllm.inject import install
 from incomes_plugin.vllm.kv_cache import CachedHeads
-from incomes_plugin.vllm.wire import Answer, answers_errors
+from incomes_plugin.vllm.wire import Answer, answers_errors, unpack_delta
 
 if TYPE_CHECKING:
     from incomes_plugin.vllm.runtime import SelectionRuntime
@@ -103,17 +103,14 @@ class EditWorkerMixin:
         }
 
     @answers_errors
-    def incomes_commit(self: Any, delta: Answer) -> Answer:
+    def incomes_commit(self: Any, packed: Answer) -> Answer:
         """Retire what nobody reads, then make the new snapshot."""
         pool = self.incomes_runtime.pool
-        for snapshot_id in delta["retire"]:
+        delta, retire = unpack_delta(packed)
+        for snapshot_id in retire:
             pool.retire(snapshot_id)
-        gists = [gist for blob in delta["added"] for gist in load_gists(bytes(blob), self.incomes_fingerprint)]
-        removed = [(str(edit_id), int(version)) for edit_id, version in delta["removed"]]
-        snapshot = pool.commit(
-            delta["edit_set"], delta["base"], delta["snapshot"], delta["num_edits"], gists, removed, delta["ages"]
-        )
-        return {"edits": snapshot.num_edits}
+        gists = tuple(gist for blob in delta.added for gist in load_gists(blob, self.incomes_fingerprint))
+        return {"edits": pool.commit(delta.holding(gists)).num_edits}
 
     @answers_errors
     def incomes_retire(self: Any, snapshot_ids: list[str]) -> Answer:
@@ -130,15 +127,15 @@ class EditWorkerMixin:
 
     @answers_errors
     def incomes_take_captures(self: Any, wanted: list[list[Any]]) -> Answer:
-        """Finished gists of `[capture id, edit id, version]`: blob, number of tokens and error each."""
+        """Finished gists of `[capture id, edit id, version]`: blob and error each."""
         taken: list[list[Any]] = []
         for name, edit_id, version in wanted:
             try:
                 gist = self.incomes_runtime.captures.take(name, edit_id, version)
             except CompressionFailed as error:
-                taken.append([None, 0, error.message])
+                taken.append([None, error.message])
             else:
-                taken.append([dump_gists([gist], self.incomes_fingerprint), gist.num_tokens, None])
+                taken.append([dump_gists([gist], self.incomes_fingerprint), None])
         return {"captures": taken}
 
     @answers_errors

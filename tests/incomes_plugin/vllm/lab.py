@@ -111,7 +111,7 @@ class LabEngine:
         return self.core.model_executor.collective_rpc(method, args=args)
 
     def capture(self, texts: dict[str, list[int]]) -> list[Any]:
-        """Capture texts by edit id; returns `[blob, E, error]` each."""
+        """Capture texts by edit id; returns `[blob, error]` each."""
         from incomes_plugin.vllm.pin import use_capture
         from incomes_plugin.vllm.rows import RequestTag
 
@@ -276,7 +276,7 @@ class CanaryEngine:
 
     async def capture(self, jobs: Sequence[Any]) -> list[Any]:
         taken = self.lab.capture({job.edit_id: list(job.token_ids) for job in jobs})
-        return [SimpleNamespace(blob=blob, error=error) for blob, _, error in taken]
+        return [SimpleNamespace(blob=blob, error=error) for blob, error in taken]
 
     async def commit(self, delta: SnapshotDelta) -> None:
         self.lab.commit(delta)
@@ -403,8 +403,8 @@ class RemoteEngine:
     def capture(self, texts: dict[str, list[int]]) -> dict[str, bytes]:
         """One-gist blob of every text."""
         taken = self.call("capture", texts)
-        assert [error for _, _, error in taken] == [None] * len(texts)
-        return {edit_id: bytes(blob) for edit_id, (blob, _, _) in zip(texts, taken, strict=True)}
+        assert [error for _, error in taken] == [None] * len(texts)
+        return {edit_id: bytes(blob) for edit_id, (blob, _) in zip(texts, taken, strict=True)}
 
     def gists(self, blobs: dict[str, bytes]) -> list[Gist]:
         fingerprint = self.fingerprint
