@@ -40,14 +40,14 @@ def best_edits(
         similar = similarities(directions, table)
         best = (weights @ similar).topk(min(count, table.num_edits)).indices
         return best, similar[:, best]
-    parts = _parts(weights, directions, table, rows)
+    parts = _edits_to_compare(weights, directions, table, rows)
     edits = torch.cat([own for own, _ in parts])
     similar = torch.cat([similarities(directions, part) for _, part in parts], 1)
     best = (weights @ similar).topk(min(count, len(edits))).indices
     return edits[best], similar[:, best]
 
 
-def _parts(
+def _edits_to_compare(
     weights: torch.Tensor, directions: torch.Tensor, table: RouteKeys, rows: IndexedRows
 ) -> list[tuple[torch.Tensor, RouteKeys]]:
     """The edits to compare exactly: those that the index names, and those that it does not hold."""
@@ -57,14 +57,14 @@ def _parts(
     asked = weights >= _LEAST_WEIGHT * weights.mean()  # one at least, however many there are
     cosines, numbers = rows.index.nearest(directions[asked], owners < table.num_edits, _NEAREST)
     named = torch.zeros(table.num_edits + 1, dtype=torch.bool)
-    named[_promising(weights[asked], cosines, numbers, owners)] = True
+    named[_best_by_the_index(weights[asked], cosines, numbers, owners)] = True
     return [
-        _part(table, named[table.owners[:covered]].nonzero()[:, 0]),
-        _part(table, slice(covered, len(table.keys))),
+        _edits_in_rows(table, named[table.owners[:covered]].nonzero()[:, 0]),
+        _edits_in_rows(table, slice(covered, len(table.keys))),
     ]
 
 
-def _promising(
+def _best_by_the_index(
     weights: torch.Tensor, cosines: torch.Tensor, numbers: torch.Tensor, owners: torch.Tensor
 ) -> torch.Tensor:
     """The edits with the best scores by the cosines that the index gives. For a token near which an edit has none, the
@@ -81,7 +81,7 @@ def _promising(
     return edits[scores.topk(min(_COMPARED, len(edits))).indices]
 
 
-def _part(table: RouteKeys, rows: torch.Tensor | slice) -> tuple[torch.Tensor, RouteKeys]:
+def _edits_in_rows(table: RouteKeys, rows: torch.Tensor | slice) -> tuple[torch.Tensor, RouteKeys]:
     """The edits that own some of these rows, and a table of all rows of these edits."""
     assert table.owners is not None
     edits, owners = table.owners[rows].unique(return_inverse=True)

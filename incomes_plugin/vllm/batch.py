@@ -75,7 +75,7 @@ class ReadBatch:
         self._make_room(len(wanted), max(len(request.bias) for request in wanted))
         for request in new:
             self._join(request)
-        self._show()
+        self._view_slots_in_use()
 
     @torch.inference_mode()
     def flush(self) -> None:
@@ -128,7 +128,7 @@ class ReadBatch:
         """All tensors, and their dimension of slots."""
         yield from ((self._keys, 1), (self._values, 1), (self._bias, 0), (self._taken, 0))
 
-    def _show(self) -> None:
+    def _view_slots_in_use(self) -> None:
         """Views of the slots in use, as wide as the longest request."""
         count, width = len(self.requests), max(len(request.bias) for request in self.requests)
         self.keys = self._keys[:, :count, :, :width].transpose(-1, -2).unbind()

@@ -112,7 +112,7 @@ def make_matrix(
         weight[ids] = METHODS[job.method](_evidence(job, anchors, base, donor, places, report)).to(base.dtype)
     spelled = _spell_the_rest(job, anchors, base, weight)
     if job.says and plan.estimated:
-        _hold_back(weight, copied, list(plan.estimated))
+        _shorten_competing_rows(weight, copied, list(plan.estimated))
     return NewMatrix(weight, spelled)
 
 
@@ -150,7 +150,7 @@ def _spell_the_rest(job: MatrixJob, anchors: _Anchors, base: torch.Tensor, weigh
     return tuple(ids[place] for place in spelled)
 
 
-def _hold_back(weight: torch.Tensor, copied: torch.Tensor, estimated: Sequence[int]) -> None:
+def _shorten_competing_rows(weight: torch.Tensor, copied: torch.Tensor, estimated: Sequence[int]) -> None:
     """Shorten new rows whose token would be generated where a copied token is meant.
 
     At a hidden state along a copied row a (all rows without their mean), the copied token's logit is a.a and a new
@@ -178,11 +178,11 @@ def _anchors(job: MatrixJob, base: torch.Tensor, donor: torch.Tensor | None) -> 
     distinct = {base_id: donor_id for donor_id, base_id in reversed(job.anchors)}
     base_ids, donor_ids = (torch.tensor(list(ids), dtype=torch.long) for ids in (distinct, distinct.values()))
     rows = base[base_ids].float()
-    keep, faint = _loud(rows)
+    keep, faint = _rows_that_count(rows)
     others = rows[:, :0]
     if donor is not None:
         others = donor[donor_ids].float()
-        loud, faint = _loud(others)
+        loud, faint = _rows_that_count(others)
         keep &= loud
     if int(keep.sum()) < 2:
         raise InvalidValue(
@@ -191,7 +191,7 @@ def _anchors(job: MatrixJob, base: torch.Tensor, donor: torch.Tensor | None) -> 
     return _Anchors(others[keep], rows[keep], faint)
 
 
-def _loud(rows: torch.Tensor) -> tuple[torch.Tensor, float]:
+def _rows_that_count(rows: torch.Tensor) -> tuple[torch.Tensor, float]:
     """Which rows are not faint, and the length below which a row is."""
     lengths = rows.norm(dim=1)
     faint = FAINT * float(lengths.median()) if len(rows) else 0.0

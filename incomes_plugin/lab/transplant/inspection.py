@@ -109,7 +109,7 @@ def inspect(
     agreement, new, gaps = _compare(weight, other, ids, mean)
     lengths = _deviations(new.clamp(min=1e-9).log(), known.clamp(min=1e-9).log())
     distances = _deviations(gaps, gaps)
-    said = torch.zeros(len(ids)) if probes is None else _said(weight, probes.hidden)[ids]
+    said = torch.zeros(len(ids)) if probes is None else _share_generated(weight, probes.hidden)[ids]
     usual = torch.tensor([TIMES * (probes.shares.get(int(i), 0.0) if probes else 0.0) for i in ids]).clamp(min=SAID)
     marks = {"long": lengths > LONG, "far": distances > FAR, "said": said > usual}
     names = prepared.donor.vocabulary.by_id
@@ -144,7 +144,7 @@ def _deviations(values: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
     return (values - middle) / spread.clamp(min=1e-6)
 
 
-def _said(weight: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+def _share_generated(weight: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
     """Share of places `[V]` at which a row's logit is the highest."""
     best, tops = torch.full((len(hidden),), -torch.inf), torch.zeros(len(hidden), dtype=torch.long)
     for start in range(0, len(weight), ROWS):
