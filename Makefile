@@ -50,6 +50,7 @@ coverage: setup ## lines of server and runtime that the tests run, in all their 
 	@rm -f .coverage .coverage.*
 	@status=0; for suite in $(if $(strip $(ARGS)),'$(ARGS)',$(SUITES)); do \
 		$(PYTEST) --cov --cov-append --cov-report= $$(echo $$suite | tr , ' ') || status=1; done; \
+		if ls .coverage.* >/dev/null 2>&1; then $(BIN)/coverage combine --append --quiet; fi; \
 		$(BIN)/coverage report; exit $$status
 
 lint: setup ## ruff, mypy and the import contracts, as CI and pre-commit run them

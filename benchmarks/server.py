@@ -77,7 +77,7 @@ def add_to_active(client: httpx.Client, work: ServerWork, progress: Callable[[st
     facts = [fact.statement for fact in FactSource(SEED, held_out=False).distinct(needed)]
     fresh = iter(facts[max(work.present) :])
     for count in work.present:
-        imports[count] = fill(client, facts[:count])
+        imports[count] = fill(client, facts[:count], set_name(count))
         progress(f"imported {count} edits in {imports[count]:.1f} s")
     milliseconds: dict[int, list[float]] = {count: [] for count in work.present}
     edit: dict[str, float] = {}
@@ -105,13 +105,13 @@ def set_name(count: int) -> str:
     return f"present-{count}"
 
 
-def fill(client: httpx.Client, facts: Sequence[str]) -> float:
-    """Import `facts` into a new set; seconds until all are active.
+def fill(client: httpx.Client, facts: Sequence[str], name: str) -> float:
+    """Import `facts` into a new set of that name; seconds until all are active.
 
     Raises:
         RuntimeError: not every line became active.
     """
-    count, name = len(facts), set_name(len(facts))
+    count = len(facts)
     client.post("/v1/edit_sets", json={"name": name}).raise_for_status()
     lines = [json.dumps({"custom_id": f"c{i}", "text": text}) for i, text in enumerate(facts)]
     query = {"edit_set": name, "wait": "active", "timeout_s": str(IMPORT_TIMEOUT_S)}

@@ -1,4 +1,4 @@
-"""Every error the product raises on purpose. HTTP status lives in `server/api/errors.py` alone.
+"""Every error the product raises on purpose. HTTP status lives in `server/api/http/errors.py` alone.
 
 IncomesError
 ├── InvalidRequest            the caller can mend it by changing the request

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 import yaml
-from incomes_server.auth.keys import ApiKey
+from incomes_server.auth.keys import DEFAULT_PROJECT, ApiKey
+from incomes_server.auth.quotas import Quotas
 from pydantic import BeforeValidator, ByteSize, Field, TypeAdapter, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -22,6 +23,8 @@ from incomes_plugin.errors import InvalidValue
 
 ENV_PREFIX = "INCOMES_"
 SECRET_FIELDS = ("api_keys", "edit_store")
+RESERVE = 8
+"""One part of the pool in so many stays free of new edits: a change takes room before what it replaces leaves it."""
 
 
 def default_store_url() -> str:
@@ -31,13 +34,15 @@ def default_store_url() -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """True when nothing outside this machine can reach `host`."""
+    """True when nothing outside this machine can reach `host`; IPv4 addresses may come in their IPv6 form."""
     if host == "localhost":
         return True
     try:
-        return ipaddress.ip_address(host).is_loopback
+        ip = ipaddress.ip_address(host)
     except ValueError:
         return False
+    mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
+    return (mapped or ip).is_loopback
 
 
 def _size_bytes(value: Any) -> int:
@@ -127,6 +132,18 @@ class Settings(BaseSettings):
             if not self.api_keys and not is_loopback(host):
                 raise ValueError(f"{name}={host} is reachable from other machines: set an API key (--api-key) first")
         return self
+
+    @property
+    def quotas(self) -> Quotas:
+        """Limits of a project. Unless set, projects with a key get equal parts of the pool: none can fill it alone."""
+        usable = self.pool_bytes - self.pool_bytes // RESERVE
+        projects = {key.project for key in self.api_keys} or {DEFAULT_PROJECT}
+        return Quotas(
+            self.max_edits_per_project,
+            self.max_gist_bytes_per_project or usable // len(projects),
+            self.max_running_requests_per_project,
+            usable,
+        )
 
     @classmethod
     def settings_customise_sources(

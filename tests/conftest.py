@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hypothesis
-from incomes_server.ray_local import prepare_environment
+from incomes_server.boot.ray_local import prepare_environment
 
 prepare_environment()
 

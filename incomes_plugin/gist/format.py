@@ -15,8 +15,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from incomes_plugin.errors import FingerprintMismatch, GistFormatError
+from incomes_plugin.gist.edit import EditKey
 from incomes_plugin.gist.header import FORMAT, read_header
-from incomes_plugin.gist.types import EditKey, Gist, Packed
+from incomes_plugin.gist.types import Gist, Packed
 
 __all__ = ["dump_gists", "load_gists", "read_header"]
 _PARTS = ("features", "latents")

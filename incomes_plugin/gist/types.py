@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-EditKey = tuple[str, int]
-"""An edit version: edit id, version."""
+from incomes_plugin.gist.edit import EditKey
 
 _SCALE_BYTES = 2
 """Bytes of the scale that each row of numbers in 8 bits has (float16)."""

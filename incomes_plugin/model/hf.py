@@ -13,7 +13,8 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from incomes_plugin.gist.types import EditKey, Gist
+from incomes_plugin.gist.edit import EditKey
+from incomes_plugin.gist.types import Gist
 from incomes_plugin.model.adapter import EditAdapter
 from incomes_plugin.model.decoder import Decoder, Heads
 from incomes_plugin.selection.attribution import by_edit

@@ -1,6 +1,6 @@
 """The gists of every edit set that an engine can read.
 
-deltas ──► snapshot.py  identity of a snapshot, shared with the server
+deltas ──► snapshot.py  identity of a snapshot and what takes one to the next, shared with the server
            gists.py     `GistPool`: commits, holders, room
            table.py     `RouteTable`: what routing sees of one snapshot
            indexing.py  `Indexer`: an index of a big table's route keys, grown in a thread

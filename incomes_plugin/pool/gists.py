@@ -3,28 +3,35 @@
 in: deltas (gists to add, edit versions to remove) between two steps of the engine
 out: immutable `PooledSnapshot`s, which requests hold while they run: route keys for routing, `PickedEdit`s for reading
 
-A commit takes time in proportion to what it changes, plus copies of some lists of N items. It builds the new state
-aside and switches to it at the end, so a commit that raises has changed nothing.
+A commit that only adds takes time in proportion to what it adds; one that removes also copies some lists of N items. It
+builds the new state aside and switches to it with one assignment, so a commit that raises has changed nothing.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from incomes_plugin.errors import GistFormatError, PoolFull, SelectionFailed, SnapshotNotFound
-from incomes_plugin.gist.types import EditKey, Gist, Packed
+from incomes_plugin.gist.edit import EditKey
+from incomes_plugin.gist.types import Gist, Packed
 from incomes_plugin.model.adapter import EditAdapter
 from incomes_plugin.pool.indexing import INDEX_FROM_EDITS, Indexer
-from incomes_plugin.pool.lineage import Lineage
+from incomes_plugin.pool.lineage import Gone, Lineage
 from incomes_plugin.pool.picked import PickedCache, PickedEdit
-from incomes_plugin.pool.table import ROW_TOKENS, Charge, RouteTable, rows_of
+from incomes_plugin.pool.snapshot import SnapshotDelta
+from incomes_plugin.pool.table import NO_EDIT, ROW_TOKENS, Charge, RouteTable, rows_of
 from incomes_plugin.selection.token_index import ArenaIndex
 
 logger = logging.getLogger("incomes.pool")
+
+MOVING = 2.5
+"""Times that route keys are in memory at most, for admission: an arena that grows is read while its rows are copied,
+and a third more of its rows may belong to edits that left."""
 
 
 @dataclass(eq=False)
@@ -33,18 +40,16 @@ class PooledSnapshot:
 
     Attributes:
         table: its edits and their route keys; emptied when nobody reads the snapshot any more.
-        lineage: the snapshots before and after it.
-        holders: requests and traces that read it.
-        resident: False once it is retired; its gists are freed when the last holder lets go.
+        line: number of its lineage, which it shares with the snapshots before and after it.
+        holders: requests that read it.
     """
 
     id: str
     edit_set: str
     num_edits: int
     table: RouteTable
-    lineage: Lineage
+    line: int
     holders: int = 0
-    resident: bool = True
 
 
 @dataclass(frozen=True)
@@ -52,16 +57,17 @@ class PoolUsage:
     """Counters for status and metrics.
 
     Attributes:
-        capacity_bytes: what `used_bytes` may reach.
+        capacity_bytes: what `held_bytes` may reach.
         used_bytes: features, latents and route keys of every gist that a snapshot reaches, each counted once.
+        held_bytes: the same with whole arenas for route keys: rows without an edit, and room for more.
         edits: number of these gists.
         snapshots: resident ones.
-        device_bytes_used: arenas of route keys (with the room in them that is not used yet), their indexes, and picked
-            edits.
+        device_bytes_used: arenas, their indexes, and picked edits.
     """
 
     capacity_bytes: int
     used_bytes: int
+    held_bytes: int
     edits: int
     snapshots: int
     device_bytes_used: int
@@ -69,10 +75,97 @@ class PoolUsage:
 
 @dataclass(frozen=True)
 class _Head:
-    """Newest snapshot of an edit set, and the row of each edit version in its table."""
+    """Newest snapshot of an edit set, and where in its table each edit version is.
+
+    Attributes:
+        rows: it may name edit versions that are not there: of a commit that failed. See `row_of`.
+    """
 
     snapshot: PooledSnapshot
     rows: dict[EditKey, int]
+
+    def row_of(self, edit: EditKey) -> int | None:
+        """Row of an edit version in the table; None when it is not there."""
+        row, edits = self.rows.get(edit), self.snapshot.table.edits
+        return row if row is not None and row < len(edits) and edits[row] == edit else None
+
+
+@dataclass(frozen=True)
+class _State:
+    """All that a commit or a retirement changes, replaced as a whole.
+
+    Attributes:
+        heads: by edit set.
+        resident: snapshots that may be acquired, by id.
+        leaving: snapshots that are no longer resident and that requests still hold, by identity.
+        lineages: by number.
+        latest: serial number of the newest gist.
+        latest_line: number of the newest lineage.
+        used_bytes, key_bytes: of all gists, and of their route keys alone.
+        arena_bytes: of all arenas.
+        edits: number of gists.
+    """
+
+    heads: dict[str, _Head]
+    resident: dict[str, PooledSnapshot]
+    leaving: dict[int, PooledSnapshot]
+    lineages: dict[int, Lineage]
+    latest: int = 0
+    latest_line: int = 0
+    used_bytes: int = 0
+    key_bytes: int = 0
+    arena_bytes: int = 0
+    edits: int = 0
+
+    @property
+    def held_bytes(self) -> int:
+        """Features, latents and arenas."""
+        return self.used_bytes - self.key_bytes + self.arena_bytes
+
+    def with_next(self, head: _Head, new: Sequence[Charge], left: tuple[Charge, ...]) -> _State:
+        """With a snapshot more, the newest of its edit set."""
+        snapshot = head.snapshot
+        lineage = self.lineages.get(snapshot.line, Lineage())
+        has_arena = any(member.table.arena is snapshot.table.arena for member in lineage.living)
+        latest = self.latest + len(new)
+        return replace(
+            self,
+            heads={**self.heads, snapshot.edit_set: head},
+            resident={**self.resident, snapshot.id: snapshot},
+            lineages={**self.lineages, snapshot.line: lineage.with_next(snapshot.table, latest, left)},
+            latest=latest,
+            latest_line=max(self.latest_line, snapshot.line),
+            used_bytes=self.used_bytes + sum(charge.num_bytes for charge in new),
+            key_bytes=self.key_bytes + sum(charge.key_bytes for charge in new),
+            arena_bytes=self.arena_bytes + (0 if has_arena else snapshot.table.arena.nbytes),
+            edits=self.edits + len(new),
+        )
+
+    def retired(self, snapshot: PooledSnapshot) -> tuple[_State, Gone | None]:
+        """Without a resident snapshot, and what goes with it; None while requests hold it."""
+        heads = {name: head for name, head in self.heads.items() if head.snapshot is not snapshot}
+        resident = {name: found for name, found in self.resident.items() if found is not snapshot}
+        state = replace(self, heads=heads, resident=resident)
+        if snapshot.holders:
+            return replace(state, leaving={**self.leaving, id(snapshot): snapshot}), None
+        return state.without(snapshot)
+
+    def without(self, snapshot: PooledSnapshot) -> tuple[_State, Gone]:
+        """Without a snapshot that nobody reads any more, and what goes with it."""
+        lineage, gone = self.lineages[snapshot.line].without(snapshot.table)
+        lineages = {line: kept for line, kept in self.lineages.items() if line != snapshot.line}
+        if lineage.living or any(head.snapshot.line == snapshot.line for head in self.heads.values()):
+            lineages[snapshot.line] = lineage
+        state = replace(
+            self,
+            leaving={key: held for key, held in self.leaving.items() if held is not snapshot},
+            lineages=lineages,
+            used_bytes=self.used_bytes - sum(charge.num_bytes for charge in gone.charges),
+            key_bytes=self.key_bytes - sum(charge.key_bytes for charge in gone.charges),
+            arena_bytes=self.arena_bytes - gone.arena_bytes,
+            edits=self.edits - len(gone.charges),
+        )
+        return state, gone
 
 
 class GistPool:
@@ -80,7 +173,8 @@ class GistPool:
 
     Args:
         adapter: whose gists these are; its tensors are on `device`.
-        capacity_bytes: for features, latents and route keys.
+        capacity_bytes: for features, latents and arenas of route keys. A commit that adds more than it removes keeps
+            within; others always have room.
         device: where route keys and picked edits lie.
         dtype: compute dtype; route keys are bfloat16 if it is, else float32.
         device_bytes: for picked edits that no request holds.
@@ -103,49 +197,37 @@ class GistPool:
         self._picked = PickedCache(adapter.codec, device_bytes, device, dtype)
         self._empty = RouteTable.empty(adapter.router.key.out_features, _key_dtype(dtype), device)
         self._row_bytes = _row_bytes(adapter, dtype)
-        self._heads: dict[str, _Head] = {}
-        self._resident: dict[str, PooledSnapshot] = {}
-        self._retired: list[PooledSnapshot] = []  # that requests still hold
-        self._latest = 0  # serial number of the newest gist
-        self._used_bytes = 0
-        self._edits = 0
+        self._state = _State({}, {}, {}, {})
 
     @torch.no_grad()
-    def commit(
-        self,
-        edit_set: str,
-        base: str | None,
-        snapshot_id: str,
-        num_edits: int,
-        added: Sequence[Gist],
-        removed: Sequence[EditKey],
-        ages: Sequence[int] = (),
-    ) -> PooledSnapshot:
+    def commit(self, delta: SnapshotDelta[Gist]) -> PooledSnapshot:
         """Make a snapshot from the edit set's newest one.
 
-        Args:
-            base: id of the newest one; None = the set has none.
-            num_edits: edits after the commit.
-            ages: see `SnapshotDelta`.
-
         Raises:
-            SnapshotNotFound: `base` is not the newest snapshot of the set, or the delta does not fit it.
+            SnapshotNotFound: `delta.base` is not the newest snapshot of the set, or the delta does not fit it.
             GistFormatError: a gist of another shape.
             PoolFull: no room for what the commit adds beyond what it removes. In all cases nothing has changed.
         """
+        edit_set, snapshot_id, num_edits = delta.snapshot.edit_set, delta.snapshot.id, delta.snapshot.num_edits
+        base, added, removed, ages = delta.base, delta.added, delta.removed, delta.ages
         head = self._head(edit_set, base)
-        rows = {} if head is None else head.rows
-        self._check(rows, num_edits, added, removed, ages)
+        removed_rows = self._check(head, num_edits, added, removed, ages)
+        state = self._state
         old = self._empty if head is None else head.snapshot.table
-        removed_rows = [rows[edit] for edit in removed]
-        left = [old.charges[row] for row in removed_rows]
-        new = [Charge(self._latest + 1 + i, self._bytes_of(gist)) for i, gist in enumerate(added)]
-        self._check_room(new, left)
-        table, moves = old.changed(self.adapter.router, added, removed_rows, ages, new)
-        rows = _rows_after(rows, table, removed, moves, len(added))
-        lineage = Lineage() if head is None else head.snapshot.lineage
-        snapshot = PooledSnapshot(snapshot_id, edit_set, num_edits, table, lineage)
-        return self._publish(_Head(snapshot, rows), new, left)
+        line = state.latest_line + 1 if head is None else head.snapshot.line
+        left = tuple(old.charges[row] for row in removed_rows)
+        new = [self._charge(state.latest + 1 + i, gist) for i, gist in enumerate(added)]
+        new_arena_rows = self._new_arena_rows(old, added, removed_rows, new, left)
+        table, moves = old.changed(self.adapter.router, added, removed_rows, ages, new, new_arena_rows)
+        rows = _rows_after({} if head is None else head.rows, table, removed, moves, len(added))
+        snapshot = PooledSnapshot(snapshot_id, edit_set, num_edits, table, line)
+        replaced, gone = state.resident.get(snapshot_id), None
+        state = state.with_next(_Head(snapshot, rows), new, left)
+        if replaced is not None:  # the same content came back: its newer copy is read from now on
+            state, gone = state.retired(replaced)
+        self._state = state
+        self._tidy(snapshot, replaced, gone)
+        return snapshot
 
     def acquire(self, snapshot_id: str) -> PooledSnapshot:
         """Hold a resident snapshot.
@@ -153,7 +235,7 @@ class GistPool:
         Raises:
             SelectionFailed: it is not resident; the step must not go on without its edits.
         """
-        snapshot = self._resident.get(snapshot_id)
+        snapshot = self._state.resident.get(snapshot_id)
         if snapshot is None:
             raise SelectionFailed(f"snapshot {snapshot_id} is not in this worker's pool")
         snapshot.holders += 1
@@ -162,28 +244,22 @@ class GistPool:
     def release(self, snapshot: PooledSnapshot) -> None:
         """Undo one `acquire`."""
         snapshot.holders -= 1
-        if not snapshot.resident and not snapshot.holders:
-            self._retired.remove(snapshot)
-            self._reclaim(snapshot)
+        if not snapshot.holders and id(snapshot) in self._state.leaving:
+            self._state, gone = self._state.without(snapshot)
+            self._let_go(snapshot, gone)
 
     def retire(self, snapshot_id: str) -> None:
         """Retire a snapshot: nobody can acquire it any more, and its gists are freed when the last holder lets go.
         Unknown ids are ignored."""
-        snapshot = self._resident.pop(snapshot_id, None)
-        if snapshot is None:
-            return
-        head = self._heads.get(snapshot.edit_set)
-        if head is not None and head.snapshot is snapshot:
-            del self._heads[snapshot.edit_set]
-        snapshot.resident = False
-        if snapshot.holders:
-            self._retired.append(snapshot)
-        else:
-            self._reclaim(snapshot)
+        snapshot = self._state.resident.get(snapshot_id)
+        if snapshot is not None:
+            self._state, gone = self._state.retired(snapshot)
+            self._let_go(snapshot, gone)
 
     def forget(self, edit_set: str) -> None:
         """The edit set's next commit starts from nothing. Its snapshots stay until they are retired."""
-        self._heads.pop(edit_set, None)
+        heads = {name: head for name, head in self._state.heads.items() if name != edit_set}
+        self._state = replace(self._state, heads=heads)
 
     def picked(self, snapshot: PooledSnapshot, row: int) -> PickedEdit:
         """The edit in a row of a snapshot's table, on the device for as long as the caller holds it."""
@@ -191,13 +267,16 @@ class GistPool:
 
     def usage(self) -> PoolUsage:
         """Counters."""
-        snapshots = [*self._resident.values(), *self._retired]
-        arenas = {snapshot.table.index: snapshot.table.arena.nbytes for snapshot in snapshots}
-        device_bytes = sum(arenas.values()) + _index_bytes(arenas) + self._picked.used_bytes
-        return PoolUsage(self.capacity_bytes, self._used_bytes, self._edits, len(self._resident), device_bytes)
+        state = self._state
+        snapshots = [*state.resident.values(), *state.leaving.values()]
+        indexes = {snapshot.table.index for snapshot in snapshots}
+        device_bytes = state.arena_bytes + _index_bytes(indexes) + self._picked.used_bytes
+        return PoolUsage(
+            self.capacity_bytes, state.used_bytes, state.held_bytes, state.edits, len(state.resident), device_bytes
+        )
 
     def _head(self, edit_set: str, base: str | None) -> _Head | None:
-        head = self._heads.get(edit_set)
+        head = self._state.heads.get(edit_set)
         newest = None if head is None else head.snapshot.id
         if newest != base:
             raise SnapshotNotFound(f"delta of {edit_set} starts at {base}, the pool is at {newest}")
@@ -205,27 +284,30 @@ class GistPool:
 
     def _check(
         self,
-        rows: dict[EditKey, int],
+        head: _Head | None,
         num_edits: int,
         added: Sequence[Gist],
         removed: Sequence[EditKey],
         ages: Sequence[int],
-    ) -> None:
-        """Raise if the delta does not fit the snapshot that it starts from, or a gist does not fit the adapter."""
+    ) -> list[int]:
+        """Rows of the removed edits. Raises if the delta does not fit the snapshot that it starts from, or a gist does
+        not fit the adapter."""
         gone, new = set(removed), {gist.edit for gist in added}
-        missing = gone - rows.keys()
+        rows = {edit: None if head is None else head.row_of(edit) for edit in gone | new}
+        missing = {edit for edit in gone if rows[edit] is None}
         if missing or len(gone) != len(removed):
             raise SnapshotNotFound(f"delta removes edit versions that the snapshot lacks: {sorted(missing or gone)}")
-        present = new & (rows.keys() - gone)
+        present = {edit for edit in new - gone if rows[edit] is not None}
         if present or len(new) != len(added):
             raise SnapshotNotFound(f"delta adds edit versions twice: {sorted(present or new)}")
-        after = len(rows) + len(added) - len(removed)
+        after = (0 if head is None else head.snapshot.num_edits) + len(added) - len(removed)
         if num_edits != after:
             raise SnapshotNotFound(f"delta leads to {after} edits, not {num_edits}")
         if ages and len(ages) != len(added):
             raise SnapshotNotFound(f"delta has {len(ages)} ages for {len(added)} gists")
         for gist in added:
             self._check_shape(gist)
+        return [row for edit in removed if (row := rows[edit]) is not None]
 
     def _check_shape(self, gist: Gist) -> None:
         shape, tokens = self.adapter.shape, gist.num_tokens
@@ -237,49 +319,64 @@ class GistPool:
                     "with at least one token; compress the edit again"
                 )
 
-    def _bytes_of(self, gist: Gist) -> int:
-        return gist.num_bytes + rows_of(gist) * self._row_bytes
+    def _charge(self, serial: int, gist: Gist) -> Charge:
+        key_bytes = rows_of(gist) * self._row_bytes
+        return Charge(serial, gist.num_bytes + key_bytes, key_bytes)
 
-    def _check_room(self, new: Sequence[Charge], left: Sequence[Charge]) -> None:
+    def _new_arena_rows(
+        self,
+        old: RouteTable,
+        added: Sequence[Gist],
+        removed_rows: Sequence[int],
+        new: Sequence[Charge],
+        left: Sequence[Charge],
+    ) -> int:
+        """Rows of a new arena for the commit's table, 0 when the old one goes on.
+
+        Raises:
+            PoolFull: the commit adds more than it removes, and does not fit.
+        """
+        state = self._state
+        data = sum(charge.num_bytes - charge.key_bytes for charge in new)
+        free = self.capacity_bytes - state.held_bytes - data
+        rows = old.new_arena_rows(added, removed_rows, max(0, free) // self._row_bytes)
         wanted = sum(charge.num_bytes for charge in new)
-        if wanted > sum(charge.num_bytes for charge in left) and self._used_bytes + wanted > self.capacity_bytes:
+        if wanted <= sum(charge.num_bytes for charge in left):
+            return old.new_arena_rows(added, removed_rows, NO_EDIT) or 0 if rows is None else rows
+        if rows is None or free < 0:
             raise PoolFull(
-                f"the gist pool needs {wanted} bytes more and uses {self._used_bytes} of {self.capacity_bytes}; "
-                "retire edits or raise pool_bytes"
+                f"the gist pool needs {wanted} bytes more, and as many as its edit set has of route keys while these "
+                f"move, and holds {state.held_bytes} of {self.capacity_bytes}; retire edits or raise pool_bytes"
             )
+        return rows
 
-    def _publish(self, head: _Head, new: Sequence[Charge], left: list[Charge]) -> PooledSnapshot:
-        """Switch to the new snapshot. An older one with the same id has the same content; it is replaced."""
-        snapshot, new_bytes = head.snapshot, sum(charge.num_bytes for charge in new)
-        snapshot.lineage.append(snapshot.table, self._latest + len(new), left)
-        self._latest += len(new)
-        self._edits += len(new)
-        self._used_bytes += new_bytes
-        self._heads[snapshot.edit_set] = head
-        self.retire(snapshot.id)
-        self._resident[snapshot.id] = snapshot
+    def _tidy(self, snapshot: PooledSnapshot, replaced: PooledSnapshot | None, gone: Gone | None) -> None:
+        """The commit is done, and nothing that fails from here on undoes it: edits without an index are compared."""
         try:
+            self._let_go(replaced, gone)
             self.indexer.follow(snapshot.table)
-        except (RuntimeError, MemoryError):  # the commit is done: its edits are compared exactly
+        except (RuntimeError, MemoryError):
             logger.exception("no index grows for the edits of %s", snapshot.edit_set)
-        return snapshot
 
-    def _reclaim(self, snapshot: PooledSnapshot) -> None:
-        for charge in snapshot.lineage.remove(snapshot.table):
-            self._edits -= 1
-            self._used_bytes -= charge.num_bytes
-            self._picked.drop(charge.serial)
+    def _let_go(self, snapshot: PooledSnapshot | None, gone: Gone | None) -> None:
+        """The pool is without them: drop what else holds their memory."""
+        if snapshot is None or gone is None:
+            return
         snapshot.table = self._empty
+        for charge in gone.charges:
+            self._picked.drop(charge.serial)
 
 
 def room_for(adapter: EditAdapter, dtype: torch.dtype, num_edits: int, num_tokens: int) -> int:
-    """Bytes that `num_edits` edits of `num_tokens` tokens together take in a pool at most: `GistPool` counts the same.
+    """Bytes that `num_edits` edits of `num_tokens` tokens together take in a pool at most.
+
+    Their route keys count `MOVING` times.
 
     Args:
         dtype: compute dtype.
     """
     rows = num_tokens // ROW_TOKENS + num_edits
-    return num_tokens * adapter.shape.bytes_per_token + rows * _row_bytes(adapter, dtype)
+    return num_tokens * adapter.shape.bytes_per_token + math.ceil(MOVING * rows * _row_bytes(adapter, dtype))
 
 
 def _index_bytes(indexes: Iterable[ArenaIndex]) -> int:
@@ -300,8 +397,8 @@ def _row_bytes(adapter: EditAdapter, dtype: torch.dtype) -> int:
 def _rows_after(
     rows: dict[EditKey, int], table: RouteTable, removed: Sequence[EditKey], moves: dict[int, int], num_added: int
 ) -> dict[EditKey, int]:
-    """Row of each edit version in the table after a commit."""
-    after = dict(rows)
+    """Row of each edit version in the table after a commit. Only one that removes copies: see `_Head.row_of`."""
+    after = dict(rows) if removed else rows
     for edit in removed:
         del after[edit]
     changed = [*moves.values(), *range(len(table.edits) - num_added, len(table.edits))]

@@ -2,17 +2,17 @@
 
 Snapshots form a sequence, and a gist belongs to an unbroken stretch of it: from the commit that added it to the commit
 that removed it. So the neighbours of a snapshot tell which gists belong to it alone, and no commit has to count all
-gists.
+gists. A lineage is immutable.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 from incomes_plugin.pool.table import Charge, RouteTable
 
 
-@dataclass
+@dataclass(frozen=True, eq=False)
 class _Member:
     """A living snapshot.
 
@@ -24,36 +24,50 @@ class _Member:
 
     table: RouteTable
     latest: int
-    left: list[Charge] = field(default_factory=list)
+    left: tuple[Charge, ...] = ()
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
+class Gone:
+    """What goes with a snapshot.
+
+    Attributes:
+        charges: of the gists that only it saw.
+        arena_bytes: of its arena, if no other snapshot has it.
+    """
+
+    charges: tuple[Charge, ...]
+    arena_bytes: int
+
+
+@dataclass(frozen=True, eq=False)
 class Lineage:
     """See the module docstring. A member is identified by its table."""
 
-    _living: list[_Member] = field(default_factory=list)
+    living: tuple[_Member, ...] = ()
 
-    def append(self, table: RouteTable, latest: int, left: list[Charge]) -> None:
-        """The next snapshot.
+    def with_next(self, table: RouteTable, latest: int, left: tuple[Charge, ...]) -> Lineage:
+        """The lineage with one more snapshot.
 
         Args:
             latest: serial number of the newest gist in the pool.
             left: charges of the gists that belong to its parent and not to it.
         """
-        member = _Member(table, latest)
-        if self._living:
-            self._living[-1].left = left
-        self._living.append(member)
+        before = self.living
+        if before:
+            before = (*before[:-1], replace(before[-1], left=left))
+        return Lineage((*before, _Member(table, latest)))
 
-    def remove(self, table: RouteTable) -> list[Charge]:
-        """Remove a snapshot that nobody reads any more; returns the charges of the gists that belonged to it alone."""
-        place = next(i for i, member in enumerate(self._living) if member.table is table)
-        gone = self._living.pop(place)
-        is_last = place == len(self._living)
-        leaving = table.charges if is_last else gone.left
-        if not place:
-            return leaving
-        before = self._living[place - 1]
-        if not is_last:
-            before.left = before.left + [charge for charge in leaving if charge.serial <= before.latest]
-        return [charge for charge in leaving if charge.serial > before.latest]
+    def without(self, table: RouteTable) -> tuple[Lineage, Gone]:
+        """The lineage without a snapshot that nobody reads any more, and what goes with it."""
+        place = next(i for i, member in enumerate(self.living) if member.table is table)
+        gone, before, after = self.living[place], self.living[:place], self.living[place + 1 :]
+        shared = any(member.table.arena is table.arena for member in (*before, *after))
+        leaving = gone.left if after else tuple(table.charges)
+        if before:
+            latest = before[-1].latest
+            if after:
+                kept = (charge for charge in leaving if charge.serial <= latest)
+                before = (*before[:-1], replace(before[-1], left=(*before[-1].left, *kept)))
+            leaving = tuple(charge for charge in leaving if charge.serial > latest)
+        return Lineage((*before, *after)), Gone(leaving, 0 if shared else table.arena.nbytes)

@@ -8,7 +8,8 @@ from weakref import WeakValueDictionary
 
 import torch
 
-from incomes_plugin.gist.types import EditKey, Gist
+from incomes_plugin.gist.edit import EditKey
+from incomes_plugin.gist.types import Gist
 from incomes_plugin.selection.codec import Codec
 
 

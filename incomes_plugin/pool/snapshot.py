@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from typing import Generic, Self, TypeVar
+
+from incomes_plugin.gist.edit import EditKey
+
+GistT = TypeVar("GistT")
+OtherT = TypeVar("OtherT")
 
 EMPTY_DIGEST = "0" * 64
 _MODULUS = 1 << 256
@@ -36,27 +43,48 @@ class SnapshotRef:
     digest: str
     num_edits: int
 
+    @classmethod
+    def empty(cls, edit_set: str) -> Self:
+        """The set before anything was in it: the stock path of the engine."""
+        return cls(edit_set, 0, EMPTY_DIGEST, 0)
+
     @property
     def id(self) -> str:
         """`snap_<24 hex>`, a function of edit set and content only."""
         return "snap_" + hashlib.sha256(f"{self.edit_set}|{self.digest}".encode()).hexdigest()[:24]
 
+    def advance(self, added: Collection[EditKey], removed: Collection[EditKey]) -> Self:
+        """The next version: `removed` leave, `added` join."""
+        digest = self.digest
+        for edit_id, version in removed:
+            digest = add_to_digest(digest, edit_id, version, -1)
+        for edit_id, version in added:
+            digest = add_to_digest(digest, edit_id, version)
+        num_edits = self.num_edits + len(added) - len(removed)
+        return type(self)(self.edit_set, self.version + 1, digest, num_edits)
+
 
 @dataclass(frozen=True)
-class SnapshotDelta:
-    """Takes the engine's pool from snapshot `base` to `snapshot`.
+class SnapshotDelta(Generic[GistT]):
+    """Takes an edit set from snapshot `base` to `snapshot`: read from the store, sent to the engine, committed there.
 
     Attributes:
-        base: id of the snapshot it starts from; None = the empty pool.
+        base: id of the snapshot it starts from; None = nothing.
         snapshot: the state after it.
-        added: gist blobs (`dump_gists`), one or many gists each.
-        removed: (edit id, version) pairs to drop.
+        added: gists to add: blobs of one or many (`dump_gists`) on the way, `Gist`s for the pool.
+        removed: edit versions to drop, before anything is added.
         ages: of each added gist, in order; of two edits that contradict one another the one with the larger age wins.
             Empty: every gist is later than those before it.
+        deleted: the set is gone, and nothing else is told of it.
     """
 
     base: str | None
     snapshot: SnapshotRef
-    added: tuple[bytes, ...] = ()
-    removed: tuple[tuple[str, int], ...] = ()
+    added: tuple[GistT, ...] = ()
+    removed: tuple[EditKey, ...] = ()
     ages: tuple[int, ...] = ()
+    deleted: bool = False
+
+    def holding(self, added: tuple[OtherT, ...]) -> SnapshotDelta[OtherT]:
+        """The same delta with its gists in another form."""
+        return replace(self, added=added)  # type: ignore[arg-type, return-value]

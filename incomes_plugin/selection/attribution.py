@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from incomes_plugin.gist.types import EditKey
+from incomes_plugin.gist.edit import EditKey
 
 AppliedEdit = tuple[str, int, float]
 """Edit id, version, weight."""

@@ -53,13 +53,14 @@ def _edits_to_compare(
     """The edits to compare exactly: those that the index names, and those that it does not hold."""
     assert table.owners is not None
     covered = min(rows.covered, len(table.keys))
-    owners = rows.owners(table.owners[:covered], table.num_edits)
+    owned = table.owners[:covered].clamp(max=table.num_edits)
+    owners = rows.owners(owned, table.num_edits)
     asked = weights >= _LEAST_WEIGHT * weights.mean()  # one at least, however many there are
     cosines, numbers = rows.index.nearest(directions[asked], owners < table.num_edits, _NEAREST)
     named = torch.zeros(table.num_edits + 1, dtype=torch.bool)
     named[_best_by_the_index(weights[asked], cosines, numbers, owners)] = True
     return [
-        _edits_in_rows(table, named[table.owners[:covered]].nonzero()[:, 0]),
+        _edits_in_rows(table, named[owned].nonzero()[:, 0]),
         _edits_in_rows(table, slice(covered, len(table.keys))),
     ]
 

@@ -80,7 +80,7 @@ class RouteKeys:
 
     Attributes:
         keys: `[M, W, R]`, unit vectors; a row with fewer tokens repeats its last one, which changes no maximum.
-        owners: `[M]` int64, edit of each row, or N for a row of no edit; None where every edit has just its own row.
+        owners: `[M]` int64, edit of each row, N or more for a row of no edit; None where every edit has just its row.
         num_edits: N.
         index: of the arena that `keys` are the beginning of; None = a question is compared with all edits.
     """
@@ -100,7 +100,8 @@ def similarities(directions: torch.Tensor, table: RouteKeys) -> torch.Tensor:
     if table.owners is None:
         return best.T
     found = best.new_full((table.num_edits + 1, len(directions)), -1.0)
-    return found.scatter_reduce_(0, table.owners[:, None].expand_as(best), best, "amax")[:-1].T
+    owners = table.owners.clamp(max=table.num_edits)
+    return found.scatter_reduce_(0, owners[:, None].expand_as(best), best, "amax")[:-1].T
 
 
 def _best_in_rows(directions: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:

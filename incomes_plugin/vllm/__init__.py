@@ -1,7 +1,7 @@
 """InComeS inside vLLM. Every touch of vLLM internals lives in this package and is listed in `touches.py`.
 
 launcher.py   vLLM's OpenAI app in this process, with our worker class ─ endpoints.py  /plugins/incomes/status
-engine.py     EditEngine: commit, find, canary, attribution ─ compressor.py  capture ─ registry.py  snapshots, pins
+engine.py     EditEngine: commit, find, attribution ─ compressor.py  capture ─ registry.py  snapshots, pins
     │ request                                   │ collective RPC (wire.py)
     ▼                                           ▼
 pin.py        scope -> snapshot, question       worker.py     pool commits, captures, traces

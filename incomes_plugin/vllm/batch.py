@@ -18,18 +18,21 @@ class PickedTokens:
     Attributes:
         picks: one edit or more.
         bias: `[E]` float32, b of reading, of each token of the picks.
+        edit_of: `[E]` int64, which of the picks a token belongs to.
         taken: collects its attribution; None if nobody asked for it.
     """
 
     picks: Sequence[PickedEdit]
     bias: torch.Tensor
+    edit_of: torch.Tensor
     taken: Taken | None
 
     @classmethod
     def of(cls, picks: Sequence[PickedEdit], bias: torch.Tensor, taken: Taken | None) -> PickedTokens:
         """The tokens of these picks; `bias` has b of each edit, `[k]`."""
         counts = torch.tensor([pick.keys.shape[2] for pick in picks], device=bias.device)
-        return cls(picks, bias.repeat_interleave(counts), taken)
+        edit_of = torch.arange(len(picks), device=bias.device).repeat_interleave(counts)
+        return cls(picks, bias.repeat_interleave(counts), edit_of, taken)
 
 
 class ReadBatch:
@@ -43,13 +46,13 @@ class ReadBatch:
         keys: for each reading layer `[Q, K, D, E]` float32: transposed, as the product with queries wants them.
         values: for each reading layer `[Q, K, E, D]` float32.
         bias: `[Q, 1, 1, E]` float32.
-        taken: `[Q, E]` float32, weights of the tokens since `flush`; None when no request is traced.
+        edit_of: `[Q, E]` int64; -1 for a pad.
     """
 
     keys: Sequence[torch.Tensor]
     values: Sequence[torch.Tensor]
     bias: torch.Tensor
-    taken: torch.Tensor | None
+    edit_of: torch.Tensor
 
     def __init__(self, like: PickedEdit) -> None:
         self.requests: list[PickedTokens] = []
@@ -58,7 +61,7 @@ class ReadBatch:
         self._keys = like.keys.new_zeros(layers, 0, kv_heads, 0, head_dim, dtype=torch.float32)
         self._values = self._keys.new_zeros(layers, 0, kv_heads, 0, like.values.shape[-1])
         self._bias = self._keys.new_zeros(0, 0)
-        self._taken = self._keys.new_zeros(0, 0)
+        self._edit_of = self._keys.new_zeros(0, 0, dtype=torch.int64)
 
     def set(self, wanted: Sequence[PickedTokens]) -> None:
         """Hold exactly these requests. Requests that were there already stay in their slots, except those that move
@@ -77,21 +80,8 @@ class ReadBatch:
             self._join(request)
         self._view_slots_in_use()
 
-    @torch.inference_mode()
-    def flush(self) -> None:
-        """Add the collected weights to the traces of their requests."""
-        for slot in range(len(self.requests)):
-            self._flush(slot)
-
-    def _flush(self, slot: int) -> None:
-        request = self.requests[slot]
-        if request.taken is not None:
-            request.taken.weights += self._taken[slot, : len(request.bias)]
-            self._taken[slot] = 0
-
     def _leave(self, slot: int) -> None:
         """A request leaves, and the last one moves into its slot."""
-        self._flush(slot)
         last = len(self.requests) - 1
         if slot != last:
             for part, dim in self._parts():
@@ -105,7 +95,8 @@ class ReadBatch:
         self._values[:, slot, :, :tokens] = torch.cat([pick.values for pick in request.picks], 2)
         self._bias[slot, :tokens] = request.bias
         self._bias[slot, tokens:] = -torch.inf
-        self._taken[slot] = 0
+        self._edit_of[slot, :tokens] = request.edit_of
+        self._edit_of[slot, tokens:] = -1
         self.requests.append(request)
 
     def _make_room(self, slots: int, width: int) -> None:
@@ -120,13 +111,13 @@ class ReadBatch:
         self._keys = self._keys.new_zeros(layers, count, kv_heads, width, head_dim)
         self._values = self._keys.new_zeros(layers, count, kv_heads, width, self._values.shape[-1])
         self._bias = self._keys.new_full((count, width), -torch.inf)
-        self._taken = self._keys.new_zeros(count, width)
+        self._edit_of = self._edit_of.new_full((count, width), -1)
         for (part, _), (new, dim) in zip(old, self._parts(), strict=True):
             new.narrow(dim, 0, have).narrow(-2 if dim else -1, 0, had).copy_(part)
 
     def _parts(self) -> Iterator[tuple[torch.Tensor, int]]:
         """All tensors, and their dimension of slots."""
-        yield from ((self._keys, 1), (self._values, 1), (self._bias, 0), (self._taken, 0))
+        yield from ((self._keys, 1), (self._values, 1), (self._bias, 0), (self._edit_of, 0))
 
     def _view_slots_in_use(self) -> None:
         """Views of the slots in use, as wide as the longest request."""
@@ -134,5 +125,4 @@ class ReadBatch:
         self.keys = self._keys[:, :count, :, :width].transpose(-1, -2).unbind()
         self.values = self._values[:, :count, :, :width].unbind()
         self.bias = self._bias[:count, None, None, :width]
-        traced = any(request.taken is not None for request in self.requests)
-        self.taken = self._taken[:count, :width] if traced else None
+        self.edit_of = self._edit_of[:count, :width]

@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from incomes_plugin.errors import CompressionFailed, IncomesError
-from incomes_plugin.pool.snapshot import EMPTY_DIGEST, SnapshotDelta, SnapshotRef, add_to_digest
+from incomes_plugin.gist.edit import CaptureJob
+from incomes_plugin.pool.snapshot import SnapshotDelta, SnapshotRef
+from incomes_plugin.vllm.pin import EditScope
 
 if TYPE_CHECKING:
     from incomes_plugin.vllm.engine import EditEngine
@@ -73,12 +75,10 @@ def _judge(diff: float, noise: float, none_weight: float) -> CanaryReport:
 
 
 async def _commit_probe(engine: EditEngine) -> SnapshotRef:
-    from incomes_plugin.vllm.engine import CaptureJob
-
     (captured,) = await engine.capture([CaptureJob(_EDIT_ID, 1, tuple(_probe_text(engine)))])
     if captured.blob is None:
         raise CompressionFailed(f"the probe edit could not be captured: {captured.error}")
-    snapshot = SnapshotRef(CANARY_SET, 1, add_to_digest(EMPTY_DIGEST, _EDIT_ID, 1), 1)
+    snapshot = SnapshotRef.empty(CANARY_SET).advance([(_EDIT_ID, 1)], [])
     await engine.commit(SnapshotDelta(None, snapshot, (captured.blob,)))
     return snapshot
 
@@ -91,8 +91,6 @@ def _probe_text(engine: EditEngine) -> list[int]:
 
 async def _logprobs(engine: EditEngine, snapshot: SnapshotRef | None, trace: str) -> dict[int, float]:
     from vllm import SamplingParams
-
-    from incomes_plugin.vllm.pin import EditScope
 
     params = SamplingParams(max_tokens=1, temperature=0.0, logprobs=20, detokenize=False, ignore_eos=True)
     scope = EditScope(None, None) if snapshot is None else EditScope(CANARY_SET, snapshot, trace, force=True)

@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from incomes_plugin.errors import CompressionFailed, EditTooLong, EngineLost, IncomesError
+from incomes_plugin.gist.edit import Captured, CaptureJob
 from incomes_plugin.model.adapter import EditAdapter
 from incomes_plugin.vllm.pin import use_capture
 from incomes_plugin.vllm.rows import RequestTag
@@ -21,26 +21,6 @@ from incomes_plugin.vllm.wire import Answer
 
 if TYPE_CHECKING:
     from vllm import SamplingParams
-
-
-@dataclass(frozen=True)
-class CaptureJob:
-    """One edit version to capture; `token_ids` are the text's alone."""
-
-    edit_id: str
-    version: int
-    token_ids: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Captured:
-    """A one-gist blob of `num_tokens` tokens, or the reason there is none."""
-
-    edit_id: str
-    version: int
-    blob: bytes | None
-    num_tokens: int
-    error: str | None
 
 
 class Compressor:
@@ -74,8 +54,8 @@ class Compressor:
         taken = iter((await self._call("incomes_take_captures", wanted))["captures"] if wanted else [])
         results = []
         for job, failure in zip(jobs, failures, strict=True):
-            blob, num_tokens, error = (None, 0, failure) if failure is not None else next(taken)
-            results.append(Captured(job.edit_id, job.version, None if blob is None else bytes(blob), num_tokens, error))
+            blob, error = (None, failure) if failure is not None else next(taken)
+            results.append(Captured(*job.edit, None if blob is None else bytes(blob), error))
         return results
 
     async def _prefill(self, job: CaptureJob, name: str) -> str | None:

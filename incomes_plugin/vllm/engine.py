@@ -22,12 +22,13 @@ from incomes_plugin.errors import (
     SelectionFailed,
     UnsupportedEngine,
 )
+from incomes_plugin.gist.edit import Captured, CaptureJob
 from incomes_plugin.gist.fingerprint import model_fingerprint
 from incomes_plugin.model.adapter import EditAdapter
 from incomes_plugin.pool.snapshot import SnapshotDelta, SnapshotRef
 from incomes_plugin.selection.attribution import Attribution
-from incomes_plugin.vllm.canary import CanaryReport, run_canary
-from incomes_plugin.vllm.compressor import Captured, CaptureJob, Compressor
+from incomes_plugin.vllm.answers import ANSWERS_ATTRIBUTE, Answers
+from incomes_plugin.vllm.compressor import Compressor
 from incomes_plugin.vllm.config import WORKER_CLS, has_selection_layer
 from incomes_plugin.vllm.pin import PINS_ATTRIBUTE, EditScope, use_scope
 from incomes_plugin.vllm.register import register
@@ -90,6 +91,7 @@ class EditEngine:
         self._engine = engine
         self._compressor = Compressor(adapter, self._run, self._call)
         self._registry = SnapshotRegistry(lambda: engine.output_processor.external_req_ids.keys(), adapter.template)
+        self._answers = Answers()
         self._commits = asyncio.Lock()
         self._retiring: asyncio.Task[None] | None = None
 
@@ -117,6 +119,7 @@ class EditEngine:
                 f"the engine runs model {answer['fingerprint']}, {base_dir} with {adapter_dir} is {fingerprint}"
             )
         setattr(engine.input_processor, PINS_ATTRIBUTE, self._registry)
+        setattr(engine.output_processor, ANSWERS_ATTRIBUTE, self._answers)
         return self
 
     async def capture(self, jobs: Sequence[CaptureJob]) -> list[Captured]:
@@ -127,9 +130,11 @@ class EditEngine:
         """
         return await self._compressor.capture(jobs)
 
-    async def commit(self, delta: SnapshotDelta) -> None:
+    async def commit(self, delta: SnapshotDelta[bytes]) -> None:
         """Bring the snapshot to all workers, in time proportional to the changes. Then it is the `current` one of its
         edit set.
+
+        A delta that says that the set is deleted does what `drop` does.
 
         Raises:
             SnapshotNotFound: `delta.base` is not the current snapshot, or the delta does not fit it.
@@ -137,7 +142,8 @@ class EditEngine:
             EngineLost: ranks disagree or the engine is dead.
         """
         # A cancelled caller must not leave the workers a snapshot ahead of the registry.
-        await asyncio.shield(asyncio.ensure_future(self._commit(delta)))
+        change = self._drop(delta.snapshot.edit_set) if delta.deleted else self._commit(delta)
+        await asyncio.shield(asyncio.ensure_future(change))
 
     def current(self, edit_set: str) -> SnapshotRef | None:
         """Newest committed snapshot of an edit set; None when it has none."""
@@ -154,10 +160,6 @@ class EditEngine:
     async def drop(self, edit_set: str) -> None:
         """Forget an edit set. Its snapshots leave the pool as soon as no request reads them."""
         await asyncio.shield(asyncio.ensure_future(self._drop(edit_set)))
-
-    async def canary(self) -> CanaryReport:
-        """Prove that edits reach the forward pass: a probe edit must change log-probabilities, no edits must not."""
-        return await run_canary(self)
 
     async def attribution(self, trace: str) -> Attribution:
         """The attribution of a finished request by its trace id, over all its answers. It can be fetched once.
@@ -210,12 +212,13 @@ class EditEngine:
             return await self._run(token_ids, params)
 
     async def _take_trace(self, trace: str) -> Answer:
-        answer = await self._call("incomes_take_trace", trace)
+        tokens = [[*choice, number] for choice, number in self._answers.take(trace).items()]
+        answer = await self._call("incomes_take_trace", trace, tokens)
         if not answer["found"]:
             raise SelectionFailed(f"no attribution under trace {trace}")
         return answer
 
-    async def _commit(self, delta: SnapshotDelta) -> None:
+    async def _commit(self, delta: SnapshotDelta[bytes]) -> None:
         async with self._commits:
             # Retired in this very call, before room is needed; the target may be an older content come back.
             retire = self._registry.unused(keep=delta.snapshot.id)

@@ -11,6 +11,7 @@ from typing import Any
 
 from incomes_plugin.errors import SelectionFailed
 from incomes_plugin.vllm.rows import RequestTag
+from incomes_plugin.vllm.wire import unpack_delta
 
 RESIDENT_ATTRIBUTE = "incomes_resident"
 
@@ -27,9 +28,10 @@ def observe_rpc(core: Any, method: Any, args: tuple[Any, ...], answers: list[Any
     """Follow the set of resident snapshots; called with the answers of every collective RPC."""
     resident = _resident(core)
     if method == "incomes_commit":
-        resident.difference_update(args[0]["retire"])
+        delta, retire = unpack_delta(args[0])
+        resident.difference_update(retire)
         if all(answer.get("ok") for answer in answers):
-            resident.add(args[0]["snapshot"])
+            resident.add(delta.snapshot.id)
     elif method == "incomes_retire":
         resident.difference_update(args[0])
 

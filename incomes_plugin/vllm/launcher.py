@@ -14,13 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-import uvicorn
 from fastapi import FastAPI
 from pydantic import ValidationError
 
 from incomes_plugin.errors import EngineLost, InvalidValue, UnsupportedEngine
 from incomes_plugin.model.adapter import EditAdapter
-from incomes_plugin.pool.indexing import INDEX_FROM_EDITS
 from incomes_plugin.vllm.config import WORKER_CLS, PluginConfig
 from incomes_plugin.vllm.endpoints import ENGINE_STATE
 from incomes_plugin.vllm.engine import EditEngine
@@ -37,31 +35,25 @@ class Launched:
     Attributes:
         app: vLLM's FastAPI app, state initialised; middleware may still be added.
         engine: the attached edit engine.
-        args: vLLM's parsed arguments.
     """
 
     app: FastAPI
     engine: EditEngine
-    args: Namespace
 
 
 @asynccontextmanager
-async def launch(
-    arguments: Sequence[str], *, adapter_dir: Path, pool_bytes: int, index_from_edits: int = INDEX_FROM_EDITS
-) -> AsyncIterator[Launched]:
+async def launch(arguments: Sequence[str], config: PluginConfig) -> AsyncIterator[Launched]:
     """Run the engine for the length of the block.
 
     Args:
         arguments: vLLM's server arguments, e.g. `["--model", "path/to/base", "--dtype", "bfloat16"]`.
-        adapter_dir: the edit adapter that belongs to the base.
-        pool_bytes: host memory for gists.
-        index_from_edits: edits of an edit set from which on routing on a CPU goes through an index.
+        config: our settings of the engine, which reach its processes in `--additional-config`.
 
     Raises:
         UnsupportedEngine: vLLM, a model or a setting that edits have not been proven with.
         InvalidValue: vLLM refuses the arguments.
         EngineLost: the engine does not start.
-        GistFormatError: `adapter_dir` is no edit adapter.
+        GistFormatError: `config.adapter` is no edit adapter.
         FingerprintMismatch: the adapter was made for another base.
     """
     prepare_environment()
@@ -69,9 +61,9 @@ async def launch(
     from vllm.entrypoints.launchers.api_server.entry import build_async_engine_client
     from vllm.entrypoints.launchers.app import build_app
 
-    args = parse_arguments(arguments, PluginConfig(adapter_dir, pool_bytes, index_from_edits))
+    args = parse_arguments(arguments, config)
     await asyncio.to_thread(refuse_unsupported, args)
-    await asyncio.to_thread(EditAdapter.for_base, adapter_dir, Path(args.model))  # fails before an engine starts
+    await asyncio.to_thread(EditAdapter.for_base, config.adapter, Path(args.model))  # fails before an engine starts
     assert_touches()
     register()  # before the engine exists: its processes load us as a general plugin
     async with AsyncExitStack() as stack:
@@ -79,19 +71,12 @@ async def launch(
             client = await stack.enter_async_context(build_async_engine_client(args))
         except Exception as error:
             raise EngineLost(f"the engine does not start: {_one_line(error)}; its log is above") from error
-        engine = await EditEngine.attach(client, Path(args.model), adapter_dir)  # type: ignore[arg-type]
+        engine = await EditEngine.attach(client, Path(args.model), config.adapter)  # type: ignore[arg-type]
         tasks = await client.get_supported_tasks()
         app = build_app(args, tasks, client.model_config)
         await init_app_state(client, app.state, args, tasks)
         setattr(app.state, ENGINE_STATE, engine)
-        yield Launched(app, engine, args)
-
-
-async def serve(app: FastAPI, *, host: str, port: int, log_level: str = "info") -> None:
-    """Serve an app until the process is told to stop (SIGINT, SIGTERM)."""
-    server = uvicorn.Server(uvicorn.Config(app, host=host, port=port, log_level=log_level))
-    app.state.server = server  # vLLM's error handlers stop the server when the engine has died
-    await server.serve()
+        yield Launched(app, engine)
 
 
 def prepare_environment() -> None:

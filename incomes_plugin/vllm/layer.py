@@ -50,12 +50,8 @@ class ReadingLayer:
         read, gate, weights = self.take_up(plain, keys, values, bias)
         mixed = torch.lerp(own, read, gate[..., None])
         rows.write(output, mixed.transpose(0, 1))
-        if batch.taken is not None:
-            taken = (gate.T[:, None] @ weights)[:, 0] / len(gate)
-            if rows.owners is None:
-                batch.taken += taken
-            else:
-                batch.taken.index_add_(0, rows.owners, taken)
+        if rows.trace is not None:
+            rows.trace.weights += (gate.T[:, None] @ weights)[:, 0] / len(gate)
 
     def take_up(
         self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, bias: torch.Tensor

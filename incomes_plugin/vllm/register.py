@@ -6,6 +6,7 @@ import functools
 from typing import Any
 
 from incomes_plugin.errors import IncomesError, InvalidValue
+from incomes_plugin.vllm.answers import ANSWERS_ATTRIBUTE
 from incomes_plugin.vllm.blocks import with_read_salt
 from incomes_plugin.vllm.config import has_selection_layer
 from incomes_plugin.vllm.guard import check_request, observe_rpc
@@ -28,11 +29,13 @@ def register() -> None:
     from vllm.v1.engine.async_llm import AsyncLLM
     from vllm.v1.engine.core import EngineCore
     from vllm.v1.engine.input_processor import InputProcessor
+    from vllm.v1.engine.output_processor import OutputProcessor
 
     if hasattr(InputProcessor, _MARK):
         return
     _hook_input_processor(InputProcessor)
     _hook_async_llm(AsyncLLM)
+    _hook_output_processor(OutputProcessor)
     _hook_engine_core(EngineCore)
     _hook_block_hash(kv_cache_utils)
     setattr(InputProcessor, _MARK, True)
@@ -71,6 +74,20 @@ def _hook_async_llm(cls: Any) -> None:
             raise
 
     cls._add_request = add_or_abort
+
+
+def _hook_output_processor(cls: Any) -> None:
+    """Traced requests are followed: when one has ended, its state is gone, and with it the length of its answer."""
+    add_request = cls.add_request
+
+    @functools.wraps(add_request)
+    def add_and_follow(self: Any, request: Any, *args: Any, **kwargs: Any) -> None:
+        add_request(self, request, *args, **kwargs)
+        answers = getattr(self, ANSWERS_ATTRIBUTE, None)
+        if answers is not None:
+            answers.follow(request, self.request_states[request.request_id])
+
+    cls.add_request = add_and_follow
 
 
 def _refusal(error: IncomesError) -> IncomesError:

@@ -19,13 +19,14 @@ from incomes_plugin.model.adapter import EditAdapter
 from incomes_plugin.pool.gists import GistPool, PooledSnapshot
 from incomes_plugin.selection.attention import Unrotation
 from incomes_plugin.selection.picks import Picks, choose
+from incomes_plugin.vllm.answers import answer_of
 from incomes_plugin.vllm.batch import PickedTokens, ReadBatch
 from incomes_plugin.vllm.captures import CaptureStore
 from incomes_plugin.vllm.kv_cache import AttentionLayer, CachedHeads
 from incomes_plugin.vllm.layer import ReadingLayer
 from incomes_plugin.vllm.rows import RequestTag, RowSpan
 from incomes_plugin.vllm.step import ReadRows, StepPlan, owners_of, rows_of
-from incomes_plugin.vllm.traces import Taken, Traced, Traces
+from incomes_plugin.vllm.traces import Choice, StepTrace, Taken, Traced, Traces
 
 FORCED_BIAS = 100.0
 """b of a forced pick, so large that every gate opens whatever the query is; see `RequestTag.force`."""
@@ -121,7 +122,7 @@ class SelectionRuntime:
         if gone is not None:
             self._let_go(gone)
         if not self._requests:
-            self._drop_batch()
+            self._batch = None
 
     def begin_step(self, spans: Sequence[RowSpan], positions: torch.Tensor) -> None:
         """Plan the step."""
@@ -152,18 +153,18 @@ class SelectionRuntime:
         plan.rows = self._read_rows([span for span in plan.reading if span.request_id in self._requests], plan)
 
     def end_step(self) -> None:
-        """Make the gists of captures that are complete now, and drop the plan."""
+        """Make the gists of captures that are complete now, keep what the rows took, and drop the plan."""
         plan, self.plan = self.plan, None
+        if plan is not None and plan.rows is not None and plan.rows.trace is not None:
+            plan.rows.trace.finish()
         if plan is not None and plan.block_table is not None:
             for tag, index in plan.captures:
                 self.captures.finish(tag, self.cached, plan.block_table[index])
                 # A preempted capture is computed again and replaces its first gist.
 
-    def take_trace(self, name: str) -> Traced | None:
-        """Attribution of finished requests; None when nothing was traced under `name`."""
-        if self._batch is not None:
-            self._batch.flush()
-        return self._traces.take(name)
+    def take_trace(self, name: str, tokens: Mapping[Choice, int]) -> Traced | None:
+        """Attribution of finished requests; None when nothing was traced under `name`. See `Traces.take`."""
+        return self._traces.take(name, tokens)
 
     def _route(self, request: _Request, pages: torch.Tensor) -> None:
         """Give a request its picks and release its snapshot. If it picks nothing, `picked` stays None."""
@@ -174,7 +175,7 @@ class SelectionRuntime:
         edits = [self.pool.picked(snapshot, row) for row in picks.edits]
         taken = None
         if tag.trace is not None:
-            taken = Taken.nothing_yet(edits, self.device)
+            taken = Taken.nothing_yet(edits)
             self._traces.add(tag.trace, tag.snapshot, (tag.prompt, request.answer), taken)
         if edits:
             request.picked = PickedTokens.of(edits, picks.bias.to(self.device), taken)
@@ -198,27 +199,43 @@ class SelectionRuntime:
     def _read_rows(self, spans: Sequence[RowSpan], plan: StepPlan) -> ReadRows | None:
         if not spans:
             return None
-        picked: list[PickedTokens] = []
-        pieces: dict[int, tuple[int, int]] = {}
-        for span in spans:
-            request = self._requests[span.request_id]
-            assert request.picked is not None
-            skipped = max(0, request.num_prompt_tokens - 1 - span.first_position)
-            picked.append(request.picked)
-            pieces[id(request.picked)] = (span.first_row + skipped, span.num_rows - skipped)
-            if request.picked.taken is not None:
-                request.picked.taken.rows += span.num_rows - skipped
+        reading = {id(picked): (picked, span) for picked, span in map(self._picked_of, spans)}
+        picked = [picked for picked, _ in reading.values()]
         if self._batch is None:
             self._batch = ReadBatch(picked[0].picks[0])
         self._batch.set(picked)
-        ordered = [pieces[id(request)] for request in self._batch.requests]
-        rows, owners = rows_of(ordered, self.device), owners_of(ordered, self.device)
-        return ReadRows(self._batch, rows, owners, self._unrotations(plan.positions[rows]))
+        spans = [reading[id(picked)][1] for picked in self._batch.requests]
+        pieces = [(span.first_row, span.num_rows) for span in spans]
+        rows, owners = rows_of(pieces, self.device), owners_of(pieces, self.device)
+        read = ReadRows(self._batch, rows, owners, self._unrotations(plan.positions[rows]), None)
+        read.trace = self._trace(read, spans)
+        return read
 
-    def _drop_batch(self) -> None:
-        if self._batch is not None:
-            self._batch.flush()
-            self._batch = None
+    def _picked_of(self, span: RowSpan) -> tuple[PickedTokens, RowSpan]:
+        """What the request reads, and the rows of the span that read: from the last prompt token on."""
+        request = self._requests[span.request_id]
+        assert request.picked is not None
+        skipped = max(0, request.num_prompt_tokens - 1 - span.first_position)
+        reading = replace(
+            span,
+            first_row=span.first_row + skipped,
+            num_rows=span.num_rows - skipped,
+            first_position=span.first_position + skipped,
+        )
+        return request.picked, reading
+
+    def _trace(self, read: ReadRows, spans: Sequence[RowSpan]) -> StepTrace | None:
+        """What is to be kept of what the rows take: those of `spans`, one for each request of the batch."""
+        answers, row = [], 0
+        for picked, span in zip(read.batch.requests, spans, strict=True):
+            if picked.taken is not None:
+                first = span.first_position - (self._requests[span.request_id].num_prompt_tokens - 1)
+                answers.append((picked.taken, first, range(row, row + span.num_rows)))
+            row += span.num_rows
+        if not answers:
+            return None
+        edit_of = read.of_requests(read.batch.edit_of)
+        return StepTrace(torch.zeros(edit_of.shape, device=self.device), edit_of, answers)
 
     def _unrotations(self, positions: torch.Tensor) -> dict[int, Unrotation]:
         return {
@@ -231,9 +248,3 @@ class SelectionRuntime:
             )
             for key, rotary in self._rotaries.items()
         }
-
-
-def answer_of(request_id: str) -> int:
-    """Which answer to its prompt a request of vLLM makes: with n > 1, one request for each, `0_…`, `1_…`."""
-    number, separator, _ = request_id.partition("_")
-    return int(number) if separator and number.isdecimal() else 0

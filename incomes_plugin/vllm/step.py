@@ -10,6 +10,7 @@ import torch
 from incomes_plugin.selection.attention import Unrotation
 from incomes_plugin.vllm.batch import ReadBatch
 from incomes_plugin.vllm.rows import RequestTag, RowSpan
+from incomes_plugin.vllm.traces import StepTrace
 
 Rows = slice | torch.Tensor
 
@@ -22,12 +23,14 @@ class ReadRows:
         rows: a slice when they follow each other, else their indices `[R]`.
         owners: `[R]`, request of each row in the batch; None when every request has one row.
         unrotations: of these rows, by id of the rotary module.
+        trace: of what they take; None when no request is traced.
     """
 
     batch: ReadBatch
     rows: Rows
     owners: torch.Tensor | None
     unrotations: dict[int, Unrotation]
+    trace: StepTrace | None
 
     def of(self, step: torch.Tensor) -> torch.Tensor:
         """Their part `[R, ...]` of a tensor `[T, ...]` of the whole step."""

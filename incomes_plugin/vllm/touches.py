@@ -154,6 +154,15 @@ TOUCHES = (
         "0.28-0.32",
         "vLLM has a request-finished hook in the front-end",
     ),
+    Touch(
+        "vllm.v1.engine.detokenizer:IncrementalDetokenizer.num_output_tokens",
+        ("self",),
+        "attribution stops where an answer stops; the engine computes rows beyond it",
+        "post-hook on `OutputProcessor.add_request` (register.py) keeps the detokenizer of a traced request in "
+        "`RequestState.detokenizer`, and asks it at the end (answers.py)",
+        "0.32",
+        "as above, with the number of tokens of the answer",
+    ),
 )
 
 # Checked by `rows_v2.install`: importing the V2 runner where V1 runs would cost seconds and may lack Triton.

@@ -1,14 +1,15 @@
-"""Collects how much each request read of each edit, until the server asks for it."""
+"""Collects how much each request read of each edit, row by row, until the server asks and says where answers end."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import torch
 
-from incomes_plugin.gist.types import EditKey
+from incomes_plugin.errors import SelectionFailed
+from incomes_plugin.gist.edit import EditKey
 from incomes_plugin.pool.picked import PickedEdit
 from incomes_plugin.selection.attribution import Attribution, by_edit
 
@@ -21,30 +22,64 @@ class Taken:
     """How much one answer read of its picks.
 
     Attributes:
-        edits: picked edits and their numbers of tokens.
-        weights: `[E]` float32, of each token of the picks, summed over rows and reading layers.
-        rows: rows that read.
+        edits: picked edits.
+        rows: for each row, from the one that made the first token, a step's weights `[R, k]` and the row in them.
     """
 
-    edits: tuple[tuple[EditKey, int], ...]
-    weights: torch.Tensor
-    rows: int = 0
+    edits: tuple[EditKey, ...]
+    rows: list[tuple[torch.Tensor, int]] = field(default_factory=list)
 
     @classmethod
-    def nothing_yet(cls, picks: Sequence[PickedEdit], device: torch.device) -> Taken:
+    def nothing_yet(cls, picks: Sequence[PickedEdit]) -> Taken:
         """Before the first row has read."""
-        edits = tuple((pick.edit, int(pick.keys.shape[2])) for pick in picks)
-        return cls(edits, torch.zeros(sum(tokens for _, tokens in edits), device=device))
+        return cls(tuple(pick.edit for pick in picks))
 
-    def by_edit(self, num_layers: int) -> dict[EditKey, float]:
-        """Mean weight of each edit over rows and layers."""
-        if not self.rows:
+    def record(self, first: int, weights: torch.Tensor, rows: range) -> None:
+        """Keep how much rows read. A row that is computed anew after a preemption replaces its former record.
+
+        Args:
+            first: token of the answer that the first of the rows made.
+            weights: `[R, k]` of a step, of each edit, summed over reading layers.
+            rows: of `weights`.
+        """
+        self.rows[first : first + len(rows)] = [(weights, row) for row in rows]
+
+    def by_edit(self, num_tokens: int, num_layers: int) -> dict[EditKey, float]:
+        """Mean weight of each edit over the rows that made the answer, and over layers.
+
+        Raises:
+            SelectionFailed: the answer has more tokens than rows were seen.
+        """
+        if not self.edits or not num_tokens:
             return {}
-        parts = self.weights.split([tokens for _, tokens in self.edits])
-        return {
-            edit: float(part.sum()) / (self.rows * num_layers)
-            for (edit, _), part in zip(self.edits, parts, strict=True)
-        }
+        if len(self.rows) < num_tokens:
+            raise SelectionFailed(f"an answer of {num_tokens} tokens has the weights of {len(self.rows)} rows only")
+        total = torch.stack([weights[row] for weights, row in self.rows[:num_tokens]]).sum(0).tolist()
+        return {edit: total[i] / (num_tokens * num_layers) for i, edit in enumerate(self.edits)}
+
+
+@dataclass(eq=False)
+class StepTrace:
+    """How much the rows of a step read of each token of their picks.
+
+    Attributes:
+        weights: `[R, E]` float32, summed over the reading layers so far.
+        edit_of: `[R, E]` int64, which of the row's picks a token belongs to.
+        answers: whose rows they are: the answer's record, its first token made here, and its rows of `weights`.
+    """
+
+    weights: torch.Tensor
+    edit_of: torch.Tensor
+    answers: Sequence[tuple[Taken, int, range]]
+
+    def finish(self) -> None:
+        """All layers have read: hand the weights over to the answers."""
+        most_picks = max(len(taken.edits) for taken, _, _ in self.answers)
+        of_edits = self.weights.new_zeros(len(self.weights), most_picks)
+        for pick in range(most_picks):
+            of_edits[:, pick] = self.weights.where(self.edit_of == pick, 0.0).sum(-1)
+        for taken, first, rows in self.answers:
+            taken.record(first, of_edits, rows)
 
 
 @dataclass(eq=False)
@@ -81,18 +116,27 @@ class Traces:
         self._traces: dict[str, _Trace] = {}
 
     def add(self, name: str, snapshot: str | None, choice: Choice, taken: Taken) -> None:
-        """Keep the record of an answer. When vLLM computes the answer anew after a preemption, only the new record
-        counts."""
+        """Keep the record of an answer; its rows come in while the answer is made."""
         trace = self._traces.setdefault(name, _Trace(snapshot))
         if trace.snapshot == snapshot:
             trace.answers[choice] = taken
 
-    def take(self, name: str) -> Traced | None:
-        """Take the attribution kept under a name, which can then be used again; None when nothing was traced."""
+    def take(self, name: str, tokens: Mapping[Choice, int]) -> Traced | None:
+        """Take the attribution kept under a name, which can then be used again; None when nothing was traced.
+
+        Args:
+            tokens: number of tokens of each answer. Rows beyond them made nothing that the caller got, and do not
+                count. An answer that is not named has no attribution.
+
+        Raises:
+            SelectionFailed: rows of an answer are missing.
+        """
         if name not in self._traces:
             return None
         answers = self._traces.pop(name).answers
-        weights = {choice: answers[choice].by_edit(self._num_layers) for choice in sorted(answers)}
+        weights = {
+            choice: answers[choice].by_edit(tokens.get(choice, 0), self._num_layers) for choice in sorted(answers)
+        }
         total: dict[EditKey, float] = {}
         for answer in weights.values():
             for edit, weight in answer.items():

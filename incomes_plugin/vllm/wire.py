@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from typing import Any, TypeVar
+
+from pydantic import TypeAdapter
 
 from incomes_plugin.errors import EngineLost, IncomesError
 from incomes_plugin.pool.snapshot import SnapshotDelta
 
 Answer = dict[str, Any]
+_DELTA = TypeAdapter(SnapshotDelta[bytes])
 Method = TypeVar("Method", bound=Callable[..., Answer])
 
 
@@ -56,18 +60,14 @@ def error_of(answer: Answer) -> IncomesError:
     return by_code.get(answer["code"], EngineLost)(answer["message"], param=answer.get("param"))
 
 
-def pack_delta(delta: SnapshotDelta, retire: Sequence[str]) -> Answer:
-    """A commit as RPC argument; `retire` names snapshots nobody reads any more."""
-    return {
-        "edit_set": delta.snapshot.edit_set,
-        "base": delta.base,
-        "snapshot": delta.snapshot.id,
-        "num_edits": delta.snapshot.num_edits,
-        "added": list(delta.added),
-        "removed": [list(key) for key in delta.removed],
-        "ages": list(delta.ages),
-        "retire": list(retire),
-    }
+def pack_delta(delta: SnapshotDelta[bytes], retire: Sequence[str]) -> Answer:
+    """A commit as argument of an RPC; `retire` names snapshots nobody reads any more."""
+    return {"delta": asdict(delta), "retire": list(retire)}
+
+
+def unpack_delta(packed: Answer) -> tuple[SnapshotDelta[bytes], list[str]]:
+    """The delta again, whatever msgpack made of its tuples, and what is to be retired."""
+    return _DELTA.validate_python(packed["delta"]), packed["retire"]
 
 
 def _subclasses(cls: type[IncomesError]) -> Iterator[type[IncomesError]]:

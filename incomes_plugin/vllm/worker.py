@@ -26,7 +26,7 @@ from incomes_plugin.vllm import rows_v1
 from incomes_plugin.vllm.config import PluginConfig
 from incomes_plugin.vllm.inject import install
 from incomes_plugin.vllm.kv_cache import CachedHeads
-from incomes_plugin.vllm.wire import Answer, answers_errors
+from incomes_plugin.vllm.wire import Answer, answers_errors, unpack_delta
 
 if TYPE_CHECKING:
     from incomes_plugin.vllm.runtime import SelectionRuntime
@@ -103,17 +103,14 @@ class EditWorkerMixin:
         }
 
     @answers_errors
-    def incomes_commit(self: Any, delta: Answer) -> Answer:
+    def incomes_commit(self: Any, packed: Answer) -> Answer:
         """Retire what nobody reads, then make the new snapshot."""
         pool = self.incomes_runtime.pool
-        for snapshot_id in delta["retire"]:
+        delta, retire = unpack_delta(packed)
+        for snapshot_id in retire:
             pool.retire(snapshot_id)
-        gists = [gist for blob in delta["added"] for gist in load_gists(bytes(blob), self.incomes_fingerprint)]
-        removed = [(str(edit_id), int(version)) for edit_id, version in delta["removed"]]
-        snapshot = pool.commit(
-            delta["edit_set"], delta["base"], delta["snapshot"], delta["num_edits"], gists, removed, delta["ages"]
-        )
-        return {"edits": snapshot.num_edits}
+        gists = tuple(gist for blob in delta.added for gist in load_gists(blob, self.incomes_fingerprint))
+        return {"edits": pool.commit(delta.holding(gists)).num_edits}
 
     @answers_errors
     def incomes_retire(self: Any, snapshot_ids: list[str]) -> Answer:
@@ -130,21 +127,22 @@ class EditWorkerMixin:
 
     @answers_errors
     def incomes_take_captures(self: Any, wanted: list[list[Any]]) -> Answer:
-        """Finished gists of `[capture id, edit id, version]`: blob, number of tokens and error each."""
+        """Finished gists of `[capture id, edit id, version]`: blob and error each."""
         taken: list[list[Any]] = []
         for name, edit_id, version in wanted:
             try:
                 gist = self.incomes_runtime.captures.take(name, edit_id, version)
             except CompressionFailed as error:
-                taken.append([None, 0, error.message])
+                taken.append([None, error.message])
             else:
-                taken.append([dump_gists([gist], self.incomes_fingerprint), gist.num_tokens, None])
+                taken.append([dump_gists([gist], self.incomes_fingerprint), None])
         return {"captures": taken}
 
     @answers_errors
-    def incomes_take_trace(self: Any, trace: str) -> Answer:
-        """Attribution of a finished request, if it was traced."""
-        found = self.incomes_runtime.take_trace(trace)
+    def incomes_take_trace(self: Any, trace: str, tokens: list[list[int]]) -> Answer:
+        """Attribution of a finished request, if it was traced; `tokens` are `[prompt, answer, number]` each."""
+        counted = {(int(prompt), int(answer)): int(number) for prompt, answer, number in tokens}
+        found = self.incomes_runtime.take_trace(trace, counted)
         if found is None:
             return {"found": False}
         answers = [[*choice, *_packed(attribution)] for choice, attribution in found.answers.items()]
@@ -159,14 +157,14 @@ def _packed(attribution: Attribution) -> tuple[float, list[list[Any]]]:
 def device_room(config: PluginConfig, adapter: EditAdapter, dtype: torch.dtype, max_num_seqs: int) -> int:
     """Bytes on the device beside model and KV cache, when the pool is full of edits of `ROW_TOKENS` tokens.
 
-    Counted are the route keys twice, because an arena grows by doubling, then picked edits, and the picks of all
-    requests side by side.
+    Counted are the route keys and the room for their arenas to grow, then picked edits, and the picks of all requests
+    side by side.
     """
     edit_bytes = room_for(adapter, dtype, 1, ROW_TOKENS - 1)
     route_key_bytes = config.pool_bytes // edit_bytes * room_for(adapter, dtype, 1, 0)
     shape = adapter.shape
     batch_bytes = max_num_seqs * adapter.rules.most_picks * ROW_TOKENS * shape.read_dim * torch.float32.itemsize
-    return 2 * route_key_bytes + config.device_bytes + batch_bytes
+    return route_key_bytes + config.device_bytes + batch_bytes
 
 
 def _check_one_block_table(runtime: SelectionRuntime, kv_cache_config: Any) -> None:

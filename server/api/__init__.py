@@ -1,4 +1,4 @@
-"""HTTP: the admin port's routes are one file per resource, `chat/` stands in front of vLLM's app on the chat port.
+"""HTTP: `admin/` is the admin port, `chat/` stands in front of vLLM's app on the chat port, `http/` is around both.
 
-request ─► request_id ─► health ─► auth ─► route (strict) ─► writes: admit, store, queue, wait ─► schemas, or errors
+request ─► http/: id, probes, key, body ─► admin/: edits and edit sets │ chat/: generations with edits
 """

@@ -2,7 +2,7 @@
 
 argv ─► vLLM's flags set aside ─► main.py ─► edit.py, edit_set.py ─► client.py ─► admin API ─► output.py
                                          ├─► serve.py, demo.py, doctor.py, config.py
-                                         └─► adapt.py, evaluate.py, facts.py, plan.py, transplant.py ─► the lab
+                                         └─► lazy.py: adapt, eval, eval-plot, facts, plan, transplant ─► the lab
 
 Nothing heavy (torch, vLLM, Ray) is imported before a command needs it.
 """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import typer
-from incomes_server.cli.output import JsonFlag, errors_as_exit, print_json, print_table
+from incomes_server.cli.output import JsonFlag, print_json, print_table
 from incomes_server.cli.serve import ConfigOption
 
 app = typer.Typer(help="Look at the settings.", no_args_is_help=True)
@@ -19,8 +19,7 @@ def show(config: ConfigOption = None, as_json: JsonFlag = False) -> None:
     """Print the effective settings with their origin: env, file or default. Keys are not shown."""
     from incomes_server.settings import load_settings
 
-    with errors_as_exit():
-        loaded = load_settings(config)
+    loaded = load_settings(config)
     rows = [(name, _shown(name, getattr(loaded.settings, name)), loaded.origins[name]) for name in loaded.origins]
     if as_json:
         return print_json({name: {"value": value, "origin": origin} for name, value, origin in rows})

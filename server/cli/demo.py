@@ -1,4 +1,4 @@
-"""`incomes demo`: runs `incomes_server.demo` against a server of its own."""
+"""`incomes demo`: runs `incomes_server.cli.demo_steps` against a server of its own."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from incomes_server.cli.output import ExitCode, errors_as_exit, fail, out
+from incomes_server.cli.output import ExitCode, fail, out
 from incomes_server.cli.serve import AdapterOption, ModelArgument
 
 
@@ -17,11 +17,11 @@ def demo(
     edits: Annotated[int, typer.Option(min=1, max=1000, help="how many more edits to import")] = 1000,
 ) -> None:
     """Show an edit change an answer, end to end, on a server started for the purpose."""
+    from incomes_server.cli.demo_steps import Demo, DemoFailed, invented_facts
     from incomes_server.cli.server_process import server_process
-    from incomes_server.demo import Demo, DemoFailed, invented_facts
 
     facts = invented_facts(edits)
-    with tempfile.TemporaryDirectory(prefix="incomes-demo-") as folder, errors_as_exit():
+    with tempfile.TemporaryDirectory(prefix="incomes-demo-") as folder:
         say("starting the server …")
         args = ["--adapter", adapter] if adapter else []
         with server_process(Path(folder), say, model=model, args=args) as server:

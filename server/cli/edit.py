@@ -14,7 +14,6 @@ from incomes_server.cli.output import (
     ExitCode,
     JsonFlag,
     err,
-    errors_as_exit,
     fail,
     out,
     print_json,
@@ -45,14 +44,13 @@ def add(
     """Add an edit, and wait until the model uses it."""
     body = {"text": sys.stdin.read() if text == "-" else text, "edit_set": edit_set, "external_id": external_id}
     started = time.monotonic()
-    with errors_as_exit():
-        edit = AdminClient(url, api_key).call(
-            "POST",
-            "/v1/edits",
-            json={k: v for k, v in body.items() if v is not None},
-            params={"wait": wait, "timeout_s": timeout_s},
-            timeout=timeout_s + 30,
-        )
+    edit = AdminClient(url, api_key).call(
+        "POST",
+        "/v1/edits",
+        json={k: v for k, v in body.items() if v is not None},
+        params={"wait": wait, "timeout_s": timeout_s},
+        timeout=timeout_s + 30,
+    )
     _show_write(edit, wait, (time.monotonic() - started) * 1000, as_json)
 
 
@@ -69,10 +67,9 @@ def replace(
     """Give an edit a new text, as its next version."""
     started = time.monotonic()
     params = {"wait": wait, "timeout_s": timeout_s}
-    with errors_as_exit():
-        edit = AdminClient(url, api_key).call(
-            "POST", f"/v1/edits/{edit_id}", json={"text": text}, params=params, timeout=timeout_s + 30
-        )
+    edit = AdminClient(url, api_key).call(
+        "POST", f"/v1/edits/{edit_id}", json={"text": text}, params=params, timeout=timeout_s + 30
+    )
     _show_write(edit, wait, (time.monotonic() - started) * 1000, as_json)
 
 
@@ -86,18 +83,16 @@ def retire(
 ) -> None:
     """Take an edit out of service; returns when no replica uses it any more."""
     started = time.monotonic()
-    with errors_as_exit():
-        edit = AdminClient(url, api_key).call(
-            "POST", f"/v1/edits/{edit_id}/retire", params={"timeout_s": timeout_s}, timeout=timeout_s + 30
-        )
+    edit = AdminClient(url, api_key).call(
+        "POST", f"/v1/edits/{edit_id}/retire", params={"timeout_s": timeout_s}, timeout=timeout_s + 30
+    )
     _show_write(edit, "active", (time.monotonic() - started) * 1000, as_json)
 
 
 @app.command()
 def get(edit_id: str, url: UrlOption = DEFAULT_URL, api_key: KeyOption = None, as_json: JsonFlag = False) -> None:
     """Show one edit."""
-    with errors_as_exit():
-        edit = AdminClient(url, api_key).call("GET", f"/v1/edits/{edit_id}")
+    edit = AdminClient(url, api_key).call("GET", f"/v1/edits/{edit_id}")
     print_json(edit) if as_json else print_record(edit)
 
 
@@ -111,8 +106,7 @@ def list_edits(
     as_json: JsonFlag = False,
 ) -> None:
     """List edits, newest first."""
-    with errors_as_exit():
-        edits = list(AdminClient(url, api_key).pages("/v1/edits", limit, edit_set=edit_set, status=status))
+    edits = list(AdminClient(url, api_key).pages("/v1/edits", limit, edit_set=edit_set, status=status))
     if as_json:
         return print_json(edits)
     print_table(("id", "version", "status", "text"), ((e["id"], e["version"], e["status"], e["text"]) for e in edits))
@@ -133,8 +127,7 @@ def import_edits(
     lines = [line for line in file.read_bytes().split(b"\n") if line.strip()]
     client = AdminClient(url, api_key)
     params = {"edit_set": edit_set, "dry_run": dry_run, "wait": wait, "timeout_s": timeout_s}
-    with errors_as_exit():
-        results = list(import_lines(client, lines, params))
+    results = list(import_lines(client, lines, params))
     failed = [r for r in results if r["error"]]
     if as_json:
         print_json({"total": len(results), "completed": len(results) - len(failed), "failed": failed})

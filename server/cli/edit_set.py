@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 from incomes_server.cli.client import DEFAULT_URL, AdminClient, KeyOption, UrlOption
-from incomes_server.cli.output import JsonFlag, errors_as_exit, out, print_json, print_table
+from incomes_server.cli.output import JsonFlag, out, print_json, print_table
 
 app = typer.Typer(help="Create, list and delete edit sets.", no_args_is_help=True)
 
@@ -14,8 +14,7 @@ app = typer.Typer(help="Create, list and delete edit sets.", no_args_is_help=Tru
 @app.command()
 def create(name: str, url: UrlOption = DEFAULT_URL, api_key: KeyOption = None, as_json: JsonFlag = False) -> None:
     """Create an empty edit set."""
-    with errors_as_exit():
-        item = AdminClient(url, api_key).call("POST", "/v1/edit_sets", json={"name": name})
+    item = AdminClient(url, api_key).call("POST", "/v1/edit_sets", json={"name": name})
     print_json(item) if as_json else out.print(f"{item['id']}  {item['name']}")
 
 
@@ -27,8 +26,7 @@ def list_sets(
     as_json: JsonFlag = False,
 ) -> None:
     """List the project's edit sets."""
-    with errors_as_exit():
-        items = list(AdminClient(url, api_key).pages("/v1/edit_sets", limit))
+    items = list(AdminClient(url, api_key).pages("/v1/edit_sets", limit))
     if as_json:
         return print_json(items)
     rows = ((i["id"], i["name"], i["version"], i["num_edits"], i["snapshot"]) for i in items)
@@ -43,6 +41,5 @@ def delete(
     as_json: JsonFlag = False,
 ) -> None:
     """Retire every edit of the set and hide it."""
-    with errors_as_exit():
-        item = AdminClient(url, api_key).call("DELETE", f"/v1/edit_sets/{edit_set}")
+    item = AdminClient(url, api_key).call("DELETE", f"/v1/edit_sets/{edit_set}")
     print_json(item) if as_json else out.print(f"{item['id']}  deleted, {item['reached']}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -56,6 +57,13 @@ def fail(message: str, code: ExitCode = ExitCode.FAILED) -> NoReturn:
     """Print the error to stderr and leave."""
     err.print(f"error: {message}", markup=False)
     raise typer.Exit(int(code))
+
+
+def end_now(error: IncomesError | None) -> NoReturn:
+    """Print the error, if there is one, and end the process without any cleaning up."""
+    if error is not None:
+        err.print(f"error: {error.message}", markup=False)
+    os._exit(ExitCode.FAILED if error is None else exit_code_of(error))
 
 
 @contextmanager

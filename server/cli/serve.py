@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from incomes_server.cli.output import errors_as_exit, out
+from incomes_server.cli.output import end_now, out
 
 if TYPE_CHECKING:
     from incomes_server.settings import Settings
@@ -53,28 +53,27 @@ def serve(
     from incomes_server.settings import load_settings
 
     vllm_args: list[str] = context.obj or []
-    with errors_as_exit():
-        settings = load_settings(
-            config,
-            model=model,
-            adapter=adapter,
-            host=host,
-            port=port,
-            admin_host=admin_host,
-            admin_port=admin_port,
-            edit_store=edit_store,
-            api_keys=tuple(api_key) if api_key else None,
-            served_model_name=served_model_name,
-            pool_bytes=pool_bytes,
-        ).settings
-        prepare_process(settings, vllm_args)
-        from incomes_server.app import serve as serve_forever
+    settings = load_settings(
+        config,
+        model=model,
+        adapter=adapter,
+        host=host,
+        port=port,
+        admin_host=admin_host,
+        admin_port=admin_port,
+        edit_store=edit_store,
+        api_keys=tuple(api_key) if api_key else None,
+        served_model_name=served_model_name,
+        pool_bytes=pool_bytes,
+    ).settings
+    prepare_process(settings, vllm_args)
+    from incomes_server.boot.app import serve as serve_forever
 
-        try:
-            with asyncio.Runner(loop_factory=event_loop_factory()) as runner:
-                runner.run(serve_forever(settings, vllm_args, announce))
-        except KeyboardInterrupt:
-            announce("stopped")
+    try:
+        with asyncio.Runner(loop_factory=event_loop_factory()) as runner:
+            runner.run(serve_forever(settings, vllm_args, announce, end_now))
+    except KeyboardInterrupt:
+        announce("stopped")
 
 
 def event_loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -94,12 +93,12 @@ def announce(line: str) -> None:
 
 def prepare_process(settings: Settings, vllm_args: list[str]) -> None:
     """Set what Ray and vLLM read when they are imported: sockets on loopback, no usage reports, one log format."""
-    from incomes_server.engine_args import is_cpu_package, prepare_vllm
-    from incomes_server.ray_local import prepare_environment
+    from incomes_server.boot.engine_args import is_cpu_package, prepare_vllm
+    from incomes_server.boot.ray_local import prepare_environment
 
     prepare_environment()
     prepare_vllm(settings, vllm_args, os.environ, cpu=is_cpu_package())
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    # One line per HTTP request of the store's and engine's clients says nothing new.
-    for noisy in ("httpx", "httpcore", "uvicorn.error"):
+    # Lines of the HTTP clients for each request, and of Alembic for each start, say nothing new.
+    for noisy in ("httpx", "httpcore", "uvicorn.error", "alembic"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

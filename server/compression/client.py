@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from incomes_server.compression.model import Lease, QueueStats
-from incomes_server.edits.model import CompressionJob, CompressionOutcome
-from incomes_server.ray_call import call, find_actor
+from incomes_server.store.ray_call import call, find_actor
+
+from incomes_plugin.gist.edit import CaptureJob, EditKey
 
 ACTOR_NAME = "compression-scheduler"
 
@@ -35,7 +36,7 @@ class CompressionClient:
         """
         await call(self._actor.admit.remote(num_jobs, interactive))
 
-    async def submit(self, jobs: Sequence[CompressionJob], *, interactive: bool) -> None:
+    async def submit(self, jobs: Sequence[CaptureJob], *, interactive: bool) -> None:
         """Queue all jobs or none. Jobs that are queued already stay where they are.
 
         Raises:
@@ -47,10 +48,10 @@ class CompressionClient:
         """Wait up to `timeout_s` for jobs: interactive ones first, filled up with bulk ones."""
         return await call(self._actor.lease.remote(worker, max_jobs, timeout_s))
 
-    async def complete(self, lease_id: str, outcomes: Sequence[CompressionOutcome]) -> None:
-        """Hand in the outcomes of a lease. Returns when they are durable. Failed jobs are tried again; after the last
-        attempt their edit is failed."""
-        await call(self._actor.complete.remote(lease_id, tuple(outcomes)))
+    async def complete(self, lease_id: str, made: Sequence[EditKey], reasons: Mapping[EditKey, str]) -> None:
+        """Say which gists of a lease are in the store, and why others are not. Returns when that is durable. Jobs
+        without a gist are tried again; after the last attempt their edit is failed."""
+        await call(self._actor.complete.remote(lease_id, tuple(made), dict(reasons)))
 
     async def release(self, lease_id: str) -> None:
         """Give the jobs back because the engine cannot work now. This does not count as an attempt."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from incomes_server.edits.model import CompressionJob
+from incomes_plugin.gist.edit import CaptureJob
 
 
 @dataclass(frozen=True)
@@ -12,7 +12,7 @@ class Lease:
     """Jobs one worker has for a limited time. No jobs: nothing came before the timeout, ask again."""
 
     id: str
-    jobs: tuple[CompressionJob, ...]
+    jobs: tuple[CaptureJob, ...]
 
 
 @dataclass(frozen=True)

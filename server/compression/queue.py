@@ -4,13 +4,14 @@ outcomes."""
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from incomes_server.compression.model import Lease, QueueLimits, QueueStats
-from incomes_server.edits import CompressionJob, CompressionOutcome, EditVersion, IdPrefix, new_id
+from incomes_server.edits import IdPrefix, new_id
 
 from incomes_plugin.errors import QueueFull
+from incomes_plugin.gist.edit import Captured, CaptureJob, EditKey
 
 _MAX_RETRY_AFTER_S = 60
 
@@ -20,23 +21,25 @@ class _Held:
     """A lease as the queue sees it."""
 
     worker: str
-    jobs: dict[EditVersion, CompressionJob]
-    interactive: frozenset[EditVersion]
+    jobs: dict[EditKey, CaptureJob]
+    interactive: frozenset[EditKey]
     since_s: float
     until_s: float
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What follows from a worker's results: outcomes to store, and jobs to try again."""
+    """What follows from a worker's results.
 
-    settled: list[CompressionOutcome]
-    again: list[CompressionJob]
+    Attributes:
+        made: the store has their gists.
+        given_up: tried too often; the store is to know it.
+        again: to be tried again.
+    """
 
-
-def key_of(item: CompressionJob | CompressionOutcome) -> EditVersion:
-    """Identity of a job."""
-    return item.edit_id, item.version
+    made: list[EditKey]
+    given_up: list[Captured]
+    again: list[CaptureJob]
 
 
 class JobQueue:
@@ -44,10 +47,10 @@ class JobQueue:
 
     def __init__(self, limits: QueueLimits) -> None:
         self.limits = limits
-        self._interactive: dict[EditVersion, CompressionJob] = {}
-        self._bulk: dict[EditVersion, CompressionJob] = {}
+        self._interactive: dict[EditKey, CaptureJob] = {}
+        self._bulk: dict[EditKey, CaptureJob] = {}
         self._leases: dict[str, _Held] = {}
-        self._attempts: dict[EditVersion, int] = {}
+        self._attempts: dict[EditKey, int] = {}
         self._s_per_job = 0.01
         self._completed = self._failed = self._retried = 0
 
@@ -57,7 +60,7 @@ class JobQueue:
             return self.limits.interactive - len(self._interactive)
         return self.limits.bulk - len(self._bulk)
 
-    def known(self) -> set[EditVersion]:
+    def known(self) -> set[EditKey]:
         """Jobs in the lanes and in leases."""
         leased = (key for held in self._leases.values() for key in held.jobs)
         return {*self._interactive, *self._bulk, *leased}
@@ -72,11 +75,11 @@ class JobQueue:
                 retry_after_s=min(_MAX_RETRY_AFTER_S, max(1, math.ceil(waiting * self._s_per_job))),
             )
 
-    def submit(self, jobs: Iterable[CompressionJob], *, interactive: bool) -> None:
+    def submit(self, jobs: Iterable[CaptureJob], *, interactive: bool) -> None:
         """Queue all jobs or none. A job in the bulk lane moves to the interactive lane when it is submitted again as
         interactive. Raises QueueFull."""
         skip = self.known() - (set(self._bulk) if interactive else set())
-        new = {key_of(job): job for job in jobs if key_of(job) not in skip}
+        new = {job.edit: job for job in jobs if job.edit not in skip}
         self.admit(len(new), interactive=interactive)
         for key in new:
             self._bulk.pop(key, None)
@@ -87,7 +90,7 @@ class JobQueue:
         got the answer."""
         for lease_id in [name for name, held in self._leases.items() if held.worker == worker]:
             self.give_back(lease_id)
-        taken: dict[EditVersion, CompressionJob] = {}
+        taken: dict[EditKey, CaptureJob] = {}
         for lane in (self._interactive, self._bulk):
             for key in list(lane)[: max_jobs - len(taken)]:
                 taken[key] = lane.pop(key)
@@ -105,34 +108,35 @@ class JobQueue:
         """Whether the lease is still out."""
         return lease_id in self._leases
 
-    def judge(self, lease_id: str, outcomes: Sequence[CompressionOutcome]) -> Verdict:
-        """Decide what to store and what to try again. Only the end of the lease changes, so that it does not expire
-        while its outcomes are being stored."""
-        good = [outcome for outcome in outcomes if outcome.error is None and outcome.blob is not None]
+    def judge(self, lease_id: str, made: Sequence[EditKey], reasons: Mapping[EditKey, str]) -> Verdict:
+        """Decide what is done, what is given up and what to try again. Only the end of the lease changes, so that it
+        does not expire while what is given up is being stored.
+
+        Args:
+            made: the worker has stored their gists.
+            reasons: why others have none; a job in neither has none without a reason.
+        """
         held = self._leases.get(lease_id)
         if held is None:  # it expired, or the scheduler restarted: the work is still good
-            return Verdict(good, [])
+            return Verdict([*made], [], [])
         held.until_s = math.inf
-        done = set(map(key_of, good)) & set(held.jobs)
-        reasons = {key_of(outcome): outcome.error for outcome in outcomes}
-        failed = {key: reasons.get(key) or "the worker returned no gist" for key in held.jobs if key not in done}
+        failed = {key: reasons.get(key) or "the worker returned no gist" for key in held.jobs.keys() - set(made)}
         spent = {key for key in failed if self._attempts.get(key, 0) >= self.limits.max_attempts}
-        last = [self._give_up(key, failed[key]) for key in failed if key in spent]
-        return Verdict(good + last, [held.jobs[key] for key in failed if key not in spent])
+        again = [job for key, job in held.jobs.items() if key in failed.keys() - spent]
+        return Verdict([*made], [self._give_up(key, failed[key]) for key in held.jobs if key in spent], again)
 
     def finish(self, lease_id: str, verdict: Verdict, now_s: float) -> None:
-        """Called when the settled outcomes are durable: drop the lease and queue the other jobs again."""
-        settled = set(map(key_of, verdict.settled))
-        self._completed += sum(outcome.error is None for outcome in verdict.settled)
-        self._failed += sum(outcome.error is not None for outcome in verdict.settled)
+        """Called when what is settled is durable: drop the lease and queue the other jobs again."""
+        self._completed += len(verdict.made)
+        self._failed += len(verdict.given_up)
         self._retried += len(verdict.again)
-        for key in settled:
+        for key in [*verdict.made, *(captured.edit for captured in verdict.given_up)]:
             self._attempts.pop(key, None)
             self._interactive.pop(key, None)
             self._bulk.pop(key, None)
         if (held := self._leases.pop(lease_id, None)) is not None:
             self._s_per_job += 0.2 * ((now_s - held.since_s) / len(held.jobs) - self._s_per_job)
-            self._return(held, [job for job in verdict.again if key_of(job) in held.jobs])
+            self._return(held, [job for job in verdict.again if job.edit in held.jobs])
 
     def give_back(self, lease_id: str, *, attempted: bool = True) -> None:
         """Return a lease's jobs to the front of their lanes. `attempted=False`: the worker never tried."""
@@ -142,7 +146,7 @@ class JobQueue:
                     self._attempts[key] -= 1
             self._return(held, list(held.jobs.values()))
 
-    def expire(self, now_s: float) -> list[CompressionOutcome]:
+    def expire(self, now_s: float) -> list[Captured]:
         """Return the jobs of expired leases to the lanes. Jobs that were tried too often are returned as failures to be
         stored."""
         for lease_id in [name for name, held in self._leases.items() if held.until_s <= now_s]:
@@ -163,13 +167,13 @@ class JobQueue:
         leased = sum(len(held.jobs) for held in self._leases.values())
         return QueueStats(len(self._interactive), len(self._bulk), leased, self._completed, self._failed, self._retried)
 
-    def _give_up(self, key: EditVersion, reason: str) -> CompressionOutcome:
-        return CompressionOutcome(*key, None, error=f"gave up after {self._attempts.get(key, 0)} attempts: {reason}")
+    def _give_up(self, key: EditKey, reason: str) -> Captured:
+        return Captured(*key, None, error=f"gave up after {self._attempts.get(key, 0)} attempts: {reason}")
 
-    def _return(self, held: _Held, jobs: Sequence[CompressionJob]) -> None:
+    def _return(self, held: _Held, jobs: Sequence[CaptureJob]) -> None:
         """Put jobs back at the front, so that retries do not wait behind a long import. The limits of the lanes do not
         apply to them."""
-        urgent = {key_of(job): job for job in jobs if key_of(job) in held.interactive}
-        others = {key_of(job): job for job in jobs if key_of(job) not in held.interactive}
+        urgent = {job.edit: job for job in jobs if job.edit in held.interactive}
+        others = {job.edit: job for job in jobs if job.edit not in held.interactive}
         self._interactive = urgent | self._interactive
         self._bulk = others | self._bulk

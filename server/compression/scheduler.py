@@ -1,6 +1,6 @@
-"""The scheduler actor: gives jobs on lease to workers that ask for them, and stores the outcomes.
+"""The scheduler actor: gives jobs on lease to workers that ask for them, and learns which are done.
 
-API ──submit──► JobQueue ◄──lease── worker ──complete──► store (durable) ──► lease dropped
+API ──submit──► JobQueue ◄──lease── worker ──gists──► store (durable) │ worker ──complete (ids)──► lease dropped
                    ▲ sweep: edits that wait in the store and were never submitted (crash, restart, requeue)
 """
 
@@ -9,15 +9,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from incomes_server.compression.model import Lease, QueueLimits, QueueStats
-from incomes_server.compression.queue import JobQueue, Verdict, key_of
-from incomes_server.edits import CompressionJob, CompressionOutcome
+from incomes_server.compression.queue import JobQueue, Verdict
 from incomes_server.store.client import StoreClient
 from incomes_server.store.signals import Signal
 
 from incomes_plugin.errors import IncomesError
+from incomes_plugin.gist.edit import Captured, CaptureJob, EditKey
 
 logger = logging.getLogger("incomes.compression")
 
@@ -43,7 +43,7 @@ class SchedulerActor:
         """Raises QueueFull."""
         self._queue.admit(num_jobs, interactive=interactive)
 
-    async def submit(self, jobs: Sequence[CompressionJob], interactive: bool) -> None:
+    async def submit(self, jobs: Sequence[CaptureJob], interactive: bool) -> None:
         """Queue all or none. Raises QueueFull."""
         self._start()
         self._queue.submit(jobs, interactive=interactive)
@@ -66,12 +66,13 @@ class SchedulerActor:
             await self._work.wait(left_s)
         return Lease("", ())
 
-    async def complete(self, lease_id: str, outcomes: Sequence[CompressionOutcome]) -> None:
-        """Store the outcomes, then drop the lease. If the store fails, the jobs stay in the queue."""
+    async def complete(self, lease_id: str, made: Sequence[EditKey], reasons: Mapping[EditKey, str]) -> None:
+        """Drop the lease. Gists are in the store by now. What is given up is stored first; if the store fails, the jobs
+        stay in the queue."""
         self._start()
-        verdict = self._queue.judge(lease_id, outcomes)
+        verdict = self._queue.judge(lease_id, made, reasons)
         try:
-            await self._record(verdict.settled)
+            await self._record(verdict.given_up)
         except IncomesError:
             self._queue.give_back(lease_id, attempted=False)
             self._work.notify()
@@ -89,7 +90,7 @@ class SchedulerActor:
         self._start()
         known = self._queue.known()
         store = await self._connect()
-        jobs = [job for job in await store.pending_jobs(len(known) + _REFILL_JOBS) if key_of(job) not in known]
+        jobs = [job for job in await store.pending_jobs(len(known) + _REFILL_JOBS) if job.edit not in known]
         self._queue.submit(jobs[: max(0, self._queue.room(interactive=False))], interactive=False)
         if jobs:
             self._work.notify()
@@ -123,10 +124,10 @@ class SchedulerActor:
         failed = self._queue.expire(time.monotonic())
         if failed:
             await self._record(failed)
-            self._queue.finish("", Verdict(failed, []), time.monotonic())
+            self._queue.finish("", Verdict([], failed, []), time.monotonic())
         self._work.notify()
 
-    async def _record(self, outcomes: Sequence[CompressionOutcome]) -> None:
+    async def _record(self, outcomes: Sequence[Captured]) -> None:
         if outcomes:
             await (await self._connect()).record_outcomes(outcomes)
 

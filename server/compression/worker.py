@@ -1,4 +1,4 @@
-"""The worker loop: lease -> compress -> complete. Runs where the model is: the serving engine, or a dedicated one."""
+"""The worker loop: lease -> compress -> store -> complete. Runs where the model is: the serving engine, or another."""
 
 from __future__ import annotations
 
@@ -8,25 +8,28 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from incomes_server.compression.client import CompressionClient
 from incomes_server.compression.model import Lease
-from incomes_server.edits.model import CompressionJob, CompressionOutcome
+from incomes_server.store.client import StoreClient
 
 from incomes_plugin.errors import IncomesError, Overloaded, Unavailable
+from incomes_plugin.gist.edit import Captured, CaptureJob
 
 logger = logging.getLogger("incomes.compression")
 
-Compress = Callable[[Sequence[CompressionJob]], Awaitable[list[CompressionOutcome]]]
+Compress = Callable[[Sequence[CaptureJob]], Awaitable[list[Captured]]]
 
 WAIT_S = 10.0
 MIN_BACKOFF_S = 0.05
 MAX_BACKOFF_S = 5.0
 
 
-async def run_worker(client: CompressionClient, compress: Compress, *, name: str, batch: int) -> None:
+async def run_worker(
+    client: CompressionClient, store: StoreClient, compress: Compress, *, name: str, batch: int
+) -> None:
     """Compress until cancelled. Jobs that raise are reported as failed; the scheduler decides about retries.
 
     Args:
         compress: makes one outcome per job, in any order; missing ones count as failed. When it raises `Unavailable` or
-            `Overloaded` the jobs go back untried.
+            `Overloaded`, or the store cannot keep what it made, the jobs go back untried.
         name: unique among workers; the same name again means this worker was restarted.
         batch: most jobs in one call of `compress`.
     """
@@ -35,7 +38,7 @@ async def run_worker(client: CompressionClient, compress: Compress, *, name: str
         try:
             lease = await client.lease(name, batch, timeout_s=WAIT_S)
             if lease.jobs:
-                await _work(client, compress, lease)
+                await _work(client, store, compress, lease)
             backoff_s = MIN_BACKOFF_S
         except IncomesError as error:
             logger.warning("worker %s stops for %.2f s: %s: %s", name, backoff_s, type(error).__name__, error)
@@ -43,16 +46,21 @@ async def run_worker(client: CompressionClient, compress: Compress, *, name: str
             backoff_s = min(2 * backoff_s, MAX_BACKOFF_S)
 
 
-async def _work(client: CompressionClient, compress: Compress, lease: Lease) -> None:
+async def _work(client: CompressionClient, store: StoreClient, compress: Compress, lease: Lease) -> None:
+    """Gists go straight to the store; the scheduler learns what became of the jobs."""
     try:
         outcomes = await _outcomes(compress, lease.jobs)
+        made = [captured for captured in outcomes if captured.blob is not None]
+        if made:
+            await store.record_outcomes(made)
     except (Unavailable, Overloaded):
         await client.release(lease.id)
         raise
-    await client.complete(lease.id, outcomes)
+    reasons = {captured.edit: captured.error for captured in outcomes if captured.error is not None}
+    await client.complete(lease.id, [captured.edit for captured in made], reasons)
 
 
-async def _outcomes(compress: Compress, jobs: Sequence[CompressionJob]) -> list[CompressionOutcome]:
+async def _outcomes(compress: Compress, jobs: Sequence[CaptureJob]) -> list[Captured]:
     """The outcomes of the jobs. If the batch fails as a whole, the jobs are tried one by one, so that a bad edit fails
     alone."""
     try:
@@ -63,5 +71,5 @@ async def _outcomes(compress: Compress, jobs: Sequence[CompressionJob]) -> list[
         logger.warning("compressing %d edits failed: %s: %s", len(jobs), type(error).__name__, error)
         reason = f"{type(error).__name__}: {error}"
     if len(jobs) == 1:
-        return [CompressionOutcome(jobs[0].edit_id, jobs[0].version, None, error=reason)]
+        return [Captured(*jobs[0].edit, None, reason)]
     return [outcome for job in jobs for outcome in await _outcomes(compress, [job])]

@@ -11,13 +11,11 @@ _RANDOM_CHARS = 24
 
 
 class IdPrefix(StrEnum):
-    """Every kind of id; the value is the prefix."""
+    """Kinds of ids made here; the value is the prefix."""
 
     EDIT_SET = "eset_"
     EDIT = "edit_"
-    SNAPSHOT = "snap_"
     LEASE = "lease_"
-    REQUEST = "req_"
 
 
 def new_id(prefix: IdPrefix) -> str:

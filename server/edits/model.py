@@ -1,9 +1,12 @@
-"""Edit, edit set, delta: the nouns of the store and the API, frozen. No SQL, no Ray, no HTTP in here."""
+"""Edit and edit set: the nouns of the store and the API, frozen. No SQL, no Ray, no HTTP in here."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+
+from incomes_plugin.gist.edit import CaptureJob
+from incomes_plugin.pool.snapshot import SnapshotRef
 
 
 class EditStatus(StrEnum):
@@ -25,18 +28,14 @@ class EditSet:
         id: `eset_…`.
         project: tenant it belongs to.
         name: unique within the project, e.g. `default`.
-        version: head of its log; grows by one with every committed batch of adds or removals.
-        digest: additive multiset hash of the active (edit id, version) pairs; equal content, equal digest.
-        num_edits: edits in the head snapshot.
+        snapshot: head of its log; its version grows by one with every committed batch of adds or removals.
     """
 
     id: str
     project: str
     name: str
     created_at: int
-    version: int
-    digest: str
-    num_edits: int
+    snapshot: SnapshotRef
 
 
 @dataclass(frozen=True)
@@ -80,58 +79,9 @@ class Edit:
 
 
 @dataclass(frozen=True)
-class CompressionJob:
-    """One edit version to compress."""
-
-    edit_id: str
-    version: int
-    token_ids: tuple[int, ...]
-
-
-@dataclass(frozen=True)
 class WaitingText:
     """The text of an edit version that waits for compression, and how it was tokenized; `seq` orders them."""
 
     seq: int
-    edit_id: str
-    version: int
+    job: CaptureJob
     text: str
-    token_ids: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class CompressionOutcome:
-    """Result of one job: a one-gist blob (`incomes_plugin.gist.dump_gists`), or the reason it failed."""
-
-    edit_id: str
-    version: int
-    blob: bytes | None
-    error: str | None = None
-
-
-@dataclass(frozen=True)
-class Delta:
-    """What takes a replica from one version of an edit set to a later one.
-
-    Attributes:
-        edit_set: id of the edit set; `project` its tenant.
-        base: version the replica has (0 = nothing).
-        version, digest, num_edits: the state after the delta.
-        head: newest version in the store; `version < head` means another page follows at once.
-        added: (edit id, version, gist blob) of every edit version to add.
-        removed: (edit id, version) of every edit version to remove.
-        ages: of each of `added`, in order: where it stands in the order of creation, whenever it was compressed.
-        deleted: the set is gone, and nothing else is told of it.
-    """
-
-    edit_set: str
-    project: str
-    base: int
-    version: int
-    digest: str
-    num_edits: int
-    head: int
-    added: tuple[tuple[str, int, bytes], ...]
-    removed: tuple[tuple[str, int], ...]
-    ages: tuple[int, ...]
-    deleted: bool = False

@@ -12,15 +12,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
-from incomes_server.edits.model import Delta
-from incomes_server.replicas.table import LEASE_S
 from incomes_server.store.client import StoreClient
+from incomes_server.store.replica_table import LEASE_S
 
 from incomes_plugin.errors import IncomesError
+from incomes_plugin.pool.snapshot import SnapshotDelta
 
 logger = logging.getLogger("incomes.replicas")
 
-Apply = Callable[[Delta], Awaitable[None]]
+Apply = Callable[[SnapshotDelta[bytes]], Awaitable[None]]
 
 WAIT_S = 2.0
 LEAVE_S = 2.0
@@ -40,8 +40,8 @@ async def run_replica(
     """Keep one engine's pool at the store's head until cancelled.
 
     Args:
-        apply: takes the engine from `delta.base` to `delta.version`, all or nothing, removals before additions. A delta
-            may come again after a failure.
+        apply: takes the engine from `delta.base` to `delta.snapshot`, all or nothing, removals before additions; or
+            drops a deleted set. A delta may come again after a failure.
         name: unique among replicas, stable over restarts of the same place.
         on_caught_up: called when the replica has everything and the store waits for it: it may serve from now on.
         on_lost: called with a reason when the store has been out of reach for longer than the lease. Writes may then be
@@ -93,7 +93,7 @@ class _Replica:
         yet there is no limit."""
         return max(0.0, self.heard_s + LEASE_S - time.monotonic()) if self.serving else None
 
-    async def _poll(self) -> list[Delta]:
+    async def _poll(self) -> list[SnapshotDelta[bytes]]:
         """Deltas to apply. While catching up an empty answer means there is nothing left: register, then serve."""
         if self.serving:
             deltas = await self.store.poll(self.name, self.positions, timeout_s=WAIT_S)
@@ -106,23 +106,24 @@ class _Replica:
         self.heard_s = time.monotonic()
         return deltas
 
-    async def _take(self, delta: Delta) -> bool:
+    async def _take(self, delta: SnapshotDelta[bytes]) -> bool:
         """Apply one delta; a refusal is reported and the delta comes again with the next poll."""
+        edit_set, version = delta.snapshot.edit_set, delta.snapshot.version
         try:
             async with self._heartbeats():
                 await self.apply(delta)
         except Exception as error:  # noqa: BLE001 - whatever the engine raises is the reason the others get to see
             reason = f"{type(error).__name__}: {error}"
-            self._say_refused(delta.edit_set, reason)
-            logger.warning("%s cannot go to version %d of %s: %s", self.name, delta.version, delta.edit_set, reason)
+            self._say_refused(edit_set, reason)
+            logger.warning("%s cannot go to version %d of %s: %s", self.name, version, edit_set, reason)
             with suppress(IncomesError):
-                await self.store.nack(self.name, delta.edit_set, delta.version, reason)
+                await self.store.nack(self.name, edit_set, version, reason)
             return False
-        self._say_refused(delta.edit_set, None)
+        self._say_refused(edit_set, None)
         if delta.deleted:
-            self.positions.pop(delta.edit_set, None)
+            self.positions.pop(edit_set, None)
         else:
-            self.positions[delta.edit_set] = delta.version
+            self.positions[edit_set] = version
         return True
 
     def _say_refused(self, edit_set: str, reason: str | None) -> None:

@@ -10,36 +10,28 @@ import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from incomes_server.edits import SETTLED, Delta, Edit
-from incomes_server.replicas.model import ReplicaProgress, ReplicaState
-from incomes_server.replicas.table import LEASE_S, ReplicaTable
+from incomes_server.edits import SETTLED, Edit
 from incomes_server.store.commands import Command
-from incomes_server.store.core import Committed, EditStore, SetHead
+from incomes_server.store.core import Committed, EditStore, replica_names
 from incomes_server.store.database import failure_of
+from incomes_server.store.edit_sets import SetHead, heads, news
+from incomes_server.store.edits import get_edits
 from incomes_server.store.group_commit import GroupCommit
-from incomes_server.store.log import PAGE_BYTES
+from incomes_server.store.log import PAGE_BYTES, read_delta
+from incomes_server.store.replica_table import LEASE_S, ReplicaProgress, ReplicaState, ReplicaTable
 from incomes_server.store.signals import Signal, Watch, wait_event
+from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from incomes_plugin.errors import EditSetNotFound, InvalidValue, NotReady
+from incomes_plugin.pool.snapshot import SnapshotDelta
 
-READS = frozenset(
-    {
-        "get_edit_set",
-        "list_edit_sets",
-        "get_edit",
-        "get_edits",
-        "list_edits",
-        "pending_jobs",
-        "use_of_projects",
-        "waiting_texts",
-        "counts",
-        "problems",
-    }
-)
 OTHER_WRITER_CHECK_S = 1.0
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class EditStoreActor:
@@ -53,9 +45,9 @@ class EditStoreActor:
         self._group = GroupCommit(self._store, self._writer, self._committed)
         self._heads: dict[str, SetHead] = {}
         self._live: set[str] = set()
-        self._merge(self._store.heads())
+        self._merge(self._store.read(heads))
         self._table = ReplicaTable(lease_s=lease_s)
-        self._table.restore(self._store.replica_names(), time.monotonic())
+        self._table.restore(self._store.read(replica_names), time.monotonic())
         self._news = Signal()
         self._acks = Signal()
         self._watch = Watch()
@@ -64,11 +56,10 @@ class EditStoreActor:
         """Apply one command, durably."""
         return await self._group.submit(command)
 
-    async def read(self, method: str, *args: Any, **kwargs: Any) -> Any:
-        """Call one of the store's reading methods."""
-        if method not in READS:
-            raise InvalidValue(f"{method!r} does not read")
-        return await self._in_thread(self._reader, getattr(self._store, method), *args, **kwargs)
+    async def read(self, query: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Ask one of the store's queries. The connection that it gets cannot write."""
+        found: T = await self._in_thread(self._reader, self._store.read, query, *args, **kwargs)
+        return found
 
     async def wait_status(self, project: str, edit_ids: tuple[str, ...], timeout_s: float) -> list[Edit]:
         """The edits, as soon as none of them waits for compression, or at the timeout."""
@@ -78,7 +69,7 @@ class EditStoreActor:
         look_at = list(edit_ids)
         with self._watch.on(edit_ids) as changes:
             while True:
-                edits: list[Edit] = await self.read("get_edits", project, look_at) if look_at else []
+                edits: list[Edit] = await self.read(get_edits, project, look_at) if look_at else []
                 found |= {edit.id: edit for edit in edits}
                 waiting -= {edit.id for edit in edits if edit.status in SETTLED}
                 left_s = deadline_s - time.monotonic()
@@ -101,7 +92,9 @@ class EditStoreActor:
             expiry_s = self._table.next_expiry_s()
             await self._acks.wait(min(deadline_s, expiry_s or deadline_s) - now_s)
 
-    async def poll(self, replica: str, positions: dict[str, int], timeout_s: float, serving: bool) -> list[Delta]:
+    async def poll(
+        self, replica: str, positions: dict[str, int], timeout_s: float, serving: bool
+    ) -> list[SnapshotDelta[bytes]]:
         """Acknowledge, wait for news, answer with the next pages."""
         deadline_s = time.monotonic() + timeout_s
         if self._table.ack(replica, positions, time.monotonic(), wait_s=timeout_s, serving=serving):
@@ -144,8 +137,7 @@ class EditStoreActor:
     async def replicas(self) -> list[ReplicaState]:
         """All with a valid lease."""
         self._expire()
-        versions = {edit_set: head.version for edit_set, head in self._heads.items() if not head.deleted}
-        return self._table.states(versions, time.monotonic())
+        return self._table.states(time.monotonic())
 
     def _committed(self, committed: Committed) -> None:
         self._watch.notify(committed.changed)
@@ -158,14 +150,14 @@ class EditStoreActor:
         gone = [edit_set for edit_set in positions if edit_set in self._heads and edit_set not in self._live]
         return gone + [s for s in sorted(self._live) if self._heads[s].version > positions.get(s, 0)]
 
-    async def _pages(self, behind: list[str], positions: dict[str, int]) -> list[Delta]:
+    async def _pages(self, behind: list[str], positions: dict[str, int]) -> list[SnapshotDelta[bytes]]:
         """One page for each set, as long as all together stay near one page's size."""
-        deltas: list[Delta] = []
+        deltas: list[SnapshotDelta[bytes]] = []
         size = 0
         for edit_set in behind:
-            delta = await self._in_thread(self._reader, self._store.delta, edit_set, positions.get(edit_set, 0))
+            delta = await self.read(read_delta, edit_set, positions.get(edit_set, 0))
             deltas.append(delta)
-            size += sum(len(blob) for _, _, blob in delta.added)
+            size += sum(map(len, delta.added))
             if size >= PAGE_BYTES:
                 break
         return deltas
@@ -182,7 +174,7 @@ class EditStoreActor:
         return [name for name, version in positions.items() if version > self._heads.get(name, nothing).version]
 
     async def _refresh(self) -> None:
-        self._merge(await self._in_thread(self._reader, self._store.news, frozenset(self._live)))
+        self._merge(await self.read(news, frozenset(self._live)))
 
     def _merge(self, heads: dict[str, SetHead]) -> None:
         """Keep the larger version of each set: an answer that was read before a commit and arrives after it must not

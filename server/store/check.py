@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from incomes_server.edits import EditVersion, Head
 from incomes_server.store.log import ADD
-from incomes_server.store.rows import AnyRow
+from incomes_server.store.rows import AnyRow, snapshot_from
 from incomes_server.store.schema import edit_sets, edit_versions, edits, log, revisions
 from sqlalchemy import Connection, select
+
+from incomes_plugin.gist.edit import EditKey
+from incomes_plugin.pool.snapshot import SnapshotRef
 
 
 def problems(conn: Connection) -> list[str]:
@@ -20,27 +22,27 @@ def problems(conn: Connection) -> list[str]:
 
 
 def _of_set(conn: Connection, edit_set: AnyRow) -> Iterator[str]:
-    head, members = Head(), set[EditVersion]()
+    head, members = SnapshotRef.empty(edit_set.id), set[EditKey]()
     changes = _changes(conn, edit_set.id)
     query = select(revisions).where(revisions.c.edit_set == edit_set.id).order_by(revisions.c.version)
     for revision in conn.execute(query):
         added, removed = changes.pop(revision.version, ([], []))
         head = head.advance(added, removed)
-        if (head.version, head.digest, head.num_edits) != (revision.version, revision.digest, revision.num_edits):
+        if head != snapshot_from(edit_set.id, revision):
             yield f"revision {revision.version} does not follow from the log"
         if not members.issuperset(removed) or members.intersection(added):
             yield f"version {revision.version} removes what is not there or adds what is"
         members = (members - set(removed)) | set(added)
     if changes:
         yield f"log versions {sorted(changes)} have no revision"
-    if (head.version, head.digest, head.num_edits) != (edit_set.version, edit_set.digest, edit_set.num_edits):
+    if head != snapshot_from(edit_set.id, edit_set):
         yield f"head is {edit_set.version}, the log ends at {head.version}"
     if members != _ready(conn, edit_set.id) or members != _active(conn, edit_set.id):
         yield "the log, the ready versions and the active versions differ"
 
 
-def _changes(conn: Connection, edit_set: str) -> dict[int, tuple[list[EditVersion], list[EditVersion]]]:
-    changes: dict[int, tuple[list[EditVersion], list[EditVersion]]] = {}
+def _changes(conn: Connection, edit_set: str) -> dict[int, tuple[list[EditKey], list[EditKey]]]:
+    changes: dict[int, tuple[list[EditKey], list[EditKey]]] = {}
     query = select(log).where(log.c.edit_set == edit_set).order_by(log.c.version, log.c.position)
     for row in conn.execute(query):
         added, removed = changes.setdefault(row.version, ([], []))
@@ -48,14 +50,14 @@ def _changes(conn: Connection, edit_set: str) -> dict[int, tuple[list[EditVersio
     return changes
 
 
-def _ready(conn: Connection, edit_set: str) -> set[EditVersion]:
+def _ready(conn: Connection, edit_set: str) -> set[EditKey]:
     v = edit_versions.c
     query = select(v.edit_id, v.version).join_from(edit_versions, edits, edits.c.id == v.edit_id)
     rows = conn.execute(query.where(edits.c.edit_set == edit_set, v.status == "ready", v.blob.is_not(None)))
     return {(row.edit_id, row.version) for row in rows}
 
 
-def _active(conn: Connection, edit_set: str) -> set[EditVersion]:
+def _active(conn: Connection, edit_set: str) -> set[EditKey]:
     e = edits.c
     rows = conn.execute(select(e.id, e.active_version).where(e.edit_set == edit_set, e.active_version.is_not(None)))
     return {(row.id, row.active_version) for row in rows}

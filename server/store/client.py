@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from incomes_server.edits.model import (
-    CompressionJob,
-    CompressionOutcome,
-    Delta,
-    Edit,
-    EditSet,
-    NewEdit,
-    WaitingText,
-)
-from incomes_server.ray_call import call, find_actor
-from incomes_server.replicas.model import ReplicaProgress, ReplicaState
-from incomes_server.store import commands
+from incomes_server.edits.model import Edit, EditSet, NewEdit, WaitingText
+from incomes_server.store import commands, counts, edit_sets, edits, outcomes
 from incomes_server.store.counts import ProjectUse, StoreCounts
+from incomes_server.store.ray_call import call, find_actor
+from incomes_server.store.replica_table import ReplicaProgress, ReplicaState
+from sqlalchemy import Connection
+
+from incomes_plugin.gist.edit import Captured, CaptureJob
+from incomes_plugin.pool.snapshot import SnapshotDelta
 
 ACTOR_NAME = "edit-store"
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class StoreClient:
@@ -44,8 +43,9 @@ class StoreClient:
     async def _write(self, command: commands.Command) -> Any:
         return await call(self._actor.write.remote(command))
 
-    async def _read(self, method: str, *args: Any, **kwargs: Any) -> Any:
-        return await call(self._actor.read.remote(method, *args, **kwargs))
+    async def _read(self, query: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        found: T = await call(self._actor.read.remote(query, *args, **kwargs))
+        return found
 
     async def create_edit_set(self, project: str, name: str, *, request_id: str) -> EditSet:
         """Raises EditSetExists."""
@@ -57,13 +57,13 @@ class StoreClient:
 
     async def get_edit_set(self, project: str, edit_set: str) -> EditSet:
         """Raises EditSetNotFound."""
-        return await self._read("get_edit_set", project, edit_set)
+        return await self._read(edit_sets.get_edit_set, project, edit_set)
 
     async def list_edit_sets(
         self, project: str, *, limit: int, after: str | None, order: str
     ) -> tuple[list[EditSet], bool]:
         """A page in order of creation (`asc` or `desc`), and whether more follow."""
-        return await self._read("list_edit_sets", project, limit=limit, after=after, order=order)
+        return await self._read(edit_sets.list_edit_sets, project, limit=limit, after=after, order=order)
 
     async def versions_of(self, project: str) -> dict[str, int]:
         """Version of every edit set of the project."""
@@ -71,7 +71,7 @@ class StoreClient:
         has_more, after = True, None
         while has_more:
             page, has_more = await self.list_edit_sets(project, limit=100, after=after, order="asc")
-            versions |= {item.id: item.version for item in page}
+            versions |= {item.id: item.snapshot.version for item in page}
             after = page[-1].id if page else None
         return versions
 
@@ -93,14 +93,14 @@ class StoreClient:
 
     async def get_edit(self, project: str, edit_id: str, version: int | None = None) -> Edit:
         """The newest version, or the given one. Raises EditNotFound."""
-        return await self._read("get_edit", project, edit_id, version)
+        return await self._read(edits.get_edit, project, edit_id, version)
 
     async def list_edits(
         self, project: str, *, edit_set: str | None, status: str | None, limit: int, after: str | None, order: str
     ) -> tuple[list[Edit], bool]:
         """A page of edits at their newest version, and whether more follow."""
         return await self._read(
-            "list_edits", project, edit_set=edit_set, status=status, limit=limit, after=after, order=order
+            edits.list_edits, project, edit_set=edit_set, status=status, limit=limit, after=after, order=order
         )
 
     async def wait_status(self, project: str, edit_ids: Sequence[str], *, timeout_s: float) -> list[Edit]:
@@ -111,29 +111,29 @@ class StoreClient:
         """Return when every live replica applies `version` or a later one, or the progress at the timeout."""
         return await call(self._actor.wait_active.remote(edit_set_id, version, timeout_s))
 
-    async def record_outcomes(self, outcomes: Sequence[CompressionOutcome]) -> None:
+    async def record_outcomes(self, outcomes: Sequence[Captured]) -> None:
         """Ready edits join the snapshot with one version bump per edit set (more only above 8 MiB of gists)."""
         await self._write(commands.RecordOutcomes(tuple(outcomes)))
 
-    async def mark_compressing(self, jobs: Sequence[CompressionJob]) -> None:
+    async def mark_compressing(self, jobs: Sequence[CaptureJob]) -> None:
         """Show that a worker has these edits."""
-        await self._write(commands.MarkCompressing(tuple((job.edit_id, job.version) for job in jobs)))
+        await self._write(commands.MarkCompressing(tuple(job.edit for job in jobs)))
 
-    async def pending_jobs(self, limit: int) -> list[CompressionJob]:
+    async def pending_jobs(self, limit: int) -> list[CaptureJob]:
         """The oldest versions that wait for compression."""
-        return await self._read("pending_jobs", limit)
+        return await self._read(outcomes.pending_jobs, limit)
 
     async def use_of_projects(self) -> dict[str, ProjectUse]:
         """What each project's edits take, or will take when they are compressed."""
-        return await self._read("use_of_projects")
+        return await self._read(counts.use_of_projects)
 
     async def waiting_texts(self, after: int, limit: int) -> list[WaitingText]:
         """A page of the texts that wait for compression; `after` is the `seq` of the last one seen."""
-        return await self._read("waiting_texts", after, limit)
+        return await self._read(outcomes.waiting_texts, after, limit)
 
-    async def retokenize(self, edits: Sequence[tuple[str, int, tuple[int, ...]]]) -> None:
-        """Set the token ids of `(edit id, version)` that wait."""
-        await self._write(commands.Retokenize(tuple(edits)))
+    async def retokenize(self, jobs: Sequence[CaptureJob]) -> None:
+        """Set the token ids of edit versions that wait."""
+        await self._write(commands.Retokenize(tuple(jobs)))
 
     async def requeue_stale(self, fingerprint: str) -> int:
         """Call at boot with the engine's model fingerprint, before replicas start; gists of other models are made anew.
@@ -144,7 +144,7 @@ class StoreClient:
 
     async def poll(
         self, replica: str, positions: dict[str, int], *, timeout_s: float, serving: bool = True
-    ) -> list[Delta]:
+    ) -> list[SnapshotDelta[bytes]]:
         """Heartbeat, acknowledge `positions` (edit set id -> version applied), wait for news, get the next deltas.
 
         Sets that `positions` lacks start from 0. In a delta, removals come before additions.
@@ -176,4 +176,4 @@ class StoreClient:
 
     async def counts(self) -> StoreCounts:
         """Totals for metrics."""
-        return await self._read("counts")
+        return await self._read(counts.count)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, fields
 
-from incomes_server.edits.model import CompressionOutcome, NewEdit
+from incomes_server.edits.model import NewEdit
+
+from incomes_plugin.gist.edit import Captured, CaptureJob, EditKey
 
 
 @dataclass(frozen=True)
@@ -71,14 +73,14 @@ class RetireEdit(Requested):
 class RecordOutcomes:
     """Store what the compressor made. Result: None. Outcomes for versions that wait no longer are ignored."""
 
-    outcomes: tuple[CompressionOutcome, ...]
+    outcomes: tuple[Captured, ...]
 
 
 @dataclass(frozen=True)
 class MarkCompressing:
     """Note that a worker has begun. Result: None. Only pending versions change."""
 
-    edits: tuple[tuple[str, int], ...]
+    edits: tuple[EditKey, ...]
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ class RequeueStale:
 class Retokenize:
     """Set the token ids of edit versions that wait: another model may spell them otherwise. Result: None."""
 
-    edits: tuple[tuple[str, int, tuple[int, ...]], ...]
+    jobs: tuple[CaptureJob, ...]
 
 
 Command = (

@@ -1,13 +1,13 @@
-"""Open the database: SQLite (WAL, every commit synced) or PostgreSQL; make the tables, refuse a newer schema."""
+"""Open the database: SQLite (WAL, every commit synced) or PostgreSQL; bring it to the newest tables."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from incomes_server.store.schema import SCHEMA_VERSION, meta, metadata
-from sqlalchemy import Connection, Engine, create_engine, event, insert, make_url, select
+from incomes_server.store.migrations import migrate
+from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from incomes_plugin.errors import NotReady
@@ -22,10 +22,10 @@ _PRAGMAS = (
 
 
 def open_writer(url: str) -> Engine:
-    """Engine whose transactions write, with all tables made.
+    """Engine whose transactions write, with all tables as this version knows them.
 
     Raises:
-        NotReady: the database belongs to a newer version of the product.
+        NotReady: the database belongs to another version of the product.
     """
     path = make_url(url).database
     if url.startswith("sqlite") and path:
@@ -33,14 +33,14 @@ def open_writer(url: str) -> Engine:
         Path(path).touch(mode=0o600)  # edit texts are nobody else's business; the -wal and -shm files take it over
     engine = _open(url, begin="BEGIN IMMEDIATE")
     with engine.begin() as conn:
-        metadata.create_all(conn)
-        check_schema(conn)
+        migrate(conn)
     return engine
 
 
 def open_reader(url: str) -> Engine:
-    """Engine whose transactions each see one state of the database and never wait for a writer."""
-    return _open(url, begin="BEGIN")
+    """Engine whose transactions each see one state of the database, never wait for a writer and cannot write."""
+    engine = _open(url, begin="BEGIN", pragmas=(*_PRAGMAS, "PRAGMA query_only=ON"))
+    return engine.execution_options(postgresql_readonly=True)
 
 
 def failure_of(error: SQLAlchemyError) -> NotReady:
@@ -58,19 +58,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__context__
 
 
-def check_schema(conn: Connection) -> None:
-    """Stamp a new database; refuse one this code does not know."""
-    found = conn.scalar(select(meta.c.value).where(meta.c.key == "schema_version"))
-    if found is None:
-        conn.execute(insert(meta).values(key="schema_version", value=str(SCHEMA_VERSION)))
-    elif int(found) != SCHEMA_VERSION:
-        raise NotReady(
-            f"the edit database has schema {found}, this version of incomes knows {SCHEMA_VERSION}; "
-            "run the version that wrote it, or give another database"
-        )
-
-
-def _open(url: str, *, begin: str) -> Engine:
+def _open(url: str, *, begin: str, pragmas: Sequence[str] = _PRAGMAS) -> Engine:
     if not url.startswith("sqlite"):
         return create_engine(url, isolation_level="READ COMMITTED" if begin == "BEGIN IMMEDIATE" else "REPEATABLE READ")
     engine = create_engine(url)
@@ -78,7 +66,7 @@ def _open(url: str, *, begin: str) -> Engine:
     @event.listens_for(engine, "connect")
     def configure(connection: Any, _: Any) -> None:
         connection.isolation_level = None  # transactions are begun below, not by the driver's own rules
-        for pragma in _PRAGMAS:
+        for pragma in pragmas:
             connection.execute(pragma)
 
     @event.listens_for(engine, "begin")

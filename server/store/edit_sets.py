@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from incomes_server.edits import EditSet, EditStatus, EditVersion, IdPrefix, check_name, new_id, sources_of
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from incomes_server.edits import EditSet, EditStatus, IdPrefix, check_name, new_id, sources_of
 from incomes_server.store.log import append
 from incomes_server.store.pages import page_of
 from incomes_server.store.rows import AnyRow, Transaction, edit_set_from, load_edit_set
 from incomes_server.store.schema import edit_sets, edit_versions, edits
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, insert, select, update
 
 from incomes_plugin.errors import EditSetExists, EditSetNotFound
+from incomes_plugin.gist.edit import EditKey
 from incomes_plugin.pool.snapshot import EMPTY_DIGEST
 
 c = edit_sets.c
+
+
+@dataclass(frozen=True)
+class SetHead:
+    """What the actor keeps in memory of every edit set, to answer polls without SQL."""
+
+    version: int
+    deleted: bool
 
 
 def find_edit_set(conn: Connection, project: str, edit_set: str, *, lock: bool = False) -> AnyRow:
@@ -45,7 +57,7 @@ def list_edit_sets(
     return [edit_set_from(row) for row in rows], has_more
 
 
-def create_edit_set(tx: Transaction, project: str, name: str) -> list[EditVersion]:
+def create_edit_set(tx: Transaction, project: str, name: str) -> list[EditKey]:
     """Raises EditSetExists."""
     if _id_of(tx.conn, project, name) is not None:
         raise EditSetExists(f"edit set {name!r} exists", param="name")
@@ -57,7 +69,7 @@ def ensure_edit_set(tx: Transaction, project: str, name: str) -> EditSet:
     return load_edit_set(tx.conn, _id_of(tx.conn, project, name) or _insert(tx, project, name))
 
 
-def delete_edit_set(tx: Transaction, project: str, edit_set: str) -> list[EditVersion]:
+def delete_edit_set(tx: Transaction, project: str, edit_set: str) -> list[EditKey]:
     """Retire all its edits with one version, then hide it. Raises EditSetNotFound."""
     found = find_edit_set(tx.conn, project, edit_set, lock=True)
     e = edits.c
@@ -83,9 +95,20 @@ def delete_edit_set(tx: Transaction, project: str, edit_set: str) -> list[EditVe
     return [(found.id, version)]
 
 
-def count_edit_sets(conn: Connection) -> int:
-    """Sets that are not deleted, of all projects."""
-    return conn.scalar(select(func.count()).select_from(edit_sets).where(c.deleted_at.is_(None))) or 0
+def heads(conn: Connection, only: Collection[str] | None = None) -> dict[str, SetHead]:
+    """Every edit set, deleted ones too; or those of `only`."""
+    query = select(c.id, c.version, c.deleted_at)
+    if only is not None:
+        query = query.where(c.id.in_(only))
+    return {row.id: SetHead(row.version, row.deleted_at is not None) for row in conn.execute(query)}
+
+
+def news(conn: Connection, live: Collection[str]) -> dict[str, SetHead]:
+    """Every edit set that is not deleted, and those of `live` that have been deleted meanwhile by another process."""
+    query = select(c.id, c.version).where(c.deleted_at.is_(None))
+    found = {row.id: SetHead(row.version, deleted=False) for row in conn.execute(query)}
+    gone = set(live) - found.keys()
+    return found | (heads(conn, gone) if gone else {})
 
 
 def _id_of(conn: Connection, project: str, name: str) -> str | None:

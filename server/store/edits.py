@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from incomes_server.edits import WAITING, Edit, EditStatus, EditVersion, IdPrefix, NewEdit, new_id, sources_of
+from incomes_server.edits import WAITING, Edit, EditStatus, IdPrefix, NewEdit, new_id, sources_of
 from incomes_server.store.edit_sets import find_edit_set
 from incomes_server.store.log import append
 from incomes_server.store.pages import page_of
@@ -19,9 +19,10 @@ from incomes_server.store.rows import (
     select_edits,
 )
 from incomes_server.store.schema import edit_versions, edits
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, insert, select, update
 
 from incomes_plugin.errors import EditConflict, EditNotFound, InvalidValue
+from incomes_plugin.gist.edit import EditKey
 
 e, v = edits.c, edit_versions.c
 
@@ -68,7 +69,7 @@ def list_edits(
     return [edit_from(row) for row in rows], has_more
 
 
-def add_edits(tx: Transaction, project: str, edit_set: str, new: Sequence[NewEdit]) -> list[EditVersion]:
+def add_edits(tx: Transaction, project: str, edit_set: str, new: Sequence[NewEdit]) -> list[EditKey]:
     """All pending, or none. Raises EditSetNotFound, EditConflict."""
     found = find_edit_set(tx.conn, project, edit_set, lock=True)
     _check_external_ids(tx.conn, found.id, [edit.external_id for edit in new if edit.external_id is not None])
@@ -84,7 +85,7 @@ def add_edits(tx: Transaction, project: str, edit_set: str, new: Sequence[NewEdi
     return [(edit_id, 1) for edit_id in ids]
 
 
-def replace_edit(tx: Transaction, project: str, edit_id: str, new: NewEdit) -> list[EditVersion]:
+def replace_edit(tx: Transaction, project: str, edit_id: str, new: NewEdit) -> list[EditKey]:
     """A new pending version; one that waited is superseded, an active one serves on. Raises EditConflict."""
     row = _find(tx.conn, project, edit_id)
     if row.retired_at is not None:
@@ -104,7 +105,7 @@ def replace_edit(tx: Transaction, project: str, edit_id: str, new: NewEdit) -> l
     return [(edit_id, version)]
 
 
-def retire_edit(tx: Transaction, project: str, edit_id: str) -> list[EditVersion]:
+def retire_edit(tx: Transaction, project: str, edit_id: str) -> list[EditKey]:
     """Take an edit out of the snapshot for good. Retiring it again is no error: the caller may not have received the
     first answer."""
     row = _find(tx.conn, project, edit_id)
@@ -121,11 +122,6 @@ def retire_edit(tx: Transaction, project: str, edit_id: str) -> list[EditVersion
     tx.conn.execute(update(edits).where(e.id == edit_id).values(retired_at=tx.now, active_version=None))
     tx.changed.add(edit_id)
     return [(edit_id, row.head_version)]
-
-
-def count_versions(conn: Connection) -> dict[str, int]:
-    """Edit versions by status, of all projects."""
-    return {row[0]: row[1] for row in conn.execute(select(v.status, func.count()).group_by(v.status))}
 
 
 def _find(conn: Connection, project: str, edit_id: str) -> AnyRow:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from incomes_server.edits import EditVersion
+from incomes_plugin.gist.edit import EditKey
 
 
 class Fold:
@@ -13,21 +13,21 @@ class Fold:
     """
 
     def __init__(self) -> None:
-        self._before: dict[EditVersion, bool] = {}
-        self._after: dict[EditVersion, int | None] = {}
+        self._before: dict[EditKey, bool] = {}
+        self._after: dict[EditKey, int | None] = {}
         self.num_bytes = 0
 
-    def apply(self, pair: EditVersion, *, is_add: bool, num_bytes: int) -> None:
+    def apply(self, pair: EditKey, *, is_add: bool, num_bytes: int) -> None:
         """The next change of the log."""
         self._before.setdefault(pair, not is_add)
         self.num_bytes -= self._after.get(pair) or 0
         self._after[pair] = num_bytes if is_add else None
         self.num_bytes += num_bytes if is_add else 0
 
-    def added(self) -> list[EditVersion]:
+    def added(self) -> list[EditKey]:
         """Present at the end, and added on the way."""
         return [pair for pair, size in self._after.items() if size is not None]
 
-    def removed(self) -> list[EditVersion]:
+    def removed(self) -> list[EditKey]:
         """Present at the start, and removed on the way."""
         return [pair for pair, present in self._before.items() if present]

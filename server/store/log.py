@@ -6,25 +6,24 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import Any
 
-from incomes_server.edits import Delta, EditVersion, Head
 from incomes_server.store.fold import Fold
-from incomes_server.store.rows import AnyRow, Transaction, chunks
+from incomes_server.store.rows import AnyRow, Transaction, chunks, snapshot_from
 from incomes_server.store.schema import edit_sets, edit_versions, log, revisions
 from sqlalchemy import Connection, CursorResult, insert, select, tuple_, update
 
 from incomes_plugin.errors import EditSetNotFound, InvalidValue, NotReady
+from incomes_plugin.gist.edit import EditKey
+from incomes_plugin.pool.snapshot import SnapshotDelta, SnapshotRef
 
 PAGE_BYTES = 8 * 1024 * 1024
 ADD, REMOVE = "add", "remove"
 
 
-def append(
-    tx: Transaction, edit_set: str, *, added: Sequence[EditVersion] = (), removed: Sequence[EditVersion] = ()
-) -> int:
+def append(tx: Transaction, edit_set: str, *, added: Sequence[EditKey] = (), removed: Sequence[EditKey] = ()) -> int:
     """Commit one change of the snapshot; returns the new version of the edit set."""
     c = edit_sets.c
     row = tx.conn.execute(select(c.version, c.digest, c.num_edits).where(c.id == edit_set).with_for_update()).one()
-    head = Head(row.version, row.digest, row.num_edits).advance(added, removed)
+    head = snapshot_from(edit_set, row).advance(added, removed)
     state = {"version": head.version, "digest": head.digest, "num_edits": head.num_edits}
     tx.conn.execute(update(edit_sets).where(c.id == edit_set).values(state))
     tx.conn.execute(insert(revisions).values(edit_set=edit_set, created_at=tx.now, **state))
@@ -41,7 +40,7 @@ def append(
     return head.version
 
 
-def read_delta(conn: Connection, edit_set: str, base: int, *, page_bytes: int = PAGE_BYTES) -> Delta:
+def read_delta(conn: Connection, edit_set: str, base: int, *, page_bytes: int = PAGE_BYTES) -> SnapshotDelta[bytes]:
     """The next page after `base`: a prefix of the log of at most `page_bytes` of gists (one version at least).
 
     Raises:
@@ -52,30 +51,19 @@ def read_delta(conn: Connection, edit_set: str, base: int, *, page_bytes: int = 
         raise EditSetNotFound(f"no edit set {edit_set}")
     if base > row.version:
         raise InvalidValue(f"version {base} of {edit_set} is ahead of the store's {row.version}; restart the replica")
+    before = _snapshot_at(conn, edit_set, base).id if base else None
     if row.deleted_at is not None:
-        return Delta(
-            edit_set, row.project, base, row.version, row.digest, row.num_edits, row.version, (), (), (), deleted=True
-        )
+        return SnapshotDelta(before, snapshot_from(edit_set, row), deleted=True)
     with _changes(conn, edit_set, base) as changes:
         fold, end = _fold_page(changes, floor=row.floor, page_bytes=page_bytes)
-    end = max(end, base)
-    at_end = conn.execute(
-        select(revisions).where(revisions.c.edit_set == edit_set, revisions.c.version == end)
-    ).one_or_none()
-    added, ages = _blobs(conn, edit_set, base, end, fold.added())
-    state = Head() if at_end is None else Head(at_end.version, at_end.digest, at_end.num_edits)
-    return Delta(
-        edit_set=edit_set,
-        project=row.project,
-        base=base,
-        version=end,
-        digest=state.digest,
-        num_edits=state.num_edits,
-        head=row.version,
-        added=added,
-        removed=tuple(fold.removed()),
-        ages=ages,
-    )
+    after = _snapshot_at(conn, edit_set, max(end, base))
+    added, ages = _blobs(conn, after, fold.added())
+    return SnapshotDelta(before, after, added, tuple(fold.removed()), ages)
+
+
+def _snapshot_at(conn: Connection, edit_set: str, version: int) -> SnapshotRef:
+    query = select(revisions).where(revisions.c.edit_set == edit_set, revisions.c.version == version)
+    return snapshot_from(edit_set, conn.execute(query).one_or_none())
 
 
 def _changes(conn: Connection, edit_set: str, base: int) -> CursorResult[Any]:
@@ -104,18 +92,16 @@ def _fold_page(changes: Iterable[AnyRow], *, floor: int, page_bytes: int) -> tup
 
 
 def _blobs(
-    conn: Connection, edit_set: str, base: int, end: int, wanted: Sequence[EditVersion]
-) -> tuple[tuple[tuple[str, int, bytes], ...], tuple[int, ...]]:
+    conn: Connection, snapshot: SnapshotRef, wanted: Sequence[EditKey]
+) -> tuple[tuple[bytes, ...], tuple[int, ...]]:
     """Gists of the edit versions wanted, and where each of those stands in the order of creation."""
     v = edit_versions.c
-    found: dict[EditVersion, tuple[bytes, int]] = {}
+    found: dict[EditKey, tuple[bytes, int]] = {}
     for part in chunks(wanted):
         query = select(v.edit_id, v.version, v.blob, v.seq).where(tuple_(v.edit_id, v.version).in_(part))
         found |= {
             (row.edit_id, row.version): (row.blob, row.seq) for row in conn.execute(query) if row.blob is not None
         }
-    missing = len(wanted) - len(found)
-    if missing:
-        raise NotReady(f"{missing} gists of {edit_set} between versions {base} and {end} are missing in the store")
-    blobs = tuple((edit_id, version, found[edit_id, version][0]) for edit_id, version in wanted)
-    return blobs, tuple(found[pair][1] for pair in wanted)
+    if missing := len(wanted) - len(found):
+        raise NotReady(f"{missing} gists of {snapshot.edit_set} up to version {snapshot.version} are missing")
+    return tuple(found[edit][0] for edit in wanted), tuple(found[edit][1] for edit in wanted)

@@ -6,22 +6,14 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from incomes_server.edits import (
-    WAITING,
-    CompressionJob,
-    CompressionOutcome,
-    EditStatus,
-    EditVersion,
-    WaitingText,
-    sources_of,
-)
-from incomes_server.store.counts import ProjectUse
+from incomes_server.edits import WAITING, EditStatus, WaitingText, sources_of
 from incomes_server.store.log import PAGE_BYTES, append
-from incomes_server.store.rows import AnyRow, Transaction, chunks, decode_tokens, encode_tokens, job_from
+from incomes_server.store.rows import AnyRow, Transaction, chunks, encode_tokens, job_from
 from incomes_server.store.schema import edit_sets, edit_versions, edits, meta
-from sqlalchemy import Connection, bindparam, delete, func, insert, or_, select, tuple_, update
+from sqlalchemy import Connection, bindparam, delete, insert, or_, select, tuple_, update
 
 from incomes_plugin.errors import GistFormatError
+from incomes_plugin.gist.edit import Captured, CaptureJob, EditKey
 from incomes_plugin.gist.header import read_header
 
 e, v = edits.c, edit_versions.c
@@ -41,21 +33,10 @@ class _Ready:
     fingerprint: str
 
 
-def pending_jobs(conn: Connection, limit: int) -> list[CompressionJob]:
+def pending_jobs(conn: Connection, limit: int) -> list[CaptureJob]:
     """The oldest versions that wait."""
     query = select(v.edit_id, v.version, v.token_ids).where(v.status.in_(WAITING)).order_by(v.seq).limit(limit)
     return [job_from(row) for row in conn.execute(query)]
-
-
-def use_of_projects(conn: Connection) -> dict[str, ProjectUse]:
-    """Edit versions that are in a snapshot or wait to be, and their tokens, by project."""
-    query = (
-        select(e.project, func.count(), func.sum(v.num_tokens))
-        .join_from(edit_versions, edits, e.id == v.edit_id)
-        .where(v.status.in_([*WAITING, EditStatus.READY]))
-        .group_by(e.project)
-    )
-    return {project: ProjectUse(int(number), int(tokens)) for project, number, tokens in conn.execute(query)}
 
 
 def waiting_texts(conn: Connection, after: int, limit: int) -> list[WaitingText]:
@@ -63,23 +44,24 @@ def waiting_texts(conn: Connection, after: int, limit: int) -> list[WaitingText]
     columns = (v.seq, v.edit_id, v.version, v.text, v.token_ids)
     query = select(*columns).where(v.status.in_(WAITING), v.seq > after).order_by(v.seq).limit(limit)
     rows = conn.execute(query)
-    return [WaitingText(row.seq, row.edit_id, row.version, row.text, decode_tokens(row.token_ids)) for row in rows]
+    return [WaitingText(row.seq, job_from(row), row.text) for row in rows]
 
 
-def retokenize(tx: Transaction, rows: Sequence[tuple[str, int, tuple[int, ...]]]) -> None:
+def retokenize(tx: Transaction, jobs: Sequence[CaptureJob]) -> None:
     """New token ids for versions that wait; the others keep what their gist was made from."""
     waits = or_(*(v.status == status for status in WAITING))  # an IN does not go with several rows at once
     statement = update(edit_versions).where(_THIS_VERSION, waits)
     changes = [
-        {"b_edit": edit_id, "b_version": version, "b_ids": encode_tokens(ids), "b_count": len(ids)}
-        for edit_id, version, ids in rows
+        {"b_edit": job.edit_id, "b_version": job.version}
+        | {"b_ids": encode_tokens(job.token_ids), "b_count": len(job.token_ids)}
+        for job in jobs
     ]
     if changes:
         tx.conn.execute(statement.values(token_ids=bindparam("b_ids"), num_tokens=bindparam("b_count")), changes)
-        tx.changed |= {edit_id for edit_id, _, _ in rows}
+        tx.changed |= {job.edit_id for job in jobs}
 
 
-def mark_compressing(tx: Transaction, refs: Sequence[EditVersion]) -> None:
+def mark_compressing(tx: Transaction, refs: Sequence[EditKey]) -> None:
     """Only pending versions change."""
     for part in chunks(refs):
         tx.conn.execute(
@@ -89,7 +71,7 @@ def mark_compressing(tx: Transaction, refs: Sequence[EditVersion]) -> None:
         )
 
 
-def record_outcomes(tx: Transaction, outcomes: Sequence[CompressionOutcome]) -> None:
+def record_outcomes(tx: Transaction, outcomes: Sequence[Captured]) -> None:
     """Ready edits join the snapshot of their set; versions that wait no longer (retired, replaced, done) are left."""
     expected = tx.conn.scalar(select(meta.c.value).where(meta.c.key == _FINGERPRINT))
     ready: dict[str, list[_Ready]] = defaultdict(list)
@@ -109,7 +91,7 @@ def requeue_stale(tx: Transaction, fingerprint: str) -> int:
     """Gists of other models leave the snapshots and are made again; from now on only this model's are accepted."""
     tx.conn.execute(delete(meta).where(meta.c.key == _FINGERPRINT))
     tx.conn.execute(insert(meta).values(key=_FINGERPRINT, value=fingerprint))
-    stale: dict[str, list[EditVersion]] = defaultdict(list)
+    stale: dict[str, list[EditKey]] = defaultdict(list)
     query = (
         select(e.edit_set, v.edit_id, v.version)
         .join_from(edit_versions, edits, e.id == v.edit_id)
@@ -123,9 +105,9 @@ def requeue_stale(tx: Transaction, fingerprint: str) -> int:
     return sum(map(len, stale.values()))
 
 
-def _waiting(conn: Connection, outcomes: Sequence[CompressionOutcome]) -> Iterator[tuple[CompressionOutcome, AnyRow]]:
+def _waiting(conn: Connection, outcomes: Sequence[Captured]) -> Iterator[tuple[Captured, AnyRow]]:
     """Each outcome whose edit version still waits, once, with its row."""
-    by_ref = {(outcome.edit_id, outcome.version): outcome for outcome in reversed(outcomes)}
+    by_ref = {outcome.edit: outcome for outcome in reversed(outcomes)}
     for part in chunks(list(by_ref)):
         query = (
             select(e.id, e.edit_set, e.active_version, v.version)
@@ -138,7 +120,7 @@ def _waiting(conn: Connection, outcomes: Sequence[CompressionOutcome]) -> Iterat
                 yield by_ref[row.id, row.version], row
 
 
-def _check(outcome: CompressionOutcome, row: AnyRow, expected: str | None) -> _Ready | str:
+def _check(outcome: Captured, row: AnyRow, expected: str | None) -> _Ready | str:
     """The gist, or why it must not be used."""
     if outcome.error is not None or outcome.blob is None:
         return outcome.error or "the worker returned neither a gist nor a reason"
@@ -154,7 +136,7 @@ def _check(outcome: CompressionOutcome, row: AnyRow, expected: str | None) -> _R
     return _Ready(row.id, row.version, row.active_version, outcome.blob, fingerprint)
 
 
-def _fail(tx: Transaction, outcome: CompressionOutcome, reason: str) -> None:
+def _fail(tx: Transaction, outcome: Captured, reason: str) -> None:
     tx.conn.execute(
         update(edit_versions)
         .where(v.edit_id == outcome.edit_id, v.version == outcome.version)
@@ -205,7 +187,7 @@ def _join(tx: Transaction, edit_set: str, page: Sequence[_Ready]) -> None:
     )
 
 
-def _requeue(tx: Transaction, edit_set: str, stale: Sequence[EditVersion]) -> None:
+def _requeue(tx: Transaction, edit_set: str, stale: Sequence[EditKey]) -> None:
     """Take these gists out of their edit set, as one version of it. A page for a replica must not end before that
     version, because their gists are deleted."""
     floor = append(tx, edit_set, removed=stale)
@@ -231,7 +213,7 @@ def _requeue(tx: Transaction, edit_set: str, stale: Sequence[EditVersion]) -> No
     tx.changed.update(edit_id for edit_id, _ in stale)
 
 
-def _leave(tx: Transaction, refs: Sequence[EditVersion], *, status: EditStatus, set_version: int | None) -> None:
+def _leave(tx: Transaction, refs: Sequence[EditKey], *, status: EditStatus, set_version: int | None) -> None:
     if refs:
         tx.conn.execute(
             update(edit_versions)

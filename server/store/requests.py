@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from incomes_server.edits import EditVersion
 from incomes_server.store.commands import Requested
 from incomes_server.store.rows import Transaction
 from incomes_server.store.schema import requests
 from sqlalchemy import insert, select
 
 from incomes_plugin.errors import IdempotencyKeyReuse
+from incomes_plugin.gist.edit import EditKey
 
 
-def find_result(tx: Transaction, command: Requested) -> list[EditVersion] | None:
+def find_result(tx: Transaction, command: Requested) -> list[EditKey] | None:
     """The result of the request when it came the first time; None when it is new.
 
     Raises:
@@ -32,7 +32,7 @@ def find_result(tx: Transaction, command: Requested) -> list[EditVersion] | None
     return [(str(name), int(version)) for name, version in json.loads(row.result)]
 
 
-def keep_result(tx: Transaction, command: Requested, refs: Sequence[EditVersion]) -> None:
+def keep_result(tx: Transaction, command: Requested, refs: Sequence[EditKey]) -> None:
     """Remember it, in the transaction of the write itself."""
     tx.conn.execute(
         insert(requests).values(

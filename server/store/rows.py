@@ -8,9 +8,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
 
-from incomes_server.edits import CompressionJob, Edit, EditSet, EditStatus, EditVersion
+from incomes_server.edits import Edit, EditSet, EditStatus
 from incomes_server.store.schema import edit_sets, edit_versions, edits
 from sqlalchemy import Connection, Row, Select, select
+
+from incomes_plugin.gist.edit import CaptureJob, EditKey
+from incomes_plugin.pool.snapshot import SnapshotRef
 
 T = TypeVar("T")
 
@@ -87,9 +90,9 @@ def edit_from(row: AnyRow) -> Edit:
     )
 
 
-def load_edits(conn: Connection, refs: Sequence[EditVersion]) -> list[Edit]:
+def load_edits(conn: Connection, refs: Sequence[EditKey]) -> list[Edit]:
     """The given edit versions, in the given order."""
-    found: dict[EditVersion, Edit] = {}
+    found: dict[EditKey, Edit] = {}
     for part in chunks(refs):
         for row in conn.execute(select_edits().where(edits.c.id.in_([edit_id for edit_id, _ in part]))):
             found[row.id, row.version] = edit_from(row)
@@ -98,7 +101,12 @@ def load_edits(conn: Connection, refs: Sequence[EditVersion]) -> list[Edit]:
 
 def edit_set_from(row: AnyRow) -> EditSet:
     """One row of `edit_sets`."""
-    return EditSet(row.id, row.project, row.name, row.created_at, row.version, row.digest, row.num_edits)
+    return EditSet(row.id, row.project, row.name, row.created_at, snapshot_from(row.id, row))
+
+
+def snapshot_from(edit_set: str, row: AnyRow | None) -> SnapshotRef:
+    """State of an edit set by a row with version, digest and num_edits; None = before anything was in it."""
+    return SnapshotRef.empty(edit_set) if row is None else SnapshotRef(edit_set, row.version, row.digest, row.num_edits)
 
 
 def load_edit_set(conn: Connection, edit_set_id: str) -> EditSet:
@@ -106,6 +114,6 @@ def load_edit_set(conn: Connection, edit_set_id: str) -> EditSet:
     return edit_set_from(conn.execute(select(edit_sets).where(edit_sets.c.id == edit_set_id)).one())
 
 
-def job_from(row: AnyRow) -> CompressionJob:
+def job_from(row: AnyRow) -> CaptureJob:
     """A row with edit_id, version, token_ids."""
-    return CompressionJob(row.edit_id, row.version, decode_tokens(row.token_ids))
+    return CaptureJob(row.edit_id, row.version, decode_tokens(row.token_ids))

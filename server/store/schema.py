@@ -2,6 +2,8 @@
 
 edit_sets 1─n edits 1─n edit_versions (text, token ids, gist blob)
     1─n revisions (version, digest) 1─n log (op, edit version)
+
+A change here needs a revision in `migrations/`.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from sqlalchemy import (
 )
 
 SCHEMA_VERSION = 2
+"""What versions before Alembic find in `meta`; raised by a revision that they could not work with."""
 
 metadata = MetaData()
 
@@ -135,6 +138,8 @@ requests = Table(
     Column("result", Text, nullable=False),
     Column("created_at", BigInteger, nullable=False),
 )
+
+Index("requests_by_age", requests.c.created_at)
 
 replicas = Table(
     "replicas",

@@ -71,13 +71,15 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def start(tiny_model: Path) -> Any:
-    """Starts a server in a folder: `with start(folder, tenants) as target`."""
+    """Starts a server in a folder: `with start(folder, tenants, flags) as target`; the flags are vLLM's."""
     from contextlib import contextmanager
 
     @contextmanager
-    def started(folder: Path, tenants: tuple[str, ...] = ("acme", "zen")) -> Iterator[Target]:
-        keys, flags = keys_of(list(tenants))
-        args = [*adapter_of(tiny_model), *flags, "--", *VLLM_FLAGS]
+    def started(
+        folder: Path, tenants: tuple[str, ...] = ("acme", "zen"), flags: tuple[str, ...] = ()
+    ) -> Iterator[Target]:
+        keys, key_flags = keys_of(list(tenants))
+        args = [*adapter_of(tiny_model), *key_flags, "--", *VLLM_FLAGS, *flags]
         with server_process(folder, lambda _: None, model=str(tiny_model), args=args) as process:
             yield Target(process, folder, keys)
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import torch
-from incomes_server.edits import CompressionOutcome
+from collections.abc import Sequence
+from typing import Any
 
-from incomes_plugin.gist import Gist, dump_gists
+import torch
+
+from incomes_plugin.gist import Gist, dump_gists, read_header
+from incomes_plugin.gist.edit import Captured, EditKey
 from incomes_plugin.gist.types import Packed
 
 
@@ -14,7 +17,13 @@ def gist_of(edit_id: str, version: int, rows: torch.Tensor) -> Gist:
     return Gist(edit_id, version, Packed.of(rows), Packed.of(rows))
 
 
-def outcome_of(edit_id: str, version: int, *, fingerprint: str = "mf_a", num_tokens: int = 2) -> CompressionOutcome:
+def keys_of(blobs: Sequence[bytes]) -> list[EditKey]:
+    """Edit versions whose gists these one-gist blobs are."""
+    headers: list[Any] = [read_header(blob) for blob in blobs]
+    return [(edit_id, version) for header in headers for edit_id, version in header["gists"]]
+
+
+def outcome_of(edit_id: str, version: int, *, fingerprint: str = "mf_a", num_tokens: int = 2) -> Captured:
     """A good outcome of compressing this edit version; 12 bytes a token, and the header."""
     gist = gist_of(edit_id, version, torch.ones(num_tokens, 4))
-    return CompressionOutcome(edit_id, version, dump_gists([gist], fingerprint))
+    return Captured(edit_id, version, dump_gists([gist], fingerprint))

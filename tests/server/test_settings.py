@@ -70,12 +70,14 @@ def test_a_reachable_address_needs_a_key(field):
     assert load_settings(**{field: "0.0.0.0"}, api_keys=("k",)).settings
 
 
-@pytest.mark.parametrize(
-    ("host", "expected"),
-    [("127.0.0.1", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("::", False), ("example", False)],
-)
-def test_is_loopback(host, expected):
-    assert is_loopback(host) is expected
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "::ffff:127.0.0.1", "localhost"])
+def test_addresses_of_this_machine_only(host):
+    assert is_loopback(host)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "::ffff:10.0.0.1", "example"])
+def test_addresses_others_can_reach(host):
+    assert not is_loopback(host)
 
 
 def test_wrong_value_names_field_and_origin(monkeypatch):

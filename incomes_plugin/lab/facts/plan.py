@@ -1,7 +1,7 @@
 """Do N edits fit, and what does routing among them take? Arithmetic on an adapter's shape, and one measurement.
 
     host      the gists of all edits, and the objects that hold them
-    device    the route keys of all edits, in rows of 16 tokens; their arena doubles when it is full; without a GPU also
+    device    the route keys of all edits, in rows of 16 tokens; their arena has an eighth to spare; without a GPU also
               the index that many edits have
     routing   one product of the question's tokens with all route keys, a maximum for each edit, the best few
 
@@ -22,8 +22,9 @@ import torch
 from incomes_plugin.errors import PoolFull
 from incomes_plugin.lab.facts.theory import largest_that
 from incomes_plugin.model.adapter import EditAdapter
+from incomes_plugin.pool.gists import MOVING
 from incomes_plugin.pool.indexing import INDEX_FROM_EDITS
-from incomes_plugin.pool.table import ROW_TOKENS
+from incomes_plugin.pool.table import ROW_TOKENS, with_spare
 from incomes_plugin.selection.picks import RoutingRules
 from incomes_plugin.selection.routing import RouteKeys, similarities
 
@@ -79,7 +80,7 @@ class Needs:
         gist_bytes, object_bytes: on the host.
         route_rows: rows of route keys.
         route_bytes: of these rows.
-        device_bytes: of the arena that holds them: the next power of two.
+        device_bytes: of the arena that holds them, with an eighth to spare.
         index_bytes: of the index that names edits on a CPU, where there are enough of them.
     """
 
@@ -95,7 +96,7 @@ class Needs:
     def of(cls, edits: int, cost: EditCost) -> Needs:
         """Of N edits like those of a sample."""
         rows = max(1, round(edits * cost.rows))
-        arena = (1 << (rows - 1).bit_length()) * cost.row_bytes
+        arena = with_spare(rows) * cost.row_bytes
         gists = round(edits * cost.gist_bytes)
         index = round(edits * cost.tokens * cost.index_bytes_per_token) if edits >= INDEX_FROM_EDITS else 0
         return cls(edits, gists, edits * OBJECT_BYTES, rows, rows * cost.row_bytes, arena, index)
@@ -107,8 +108,8 @@ class Needs:
 
     @property
     def pool_bytes(self) -> int:
-        """What the pool counts: the least `pool_bytes` that a server needs for them."""
-        return self.gist_bytes + self.route_bytes
+        """What admission counts: the least `pool_bytes` that a server needs for them."""
+        return self.gist_bytes + round(MOVING * self.route_bytes)
 
 
 @dataclass(frozen=True)

@@ -6,20 +6,20 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request
-from incomes_server.api.body import BodyLimits, BodyMiddleware
-from incomes_server.api.chat.directory import EditSetDirectory
 from incomes_server.api.chat.gate import ChatGate
 from incomes_server.api.chat.resolve import ScopeResolver
-from incomes_server.api.cors import with_cors
-from incomes_server.api.errors import error_response, on_incomes_error
-from incomes_server.api.health import HealthMiddleware
-from incomes_server.api.readiness import Readiness
-from incomes_server.api.request_id import RequestIdMiddleware
+from incomes_server.api.http.auth import AuthMiddleware
+from incomes_server.api.http.body import BodyLimits, BodyMiddleware
+from incomes_server.api.http.cors import with_cors
+from incomes_server.api.http.errors import error_response, on_incomes_error
+from incomes_server.api.http.health import HealthMiddleware
+from incomes_server.api.http.readiness import Readiness
+from incomes_server.api.http.request_id import RequestIdMiddleware
 from incomes_server.auth.keys import KeyRing
-from incomes_server.auth.middleware import AuthMiddleware
-from incomes_server.quotas import Quotas, RunningRequests
+from incomes_server.auth.quotas import RunningRequests
 from incomes_server.settings import Settings
 from incomes_server.store.client import StoreClient
+from incomes_server.store.directory import EditSetDirectory
 from starlette.types import ASGIApp
 
 from incomes_plugin.errors import IncomesError, ModelNotFound
@@ -45,7 +45,7 @@ def build_chat_app(
         vllm_app,
         engine,
         ScopeResolver(engine, directory, readiness),
-        RunningRequests(Quotas.of(settings)),
+        RunningRequests(settings.quotas),
         salted=not keys.is_open and not settings.share_prefix_cache,
         status=None if keys.is_open else status,
     )

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from incomes_server.api.chat.routes import known_fields, request_model
-from incomes_server.api.errors import first_validation_error
-from incomes_server.api.json_body import load_json
+from incomes_server.api.http.errors import first_validation_error
+from incomes_server.api.http.json_body import load_json
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from incomes_plugin.errors import InvalidValue, UnknownParameter

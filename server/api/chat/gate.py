@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
-from incomes_server.api.body import IN_THREAD_BYTES, replay
 from incomes_server.api.chat.attribute import Attributor
 from incomes_server.api.chat.fields import parse_body
 from incomes_server.api.chat.resolve import ScopeResolver
 from incomes_server.api.chat.respond import AttributionSender, HeaderSender, LossSender
 from incomes_server.api.chat.routes import COMPLETIONS, GENERATION, is_passed
-from incomes_server.api.errors import error_response
-from incomes_server.metrics import GENERATIONS
-from incomes_server.quotas import RunningRequests
+from incomes_server.api.http.body import IN_THREAD_BYTES, replay
+from incomes_server.api.http.errors import error_response
+from incomes_server.api.http.metrics import GENERATIONS
+from incomes_server.auth.quotas import RunningRequests
 from starlette.datastructures import MutableHeaders
 from starlette.routing import Match
 from starlette.types import Receive, Scope, Send

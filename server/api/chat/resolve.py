@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from incomes_server.api.chat.directory import EditSetDirectory
 from incomes_server.api.chat.fields import EditsField
-from incomes_server.api.readiness import Readiness
+from incomes_server.api.http.readiness import Readiness
+from incomes_server.store.directory import EditSetDirectory
 
 from incomes_plugin.errors import EditSetNotFound, SnapshotEmpty, SnapshotNotFound, SnapshotRetired
-from incomes_plugin.pool.snapshot import EMPTY_DIGEST, SnapshotRef
+from incomes_plugin.pool.snapshot import SnapshotRef
 
 if TYPE_CHECKING:
     from incomes_plugin.vllm.engine import EditEngine
@@ -65,7 +65,7 @@ class ScopeResolver:
             edit_set = await self._directory.id_of(project, wanted.edit_set)
         trace = "trace_" + secrets.token_hex(12) if attributions else None
         if wanted.mode == "off":
-            return Resolved(empty_snapshot(edit_set), "DISABLED", trace)
+            return Resolved(SnapshotRef.empty(edit_set), "DISABLED", trace)
         self._readiness.require_set(edit_set)
         snapshot = self._snapshot(edit_set, wanted.snapshot)
         if wanted.mode == "required" and snapshot.num_edits == 0:
@@ -78,7 +78,7 @@ class ScopeResolver:
         return self._readiness.reasons()["engine"] if self._readiness.lost else None
 
     def _snapshot(self, edit_set: str, snapshot_id: str | None) -> SnapshotRef:
-        empty = empty_snapshot(edit_set)
+        empty = SnapshotRef.empty(edit_set)
         if snapshot_id is None:
             return self._engine.current(edit_set) or empty
         with field_at_fault("edits.snapshot"):
@@ -93,8 +93,3 @@ def field_at_fault(param: str) -> Iterator[None]:
     except (EditSetNotFound, SnapshotNotFound, SnapshotRetired) as error:
         error.param = param
         raise
-
-
-def empty_snapshot(edit_set: str) -> SnapshotRef:
-    """The set without edits: the stock path of the engine."""
-    return SnapshotRef(edit_set, 0, EMPTY_DIGEST, 0)

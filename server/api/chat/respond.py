@@ -6,7 +6,7 @@ import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-from incomes_server.api.errors import envelope, error_response, status_of
+from incomes_server.api.http.errors import envelope, error_response, status_of
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import Message, Send
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from zlib import crc32
 
 import torch
 
-from incomes_plugin.gist.types import EditKey, Gist, GistShape
+from incomes_plugin.gist.edit import EditKey
+from incomes_plugin.gist.types import Gist, GistShape
 from incomes_plugin.model.adapter import BaseModel, EditAdapter
 from incomes_plugin.pool.gists import GistPool, PooledSnapshot
+from incomes_plugin.pool.snapshot import SnapshotDelta, SnapshotRef
 from incomes_plugin.pool.table import RouteTable, route_rows
 from incomes_plugin.selection.codec import Codec
 from incomes_plugin.selection.picks import RoutingRules
@@ -54,14 +57,39 @@ def decoded(found: Gist) -> tuple[torch.Tensor, torch.Tensor]:
         return adapter().codec.decode(found.latents.unpack())
 
 
+class Named(SnapshotRef):
+    """A snapshot whose digest is its id: tests name snapshots as they like."""
+
+    @property
+    def id(self) -> str:
+        return self.digest
+
+
+class SmallPool(GistPool):
+    """A pool whose commits are spelled out."""
+
+    def commit(  # type: ignore[override]
+        self,
+        edit_set: str,
+        base: str | None,
+        snapshot_id: str,
+        num_edits: int,
+        added: Sequence[Gist],
+        removed: Sequence[EditKey],
+        ages: Sequence[int] = (),
+    ) -> PooledSnapshot:
+        snapshot = Named(edit_set, 1, snapshot_id, num_edits)
+        return super().commit(SnapshotDelta(base, snapshot, tuple(added), tuple(removed), tuple(ages)))
+
+
 def pool_of(
     capacity_bytes: int = 1 << 30,
     *,
     dtype: torch.dtype = torch.float32,
     device_bytes: int = 1 << 20,
     index_from_edits: int = 1 << 30,
-) -> GistPool:
-    return GistPool(
+) -> SmallPool:
+    return SmallPool(
         adapter(),
         capacity_bytes=capacity_bytes,
         device=CPU,

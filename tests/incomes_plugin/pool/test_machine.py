@@ -9,7 +9,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
 
-from incomes_plugin.gist.types import EditKey, Gist
+from incomes_plugin.gist.edit import EditKey
+from incomes_plugin.gist.types import Gist
 from incomes_plugin.pool.gists import PooledSnapshot
 from incomes_plugin.pool.table import rows_of
 from tests.incomes_plugin.pool.small import check_table, decoded, gist, pool_of

@@ -5,15 +5,14 @@ from __future__ import annotations
 import torch
 
 from incomes_plugin.model.hf import ReferencePool
-from incomes_plugin.pool.gists import GistPool
 from incomes_plugin.selection.picks import RoutingRules, choose
-from tests.incomes_plugin.pool.small import CPU, adapter, gist
+from tests.incomes_plugin.pool.small import adapter, gist, pool_of
 
 RULES = RoutingRules(threshold=-100.0, rivalry=0.3)
 
 
 def test_the_picks_are_the_references() -> None:
-    pool = GistPool(adapter(), capacity_bytes=1 << 30, device=CPU, dtype=torch.float32)
+    pool = pool_of()
     gists = [gist(f"e{i}", 1 + i * 7 % 40) for i in range(60)]
     pool.commit("s", None, "a", 40, gists[:40], [])
     pool.commit("s", "a", "b", 37, [], [gist.edit for gist in gists[3:6]])

@@ -87,12 +87,15 @@ class LabEngine:
         self._count_preemptions()
         if "worker_cls" in options:
             from incomes_plugin.model.adapter import EditAdapter
+            from incomes_plugin.vllm.answers import ANSWERS_ATTRIBUTE, Answers
             from incomes_plugin.vllm.pin import PINS_ATTRIBUTE
             from incomes_plugin.vllm.registry import SnapshotRegistry
 
             template = EditAdapter.load(Path(options["additional_config"]["incomes"]["adapter"])).template
             self.pins = SnapshotRegistry(lambda: self.core.output_processor.external_req_ids.keys(), template)
             setattr(self.core.input_processor, PINS_ATTRIBUTE, self.pins)
+            self.answers = Answers()
+            setattr(self.core.output_processor, ANSWERS_ATTRIBUTE, self.answers)
 
     @property
     def runtime(self) -> Any:
@@ -108,7 +111,7 @@ class LabEngine:
         return self.core.model_executor.collective_rpc(method, args=args)
 
     def capture(self, texts: dict[str, list[int]]) -> list[Any]:
-        """Capture texts by edit id; returns `[blob, E, error]` each."""
+        """Capture texts by edit id; returns `[blob, error]` each."""
         from incomes_plugin.vllm.pin import use_capture
         from incomes_plugin.vllm.rows import RequestTag
 
@@ -124,6 +127,11 @@ class LabEngine:
 
         self.rpc("incomes_commit", pack_delta(delta, self.pins.unused(keep=delta.snapshot.id)))
         self.pins.committed(delta.snapshot)
+
+    def take_trace(self, name: str) -> Any:
+        """What the worker says of a traced request."""
+        tokens = [[*choice, number] for choice, number in self.answers.take(name).items()]
+        return self.rpc("incomes_take_trace", name, tokens)
 
     def run(self, jobs: Sequence[Job], together: bool = True) -> list[Answer]:
         """Run the jobs in one batch, or one after the other."""
@@ -268,13 +276,13 @@ class CanaryEngine:
 
     async def capture(self, jobs: Sequence[Any]) -> list[Any]:
         taken = self.lab.capture({job.edit_id: list(job.token_ids) for job in jobs})
-        return [SimpleNamespace(blob=blob, error=error) for blob, _, error in taken]
+        return [SimpleNamespace(blob=blob, error=error) for blob, error in taken]
 
     async def commit(self, delta: SnapshotDelta) -> None:
         self.lab.commit(delta)
 
     async def attribution(self, trace: str) -> Any:
-        return SimpleNamespace(none_weight=self.lab.rpc("incomes_take_trace", trace)["none_weight"])
+        return SimpleNamespace(none_weight=self.lab.take_trace(trace)["none_weight"])
 
     async def drop(self, edit_set: str) -> None:
         self.lab.pins.dropped(edit_set)
@@ -395,8 +403,8 @@ class RemoteEngine:
     def capture(self, texts: dict[str, list[int]]) -> dict[str, bytes]:
         """One-gist blob of every text."""
         taken = self.call("capture", texts)
-        assert [error for _, _, error in taken] == [None] * len(texts)
-        return {edit_id: bytes(blob) for edit_id, (blob, _, _) in zip(texts, taken, strict=True)}
+        assert [error for _, error in taken] == [None] * len(texts)
+        return {edit_id: bytes(blob) for edit_id, (blob, _) in zip(texts, taken, strict=True)}
 
     def gists(self, blobs: dict[str, bytes]) -> list[Gist]:
         fingerprint = self.fingerprint

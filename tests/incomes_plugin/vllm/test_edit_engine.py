@@ -22,11 +22,14 @@ from incomes_plugin.errors import (
     SnapshotNotFound,
     SnapshotRetired,
 )
-from incomes_plugin.gist import dump_gists, load_gists
+from incomes_plugin.gist import Gist, dump_gists, load_gists
+from incomes_plugin.model.hf import EditableModel
 from incomes_plugin.pool.snapshot import EMPTY_DIGEST, SnapshotDelta, SnapshotRef, add_to_digest
+from incomes_plugin.vllm.canary import run_canary
 from incomes_plugin.vllm.engine import CaptureJob, EditEngine
 from incomes_plugin.vllm.pin import EditScope, use_scope
 from tests.incomes_plugin.vllm.lab import ENVIRONMENT
+from tests.incomes_plugin.vllm.test_isolation import reference_weights
 from tests.incomes_plugin.vllm.test_reference import prompt
 
 pytestmark = [
@@ -49,12 +52,13 @@ def environment() -> Iterator[None]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def launched(environment: None, model_dir: Path) -> AsyncIterator[Any]:
+    from incomes_plugin.vllm.config import PluginConfig
     from incomes_plugin.vllm.launcher import launch
 
     arguments = ["--model", str(model_dir), "--dtype", "float32", "--enforce-eager", "--max-model-len", "512"]
     arguments += ["--block-size", "32", "--distributed-executor-backend", "uni", "--max-num-seqs", "32"]
     arguments += ["--served-model-name", "tiny"]
-    async with launch(arguments, adapter_dir=model_dir / "adapter", pool_bytes=POOL_BYTES) as launched:
+    async with launch(arguments, PluginConfig(model_dir / "adapter", POOL_BYTES)) as launched:
         yield launched
 
 
@@ -111,7 +115,7 @@ async def settled(engine: EditEngine, snapshots: int) -> Any:
 
 
 async def test_the_canary_passes_and_leaves_nothing(engine: EditEngine) -> None:
-    report = await engine.canary()
+    report = await run_canary(engine)
     assert report.ok, report.reason
     assert report.max_logprob_diff > 0.01
     status = await settled(engine, 0)
@@ -124,7 +128,7 @@ async def test_capture_reports_each_job(engine: EditEngine) -> None:
     good, long, none = await engine.capture([*jobs[:2], jobs[2]])
     assert good.blob is not None
     (gist,) = load_gists(good.blob, engine.fingerprint)
-    assert (gist.edit_id, gist.version, gist.num_tokens, good.num_tokens) == ("a", 1, 2, 2)
+    assert (gist.edit_id, gist.version, gist.num_tokens) == ("a", 1, 2)
     assert long.blob is None
     assert "256" in str(long.error)
     assert none.blob is None
@@ -289,6 +293,98 @@ async def test_both_answers_of_one_request_are_edited(engine: EditEngine) -> Non
     await engine.attribution("trace-n")
     await engine.drop("eset_n")
     await settled(engine, 0)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def traced(engine: EditEngine) -> AsyncIterator[tuple[SnapshotRef, list[Gist]]]:
+    """A snapshot, and its gists."""
+    log = EditSetLog(engine, "eset_traced")
+    captured = await engine.capture([CaptureJob(f"e{i}", 1, (30 + 3 * i, 31, 32)) for i in range(4)])
+    blobs = [c.blob for c in captured if c.blob]
+    delta = log.delta(blobs, [f"e{i}" for i in range(4)])
+    await engine.commit(delta)
+    yield delta.snapshot, [gist for blob in blobs for gist in load_gists(blob, engine.fingerprint)]
+    await engine.drop("eset_traced")
+    await settled(engine, 0)
+
+
+def text_params(**fields: Any) -> Any:
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    return SamplingParams(ignore_eos=True, output_kind=RequestOutputKind.CUMULATIVE, **fields)
+
+
+async def check_attribution(
+    engine: EditEngine, reference: EditableModel, gists: list[Gist], ids: tuple[int, ...], trace: str, outputs: Any
+) -> None:
+    """Each answer has the mean over the rows that made its tokens, and no other."""
+    found = await engine.attributions(trace)
+    assert list(found) == [(0, output.index) for output in outputs]
+    for output in outputs:
+        seen = {edit: weight for edit, _, weight in found[0, output.index].applied}
+
+        def error(tokens: list[int], seen: dict[str, float] = seen) -> float:
+            expected = reference_weights(reference, gists, [*ids, *tokens], len(ids))
+            return max(abs(expected[edit] - seen.get(edit, 0.0)) for edit in expected)
+
+        tokens = list(output.token_ids)
+        assert error(tokens[:-1]) < 2e-5
+        assert error(tokens[:-1]) < 0.2 * min(error(tokens[:-2]), error(tokens))  # a row more or less would be seen
+
+
+@pytest.mark.parametrize("ends", ["stop string", "max_tokens"])
+async def test_attribution_ends_where_the_answer_ends(
+    engine: EditEngine, traced: Any, reference: EditableModel, ends: str
+) -> None:
+    snapshot, gists = traced
+    ids, scope = prompt(801, 40), EditScope("eset_traced", snapshot, trace="trace-ends")
+    free = await engine.generate(ids, text_params(max_tokens=40, temperature=0), replace(scope, trace=None))
+    (whole,) = free.outputs
+    at = next(i for i in range(8, 40) if whole.text[i].isalnum() and whole.text.find(whole.text[i]) == i)
+    stops = {"stop": [whole.text[at]]} if ends == "stop string" else {}
+    limit = 40 if stops else at + 1
+    output = await engine.generate(ids, text_params(max_tokens=limit, temperature=0, **stops), scope)
+    assert output.outputs[0].finish_reason == ("stop" if stops else "length")
+    assert len(output.outputs[0].token_ids) < 40
+    await check_attribution(engine, reference, gists, ids, "trace-ends", output.outputs)
+
+
+async def test_each_of_two_answers_ends_for_itself(engine: EditEngine, traced: Any, reference: EditableModel) -> None:
+    from vllm.sampling_params import RequestOutputKind
+
+    snapshot, gists = traced
+    ids, scope = prompt(802, 40), EditScope("eset_traced", snapshot, trace="trace-two")
+    twice = text_params(max_tokens=30, temperature=1.0, seed=7, n=2, stop=list("aeiou"))
+    twice.output_kind = RequestOutputKind.FINAL_ONLY
+    output = await engine.generate(ids, twice, scope)
+    assert len({len(answer.token_ids) for answer in output.outputs}) == 2
+    await check_attribution(engine, reference, gists, ids, "trace-two", output.outputs)
+
+
+async def test_an_aborted_answer_ends_at_its_abort(engine: EditEngine, traced: Any, reference: EditableModel) -> None:
+    from vllm.inputs.engine import tokens_input
+
+    snapshot, gists = traced
+    ids, scope = prompt(803, 40), EditScope("eset_traced", snapshot, trace="trace-abort")
+    vllm = engine._engine
+    with use_scope(scope):
+        stream = vllm.generate(tokens_input(list(ids)), text_params(max_tokens=200, temperature=0), "abort-me")
+        async for output in stream:
+            if len(output.outputs[0].token_ids) == 5:
+                await vllm.abort("abort-me")
+    assert output.outputs[0].finish_reason == "abort"
+    await check_attribution(engine, reference, gists, ids, "trace-abort", output.outputs)
+    assert engine._answers.take("trace-abort") == {}
+
+
+async def test_what_is_never_asked_for_is_let_go(engine: EditEngine, traced: Any) -> None:
+    snapshot, _ = traced
+    await engine.generate(prompt(804, 20), params(), EditScope("eset_traced", snapshot, trace="trace-left"))
+    await engine.drop_trace("trace-left")
+    assert engine._answers._detokenizers == {}
+    with pytest.raises(SelectionFailed):
+        await engine.attribution("trace-left")
 
 
 async def test_a_commit_adds_the_change_not_the_set(engine: EditEngine) -> None:

@@ -84,7 +84,7 @@ def test_an_adapter_of_another_base_is_refused_before_the_engine_starts(model_di
     from incomes_plugin.vllm.launcher import launch
 
     async def start(adapter_dir: Path) -> None:
-        async with launch(["--model", str(model_dir)], adapter_dir=adapter_dir, pool_bytes=1):
+        async with launch(["--model", str(model_dir)], PluginConfig(adapter_dir, 1)):
             raise AssertionError("started")
 
     other = write_tiny_model(tmp_path / "other", seed=1) / "adapter"
@@ -155,7 +155,7 @@ def test_flags_are_refused_in_one_line_before_an_engine_loads(
 
     async def start() -> None:
         given = ["--model", str(model_dir), "--distributed-executor-backend", "uni", *flags]
-        async with launch(given, adapter_dir=model_dir / "adapter", pool_bytes=1 << 20):
+        async with launch(given, PluginConfig(model_dir / "adapter", 1 << 20)):
             raise AssertionError("started")
 
     with pytest.raises(error) as caught:

@@ -37,7 +37,7 @@ def test_requests_that_pick_nothing(lab: Lab, stock_lab: Lab, silent_dir: Path, 
     answers = silent.run([replace(job, snapshot=snapshot, trace=f"silent-{i}") for i, job in enumerate(PROMPTS)])
     assert [a.tokens for a in answers] == [a.tokens for a in expected]
     assert [a.logprobs for a in answers] == [a.logprobs for a in expected]  # exact floats
-    found = silent.call("rpc", "incomes_take_trace", "silent-0")
+    found = silent.call("take_trace", "silent-0")
     assert (found["none_weight"], found["applied"]) == (1.0, [])
 
 

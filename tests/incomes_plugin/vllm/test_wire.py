@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from incomes_plugin import errors
+from incomes_plugin.pool.snapshot import SnapshotDelta, SnapshotRef
 from incomes_plugin.vllm.guard import check_request, observe_rpc
-from incomes_plugin.vllm.wire import answers_errors, error_of, one_answer
+from incomes_plugin.vllm.wire import answers_errors, error_of, one_answer, pack_delta, unpack_delta
 
 
 def all_errors(cls: type[errors.IncomesError] = errors.IncomesError) -> list[type[errors.IncomesError]]:
@@ -45,6 +47,13 @@ def test_ranks_that_disagree_lose_the_engine() -> None:
         one_answer("m", [])
 
 
+def test_a_delta_is_the_same_on_the_other_side() -> None:
+    snapshot = SnapshotRef.empty("eset").advance([("edit_a", 1), ("edit_b", 2)], [])
+    delta = SnapshotDelta("snap_0", snapshot, (b"one\xff", b"two"), (("edit_c", 1),), (7, 8))
+    sent = msgspec.msgpack.decode(msgspec.msgpack.encode(pack_delta(delta, ["snap_1"])))
+    assert unpack_delta(sent) == (delta, ["snap_1"])
+
+
 class Core:
     """Stands for the attribute dictionary of an EngineCore."""
 
@@ -58,9 +67,12 @@ def test_the_guard_follows_commits_and_retirements() -> None:
     core = Core()
     with pytest.raises(errors.SelectionFailed):
         check_request(core, Request("a"))
-    observe_rpc(core, "incomes_commit", ({"retire": [], "snapshot": "a"},), [{"ok": True}, {"ok": True}])
-    check_request(core, Request("a"))
-    observe_rpc(core, "incomes_commit", ({"retire": ["a"], "snapshot": "b"},), [{"ok": True}, {"ok": False}])
-    for name in ("a", "b"):
+    first, second = SnapshotRef("eset", 1, "1" * 64, 1), SnapshotRef("eset", 2, "2" * 64, 1)
+    commit = pack_delta(SnapshotDelta(None, first, (b"blob",)), [])
+    observe_rpc(core, "incomes_commit", (commit,), [{"ok": True}, {"ok": True}])
+    check_request(core, Request(first.id))
+    commit = pack_delta(SnapshotDelta(first.id, second), [first.id])
+    observe_rpc(core, "incomes_commit", (commit,), [{"ok": True}, {"ok": False}])
+    for name in (first.id, second.id):
         with pytest.raises(errors.SelectionFailed):
             check_request(core, Request(name))

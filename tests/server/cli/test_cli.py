@@ -9,6 +9,7 @@ import click
 import pytest
 import typer
 from incomes_server.cli import split_passed_on
+from incomes_server.cli.lazy import LAB
 from incomes_server.cli.main import app
 from incomes_server.settings import Settings
 from typer.testing import CliRunner
@@ -47,12 +48,26 @@ def test_every_setting_is_documented(name):
     assert f"`{name}`" in (DOCS / "settings.md").read_text()
 
 
-def test_start_is_fast_because_nothing_heavy_is_imported():
+@pytest.mark.parametrize("args", ["--help", "edit --help", "--version", "adap"])
+def test_help_is_fast_because_nothing_heavy_is_imported(args):
     code = (
-        "import sys; from incomes_server.cli.main import app; "
-        "print([m for m in ('torch', 'vllm', 'ray', 'transformers', 'openai') if m in sys.modules])"
+        "import sys; from incomes_server.cli import main\n"
+        f"try: main({args.split()!r})\n"
+        "except SystemExit: pass\n"
+        "print([m for m in ('torch', 'vllm', 'ray', 'transformers', 'openai', 'sqlalchemy') if m in sys.modules])"
     )
-    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).splitlines()[-1] == "[]"
+
+
+def test_help_lists_the_labs_commands_with_a_line_each():
+    shown = run("--help", COLUMNS="200").output
+    assert all(name in shown and lazy.help in shown for name, lazy in LAB.items())
+
+
+def test_a_lazy_command_has_its_own_options_and_errors():
+    assert "--edits" in run("plan", "--help", COLUMNS="200", TERMINAL_WIDTH="200").output
+    done = run("transplant", "a", "b", "--method", "none")
+    assert (done.exit_code, "no method 'none'" in done.output) == (2, True), done.output
 
 
 def test_vllm_flags_come_after_the_dashes():

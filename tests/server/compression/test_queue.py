@@ -4,28 +4,33 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from incomes_server.compression.model import QueueLimits
-from incomes_server.compression.queue import JobQueue, key_of
-from incomes_server.edits import CompressionJob, CompressionOutcome
+from incomes_server.compression.queue import JobQueue
 
 from incomes_plugin.errors import QueueFull
+from incomes_plugin.gist.edit import Captured, CaptureJob
 
 LIMITS = QueueLimits(interactive=4, bulk=8, lease_s=10, max_attempts=3)
 
 
 def jobs(*names):
-    return [CompressionJob(name, 1, (1,)) for name in names]
+    return [CaptureJob(name, 1, (1,)) for name in names]
 
 
 def good(lease):
-    return [CompressionOutcome(job.edit_id, job.version, b"gist") for job in lease.jobs]
+    return [Captured(*job.edit, b"gist") for job in lease.jobs]
 
 
 def bad(lease, reason="broken"):
-    return [CompressionOutcome(job.edit_id, job.version, None, error=reason) for job in lease.jobs]
+    return [Captured(*job.edit, None, reason) for job in lease.jobs]
 
 
 def names(items):
     return [item.edit_id for item in items]
+
+
+def judge(queue, lease, outcomes):
+    made = [captured.edit for captured in outcomes if captured.blob is not None]
+    return queue.judge(lease.id, made, {captured.edit: captured.error for captured in outcomes if captured.error})
 
 
 @pytest.fixture
@@ -34,7 +39,7 @@ def queue():
 
 
 def complete(queue, lease, outcomes, now_s=0.0):
-    verdict = queue.judge(lease.id, outcomes)
+    verdict = judge(queue, lease, outcomes)
     queue.finish(lease.id, verdict, now_s)
     return verdict
 
@@ -71,7 +76,7 @@ def test_an_expired_lease_returns_its_jobs_and_late_work_still_counts(queue):
     assert queue.take("w2", 9, 9.9) is None
     assert queue.expire(10) == []
     verdict = complete(queue, late, good(late)[:1])
-    assert names(verdict.settled) == ["a"]
+    assert (verdict.made, verdict.given_up) == ([("a", 1)], [])
     assert names(queue.take("w2", 9, 11).jobs) == ["b"], "a is done, b was lost"
 
 
@@ -81,7 +86,7 @@ def test_a_job_fails_after_its_last_attempt_with_the_reason(queue):
         lease = queue.take("w", 9, 0)
         verdict = complete(queue, lease, bad(lease)[:1] + good(lease)[1:])
         assert names(verdict.again) == ["poison"]
-    (failed,) = complete(queue, lease := queue.take("w", 9, 0), bad(lease)).settled
+    (failed,) = complete(queue, lease := queue.take("w", 9, 0), bad(lease)).given_up
     assert (failed.edit_id, failed.error) == ("poison", "gave up after 3 attempts: broken")
     assert queue.stats().failed == 1
     assert queue.known() == set()
@@ -115,7 +120,7 @@ def test_a_worker_that_asks_again_has_lost_its_lease(queue):
 def test_a_lease_cannot_expire_while_its_outcomes_are_stored(queue):
     queue.submit(jobs("a"), interactive=True)
     lease = queue.take("w", 1, 0)
-    verdict = queue.judge(lease.id, good(lease))
+    verdict = judge(queue, lease, good(lease))
     queue.expire(1e9)
     assert queue.take("w2", 1, 1e9) is None
     queue.finish(lease.id, verdict, 1e9)
@@ -132,7 +137,7 @@ def test_no_job_is_lost_or_leased_twice(data):
             new = jobs(*(f"j{step}-{i}" for i in range(data.draw(st.integers(1, 3)))))
             try:
                 queue.submit(new, interactive=data.draw(st.booleans()))
-                submitted |= {key_of(job) for job in new}
+                submitted |= {job.edit for job in new}
             except QueueFull:
                 continue
         elif action == "take" and (lease := queue.take(f"w{step}", data.draw(st.integers(1, 4)), clock)):
@@ -140,10 +145,11 @@ def test_no_job_is_lost_or_leased_twice(data):
         elif action == "complete" and leases:
             lease = leases.pop(data.draw(st.integers(0, len(leases) - 1)))
             outcomes = [data.draw(st.sampled_from([g, b])) for g, b in zip(good(lease), bad(lease), strict=True)]
-            settled |= {key_of(outcome) for outcome in complete(queue, lease, outcomes, clock).settled}
+            verdict = complete(queue, lease, outcomes, clock)
+            settled |= {*verdict.made, *(captured.edit for captured in verdict.given_up)}
         elif action == "expire":
             clock += data.draw(st.sampled_from([1.0, 20.0]))
-            settled |= {key_of(outcome) for outcome in queue.expire(clock)}
+            settled |= {captured.edit for captured in queue.expire(clock)}
         stats = queue.stats()
         assert submitted == queue.known() | settled
         assert stats.interactive + stats.bulk + stats.leased == len(queue.known())

@@ -5,9 +5,10 @@ import asyncio
 import pytest
 from incomes_server.compression.model import QueueLimits
 from incomes_server.compression.worker import run_worker
-from incomes_server.edits import CompressionJob, EditStatus, NewEdit
+from incomes_server.edits import EditStatus, NewEdit
 
 from incomes_plugin.errors import CompressionFailed, EngineLost, QueueFull
+from incomes_plugin.gist.edit import CaptureJob
 from tests.server.gists import outcome_of
 
 pytestmark = pytest.mark.ray
@@ -24,11 +25,18 @@ async def add(store, project, *texts, request_id="add"):
 
 
 def jobs_of(edits):
-    return [CompressionJob(edit.id, edit.version, (1, 2)) for edit in edits]
+    return [CaptureJob(edit.id, edit.version, (1, 2)) for edit in edits]
 
 
 async def compress(jobs):
     return [outcome_of(job.edit_id, job.version) for job in jobs]
+
+
+async def hand_in(stack, lease):
+    """What a worker does with its lease."""
+    made = await compress(lease.jobs)
+    await stack.store.record_outcomes(made)
+    await stack.compression.complete(lease.id, [captured.edit for captured in made], {})
 
 
 async def settled(store, edits):
@@ -45,13 +53,13 @@ async def test_a_poisoned_edit_fails_with_its_reason_and_spoils_no_other(stack, 
             raise CompressionFailed("this text breaks the model")
         return await compress(jobs)
 
-    worker = asyncio.create_task(run_worker(stack.compression, picky, name="w", batch=8))
+    worker = asyncio.create_task(run_worker(stack.compression, stack.store, picky, name="w", batch=8))
     await stack.compression.submit(jobs_of(edits), interactive=True)
     done = await settled(stack.store, edits)
     worker.cancel()
     assert [edit.status for edit in done] == [EditStatus.READY, EditStatus.FAILED, EditStatus.READY]
     assert done[1].status_reason == "gave up after 3 attempts: CompressionFailed: this text breaks the model"
-    assert (await stack.store.get_edit_set(project, "default")).num_edits == 2
+    assert (await stack.store.get_edit_set(project, "default")).snapshot.num_edits == 2
     assert calls.count(1) >= 3
 
 
@@ -66,14 +74,14 @@ async def test_a_lost_engine_costs_no_attempt(stack, project):
             raise EngineLost("starting again")
         return await compress(jobs)
 
-    worker = asyncio.create_task(run_worker(stack.compression, away, name="w", batch=8))
+    worker = asyncio.create_task(run_worker(stack.compression, stack.store, away, name="w", batch=8))
     await stack.compression.submit(jobs_of(edits), interactive=True)
     assert (await settled(stack.store, edits))[0].status is EditStatus.READY
     worker.cancel()
 
 
 async def test_a_full_queue_says_so_and_takes_nothing(stack):
-    jobs = [CompressionJob(f"edit_{i}", 1, (1,)) for i in range(30)]
+    jobs = [CaptureJob(f"edit_{i}", 1, (1,)) for i in range(30)]
     with pytest.raises(QueueFull) as error:
         await stack.compression.submit(jobs, interactive=False)
     assert type(error.value) is QueueFull
@@ -87,7 +95,7 @@ async def test_a_full_queue_says_so_and_takes_nothing(stack):
 async def test_pending_edits_that_nobody_submitted_are_found(stack, project):
     """More of them than the queue holds: the rest waits in the store, not in memory."""
     edits = await add(stack.store, project, *map(str, range(50)))
-    worker = asyncio.create_task(run_worker(stack.compression, compress, name="w", batch=8))
+    worker = asyncio.create_task(run_worker(stack.compression, stack.store, compress, name="w", batch=8))
     assert {edit.status for edit in await settled(stack.store, edits)} == {EditStatus.READY}
     worker.cancel()
 
@@ -98,11 +106,11 @@ async def test_a_vanished_worker_and_a_killed_scheduler_lose_nothing(stack, proj
     lost = await stack.compression.lease("vanishes", 2, timeout_s=5)
     assert len(lost.jobs) == 2
     await stack.kill(stack.compression)
-    worker = asyncio.create_task(run_worker(stack.compression, compress, name="w", batch=8))
+    worker = asyncio.create_task(run_worker(stack.compression, stack.store, compress, name="w", batch=8))
     assert {edit.status for edit in await settled(stack.store, edits)} == {EditStatus.READY}
-    version = (await stack.store.get_edit_set(project, "default")).version
-    await stack.compression.complete(lost.id, await compress(lost.jobs))
-    assert (await stack.store.get_edit_set(project, "default")).version == version, "late work changes nothing"
+    version = (await stack.store.get_edit_set(project, "default")).snapshot.version
+    await hand_in(stack, lost)
+    assert (await stack.store.get_edit_set(project, "default")).snapshot.version == version, "late work changes nothing"
     worker.cancel()
 
 
@@ -111,7 +119,7 @@ async def test_an_edit_retired_while_it_is_compressed_stays_out(stack, project):
     await stack.compression.submit(jobs_of([edit]), interactive=True)
     lease = await stack.compression.lease("w", 1, timeout_s=5)
     await stack.store.retire_edit(project, edit.id, request_id="r")
-    await stack.compression.complete(lease.id, await compress(lease.jobs))
+    await hand_in(stack, lease)
     assert (await stack.store.get_edit(project, edit.id)).status is EditStatus.RETIRED
-    assert (await stack.store.get_edit_set(project, "default")).num_edits == 0
+    assert (await stack.store.get_edit_set(project, "default")).snapshot.num_edits == 0
     assert (await stack.compression.stats()).leased == 0

@@ -9,12 +9,13 @@ from contextlib import asynccontextmanager
 
 import pytest
 from incomes_server.compression.worker import run_worker
-from incomes_server.edits import CompressionJob, NewEdit
+from incomes_server.edits import NewEdit
 from incomes_server.replicas.sync import run_replica
 
 from incomes_plugin.errors import PoolFull
+from incomes_plugin.gist.edit import CaptureJob
 from incomes_plugin.pool.snapshot import EMPTY_DIGEST, add_to_digest
-from tests.server.gists import outcome_of
+from tests.server.gists import keys_of, outcome_of
 
 pytestmark = pytest.mark.ray
 
@@ -25,7 +26,7 @@ class Engine:
     def __init__(self, store, name):
         self.name = name
         self.gists = {}
-        self.version = {}
+        self.heads = {}
         self.full = False
         self.caught_up = asyncio.Event()
         self.lost = asyncio.get_running_loop().create_future()
@@ -35,16 +36,17 @@ class Engine:
     async def apply(self, delta):
         if self.full:
             raise PoolFull("no free page")
-        assert self.version.get(delta.edit_set, 0) == delta.base
-        gists = dict(self.gists.get(delta.edit_set, {}))
+        after = delta.snapshot
+        assert self.heads.get(after.edit_set) == delta.base
+        gists = dict(self.gists.get(after.edit_set, {}))
         for pair in delta.removed:
             del gists[pair]
-        gists |= {(edit_id, version): blob for edit_id, version, blob in delta.added}
+        gists |= dict(zip(keys_of(delta.added), delta.added, strict=True))
         digest = EMPTY_DIGEST
         for pair in gists:
             digest = add_to_digest(digest, *pair)
-        assert (digest, len(gists)) == (delta.digest, delta.num_edits)
-        self.gists[delta.edit_set], self.version[delta.edit_set] = gists, delta.version
+        assert (digest, len(gists)) == (after.digest, after.num_edits)
+        self.gists[after.edit_set], self.heads[after.edit_set] = gists, after.id
 
     async def stop(self):
         self.task.cancel()
@@ -59,7 +61,7 @@ async def add_active(stack, project, request_id, *, timeout_s=30):
     """One edit, from the text to every replica; returns it and the progress."""
     new = [NewEdit("text", (1, 2))]
     (edit,) = await stack.store.add_edits(project, "default", new, request_id=request_id)
-    await stack.compression.submit([CompressionJob(edit.id, 1, (1, 2))], interactive=True)
+    await stack.compression.submit([CaptureJob(edit.id, 1, (1, 2))], interactive=True)
     (edit,) = await stack.store.wait_status(project, [edit.id], timeout_s=30)
     return edit, await stack.store.wait_active(edit.edit_set, edit.set_version, timeout_s=timeout_s)
 
@@ -69,7 +71,7 @@ async def working(stack, project):
     """A worker, and engines to be stopped at the end."""
     await stack.store.ensure_edit_set(project, "default")
     engines = []
-    task = asyncio.create_task(run_worker(stack.compression, compress, name="w", batch=64))
+    task = asyncio.create_task(run_worker(stack.compression, stack.store, compress, name="w", batch=64))
     try:
         yield engines
     finally:
@@ -108,8 +110,8 @@ async def test_replicas_follow_through_a_killed_store_and_one_may_come_late(stac
         await stack.kill(stack.store)
         done = await stack.store.wait_status(project, [edit.id for edit in edits], timeout_s=60)
         head = await stack.store.get_edit_set(project, "default")
-        assert head.num_edits == 500 == len(done)
-        assert (await stack.store.wait_active(head.id, head.version, timeout_s=30)).reached
+        assert head.snapshot.num_edits == 500 == len(done)
+        assert (await stack.store.wait_active(head.id, head.snapshot.version, timeout_s=30)).reached
         engines.append(Engine(stack.store, "late"))
         await asyncio.wait_for(engines[1].caught_up.wait(), 30)
         assert engines[1].gists[head.id] == engines[0].gists[head.id]

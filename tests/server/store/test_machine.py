@@ -6,13 +6,19 @@ from pathlib import Path
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
-from incomes_server.edits import TRANSITIONS, WAITING, CompressionOutcome, EditStatus, NewEdit
+from incomes_server.edits import TRANSITIONS, WAITING, EditStatus, NewEdit
 from incomes_server.store import commands
+from incomes_server.store.check import problems
 from incomes_server.store.core import EditStore
+from incomes_server.store.edit_sets import get_edit_set
+from incomes_server.store.edits import get_edit, list_edits
+from incomes_server.store.log import read_delta
+from incomes_server.store.outcomes import pending_jobs
 
 from incomes_plugin.gist import read_header
+from incomes_plugin.gist.edit import Captured
 from incomes_plugin.pool.snapshot import EMPTY_DIGEST, add_to_digest
-from tests.server.gists import outcome_of
+from tests.server.gists import keys_of, outcome_of
 
 MODELS = ("mf_a", "mf_b")
 MEMORY = Path("/dev/shm")  # where it exists, thousands of synced commits cost nothing
@@ -51,7 +57,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(edit=live)
     def replace(self, edit):
-        before = self.store.get_edit("p", edit)
+        before = self.store.read(get_edit, "p", edit)
         after = self.store.write(commands.ReplaceEdit("p", self.request_id(), edit, NewEdit("new", (9,))))
         assert (after.version, after.status) == (before.version + 1, EditStatus.PENDING)
 
@@ -61,23 +67,23 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(limit=st.integers(1, 5))
     def compress(self, limit):
-        jobs = self.store.pending_jobs(limit)
+        jobs = self.store.read(pending_jobs, limit)
         outcomes = tuple(outcome_of(job.edit_id, job.version, fingerprint=self.model) for job in jobs)
-        head = self.store.get_edit_set("p", "default").version
+        head = self.store.read(get_edit_set, "p", "default").snapshot.version
         self.store.write(commands.RecordOutcomes(outcomes))
         self.store.write(commands.RecordOutcomes(outcomes))
-        assert self.store.get_edit_set("p", "default").version == head + bool(jobs)
+        assert self.store.read(get_edit_set, "p", "default").snapshot.version == head + bool(jobs)
 
     @rule(edit=live, version=st.integers(1, 3), good=st.booleans())
     def late_outcome(self, edit, version, good):
         outcome = outcome_of(edit, version, fingerprint=self.model)
         if not good:
-            outcome = CompressionOutcome(edit, version, None, error="broken")
+            outcome = Captured(edit, version, None, error="broken")
         self.store.write(commands.RecordOutcomes((outcome,)))
 
     @rule()
     def mark(self):
-        refs = tuple((job.edit_id, job.version) for job in self.store.pending_jobs(2))
+        refs = tuple(job.edit for job in self.store.read(pending_jobs, 2))
         self.store.write(commands.MarkCompressing(refs))
 
     @rule(model=st.sampled_from(MODELS))
@@ -89,15 +95,15 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(page_bytes=st.sampled_from([1, 700, 10_000]), pages=st.integers(1, 4))
     def follow(self, page_bytes, pages):
         for _ in range(pages):
-            delta = self.store.delta(self.edit_set, self.position, page_bytes=page_bytes)
+            delta = self.store.read(read_delta, self.edit_set, self.position, page_bytes=page_bytes)
             for pair in delta.removed:
                 del self.replica[pair]
-            for edit_id, version, blob in delta.added:
-                assert (edit_id, version) not in self.replica
-                self.replica[edit_id, version] = blob
-            self.position = delta.version
+            for key, blob in zip(keys_of(delta.added), delta.added, strict=True):
+                assert key not in self.replica
+                self.replica[key] = blob
+            self.position = delta.snapshot.version
             self.check_replica(delta)
-            if delta.version == delta.head:
+            if delta.snapshot == self.store.read(get_edit_set, "p", "default").snapshot:
                 break
 
     def check_replica(self, delta):
@@ -105,18 +111,18 @@ class StoreMachine(RuleBasedStateMachine):
         for (edit_id, version), blob in self.replica.items():
             digest = add_to_digest(digest, edit_id, version)
             assert read_header(blob)["fingerprint"] == self.model
-        assert (digest, len(self.replica)) == (delta.digest, delta.num_edits)
+        assert (digest, len(self.replica)) == (delta.snapshot.digest, delta.snapshot.num_edits)
 
     @invariant()
     def log_and_present_agree(self):
-        assert self.store.problems() == []
+        assert self.store.read(problems) == []
 
     @invariant()
     def every_step_is_a_transition(self):
         status = {}
-        for edit in self.store.list_edits("p", edit_set=None, status=None, limit=99, after=None, order="asc")[0]:
+        for edit in self.store.read(list_edits, "p", edit_set=None, status=None, limit=99, after=None, order="asc")[0]:
             for version in range(1, edit.version + 1):
-                status[edit.id, version] = self.store.get_edit("p", edit.id, version).status
+                status[edit.id, version] = self.store.read(get_edit, "p", edit.id, version).status
         for ref, before in self.status.items():
             assert status[ref] in {before} | TRANSITIONS[before] | {
                 t for s in TRANSITIONS[before] for t in TRANSITIONS[s]

@@ -7,7 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from incomes_server.edits import NewEdit
 from incomes_server.store import commands
+from incomes_server.store.check import problems
 from incomes_server.store.core import EditStore
+from incomes_server.store.counts import count
+from incomes_server.store.edit_sets import get_edit_set
+from incomes_server.store.log import read_delta
 from sqlalchemy import create_engine
 
 from tests.server.gists import outcome_of
@@ -43,9 +47,9 @@ def test_two_writers_share_one_dense_log_and_the_request_ids(schema_url):
 
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(write, range(2)))
-    assert stores[0].counts().edits == {"ready": 120, "pending": 60}
-    assert stores[1].get_edit_set("p", "default").version == 120
-    assert stores[0].delta(edit_set.id, 0).num_edits == 120
-    assert stores[0].problems() == []
+    assert stores[0].read(count).edits == {"ready": 120, "pending": 60}
+    assert stores[1].read(get_edit_set, "p", "default").snapshot.version == 120
+    assert stores[0].read(read_delta, edit_set.id, 0).snapshot.num_edits == 120
+    assert stores[0].read(problems) == []
     for store in stores:
         store.close()

@@ -5,9 +5,12 @@ import time
 
 import psutil
 import pytest
+from incomes_server.boot.ray_local import listening_beyond_loopback
 from incomes_server.edits import EditStatus, NewEdit
-from incomes_server.ray_local import listening_beyond_loopback
+from incomes_server.store.check import problems
 from incomes_server.store.client import StoreClient
+from incomes_server.store.edits import get_edit, list_edits
+from incomes_server.store.log import read_delta
 
 from incomes_plugin.errors import EditNotFound, IdempotencyKeyReuse, NotReady
 from tests.server.gists import outcome_of
@@ -64,19 +67,19 @@ async def test_kill_9_during_a_thousand_writes_loses_none(stack, project, figure
     wall_s = time.monotonic() - start_s
     pids = await asyncio.gather(*killers)
     assert len(set(pids)) == 2
-    assert (await poll)[0].project == project, "a poll in flight survives too"
+    assert (await poll)[0].snapshot.edit_set == edit_set.id, "a poll in flight survives too"
 
     after = await store.get_edit_set(project, "default")
     core = stack.core()
-    texts = [core.get_edit(project, edit.id).text for edit in edits]
+    texts = [core.read(get_edit, project, edit.id).text for edit in edits]
     assert texts == [f"text {number}" for number in range(1000)]
-    stored, more = core.list_edits(project, edit_set="default", status=None, limit=1000, after=None, order="asc")
+    stored, more = core.read(list_edits, project, edit_set="default", status=None, limit=1000, after=None, order="asc")
     assert {edit.id for edit in stored} == {edit.id for edit in edits}, "no write twice"
     assert ({edit.status for edit in stored}, more) == ({EditStatus.READY}, False)
-    assert core.problems() == [], "versions are dense and follow from the log"
-    assert after.num_edits == 1000
+    assert core.read(problems) == [], "versions are dense and follow from the log"
+    assert after.snapshot.num_edits == 1000
     assert {edit.status for edit in edits} == {EditStatus.PENDING}
-    assert core.delta(edit_set.id, 0).head == after.version
+    assert core.read(read_delta, edit_set.id, after.snapshot.version - 1).snapshot == after.snapshot
     core.close()
     figure(f"2,000 durable writes with two kills: {wall_s:.1f} s, {2000 / wall_s:.0f}/s")
 
@@ -92,5 +95,5 @@ async def test_throughput(stack, project, figure):
     edits = await add(store, project, "many", *(f"text {i}" for i in range(1000)))
     await store.record_outcomes([outcome_of(edit.id, 1, num_tokens=455) for edit in edits])
     many_s = time.monotonic() - start_s
-    assert (await store.get_edit_set(project, "default")).num_edits == 1000
+    assert (await store.get_edit_set(project, "default")).snapshot.num_edits == 1000
     figure(f"single adds {300 / single_s:.0f}/s (300 callers), batch of 1,000 with 8 KiB gists {1000 / many_s:.0f}/s")

@@ -11,8 +11,9 @@ from incomes_plugin.gist.types import Gist, Packed
 from incomes_plugin.lab.facts.cli import plan_app
 from incomes_plugin.lab.facts.plan import EditCost, Memory, Needs, measure_routing, refuse_what_does_not_fit
 from incomes_plugin.model.adapter import EditAdapter
-from incomes_plugin.pool.gists import GistPool
+from incomes_plugin.pool.gists import MOVING, GistPool
 from incomes_plugin.pool.indexing import INDEX_FROM_EDITS
+from incomes_plugin.pool.snapshot import SnapshotDelta, SnapshotRef
 from incomes_plugin.selection.token_index import TokenIndex
 from tests.tiny_model import write_tiny_model
 
@@ -40,10 +41,11 @@ def gist(adapter, place, tokens):
 def test_bytes_are_those_of_a_real_pool(adapter, dtype):
     gists = [gist(adapter, place, LENGTHS[place % 4]) for place in range(40)]
     pool = GistPool(adapter, capacity_bytes=GIB, device=torch.device("cpu"), dtype=dtype)
-    pool.commit("eset", None, "snapshot", len(gists), gists, ())
+    pool.commit(SnapshotDelta(None, SnapshotRef("eset", 1, "0", len(gists)), tuple(gists)))
     needs = Needs.of(len(gists), EditCost.of(adapter, LENGTHS, dtype))
     usage = pool.usage()
-    assert needs.pool_bytes == usage.used_bytes
+    assert needs.gist_bytes + needs.route_bytes == usage.used_bytes
+    assert needs.pool_bytes == needs.gist_bytes + round(MOVING * needs.route_bytes)
     assert needs.device_bytes == usage.device_bytes_used
     assert needs.gist_bytes == sum(found.num_bytes for found in gists)
 

@@ -1,0 +1,53 @@
+"""/v1/edit_sets: named collections of edits, the unit of tenancy and rollout."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query, Response
+from incomes_server.api.admin.context import Context, Limit, Project, WaitToRemove, WriteId
+from incomes_server.api.admin.schemas import CreateEditSet, Deleted, EditSetObject, Page, WaitFor
+from incomes_server.api.admin.timed import TimedRoute
+from incomes_server.api.admin.writes import is_active, status_code
+
+router = APIRouter(prefix="/v1/edit_sets", tags=["edit sets"], route_class=TimedRoute)
+
+
+@router.post("", status_code=201, response_model=EditSetObject)
+async def create_edit_set(
+    body: CreateEditSet, context: Context, project: Project, request_id: WriteId
+) -> EditSetObject:
+    """Create an empty edit set."""
+    return EditSetObject.of(await context.store.create_edit_set(project, body.name, request_id=request_id))
+
+
+@router.get("", response_model=Page[EditSetObject])
+async def list_edit_sets(
+    context: Context,
+    project: Project,
+    limit: Limit = 20,
+    after: Annotated[str | None, Query(description="id of the last item of the page before")] = None,
+    order: Literal["asc", "desc"] = "desc",
+) -> Page[EditSetObject]:
+    """List the project's edit sets, newest first."""
+    sets, has_more = await context.store.list_edit_sets(project, limit=limit, after=after, order=order)
+    return Page[EditSetObject].of([EditSetObject.of(s) for s in sets], has_more)
+
+
+@router.get("/{edit_set}", response_model=EditSetObject)
+async def get_edit_set(edit_set: str, context: Context, project: Project) -> EditSetObject:
+    """Read an edit set by id or name."""
+    return EditSetObject.of(await context.store.get_edit_set(project, edit_set))
+
+
+@router.delete("/{edit_set}", response_model=Deleted, responses={202: {"model": Deleted}})
+async def delete_edit_set(
+    edit_set: str, context: Context, project: Project, request_id: WriteId, wait: WaitToRemove, response: Response
+) -> Deleted:
+    """Retire every edit of the set and hide it; 200 means that no replica uses any of them in a later request."""
+    item = await context.store.delete_edit_set(project, edit_set, request_id=request_id)
+    context.directory.forget(item.id)
+    active = wait.target is WaitFor.ACTIVE and await is_active(context, item.id, item.snapshot.version, wait)
+    reached = WaitFor.ACTIVE if active else WaitFor.READY
+    response.status_code = status_code(wait, reached, done=200)
+    return Deleted(id=item.id, object="edit_set.deleted", reached=reached)

@@ -1,0 +1,114 @@
+"""/v1/edits: add, list, read, replace and retire single edits."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query, Response
+from incomes_server.api.admin.context import (
+    AdminContext,
+    Context,
+    Limit,
+    Project,
+    Wait,
+    WaitToAdd,
+    WaitToRemove,
+    WriteId,
+)
+from incomes_server.api.admin.schemas import CreateEdit, EditContent, EditObject, Page, WaitFor
+from incomes_server.api.admin.timed import TimedRoute
+from incomes_server.api.admin.writes import admitted, is_active, raise_if_failed, status_code, submit, wait_for_edits
+from incomes_server.api.http.metrics import ACTIVATION_S
+from incomes_server.edits import WAITING, Edit, EditStatus
+
+MAX_VERSION = 2**31 - 1
+TAKES_ROOM = frozenset({*WAITING, EditStatus.READY})
+
+router = APIRouter(prefix="/v1/edits", tags=["edits"], route_class=TimedRoute)
+
+
+@router.post("", status_code=202, response_model=EditObject, responses={201: {"model": EditObject}})
+async def create_edit(
+    body: CreateEdit, context: Context, project: Project, request_id: WriteId, wait: WaitToAdd, response: Response
+) -> EditObject:
+    """Add an edit; 202 as soon as it is durable, 201 when it has reached the state named by `wait`."""
+    edit_set = body.edit_set or context.settings.default_edit_set
+    if edit_set == context.settings.default_edit_set:
+        await context.store.ensure_edit_set(project, edit_set)
+    new = context.tokenizer.new_edit(body)
+    async with admitted(context, project, [new]):
+        edits = await context.store.add_edits(project, edit_set, [new], request_id=request_id)
+    await submit(context, edits, [new], interactive=True)
+    return await _answer(context, project, edits[0], wait, response, done=201)
+
+
+@router.get("", response_model=Page[EditObject])
+async def list_edits(
+    context: Context,
+    project: Project,
+    edit_set: str | None = None,
+    status: EditStatus | None = None,
+    limit: Limit = 20,
+    after: Annotated[str | None, Query(description="id of the last item of the page before")] = None,
+    order: Literal["asc", "desc"] = "desc",
+) -> Page[EditObject]:
+    """List edits, newest first."""
+    edits, has_more = await context.store.list_edits(
+        project, edit_set=edit_set, status=status, limit=limit, after=after, order=order
+    )
+    return Page[EditObject].of([EditObject.of(e) for e in edits], has_more)
+
+
+@router.get("/{edit_id}", response_model=EditObject)
+async def get_edit(
+    edit_id: str, context: Context, project: Project, version: Annotated[int | None, Query(ge=1, le=MAX_VERSION)] = None
+) -> EditObject:
+    """Read an edit, by default at its newest version."""
+    return EditObject.of(await context.store.get_edit(project, edit_id, version))
+
+
+@router.post("/{edit_id}", status_code=202, response_model=EditObject, responses={200: {"model": EditObject}})
+async def replace_edit(
+    edit_id: str,
+    body: EditContent,
+    context: Context,
+    project: Project,
+    request_id: WriteId,
+    wait: WaitToAdd,
+    response: Response,
+) -> EditObject:
+    """Give an edit a new version; the old one serves until the new one is ready, then both change in one step."""
+    new = context.tokenizer.new_edit(body)
+    old = await context.store.get_edit(project, edit_id)
+    replaces = old.num_tokens if old.status in TAKES_ROOM else 0
+    async with admitted(context, project, [new], replaces=replaces):
+        edit = await context.store.replace_edit(project, edit_id, new, request_id=request_id)
+    await submit(context, [edit], [new], interactive=True)
+    return await _answer(context, project, edit, wait, response, done=200)
+
+
+@router.post("/{edit_id}/retire", response_model=EditObject, responses={202: {"model": EditObject}})
+async def retire_edit(
+    edit_id: str, context: Context, project: Project, request_id: WriteId, wait: WaitToRemove, response: Response
+) -> EditObject:
+    """Take an edit out of service; 200 means that no replica uses it in any later request."""
+    edit = await context.store.retire_edit(project, edit_id, request_id=request_id)
+    # Without a set_version the edit never was in a snapshot: there is nothing to wait for.
+    never_served = edit.set_version is None
+    gone = never_served or (
+        wait.target is WaitFor.ACTIVE and await is_active(context, edit.edit_set, edit.set_version or 0, wait)
+    )
+    reached = WaitFor.ACTIVE if gone else WaitFor.READY
+    if gone and not never_served:
+        ACTIVATION_S.observe(wait.elapsed_s)
+    response.status_code = status_code(wait, reached, done=200)
+    return EditObject.of(edit, reached)
+
+
+async def _answer(
+    context: AdminContext, project: str, edit: Edit, wait: Wait, response: Response, done: int
+) -> EditObject:
+    (edit,), reached = await wait_for_edits(context, project, [edit], wait)
+    raise_if_failed(edit, wait)
+    response.status_code = status_code(wait, reached, done)
+    return EditObject.of(edit, reached)

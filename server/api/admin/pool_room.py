@@ -1,0 +1,108 @@
+"""Admission: an edit that does not fit, or exceeds its project's quota, is refused before it is stored."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from incomes_server.auth.quotas import Quotas
+from incomes_server.store.client import StoreClient
+from incomes_server.store.counts import ProjectUse
+
+from incomes_plugin.errors import PoolFull, QuotaExceeded
+from incomes_plugin.pool.gists import room_for
+
+if TYPE_CHECKING:
+    from incomes_plugin.vllm.engine import EditEngine, EngineStatus
+
+FRESH_S = 1.0
+NOTHING = ProjectUse(0, 0)
+
+
+class PoolRoom:
+    """Keeps account of the pool's room: what the edits in the store need, and what edits need that are just being
+    stored.
+
+    An edit counts from its admission on, with the most room that its tokens can need, so what is admitted fits. The
+    pool's commit checks again: it refuses what does not fit and keeps the old state.
+    """
+
+    def __init__(self, engine: EditEngine, store: StoreClient, quotas: Quotas) -> None:
+        self._engine = engine
+        self._store = store
+        self._quotas = quotas
+        self._stored: dict[str, ProjectUse] = {}
+        self._promised: dict[str, ProjectUse] = {}
+        self._stored_meanwhile: dict[str, ProjectUse] = {}
+        self._at = float("-inf")
+        self._lock = asyncio.Lock()
+
+    @asynccontextmanager
+    async def reserve(self, project: str, num_tokens: Sequence[int], *, replaces: int = 0) -> AsyncIterator[None]:
+        """Hold room for edits of so many tokens each while the block stores them; it returns when the block fails.
+
+        Args:
+            replaces: tokens of the edit that the new one takes the place of. One that is no longer always has room.
+
+        Raises:
+            QuotaExceeded: names the project's use and limit.
+            PoolFull: names the room and what is needed.
+        """
+        new = ProjectUse(len(num_tokens), sum(num_tokens))
+        async with self._lock:
+            await self._admit(project, new, replaces)
+            self._promised[project] = self._promised.get(project, NOTHING) + new
+        try:
+            yield
+            for counted in (self._stored, self._stored_meanwhile):
+                counted[project] = counted.get(project, NOTHING) + new
+        finally:
+            self._promised[project] -= new
+
+    async def status(self) -> EngineStatus:
+        """What the engine says of its pool. Raises EngineLost."""
+        return await self._engine.status()
+
+    async def _admit(self, project: str, new: ProjectUse, replaces: int) -> None:
+        if replaces and new.tokens <= replaces:
+            return
+        if time.monotonic() - self._at > FRESH_S:
+            await self._look()
+        try:
+            self._check(project, new, replaces)
+        except (QuotaExceeded, PoolFull):
+            await self._look()  # some may have gone since
+            self._check(project, new, replaces)
+
+    def _check(self, project: str, new: ProjectUse, replaces: int) -> None:
+        used = self._used_by(project)
+        added = ProjectUse(new.edits - bool(replaces), new.tokens - replaces)
+        self._quotas.check_edits(used.edits, added.edits)
+        needed = self._bytes(added)
+        self._quotas.check_bytes(self._bytes(used), needed)
+        projects = self._stored.keys() | self._promised.keys()
+        free = self._quotas.usable_bytes - sum(self._bytes(self._used_by(each)) for each in projects)
+        if needed > free:
+            raise PoolFull(
+                f"the engine's pool has room for {max(0, free)} more bytes of gists, {needed} are needed; "
+                "retire edits, or start the server with a larger `pool_bytes`"
+            )
+
+    def _used_by(self, project: str) -> ProjectUse:
+        return self._stored.get(project, NOTHING) + self._promised.get(project, NOTHING)
+
+    async def _look(self) -> None:
+        """Ask the store for its count. Edits stored meanwhile may be missing in the answer, so they are counted here
+        too: some may count twice, none is left out."""
+        self._stored_meanwhile = {}
+        stored = await self._store.use_of_projects()
+        for project, new in self._stored_meanwhile.items():
+            stored[project] = stored.get(project, NOTHING) + new
+        self._stored = stored
+        self._at = time.monotonic()
+
+    def _bytes(self, use: ProjectUse) -> int:
+        return room_for(self._engine.adapter, self._engine.dtype, use.edits, use.tokens)

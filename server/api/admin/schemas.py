@@ -1,0 +1,219 @@
+"""JSON shapes of the admin API: requests (unknown fields refused) and resources. OpenAI conventions throughout."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Annotated, Any, Generic, Literal, Self, TypeVar
+
+from incomes_server.edits.model import Edit, EditSet, EditStatus
+from incomes_server.store.replica_table import ReplicaState
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+Metadata = Annotated[
+    dict[
+        Annotated[str, StringConstraints(min_length=1, max_length=64)],
+        Annotated[str, StringConstraints(max_length=512)],
+    ],
+    Field(max_length=16),
+]
+EditText = Annotated[str, StringConstraints(min_length=1, max_length=65536)]
+SetName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+SetRef = Annotated[str, StringConstraints(min_length=1, max_length=128)]
+ExternalId = Annotated[str, StringConstraints(min_length=1, max_length=128)]
+
+ResourceT = TypeVar("ResourceT", bound="Resource")
+
+
+class RequestBody(BaseModel):
+    """Base of what callers send: a misspelt field is an error."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class Resource(BaseModel):
+    """Base of what the API returns."""
+
+    id: str
+
+
+class CreateEditSet(RequestBody):
+    """Body of `POST /v1/edit_sets`."""
+
+    name: SetName
+
+
+class EditContent(RequestBody):
+    """What an edit says; body of `POST /v1/edits/{id}` (a new version)."""
+
+    text: EditText
+    external_id: ExternalId | None = None
+    metadata: Metadata = Field(default_factory=dict)
+
+
+class CreateEdit(EditContent):
+    """Body of `POST /v1/edits`; `edit_set` is a name or an `eset_` id, by default the project's default set."""
+
+    edit_set: SetRef | None = None
+
+
+class ImportLine(CreateEdit):
+    """Short form of one line of a bulk import."""
+
+    custom_id: Annotated[str, StringConstraints(min_length=1, max_length=128)]
+
+
+class BatchLine(RequestBody):
+    """OpenAI-Batch form of one line of a bulk import."""
+
+    custom_id: Annotated[str, StringConstraints(min_length=1, max_length=128)]
+    method: Literal["POST"]
+    url: Literal["/v1/edits"]
+    body: CreateEdit
+
+
+class WaitFor(StrEnum):
+    """How far a write goes before it is answered."""
+
+    ACCEPTED = "accepted"
+    READY = "ready"
+    ACTIVE = "active"
+
+
+class EditSetObject(Resource):
+    """An edit set; `snapshot` identifies its present content."""
+
+    object: Literal["edit_set"] = "edit_set"
+    name: str
+    created_at: int
+    version: int
+    num_edits: int
+    snapshot: str
+
+    @classmethod
+    def of(cls, item: EditSet) -> Self:
+        """Render a stored edit set."""
+        head = item.snapshot
+        return cls(
+            id=item.id,
+            name=item.name,
+            created_at=item.created_at,
+            version=head.version,
+            num_edits=head.num_edits,
+            snapshot=head.id,
+        )
+
+
+class EditObject(Resource):
+    """An edit at one version. `reached` is set on answers to writes: how far the write has come."""
+
+    object: Literal["edit"] = "edit"
+    created_at: int
+    updated_at: int
+    edit_set: str
+    version: int
+    text: str
+    status: EditStatus
+    status_reason: str | None
+    external_id: str | None
+    metadata: dict[str, str]
+    set_version: int | None
+    num_tokens: int
+    gist_bytes: int
+    reached: WaitFor | None = None
+
+    @classmethod
+    def of(cls, edit: Edit, reached: WaitFor | None = None) -> Self:
+        """Render a stored edit."""
+        fields = {name: getattr(edit, name) for name in cls.model_fields if name not in {"object", "reached"}}
+        return cls(**fields, reached=reached)
+
+
+class Deleted(Resource):
+    """Answer to a DELETE."""
+
+    object: str
+    deleted: Literal[True] = True
+    reached: WaitFor
+
+
+class Page(BaseModel, Generic[ResourceT]):
+    """OpenAI list envelope; `after=last_id` gives the next page."""
+
+    object: Literal["list"] = "list"
+    data: list[ResourceT]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+    @classmethod
+    def of(cls, data: list[ResourceT], has_more: bool) -> Self:
+        """Wrap one page."""
+        first, last = (data[0].id, data[-1].id) if data else (None, None)
+        return cls(data=data, first_id=first, last_id=last, has_more=has_more)
+
+
+class LineResult(BaseModel):
+    """Outcome of one line of an import: an edit id, or the error's envelope content."""
+
+    line: int
+    custom_id: str | None
+    edit: str | None = None
+    status: EditStatus | None = None
+    error: dict[str, Any] | None = None
+
+
+class RequestCounts(BaseModel):
+    """Lines of an import; `completed + failed == total`, always."""
+
+    total: int
+    completed: int
+    failed: int
+
+
+class ImportResult(Resource):
+    """Answer to a bulk import, one entry in `data` for every line."""
+
+    object: Literal["edit.import"] = "edit.import"
+    dry_run: bool
+    request_counts: RequestCounts
+    reached: WaitFor
+    data: list[LineResult]
+
+
+class ReplicaObject(Resource):
+    """One engine: the version of each edit set that it applies, and how stale it is."""
+
+    object: Literal["replica"] = "replica"
+    serving: bool
+    lag: int
+    idle_s: float
+    positions: dict[str, int]
+    nacks: dict[str, str]
+
+    @classmethod
+    def of(cls, state: ReplicaState, own_sets: Mapping[str, int]) -> Self:
+        """Render a replica's state, for the edit sets of one project and their versions."""
+        return cls(
+            id=state.name,
+            serving=state.serving,
+            lag=sum(max(0, v - state.positions.get(edit_set, 0)) for edit_set, v in own_sets.items()),
+            idle_s=state.idle_s,
+            positions={k: v for k, v in state.positions.items() if k in own_sets},
+            nacks={k: v for k, v in state.nacks.items() if k in own_sets},
+        )
+
+
+class ErrorContent(BaseModel):
+    """What went wrong; `code` is stable, `param` names the field at fault."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str
+
+
+class ErrorEnvelope(BaseModel):
+    """Body of every answer that is not a success."""
+
+    error: ErrorContent

@@ -1,0 +1,108 @@
+"""How far a write has come: waits until edits are compressed (`ready`) and on every live replica (`active`)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from incomes_server.api.admin.context import AdminContext, Wait
+from incomes_server.api.admin.schemas import WaitFor
+from incomes_server.api.http.metrics import ACTIVATION_S, QUEUE_OVERFLOWS
+from incomes_server.edits.model import Edit, EditStatus, NewEdit
+
+from incomes_plugin.errors import CompressionFailed, PoolFull, QueueFull, Unavailable
+from incomes_plugin.gist.edit import CaptureJob
+
+AT_ONCE = 256
+"""Edits that are asked after at once: an answer that is put together of thousands would hold the event loop up."""
+
+
+@asynccontextmanager
+async def admitted(
+    context: AdminContext, project: str, news: Sequence[NewEdit], *, replaces: int = 0
+) -> AsyncIterator[None]:
+    """Check that the queue has a place, and reserve room in the pool while the block stores the edits.
+
+    Args:
+        replaces: tokens of the edit that the new one takes the place of.
+
+    Raises:
+        QuotaExceeded, PoolFull, QueueFull: the edits would have to wait for others to go.
+    """
+    await context.queue.admit(len(news), interactive=True)
+    async with context.room.reserve(project, [len(new.token_ids) for new in news], replaces=replaces):
+        yield
+
+
+async def submit(context: AdminContext, edits: Sequence[Edit], news: Sequence[NewEdit], *, interactive: bool) -> None:
+    """Queue what is still pending; a repeated request finds its edits beyond that.
+
+    The edits are durable and were admitted: should the queue have filled up since, its sweep of the store finds them.
+    """
+    jobs = [
+        CaptureJob(edit.id, edit.version, new.token_ids)
+        for edit, new in zip(edits, news, strict=True)
+        if edit.status is EditStatus.PENDING
+    ]
+    try:
+        await context.queue.submit(jobs, interactive=interactive)
+    except QueueFull:
+        QUEUE_OVERFLOWS.inc(len(jobs))
+
+
+async def wait_for_edits(
+    context: AdminContext, project: str, edits: Sequence[Edit], wait: Wait
+) -> tuple[list[Edit], WaitFor]:
+    """Wait for added edits.
+
+    Returns:
+        the edits as they are now, and the state that all of them have reached (failed ones left out).
+    """
+    if wait.target is WaitFor.ACCEPTED or not edits:
+        return list(edits), WaitFor.ACCEPTED
+    now: list[Edit] = []
+    for start in range(0, len(edits), AT_ONCE):
+        ids = [edit.id for edit in edits[start : start + AT_ONCE]]
+        now += await context.store.wait_status(project, ids, timeout_s=wait.left_s)
+    if any(e.status in {EditStatus.PENDING, EditStatus.COMPRESSING} for e in now):
+        return now, WaitFor.ACCEPTED
+    if wait.target is WaitFor.READY:
+        return now, WaitFor.READY
+    heads: dict[str, int] = {}
+    for edit in now:
+        heads[edit.edit_set] = max(heads.get(edit.edit_set, 0), edit.set_version or 0)
+    for edit_set, version in heads.items():
+        if not await is_active(context, edit_set, version, wait):
+            return now, WaitFor.READY
+    ACTIVATION_S.observe(wait.elapsed_s)
+    return now, WaitFor.ACTIVE
+
+
+async def is_active(context: AdminContext, edit_set: str, version: int, wait: Wait) -> bool:
+    """Wait for the replicas: True when every live one, and at least one, has acknowledged `version` in time.
+
+    Raises:
+        PoolFull, Unavailable: a replica refuses the change; what was written stays, and is tried again.
+    """
+    progress = await context.store.wait_active(edit_set, version, timeout_s=wait.left_s)
+    if not progress.reached and progress.nacks:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in progress.nacks.items())
+        kind = PoolFull if PoolFull.__name__ in reasons else Unavailable
+        raise kind(f"the change is stored, but a replica cannot apply it yet: {reasons}")
+    return progress.reached
+
+
+def raise_if_failed(edit: Edit, wait: Wait) -> None:
+    """Raise if an edit failed, so that a waiting caller does not take it for one that is late.
+
+    Raises:
+        CompressionFailed: names the edit and the reason.
+    """
+    if wait.target is not WaitFor.ACCEPTED and edit.status is EditStatus.FAILED:
+        raise CompressionFailed(f"{edit.id} could not be compressed: {edit.status_reason}", param="text")
+
+
+def status_code(wait: Wait, reached: WaitFor, done: int) -> int:
+    """202 while the write is on its way, `done` when it has reached what the caller waits for."""
+    order = list(WaitFor)
+    return done if wait.target is not WaitFor.ACCEPTED and order.index(reached) >= order.index(wait.target) else 202

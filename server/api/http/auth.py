@@ -1,0 +1,38 @@
+"""Puts the project of the bearer token on each request; without a known token, 401 in the OpenAI envelope.
+
+Pure ASGI, used by both ports. Probes and metrics stay open: an orchestrator has no key, and they hold no edit.
+"""
+
+from __future__ import annotations
+
+from incomes_server.api.http.errors import error_response
+from incomes_server.auth.keys import KeyRing
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from incomes_plugin.errors import InvalidApiKey
+
+OPEN_PATHS = frozenset({"/livez", "/readyz", "/health", "/metrics"})
+
+
+class AuthMiddleware:
+    """Default deny: whatever is not in `OPEN_PATHS` needs a key, once a key is configured."""
+
+    def __init__(self, app: ASGIApp, keys: KeyRing) -> None:
+        self.app = app
+        self.keys = keys
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Set `state.project`, or answer 401."""
+        # A browser sends its preflight (OPTIONS) without the key; it reads and changes nothing.
+        preflight = scope.get("method") == "OPTIONS"
+        if scope["type"] == "lifespan" or preflight or scope.get("path") in OPEN_PATHS:
+            return await self.app(scope, receive, send)
+        try:
+            project = self.keys.project_of(Headers(scope=scope).get("authorization"))
+        except InvalidApiKey as error:
+            if scope["type"] == "websocket":
+                return await send({"type": "websocket.close", "code": 1008, "reason": error.message})
+            return await error_response(error)(scope, receive, send)
+        scope.setdefault("state", {})["project"] = project
+        await self.app(scope, receive, send)

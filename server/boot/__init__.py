@@ -1,0 +1,7 @@
+"""One process from start to end: ports bound, Ray and store, engine, canary, replica, ready; then all of it back.
+
+app.py        `serve`: the order of things; stages.py prints it, startup.py has its small steps
+listen.py     sockets and HTTP servers            engine_args.py  what vLLM is told
+ray_local.py  Ray and the two actors              retokenize.py   waiting edits in the words of this model
+watch.py      a part that dies ends the process; one that hangs closes /readyz
+"""
