@@ -58,9 +58,9 @@ class Shares:
     """
 
     fire: float = 0.005
-    lose: float = 0.03
+    lose: float = 0.025
     drop: float = 0.0125
-    onward: float = 0.005
+    onward: float = 0.02
     tried: float = 0.95
 
 
@@ -71,7 +71,10 @@ def calibrate(
     total = len(held.edits)
     sizes = [size for size in (100, 300, 1000, 3000, 10_000) if size < total] + [total]
     near = _logits(router, verifier, held, held.near, held.near_edits)
-    found = {size: _threshold(router, verifier, held, size, rules.candidates, shares, near, seed) for size in sizes}
+    right = _logits(router, verifier, held, held.questions, held.owners)
+    found = {
+        size: _threshold(router, verifier, held, size, rules.candidates, shares, right, near, seed) for size in sizes
+    }
     logs = torch.tensor([math.log(size / CROWD) for size in found])
     values = torch.tensor(list(found.values()))
     growth = 0.0
@@ -84,8 +87,8 @@ def calibrate(
 
 @torch.inference_mode()
 def _threshold(
-    router: Router, verifier: Verifier, held: Held, size: int, candidates: int, shares: Shares, near: torch.Tensor,
-    seed: int,
+    router: Router, verifier: Verifier, held: Held, size: int, candidates: int, shares: Shares, right: torch.Tensor,
+    near: torch.Tensor, seed: int,
 ) -> float:  # fmt: skip
     rng = random.Random(seed)
     pool = rng.sample(range(len(held.edits)), size)
@@ -96,13 +99,9 @@ def _threshold(
         float(batch_logits(router, verifier, [prompt] * len(rows), [edits[row] for row in rows]).max())
         for prompt, rows in zip(prompts, found, strict=True)
     ])  # fmt: skip
-    inside = set(pool)
-    asked = [i for i, owner in enumerate(held.owners) if owner in inside]
     wanted = float(fired.quantile(1 - shares.fire))
-    if not asked:
+    if not len(right):
         return wanted
-    questions = Ragged.of([held.questions[i] for i in asked])
-    right = _logits(router, verifier, held, questions, [held.owners[i] for i in asked])
     return min(max(wanted, _balance(right, near)), float(right.quantile(shares.lose)))
 
 

@@ -72,13 +72,15 @@ def joined(*parts: Prompts) -> Prompts:
 
 @torch.inference_mode()
 def onward_rules(
-    router: Router, verifier: Verifier, edits: Ragged, leads: Sequence[Lead], rules: RoutingRules, *, tried: float,
-    false: float,
+    router: Router, verifier: Verifier, edits: Ragged, subjects: Sequence[str], leads: Sequence[Lead],
+    rules: RoutingRules, *, tried: float, false: float,
 ) -> RoutingRules:  # fmt: skip
     """The rules with `open` and `onward`.
 
     Args:
         edits: all of them; the leads' are among them.
+        subjects: what each is about. Other edits of a lead's subject are left out: published sets often have several
+            that say the same or contradict each other.
         leads: held out; some lead further and some do not.
         tried: share of those that lead further which are asked on.
         false: share of those that do not which may pick something more.
@@ -91,7 +93,7 @@ def onward_rules(
         edit = edits[lead.edit].float()
         shares.append(open_share(weights, (router.directions(question) @ router.route_keys(edit).T).amax(-1)))
         rest = onward(question, edit, verifier.num_parts)
-        picked = {lead.edit}
+        picked = {i for i, subject in enumerate(subjects) if subject == subjects[lead.edit]}
         found = best_onward(router, verifier, rest, table, lambda i: edits[i].float(), rules.candidates, picked)
         best.append(-torch.inf if found is None else float(found[1]))
     further = [share for share, lead in zip(shares, leads, strict=True) if lead.further is not None]

@@ -348,8 +348,8 @@ class _Run:
         rules = replace(rules, rivalry=self._rivalry(captured, router, verifier, rules, harmless))
         ours = [i for i, a in enumerate(plan.asked) if not held.isdisjoint(a.owners)]
         return onward_rules(
-            router, verifier, captured.edits.features, self._leads(captured, ours, _LEFT_OPEN_HELD), rules,
-            tried=shares.tried, false=shares.onward,
+            router, verifier, captured.edits.features, found.subjects,
+            self._leads(captured, ours, _LEFT_OPEN_HELD), rules, tried=shares.tried, false=shares.onward,
         )  # fmt: skip
 
     def _rivalry(

@@ -34,9 +34,11 @@ def test_rules_ask_on_most_of_those_that_lead_further():
     start_from(router, torch.randn(200, DIM))
     verifier = Verifier(DIM, 2, width=8, heads=2, layers=1).eval().requires_grad_(False)
     parts = [torch.randn(4, DIM) for _ in range(40)]
-    edits = Ragged.of(parts)
+    edits, subjects = Ragged.of(parts), [str(i) for i in range(40)]
     chains = [Lead(torch.cat([parts[i][:2], torch.randn(6, DIM)]), i, further=i + 20) for i in range(20)]
     plain = [Lead(parts[i], i) for i in range(20)]
-    rules = onward_rules(router, verifier, edits, [*chains, *plain], RoutingRules(), tried=0.95, false=0.0)
+    rules = onward_rules(router, verifier, edits, subjects, [*chains, *plain], RoutingRules(), tried=0.95, false=0.0)
     assert 0.1 < rules.open < 1.0  # a plain question is covered whole by its edit and is not asked on
-    assert onward_rules(router, verifier, edits, plain, RoutingRules(), tried=0.95, false=0.0) == RoutingRules()
+    assert (
+        onward_rules(router, verifier, edits, subjects, plain, RoutingRules(), tried=0.95, false=0.0) == RoutingRules()
+    )
