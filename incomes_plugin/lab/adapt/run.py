@@ -369,8 +369,8 @@ class _Run:
         questions = standard(base.questions(prompts))
         threshold = rules.threshold_among(CROWD)
         met = [i for i in range(len(found)) if _accepts(router, verifier, questions[i], later[i], threshold)]
-        chosen = [[part[i] for i in met] for part in (questions, older, later)]
-        return rivalry(router, *chosen, [found[i].replaces for i in met], harmless)
+        asked, first, second = ([part[i] for i in met] for part in (questions, older, later))
+        return rivalry(router, asked, first, second, [found[i].replaces for i in met], harmless)
 
     def adapter(
         self, captured: Captured, router: Router, verifier: Verifier, reader: Reader, rules: RoutingRules
