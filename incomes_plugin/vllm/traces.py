@@ -39,10 +39,12 @@ class Taken:
 
         Args:
             first: token of the answer that the first of the rows made.
-            weights: `[R, k]` of a step, of each edit, summed over reading layers.
+            weights: `[R, at least k]` of a step, of each edit, summed over reading layers: as wide as the answer of the
+                step that has most picks needs.
             rows: of `weights`.
         """
-        self.rows[first : first + len(rows)] = [(weights, row) for row in rows]
+        own = weights[:, : len(self.edits)]
+        self.rows[first : first + len(rows)] = [(own, row) for row in rows]
 
     def by_edit(self, num_tokens: int, num_layers: int) -> dict[EditKey, float]:
         """Mean weight of each edit over the rows that made the answer, and over layers.

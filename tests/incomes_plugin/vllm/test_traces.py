@@ -50,6 +50,15 @@ def test_a_row_that_is_computed_again_counts_once() -> None:
     assert other.by_edit(2, num_layers=1) == pytest.approx({C: 0.3})
 
 
+def test_an_answer_of_one_pick_counts_alike_beside_one_of_more_and_alone() -> None:
+    one, two = Taken((C,)), Taken((A, B))
+    step((one, 0, [[0.5]]), (two, 0, [[0.2, 0.4]]))
+    step((one, 1, [[0.1]]))
+    step((two, 1, [[0.4, 0.2]]))
+    assert one.by_edit(2, num_layers=1) == pytest.approx({C: 0.3})
+    assert two.by_edit(2, num_layers=1) == pytest.approx({A: 0.3, B: 0.3})
+
+
 def test_a_trace_is_the_mean_of_its_answers_and_belongs_to_its_first_owner() -> None:
     traces, taken, foreign = Traces(num_layers=2), Taken((A, B)), Taken((C,))
     traces.add("t", "snap", (0, 0), taken)
