@@ -54,12 +54,12 @@ class RoutingRules:
 
 @dataclass(frozen=True)
 class Picks:
-    """What a request reads, the likeliest first.
+    """What a request reads: the likeliest first, then the edits that these led to.
 
     Attributes:
-        edits: row of each picked edit. bias: `[k]` float32, the logarithm of the probability that it applies: b of
-            reading.
-        candidates: rows of all verified edits, best first.
+        edits: row of each picked edit.
+        bias: `[k]` float32, the logarithm of the probability that each applies: b of reading.
+        candidates: rows of the edits verified for the question itself, best first.
         logits: `[candidates]` float32, the verifier's.
     """
 

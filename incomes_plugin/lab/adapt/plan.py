@@ -140,15 +140,15 @@ def _add_chains(plan: Plan, count: int, seed: int, texts: Sequence[str], rng: ra
                 Example(fact.statement, (Question(fact.question, fact.answer),), (), "chain", fact.subject)
             )
         messages = in_context(chain.prompt, texts, rng)
-        plan.asked.append(
-            Asked((first,), messages, chain.second.answer, rare=True, further=(second,), aside=aside)
-        )  # fmt: skip
+        answer = chain.second.answer
+        plan.asked.append(Asked((first,), messages, answer, rare=True, further=(second,), aside=aside))
 
 
 def _near_misses(example: Example, near: NearMisses, rng: random.Random) -> list[str]:
-    """Near misses of one edit. Those of invented facts are certain to be none of its questions, so all are taken."""
+    """Near misses of one edit. Invented facts have their own, which are certain to be none of their questions: by name
+    alone, "sibling" would be taken for a near miss of an edit about a brother."""
     if example.kind in ("invented", "kin"):
-        return [*example.neighbours, *near.of(example, 1)]
+        return list(example.neighbours)
     return near.of(example, 2 if rng.random() < _TWO_NEAR else 1)
 
 

@@ -193,7 +193,7 @@ class _Run:
         asked = [encode(self.tokenizer, asked.messages) for asked in self.plan.asked]
         refused = [encode(self.tokenizer, refused.messages) for refused in self.plan.refused]
         answers = [[*self._ids(a.answer or ""), self._end()] for a in self.plan.asked]
-        owners = [(asked.owners for asked in self.plan.asked), (refused.near for refused in self.plan.refused)]
+        owners = [((a.edits, a.further, a.aside) for a in self.plan.asked), (r.near for r in self.plan.refused)]
 
         def capture(stage: str, texts: Sequence[object], of: Callable[[Sequence[int]], Any]) -> Any:
             return self._cache.capture(stage, texts, of, self.report)

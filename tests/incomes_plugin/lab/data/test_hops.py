@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+from incomes_plugin.lab.adapt.plan import training_plan
 from incomes_plugin.lab.data.examples import Example, Question
 from incomes_plugin.lab.data.hops import further, inverse, kin, world
 
@@ -51,3 +52,14 @@ def test_one_step_further_names_the_answer_and_what_follows():
     assert hop.known in world()["Yemen"].values()
     assert further(example("Ann likes tea.", "What is the drink of Ann?", "tea", "Ann"), random.Random(0)) is None
     assert further(example("Ann is from Yemen.", "Where is Ann from?", "Yemen", "Ann"), random.Random(0)) is None
+
+
+def test_near_misses_of_relatives_ask_for_nobody_that_the_edit_names():
+    """A brother is a sibling, and a son a child: no attribute by name is a near miss of an edit about one."""
+    plan = training_plan(None, scale=0.2, seed=3)
+    kinds = {row: edit for row, edit in enumerate(plan.edits) if edit.kind == "kin"}
+    near = [(kinds[r.near], r.messages[-1]["content"]) for r in plan.refused if r.near in kinds]
+    assert len(near) > len(kinds) > 20
+    about_the_subject = [(edit, prompt) for edit, prompt in near if edit.subject in prompt]
+    assert about_the_subject
+    assert all(any(prompt.endswith(wrong) for wrong in edit.neighbours) for edit, prompt in about_the_subject)
