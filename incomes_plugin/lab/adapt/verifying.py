@@ -92,7 +92,7 @@ def route_table(router: Router, edits: Ragged, width: int = 16, dtype: torch.dty
 
 
 @torch.inference_mode()
-def best_edits(router: Router, questions: Sequence[torch.Tensor], table: RouteKeys, count: int) -> list[list[int]]:
+def nearest_edits(router: Router, questions: Sequence[torch.Tensor], table: RouteKeys, count: int) -> list[list[int]]:
     """The edits that the router likes best for each of some questions' features `[T, F]`."""
     found: list[list[int]] = []
     for start in range(0, len(questions), _QUESTIONS_AT_ONCE):
@@ -118,7 +118,7 @@ def pairs(
     wrong = []
     for prompts, is_refused in ((asked, False), (refused, True)):
         features = [prompts.features[i] for i in range(len(prompts.features))]
-        for i, rows in enumerate(best_edits(router, features, table, 2 * settings.candidates)):
+        for i, rows in enumerate(nearest_edits(router, features, table, 2 * settings.candidates)):
             taken = 0
             for row in rows:
                 edit = pool[row]
