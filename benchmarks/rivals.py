@@ -18,7 +18,7 @@ from transformers import AutoTokenizer
 from benchmarks.engines import EngineProcess
 from benchmarks.stats import ratios, summary
 from incomes_plugin.lab.data.facts import Fact, FactSource
-from incomes_plugin.lab.evaluation.interface import EditText, Question, messages
+from incomes_plugin.lab.evaluation.interface import EvalEdit, EvalQuestion, messages
 from incomes_plugin.lab.evaluation.rivals.bm25 import Bm25
 from incomes_plugin.lab.evaluation.rivals.minilm import MiniLm
 from incomes_plugin.lab.evaluation.rivals.retrieval import Index
@@ -67,10 +67,10 @@ def ways(
             # A number of its own in front keeps the prompts of two ways apart in a prefix cache.
             question = f"({turn}.{names.index(name)}) {text[:1].upper()}{text[1:]}"
             start_s = time.perf_counter()
-            context: list[EditText] = []
+            context: list[EvalEdit] = []
             if name in indices:
                 index, top = indices[name]
-                context = [EditText(place, texts[place]) for place in index.best(text, top)]
+                context = [EvalEdit(place, texts[place]) for place in index.best(text, top)]
             ids = encode(tokenizer, question, context)
             engine = engines["reading" if name == OURS else "stock"]
             engine.generate([ids], 1, edit_set if name == OURS else None)
@@ -82,9 +82,9 @@ def ways(
     }
 
 
-def encode(tokenizer: Any, question: str, context: Sequence[EditText]) -> list[int]:
+def encode(tokenizer: Any, question: str, context: Sequence[EvalEdit]) -> list[int]:
     """Token ids of the chat, with the retrieved edits in front where there are any."""
-    asked = Question("bench", "rewrite", None, question, (), None, cloze=False)
+    asked = EvalQuestion("bench", "rewrite", None, question, (), None, cloze=False)
     turns = [{"role": turn.role, "content": turn.content} for turn in messages(asked, context)]
     text = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
     return list(tokenizer.encode(text, add_special_tokens=False))
