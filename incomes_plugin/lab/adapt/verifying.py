@@ -11,6 +11,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -162,10 +163,15 @@ def train_verifier(
     """
     torch.manual_seed(seed)
     verifier = Verifier(edits.flat.shape[-1], num_parts)
-    right, near, wrong = pairs(router, edits, asked, refused, may_answer, settings, random.Random(seed))
+
+    @cache
+    def drawn_from() -> tuple[list[Pair], list[Pair], list[Pair]]:  # minutes that a finished checkpoint does not need
+        return pairs(router, edits, asked, refused, may_answer, settings, random.Random(seed))
+
     how = Descent(settings.steps, settings.rate, warm=50, weight_decay=0.05)
 
     def loss_of(rng: random.Random) -> torch.Tensor:
+        right, near, wrong = drawn_from()
         drawn = rng.choices(right, k=settings.right)
         drawn += rng.choices(near, k=settings.near) if near else []
         drawn += rng.choices(wrong, k=settings.wrong)
