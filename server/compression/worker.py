@@ -36,7 +36,8 @@ async def run_worker(
         name: unique among workers; the same name again means this worker was restarted.
         batch: most jobs in one call of `compress`.
     """
-    backoff_s, done = MIN_BACKOFF_S, None
+    backoff_s = MIN_BACKOFF_S
+    done: LeaseDone | None = None
     while True:
         try:
             told, done = done, None
