@@ -30,14 +30,17 @@ def base(tmp_path_factory) -> Path:
     return write_tiny_model(tmp_path_factory.mktemp("base") / "model")
 
 
+def small(base: Path, folder: Path) -> AdaptOptions:
+    return AdaptOptions(
+        base, str(base), folder / "out", None, scale=0.01, cache=folder / "cache",
+        routing=RoutingSteps(100, 16, 60), verifying=VerifyingSteps(10, 8, 8, 8), reading=ReadingSteps(10, 4),
+    )  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def first(base, tmp_path_factory) -> tuple[AdaptOptions, EditAdapter, AdaptRecord]:
     """One whole run, the longest part of this module. Its cache serves the runs that learn from the same texts."""
-    out = tmp_path_factory.mktemp("first") / "out"
-    options = AdaptOptions(
-        base, str(base), out, None, scale=0.01, cache=out.parent / "cache",
-        routing=RoutingSteps(100, 16, 60), verifying=VerifyingSteps(10, 8, 8, 8), reading=ReadingSteps(10, 4),
-    )  # fmt: skip
+    options = small(base, tmp_path_factory.mktemp("first"))
     return options, *adapt_base(options, no_report)
 
 
@@ -48,15 +51,16 @@ def options(first, tmp_path) -> AdaptOptions:
 
 
 @pytest.fixture
-def empty_cache(first, tmp_path) -> AdaptOptions:
+def empty_cache(base, tmp_path) -> AdaptOptions:
     """A run that finds nothing."""
-    return replace(first[0], out=tmp_path / "out", cache=tmp_path / "cache")
+    return small(base, tmp_path)
 
 
 def no_report(*_: object) -> None:
     return None
 
 
+@pytest.mark.slow
 def test_a_run_writes_an_adapter_that_belongs_to_its_base(first, base):
     options, adapter, record = first
     write_card(options, record, adapter)
@@ -70,6 +74,7 @@ def test_a_run_writes_an_adapter_that_belongs_to_its_base(first, base):
     assert (options.out / "curves.png").stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_adapter_and_captures_nothing_again(first, options):
     chunks = {path: path.stat().st_mtime_ns for path in options.cache_folder.iterdir()}
     second, _ = adapt_base(options, no_report)
@@ -84,12 +89,14 @@ def test_a_full_cache_is_refused(empty_cache):
         adapt_base(replace(empty_cache, cache_bytes=0), no_report)
 
 
+@pytest.mark.slow
 def test_a_threshold_keeps_the_share_of_right_questions(options):
     strict, _ = adapt_base(replace(options, shares=Shares(fire=0.0, lose=1.0)), no_report)
     kind, _ = adapt_base(replace(options, shares=Shares(fire=0.0, lose=0.0)), no_report)
     assert kind.rules.threshold <= strict.rules.threshold
 
 
+@pytest.mark.slow
 def test_other_texts_of_the_same_number_are_learned_anew(empty_cache, tmp_path):
     """A kept cache of another run holds trained parts; they belong to its texts. A user's own edits come first."""
     adapters = []
@@ -111,6 +118,7 @@ def checkpoints(options: AdaptOptions) -> dict[str, set[str]]:
     return {stage: {path.name for path in options.cache_folder.glob(f"{stage}-*.pt")} for stage in stages}
 
 
+@pytest.mark.slow
 def test_a_stage_is_learned_anew_only_for_what_it_learns_from(empty_cache, tmp_path, monkeypatch):
     """Other answers, or more of them, are nothing to routing and verification; verification's length is nothing to
     reading."""
