@@ -8,7 +8,6 @@ from typing import Any
 from incomes_server.compression.model import Lease, LeaseDone, QueueStats
 from incomes_server.store.ray_call import call, find_actor
 
-from incomes_plugin.errors import IncomesError
 from incomes_plugin.gist.edit import CaptureJob
 
 ACTOR_NAME = "compression-scheduler"
@@ -51,7 +50,7 @@ class CompressionClient:
         """
         try:
             self._room[interactive] = await call(self._actor.submit.remote(tuple(jobs), interactive))
-        except IncomesError:  # full, or out of reach: ask before the next edit is stored
+        except BaseException:  # full, out of reach, or hanging: ask before the next edit is stored
             self._room[interactive] = 0
             raise
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+from incomes_server.compression.client import CompressionClient
 from incomes_server.compression.model import LeaseDone, QueueLimits
 from incomes_server.compression.scheduler import SchedulerActor
 from incomes_server.edits import EditStatus, NewEdit
@@ -21,15 +22,18 @@ LIMITS = QueueLimits(sweep_s=0.05, max_attempts=2)
 
 
 class Handle:
-    """A Ray handle's face on an actor of this process. While it is `away`, every call fails as one of a lost actor."""
+    """A Ray handle's face on an actor of this process. While it is `away`, every call fails as one of a lost actor;
+    while it `hangs`, none returns."""
 
     def __init__(self, actor):
-        self._actor, self.away = actor, False
+        self._actor, self.away, self.hangs = actor, False, False
 
     def __getattr__(self, method):
         async def called(*args, **kwargs):
             if self.away:
-                raise NotReady("the store is away")
+                raise NotReady("the actor is away")
+            if self.hangs:
+                await asyncio.Event().wait()
             return await getattr(self._actor, method)(*args, **kwargs)
 
         return SimpleNamespace(remote=called)
@@ -170,3 +174,25 @@ async def test_the_room_that_is_left_is_answered(scheduler):
     assert await scheduler.admit(5, interactive=True) == LIMITS.interactive
     assert await scheduler.submit([job], interactive=True) == LIMITS.interactive - 1
     assert await scheduler.submit([job], interactive=False) == LIMITS.bulk
+
+
+async def test_a_client_asks_again_before_the_next_edit_when_a_submission_came_to_nothing(scheduler):
+    """Room that was known when the scheduler was lost must not let further edits be stored."""
+    handle, job = Handle(scheduler), CaptureJob("edit_x", 1, (1,))
+    client = CompressionClient(handle)
+    await client.submit([job], interactive=True)
+    handle.away = True
+    await client.admit(1, interactive=True)  # known
+    with pytest.raises(NotReady):
+        await client.submit([job], interactive=True)
+    with pytest.raises(NotReady):
+        await client.admit(1, interactive=True)
+    handle.away = False
+    await client.admit(1, interactive=True)
+    handle.hangs = True
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.1):
+            await client.submit([job], interactive=True)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.1):
+            await client.admit(1, interactive=True)
