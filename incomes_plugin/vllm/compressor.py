@@ -17,7 +17,7 @@ from incomes_plugin.gist.edit import Captured, CaptureJob
 from incomes_plugin.model.adapter import EditAdapter
 from incomes_plugin.vllm.pin import use_capture
 from incomes_plugin.vllm.rows import RequestTag
-from incomes_plugin.vllm.wire import RpcAnswer
+from incomes_plugin.vllm.wire import RpcAnswer, unpack_captures
 
 if TYPE_CHECKING:
     from vllm import SamplingParams
@@ -51,12 +51,11 @@ class Compressor:
             for job, name, failure in zip(jobs, names, failures, strict=True)
             if failure is None
         ]
-        taken = iter((await self._call("incomes_take_captures", wanted))["captures"] if wanted else [])
-        results = []
-        for job, failure in zip(jobs, failures, strict=True):
-            blob, error = (None, failure) if failure is not None else next(taken)
-            results.append(Captured(*job.edit, None if blob is None else bytes(blob), error))
-        return results
+        taken = iter(unpack_captures(await self._call("incomes_take_captures", wanted)) if wanted else [])
+        return [
+            next(taken) if failure is None else Captured(*job.edit, None, failure)
+            for job, failure in zip(jobs, failures, strict=True)
+        ]
 
     async def _prefill(self, job: CaptureJob, name: str) -> str | None:
         """Run a capture prompt; the reason why it could not be captured, or None."""

@@ -6,6 +6,7 @@ Read-only and without content of edits: vLLM does not guard `/plugins` with its 
 from __future__ import annotations
 
 from argparse import Namespace
+from dataclasses import asdict
 from typing import Any
 
 from fastapi import FastAPI
@@ -39,15 +40,10 @@ class IncomesEndpoints:
             return JSONResponse(
                 {
                     "ready": True,
-                    "model_fingerprint": state.fingerprint,
-                    "vllm_version": state.vllm_version,
-                    "runner": state.runner,
-                    "pool": {
-                        "capacity_bytes": state.capacity_bytes,
-                        "used_bytes": state.used_bytes,
-                        "edits": state.edits,
-                        "resident_snapshots": state.resident_snapshots,
-                    },
+                    "model_fingerprint": state.worker.fingerprint,
+                    "vllm_version": state.worker.vllm_version,
+                    "runner": state.worker.runner,
+                    "pool": asdict(state.worker.pool),
                     "edit_sets": len(state.edit_sets),
                     "pinned_requests": state.pinned_requests,
                 }

@@ -10,7 +10,6 @@ import asyncio
 import secrets
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,8 +32,10 @@ from incomes_plugin.vllm.config import WORKER_CLS, has_selection_layer
 from incomes_plugin.vllm.pin import PINS_ATTRIBUTE, EditScope, use_scope
 from incomes_plugin.vllm.register import register
 from incomes_plugin.vllm.registry import SnapshotRegistry
+from incomes_plugin.vllm.status import EngineStatus, WorkerStatus
 from incomes_plugin.vllm.touches import assert_touches
-from incomes_plugin.vllm.wire import RpcAnswer, one_answer, pack_delta
+from incomes_plugin.vllm.traces import Choice, RequestTrace
+from incomes_plugin.vllm.wire import RpcAnswer, one_answer, pack_delta, unpack_status, unpack_trace
 
 if TYPE_CHECKING:
     import torch
@@ -43,36 +44,6 @@ if TYPE_CHECKING:
 
 __all__ = ["CaptureJob", "Captured", "EditEngine", "EngineStatus"]
 _RETIRE_EVERY_S = 0.05
-
-
-@dataclass(frozen=True)
-class EngineStatus:
-    """State of engine and pool.
-
-    Attributes:
-        runner: vLLM model runner, `v1` or `v2`.
-        layers: reading layers.
-        capacity_bytes, used_bytes: host memory of the pool.
-        device_bytes_used: device memory of the pool.
-        edits: edit versions in the pool, those of pinned older snapshots included.
-        resident_snapshots: on the workers, pinned older ones included.
-        num_steps: steps that carried edits or captures since the start.
-        pinned_requests, pinned_by_set: requests in flight that read a pool.
-    """
-
-    fingerprint: str
-    vllm_version: str
-    runner: str
-    layers: tuple[int, ...]
-    capacity_bytes: int
-    used_bytes: int
-    device_bytes_used: int
-    edits: int
-    resident_snapshots: int
-    num_steps: int
-    pinned_requests: int
-    pinned_by_set: dict[str, int]
-    edit_sets: dict[str, SnapshotRef]
 
 
 class EditEngine:
@@ -113,11 +84,9 @@ class EditEngine:
         register()
         fingerprint = await asyncio.to_thread(model_fingerprint, base_dir, adapter_dir, dtype)
         self = cls(engine, EditAdapter.load(adapter_dir), fingerprint, dtype)
-        answer = await self._call("incomes_handshake")
-        if answer["fingerprint"] != fingerprint:
-            raise FingerprintMismatch(
-                f"the engine runs model {answer['fingerprint']}, {base_dir} with {adapter_dir} is {fingerprint}"
-            )
+        found = (await self._handshake()).fingerprint
+        if found != fingerprint:
+            raise FingerprintMismatch(f"the engine runs model {found}, {base_dir} with {adapter_dir} is {fingerprint}")
         setattr(engine.input_processor, PINS_ATTRIBUTE, self._registry)
         setattr(engine.output_processor, ANSWERS_ATTRIBUTE, self._answers)
         return self
@@ -167,15 +136,11 @@ class EditEngine:
         Raises:
             SelectionFailed: nothing was traced under this id, so the answer was made without reading a pool.
         """
-        return _attribution(await self._take_trace(trace))
+        return (await self._take_trace(trace)).mean
 
-    async def attributions(self, trace: str) -> dict[tuple[int, int], Attribution]:
+    async def attributions(self, trace: str) -> dict[Choice, Attribution]:
         """The attribution of each answer, by the numbers of prompt and answer, both from 0. Raises SelectionFailed."""
-        answers = (await self._take_trace(trace))["answers"]
-        return {
-            (int(prompt), int(answer)): _attribution({"none_weight": none_weight, "applied": applied})
-            for prompt, answer, none_weight, applied in answers
-        }
+        return (await self._take_trace(trace)).answers
 
     async def drop_trace(self, trace: str) -> None:
         """Drop a trace that nobody will fetch, because the request was aborted or failed."""
@@ -184,21 +149,9 @@ class EditEngine:
 
     async def status(self) -> EngineStatus:
         """Counters of engine and pool. Raises EngineLost."""
-        answer = await self._call("incomes_handshake")
+        registry = self._registry
         return EngineStatus(
-            fingerprint=answer["fingerprint"],
-            vllm_version=answer["vllm_version"],
-            runner=answer["runner"],
-            layers=tuple(answer["layers"]),
-            capacity_bytes=answer["capacity_bytes"],
-            used_bytes=answer["used_bytes"],
-            device_bytes_used=answer["device_bytes_used"],
-            edits=answer["edits"],
-            resident_snapshots=answer["snapshots"],
-            num_steps=answer["num_steps"],
-            pinned_requests=self._registry.num_pinned_requests,
-            pinned_by_set=self._registry.pinned_by_set,
-            edit_sets=self._registry.edit_sets,
+            await self._handshake(), registry.num_pinned_requests, registry.pinned_by_set, registry.edit_sets
         )
 
     @property
@@ -211,12 +164,12 @@ class EditEngine:
         with use_scope(scope):
             return await self._run(token_ids, params)
 
-    async def _take_trace(self, trace: str) -> RpcAnswer:
+    async def _take_trace(self, trace: str) -> RequestTrace:
         tokens = [[*choice, number] for choice, number in self._answers.take(trace).items()]
-        answer = await self._call("incomes_take_trace", trace, tokens)
-        if not answer["found"]:
+        found = unpack_trace(await self._call("incomes_take_trace", trace, tokens))
+        if found is None:
             raise SelectionFailed(f"no attribution under trace {trace}")
-        return answer
+        return found
 
     async def _commit(self, delta: SnapshotDelta[bytes]) -> None:
         async with self._commits:
@@ -252,6 +205,9 @@ class EditEngine:
             raise SelectionFailed(f"the engine could not run the request: {error.__cause__ or error}") from error
         return output
 
+    async def _handshake(self) -> WorkerStatus:
+        return unpack_status(await self._call("incomes_handshake"))
+
     async def _call(self, method: str, *args: Any) -> RpcAnswer:
         from vllm.v1.engine.exceptions import EngineDeadError
 
@@ -275,8 +231,3 @@ class EditEngine:
                     if unused := self._registry.unused():
                         await self._call("incomes_retire", unused)
                 await asyncio.sleep(_RETIRE_EVERY_S)
-
-
-def _attribution(answer: RpcAnswer) -> Attribution:
-    applied = [(str(edit_id), int(version), float(weight)) for edit_id, version, weight in answer["applied"]]
-    return Attribution(float(answer["none_weight"]), applied)

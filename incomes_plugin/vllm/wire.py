@@ -15,10 +15,18 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter
 
 from incomes_plugin.errors import EngineLost, IncomesError
+from incomes_plugin.gist.edit import Captured
 from incomes_plugin.pool.snapshot import SnapshotDelta
+from incomes_plugin.selection.attribution import Attribution
+from incomes_plugin.vllm.status import WorkerStatus
+from incomes_plugin.vllm.traces import Choice, RequestTrace
 
 RpcAnswer = dict[str, Any]
 _DELTA = TypeAdapter(SnapshotDelta[bytes])
+_STATUS = TypeAdapter(WorkerStatus)
+_CAPTURES = TypeAdapter(list[Captured])
+_MEAN = TypeAdapter(Attribution)
+_ANSWERS = TypeAdapter(list[tuple[Choice, Attribution]])
 WorkerMethod = TypeVar("WorkerMethod", bound=Callable[..., RpcAnswer])
 
 
@@ -68,6 +76,37 @@ def pack_delta(delta: SnapshotDelta[bytes], retire: Sequence[str]) -> RpcAnswer:
 def unpack_delta(packed: RpcAnswer) -> tuple[SnapshotDelta[bytes], list[str]]:
     """The delta again, whatever msgpack made of its tuples, and what is to be retired."""
     return _DELTA.validate_python(packed["delta"]), packed["retire"]
+
+
+def pack_captures(captures: Sequence[Captured]) -> RpcAnswer:
+    """What became of captures."""
+    return {"captures": [asdict(captured) for captured in captures]}
+
+
+def unpack_captures(answer: RpcAnswer) -> list[Captured]:
+    """The same in the order in which it was asked for."""
+    return _CAPTURES.validate_python(answer["captures"])
+
+
+def pack_trace(trace: RequestTrace | None) -> RpcAnswer:
+    """What the answers to a request read; a message has no pairs as keys."""
+    if trace is None:
+        return {"trace": None}
+    answers = [[choice, asdict(attribution)] for choice, attribution in trace.answers.items()]
+    return {"trace": {"mean": asdict(trace.mean), "answers": answers}}
+
+
+def unpack_trace(answer: RpcAnswer) -> RequestTrace | None:
+    """The same again; None when nothing was traced."""
+    found = answer["trace"]
+    if found is None:
+        return None
+    return RequestTrace(_MEAN.validate_python(found["mean"]), dict(_ANSWERS.validate_python(found["answers"])))
+
+
+def unpack_status(answer: RpcAnswer) -> WorkerStatus:
+    """What a worker said of itself (`asdict`), whatever msgpack made of its tuples."""
+    return _STATUS.validate_python(answer)
 
 
 def _subclasses(cls: type[IncomesError]) -> Iterator[type[IncomesError]]:

@@ -6,6 +6,7 @@ platform. RPC methods are called by `EditEngine` through `collective_rpc`, betwe
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,15 +19,16 @@ from vllm.utils.import_utils import resolve_obj_by_qualname
 
 from incomes_plugin.errors import CompressionFailed, UnsupportedEngine
 from incomes_plugin.gist import dump_gists, load_gists, model_fingerprint
+from incomes_plugin.gist.edit import Captured
 from incomes_plugin.model.adapter import EditAdapter
 from incomes_plugin.pool.gists import GistPool, room_for
 from incomes_plugin.pool.table import ROW_TOKENS
-from incomes_plugin.selection.attribution import Attribution
 from incomes_plugin.vllm import rows_v1
 from incomes_plugin.vllm.config import PluginConfig
 from incomes_plugin.vllm.inject import install
 from incomes_plugin.vllm.kv_cache import CachedHeads
-from incomes_plugin.vllm.wire import RpcAnswer, answers_errors, unpack_delta
+from incomes_plugin.vllm.status import WorkerStatus
+from incomes_plugin.vllm.wire import RpcAnswer, answers_errors, pack_captures, pack_trace, unpack_delta
 
 if TYPE_CHECKING:
     from incomes_plugin.vllm.runtime import SelectionRuntime
@@ -88,19 +90,12 @@ class EditWorkerMixin:
     @answers_errors
     def incomes_handshake(self: Any) -> RpcAnswer:
         """Identity of this rank's model, plugin state and pool."""
-        usage = self.incomes_runtime.pool.usage()
-        return {
-            "fingerprint": self.incomes_fingerprint,
-            "vllm_version": vllm.__version__,
-            "runner": "v2" if self.use_v2_model_runner else "v1",
-            "layers": list(self.incomes_runtime.adapter.shape.layers),
-            "capacity_bytes": usage.capacity_bytes,
-            "used_bytes": usage.used_bytes,
-            "device_bytes_used": usage.device_bytes_used,
-            "edits": usage.edits,
-            "snapshots": usage.snapshots,
-            "num_steps": self.incomes_runtime.num_steps,
-        }
+        runtime: SelectionRuntime = self.incomes_runtime
+        runner = "v2" if self.use_v2_model_runner else "v1"
+        layers, usage = runtime.adapter.shape.layers, runtime.pool.usage()
+        return asdict(
+            WorkerStatus(self.incomes_fingerprint, vllm.__version__, runner, layers, runtime.num_steps, usage)
+        )
 
     @answers_errors
     def incomes_commit(self: Any, packed: RpcAnswer) -> RpcAnswer:
@@ -127,31 +122,22 @@ class EditWorkerMixin:
 
     @answers_errors
     def incomes_take_captures(self: Any, wanted: list[list[Any]]) -> RpcAnswer:
-        """Finished gists of `[capture id, edit id, version]`: blob and error each."""
-        taken: list[list[Any]] = []
-        for name, edit_id, version in wanted:
-            try:
-                gist = self.incomes_runtime.captures.take(name, edit_id, version)
-            except CompressionFailed as error:
-                taken.append([None, error.message])
-            else:
-                taken.append([dump_gists([gist], self.incomes_fingerprint), None])
-        return {"captures": taken}
+        """What became of the captures `[capture id, edit id, version]`."""
+        return pack_captures([_captured(self, *each) for each in wanted])
 
     @answers_errors
     def incomes_take_trace(self: Any, trace: str, tokens: list[list[int]]) -> RpcAnswer:
         """Attribution of a finished request, if it was traced; `tokens` are `[prompt, answer, number]` each."""
         counted = {(int(prompt), int(answer)): int(number) for prompt, answer, number in tokens}
-        found = self.incomes_runtime.take_trace(trace, counted)
-        if found is None:
-            return {"found": False}
-        answers = [[*choice, *_packed(attribution)] for choice, attribution in found.answers.items()]
-        none_weight, applied = _packed(found.mean)
-        return {"found": True, "none_weight": none_weight, "applied": applied, "answers": answers}
+        return pack_trace(self.incomes_runtime.take_trace(trace, counted))
 
 
-def _packed(attribution: Attribution) -> tuple[float, list[list[Any]]]:
-    return attribution.none_weight, [list(applied) for applied in attribution.applied]
+def _captured(worker: EditWorkerMixin, name: str, edit_id: str, version: int) -> Captured:
+    try:
+        gist = worker.incomes_runtime.captures.take(name, edit_id, version)
+    except CompressionFailed as error:
+        return Captured(edit_id, version, None, error.message)
+    return Captured(edit_id, version, dump_gists([gist], worker.incomes_fingerprint))
 
 
 def device_room(config: PluginConfig, adapter: EditAdapter, dtype: torch.dtype, max_num_seqs: int) -> int:

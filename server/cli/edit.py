@@ -19,6 +19,7 @@ from incomes_server.cli.output import (
     print_json,
     print_record,
     print_table,
+    show_removal,
 )
 from rich.progress import Progress
 
@@ -86,7 +87,8 @@ def retire(
     edit = AdminClient(url, api_key).call(
         "POST", f"/v1/edits/{edit_id}/retire", params={"timeout_s": timeout_s}, timeout=timeout_s + 30
     )
-    _show_write(edit, "active", (time.monotonic() - started) * 1000, as_json)
+    elapsed_ms = (time.monotonic() - started) * 1000
+    show_removal(edit, f"version {edit['version']}  retired", as_json, f" ({elapsed_ms:.0f} ms)")
 
 
 @app.command()

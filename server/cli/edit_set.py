@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 from incomes_server.cli.client import DEFAULT_URL, AdminClient, KeyOption, UrlOption
-from incomes_server.cli.output import JsonFlag, out, print_json, print_table
+from incomes_server.cli.output import JsonFlag, out, print_json, print_table, show_removal
 
 app = typer.Typer(help="Create, list and delete edit sets.", no_args_is_help=True)
 
@@ -40,6 +40,6 @@ def delete(
     api_key: KeyOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Retire every edit of the set and hide it."""
+    """Retire every edit of the set and hide it; returns when no replica uses them."""
     item = AdminClient(url, api_key).call("DELETE", f"/v1/edit_sets/{edit_set}")
-    print_json(item) if as_json else out.print(f"{item['id']}  deleted, {item['reached']}")
+    show_removal(item, "deleted", as_json)

@@ -59,6 +59,24 @@ def fail(message: str, code: ExitCode = ExitCode.FAILED) -> NoReturn:
     raise typer.Exit(int(code))
 
 
+def show_removal(item: dict[str, Any], done: str, as_json: bool, took: str = "") -> None:
+    """Say that an edit or an edit set is gone, and whether any replica may still use it; leave with an error if so.
+
+    Args:
+        item: what the admin API answered; `reached` is `active` when every live replica has the change.
+        done: what was done to it, as in "retired".
+        took: how long, behind it.
+    """
+    unused = item["reached"] == "active"
+    state = "no replica uses it any more" if unused else "a replica may still use it"
+    if as_json:
+        print_json(item)
+    else:
+        out.print(f"{item['id']}  {done}, {state}{took}")
+    if not unused:
+        fail(f"{item['id']}: {state}; not every replica has followed within the time, and it will")
+
+
 def end_now(error: IncomesError | None) -> NoReturn:
     """Print the error, if there is one, and end the process without any cleaning up."""
     if error is not None:

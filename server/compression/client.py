@@ -1,14 +1,14 @@
-"""`CompressionClient`: async face of the scheduler actor, for the API (submit) and the workers (lease, complete)."""
+"""`CompressionClient`: async face of the scheduler actor, for the API (submit) and the workers (lease)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from incomes_server.compression.model import Lease, QueueStats
+from incomes_server.compression.model import Lease, LeaseDone, QueueStats
 from incomes_server.store.ray_call import call, find_actor
 
-from incomes_plugin.gist.edit import CaptureJob, EditKey
+from incomes_plugin.gist.edit import CaptureJob
 
 ACTOR_NAME = "compression-scheduler"
 
@@ -18,6 +18,7 @@ class CompressionClient:
 
     def __init__(self, actor: Any) -> None:
         self._actor = actor
+        self._room = {True: 0, False: 0}
 
     @classmethod
     async def connect(cls, namespace: str = "incomes") -> CompressionClient:
@@ -31,10 +32,15 @@ class CompressionClient:
     async def admit(self, num_jobs: int, *, interactive: bool) -> None:
         """Ask before `StoreClient.add_edits`: pending edits in the store are compressed whether submitted or not.
 
+        The room that the queue had at the last answer is counted down here, and the queue is asked when it is used up.
+        Others may have used it meanwhile: then `submit` raises, and the next call asks.
+
         Raises:
             QueueFull: that many jobs have no room now; `retry_after_s` says when to try again.
         """
-        await call(self._actor.admit.remote(num_jobs, interactive))
+        if num_jobs > self._room[interactive]:
+            self._room[interactive] = await call(self._actor.admit.remote(num_jobs, interactive))
+        self._room[interactive] -= num_jobs
 
     async def submit(self, jobs: Sequence[CaptureJob], *, interactive: bool) -> None:
         """Queue all jobs or none. Jobs that are queued already stay where they are.
@@ -42,16 +48,20 @@ class CompressionClient:
         Raises:
             QueueFull: no room; nothing was queued.
         """
-        await call(self._actor.submit.remote(tuple(jobs), interactive))
+        try:
+            self._room[interactive] = await call(self._actor.submit.remote(tuple(jobs), interactive))
+        except BaseException:  # full, out of reach, or hanging: ask before the next edit is stored
+            self._room[interactive] = 0
+            raise
 
-    async def lease(self, worker: str, max_jobs: int, *, timeout_s: float) -> Lease:
-        """Wait up to `timeout_s` for jobs: interactive ones first, filled up with bulk ones."""
-        return await call(self._actor.lease.remote(worker, max_jobs, timeout_s))
+    async def lease(self, worker: str, max_jobs: int, *, timeout_s: float, done: LeaseDone | None = None) -> Lease:
+        """Wait up to `timeout_s` for jobs: interactive ones first, filled up with bulk ones.
 
-    async def complete(self, lease_id: str, made: Sequence[EditKey], reasons: Mapping[EditKey, str]) -> None:
-        """Say which gists of a lease are in the store, and why others are not. Returns when that is durable. Jobs
-        without a gist are tried again; after the last attempt their edit is failed."""
-        await call(self._actor.complete.remote(lease_id, tuple(made), dict(reasons)))
+        Args:
+            done: what became of the lease before. Its jobs without a gist are tried again; after the last attempt their
+                edit is failed, durably before this returns. When this raises, it is not to be sent again.
+        """
+        return await call(self._actor.lease.remote(worker, max_jobs, timeout_s, done))
 
     async def release(self, lease_id: str) -> None:
         """Give the jobs back because the engine cannot work now. This does not count as an attempt."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from incomes_plugin.gist.edit import CaptureJob
+from incomes_plugin.gist.edit import CaptureJob, EditKey
 
 
 @dataclass(frozen=True)
@@ -13,6 +14,20 @@ class Lease:
 
     id: str
     jobs: tuple[CaptureJob, ...]
+
+
+@dataclass(frozen=True)
+class LeaseDone:
+    """What became of the jobs of a lease.
+
+    Attributes:
+        made: the store has their gists.
+        reasons: why others have none.
+    """
+
+    lease_id: str
+    made: tuple[EditKey, ...]
+    reasons: Mapping[EditKey, str]
 
 
 @dataclass(frozen=True)

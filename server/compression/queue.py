@@ -125,18 +125,18 @@ class JobQueue:
         again = [job for key, job in held.jobs.items() if key in failed.keys() - spent]
         return LeaseResult([*made], [self._give_up(key, failed[key]) for key in held.jobs if key in spent], again)
 
-    def finish(self, lease_id: str, verdict: LeaseResult, now_s: float) -> None:
+    def finish(self, lease_id: str, result: LeaseResult, now_s: float) -> None:
         """Called when what is settled is durable: drop the lease and queue the other jobs again."""
-        self._completed += len(verdict.made)
-        self._failed += len(verdict.given_up)
-        self._retried += len(verdict.again)
-        for key in [*verdict.made, *(captured.edit for captured in verdict.given_up)]:
+        self._completed += len(result.made)
+        self._failed += len(result.given_up)
+        self._retried += len(result.again)
+        for key in [*result.made, *(captured.edit for captured in result.given_up)]:
             self._attempts.pop(key, None)
             self._interactive.pop(key, None)
             self._bulk.pop(key, None)
         if (held := self._leases.pop(lease_id, None)) is not None:
             self._s_per_job += 0.2 * ((now_s - held.since_s) / len(held.jobs) - self._s_per_job)
-            self._return(held, [job for job in verdict.again if job.edit in held.jobs])
+            self._return(held, [job for job in result.again if job.edit in held.jobs])
 
     def give_back(self, lease_id: str, *, attempted: bool = True) -> None:
         """Return a lease's jobs to the front of their lanes. `attempted=False`: the worker never tried."""

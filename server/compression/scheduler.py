@@ -1,6 +1,6 @@
 """The scheduler actor: gives jobs on lease to workers that ask for them, and learns which are done.
 
-API ──submit──► JobQueue ◄──lease── worker ──gists──► store (durable) │ worker ──complete (ids)──► lease dropped
+API ──submit──► JobQueue ◄──lease── worker ──gists──► store (durable) │ worker ──next lease (ids)──► lease dropped
                    ▲ sweep: edits that wait in the store and were never submitted (crash, restart, requeue)
 """
 
@@ -9,15 +9,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from incomes_server.compression.model import Lease, QueueLimits, QueueStats
+from incomes_server.compression.model import Lease, LeaseDone, QueueLimits, QueueStats
 from incomes_server.compression.queue import JobQueue, LeaseResult
 from incomes_server.store.client import StoreClient
 from incomes_server.store.signals import Signal
 
 from incomes_plugin.errors import IncomesError
-from incomes_plugin.gist.edit import Captured, CaptureJob, EditKey
+from incomes_plugin.gist.edit import Captured, CaptureJob
 
 logger = logging.getLogger("incomes.compression")
 
@@ -39,19 +39,27 @@ class SchedulerActor:
         self._ticker: asyncio.Task[None] | None = None
         self._marks: set[asyncio.Task[None]] = set()
 
-    async def admit(self, num_jobs: int, interactive: bool) -> None:
-        """Raises QueueFull."""
+    async def admit(self, num_jobs: int, interactive: bool) -> int:
+        """The room of the lane. Raises QueueFull when it is less."""
         self._queue.admit(num_jobs, interactive=interactive)
+        return self._queue.room(interactive=interactive)
 
-    async def submit(self, jobs: Sequence[CaptureJob], interactive: bool) -> None:
-        """Queue all or none. Raises QueueFull."""
+    async def submit(self, jobs: Sequence[CaptureJob], interactive: bool) -> int:
+        """Queue all or none; answers with the room that is left. Raises QueueFull."""
         self._start()
         self._queue.submit(jobs, interactive=interactive)
         self._work.notify()
+        return self._queue.room(interactive=interactive)
 
-    async def lease(self, worker: str, max_jobs: int, timeout_s: float) -> Lease:
-        """The next jobs, or none at the timeout. A worker's newer call ends its older one (it has been restarted)."""
+    async def lease(self, worker: str, max_jobs: int, timeout_s: float, done: LeaseDone | None) -> Lease:
+        """The next jobs, or none at the timeout. A worker's newer call ends its older one (it has been restarted).
+
+        Args:
+            done: what became of the worker's lease before; settled first.
+        """
         self._start()
+        if done is not None:
+            await self._settle(done)
         deadline_s = time.monotonic() + timeout_s
         call = self._calls[worker] = self._calls.get(worker, 0) + 1
         self._work.notify()
@@ -65,20 +73,6 @@ class SchedulerActor:
                 break
             await self._work.wait(left_s)
         return Lease("", ())
-
-    async def complete(self, lease_id: str, made: Sequence[EditKey], reasons: Mapping[EditKey, str]) -> None:
-        """Drop the lease. Gists are in the store by now. What is given up is stored first; if the store fails, the jobs
-        stay in the queue."""
-        self._start()
-        verdict = self._queue.judge(lease_id, made, reasons)
-        try:
-            await self._record(verdict.given_up)
-        except IncomesError:
-            self._queue.give_back(lease_id, attempted=False)
-            self._work.notify()
-            raise
-        self._queue.finish(lease_id, verdict, time.monotonic())
-        self._work.notify()
 
     async def release(self, lease_id: str) -> None:
         """The worker could not try: its jobs go back and no attempt is counted."""
@@ -99,6 +93,19 @@ class SchedulerActor:
         """Depths and totals."""
         self._start()
         return self._queue.stats()
+
+    async def _settle(self, done: LeaseDone) -> None:
+        """Drop the lease. Gists are in the store by now. What is given up is stored first; if the store fails, the jobs
+        stay in the queue."""
+        result = self._queue.judge(done.lease_id, done.made, done.reasons)
+        try:
+            await self._record(result.given_up)
+        except IncomesError:
+            self._queue.give_back(done.lease_id, attempted=False)
+            self._work.notify()
+            raise
+        self._queue.finish(done.lease_id, result, time.monotonic())
+        self._work.notify()
 
     def _start(self) -> None:
         """The first call after a start or restart begins the sweeps."""

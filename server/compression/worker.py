@@ -1,4 +1,7 @@
-"""The worker loop: lease -> compress -> store -> complete. Runs where the model is: the serving engine, or another."""
+"""The worker loop: lease -> compress -> store; the next lease says what became of this one.
+
+Runs where the model is: the serving engine, or another.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 
 from incomes_server.compression.client import CompressionClient
-from incomes_server.compression.model import Lease
+from incomes_server.compression.model import Lease, LeaseDone
 from incomes_server.store.client import StoreClient
 
 from incomes_plugin.errors import IncomesError, Overloaded, Unavailable
@@ -34,11 +37,13 @@ async def run_worker(
         batch: most jobs in one call of `compress`.
     """
     backoff_s = MIN_BACKOFF_S
+    done: LeaseDone | None = None
     while True:
         try:
-            lease = await client.lease(name, batch, timeout_s=WAIT_S)
+            told, done = done, None
+            lease = await client.lease(name, batch, timeout_s=WAIT_S, done=told)
             if lease.jobs:
-                await _work(client, store, compress, lease)
+                done = await _work(client, store, compress, lease)
             backoff_s = MIN_BACKOFF_S
         except IncomesError as error:
             logger.warning("worker %s stops for %.2f s: %s: %s", name, backoff_s, type(error).__name__, error)
@@ -46,8 +51,8 @@ async def run_worker(
             backoff_s = min(2 * backoff_s, MAX_BACKOFF_S)
 
 
-async def _work(client: CompressionClient, store: StoreClient, compress: Compress, lease: Lease) -> None:
-    """Gists go straight to the store; the scheduler learns what became of the jobs."""
+async def _work(client: CompressionClient, store: StoreClient, compress: Compress, lease: Lease) -> LeaseDone:
+    """Gists go straight to the store; the scheduler is told what became of the jobs."""
     try:
         outcomes = await _outcomes(compress, lease.jobs)
         made = [captured for captured in outcomes if captured.blob is not None]
@@ -57,7 +62,7 @@ async def _work(client: CompressionClient, store: StoreClient, compress: Compres
         await client.release(lease.id)
         raise
     reasons = {captured.edit: captured.error for captured in outcomes if captured.error is not None}
-    await client.complete(lease.id, [captured.edit for captured in made], reasons)
+    return LeaseDone(lease.id, tuple(captured.edit for captured in made), reasons)
 
 
 async def _outcomes(compress: Compress, jobs: Sequence[CaptureJob]) -> list[Captured]:

@@ -78,6 +78,20 @@ class EditStoreActor:
                 await wait_event(changes.event, left_s)
                 look_at = sorted(changes.take() & waiting)
 
+    async def wait_edits(
+        self, project: str, edit_ids: tuple[str, ...], timeout_s: float
+    ) -> tuple[list[Edit], dict[str, ReplicaProgress]]:
+        """`wait_status`, and when none waits any more `wait_active` for the newest version of each of their sets."""
+        deadline_s = time.monotonic() + timeout_s
+        edits = await self.wait_status(project, edit_ids, timeout_s)
+        newest: dict[str, int] = {}
+        for edit in edits if all(edit.status in SETTLED for edit in edits) else ():
+            newest[edit.edit_set] = max(newest.get(edit.edit_set, 0), edit.set_version or 0)
+        return edits, {
+            edit_set: await self.wait_active(edit_set, version, max(0.0, deadline_s - time.monotonic()))
+            for edit_set, version in newest.items()
+        }
+
     async def wait_active(self, edit_set: str, version: int, timeout_s: float) -> ReplicaProgress:
         """The progress, as soon as every live replica has the version, or at the timeout."""
         deadline_s = time.monotonic() + timeout_s

@@ -107,6 +107,16 @@ class StoreClient:
         """Return when none waits for compression any more, or as they are at the timeout."""
         return await call(self._actor.wait_status.remote(project, tuple(edit_ids), timeout_s))
 
+    async def wait_edits(
+        self, project: str, edit_ids: Sequence[str], *, timeout_s: float
+    ) -> tuple[list[Edit], dict[str, ReplicaProgress]]:
+        """Return when none waits for compression and every live replica has all of them, or as it is at the timeout.
+
+        Returns:
+            the edits, and the replicas' progress by edit set; none while an edit waits for compression.
+        """
+        return await call(self._actor.wait_edits.remote(project, tuple(edit_ids), timeout_s))
+
     async def wait_active(self, edit_set_id: str, version: int, *, timeout_s: float) -> ReplicaProgress:
         """Return when every live replica applies `version` or a later one, or the progress at the timeout."""
         return await call(self._actor.wait_active.remote(edit_set_id, version, timeout_s))

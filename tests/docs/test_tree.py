@@ -55,6 +55,13 @@ def test_no_public_noun_stands_for_two_things() -> None:
     assert {name: where for name, where in homes.items() if len(where) > 1} == {}
 
 
+def test_a_long_module_has_its_reason_in_the_house() -> None:
+    reasons = (ROOT / "docs" / "house.md").read_text()
+    reasons = reasons[reasons.index("Longer than 250 lines") :].split("\n\n")[0]
+    long = {relative(path) for path in MODULES if len(path.read_text().splitlines()) > 250}
+    assert long == set(PATH.findall(reasons))
+
+
 def test_no_file_is_too_big() -> None:
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     sizes = {name: (ROOT / name).stat().st_size for name in listed.split("\0") if name and (ROOT / name).is_file()}

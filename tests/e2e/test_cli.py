@@ -30,7 +30,7 @@ def test_edits_from_the_shell(incomes, tmp_path):
     listed = incomes("edit", "list", "-s", "shell").stdout.split("\t")
     assert listed == [edit["id"], "1", "ready", "The warranty is 36 months.\n"]
     assert "version 2" in incomes("edit", "replace", edit["id"], "The warranty is 24 months.").stdout
-    assert "retired" in incomes("edit", "retire", edit["id"]).stdout
+    assert "version 2  retired, no replica uses it any more (" in incomes("edit", "retire", edit["id"]).stdout
     assert json.loads(incomes("edit", "get", edit["id"], "--json").stdout)["status"] == "retired"
 
     lines = [{"custom_id": str(i), "text": f"Fact {i}."} for i in range(250)]
@@ -42,7 +42,7 @@ def test_edits_from_the_shell(incomes, tmp_path):
     (shell,) = [s for s in json.loads(incomes("edit-set", "list", "--json").stdout) if s["name"] == "shell"]
     assert shell["num_edits"] == 250
     assert len(json.loads(incomes("edit", "list", "-s", "shell", "--limit", "1000", "--json").stdout)) == 251
-    assert "deleted, active" in incomes("edit-set", "delete", "shell").stdout
+    assert "deleted, no replica uses it any more" in incomes("edit-set", "delete", "shell").stdout
 
 
 def test_exit_codes(incomes):

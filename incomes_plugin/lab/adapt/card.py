@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from incomes_plugin.model.adapter import EditAdapter
 
 if TYPE_CHECKING:
-    from incomes_plugin.lab.adapt.run import AdaptOptions, AdaptRecord
+    from incomes_plugin.lab.adapt.options import AdaptOptions, AdaptRecord
 
 CARD, CURVES, PICTURE = "README.md", "curves.json", "curves.png"
 _WINDOW = 20

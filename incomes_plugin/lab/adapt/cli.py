@@ -50,7 +50,8 @@ def _adapt(
 
     from incomes_plugin.errors import InvalidValue
     from incomes_plugin.lab.adapt.card import write_card
-    from incomes_plugin.lab.adapt.run import AdaptOptions, adapt_base
+    from incomes_plugin.lab.adapt.options import AdaptOptions
+    from incomes_plugin.lab.adapt.run import adapt_base
     from incomes_plugin.lab.data.examples import own
     from incomes_plugin.lab.progress import stages
     from incomes_plugin.model.base import resolve_model

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +15,15 @@ from incomes_plugin.gist.fingerprint import base_fingerprint
 from incomes_plugin.gist.types import GistShape
 from incomes_plugin.lab.adapt.base_features import BaseFeatures, Standard, kept
 from incomes_plugin.lab.adapt.cache import FeatureCache
-from incomes_plugin.lab.adapt.calibrating import Shares
 from incomes_plugin.lab.adapt.features import FrozenBase, Ragged, ReadingFeatures
 from incomes_plugin.lab.adapt.onward import joined_prompts, onward_prompts
+from incomes_plugin.lab.adapt.options import AdaptOptions, AdaptRecord
 from incomes_plugin.lab.adapt.plan import Plan, training_plan
-from incomes_plugin.lab.adapt.reading import ReadingSteps, train_reader
-from incomes_plugin.lab.adapt.routing import RoutingSteps, train_router
+from incomes_plugin.lab.adapt.reading import train_reader
+from incomes_plugin.lab.adapt.routing import train_router
 from incomes_plugin.lab.adapt.rules import HELD_SHARE, Calibration, leads
 from incomes_plugin.lab.adapt.tokens import PlanTokens
-from incomes_plugin.lab.adapt.verifying import Prompts, VerifyingSteps, nearest_edits, route_table, train_verifier
-from incomes_plugin.lab.data.examples import Example
+from incomes_plugin.lab.adapt.verifying import Prompts, nearest_edits, route_table, train_verifier
 from incomes_plugin.lab.progress import StageProgress
 from incomes_plugin.model.adapter import BaseModel, EditAdapter
 from incomes_plugin.model.decoder import Decoder
@@ -40,61 +39,6 @@ _MOST_READ = 12000
 
 _LEFT_OPEN = 3000
 """Questions that lead nowhere, from which the verifier learns to refuse what they leave open."""
-
-
-@dataclass(frozen=True)
-class AdaptOptions:
-    """What a run does.
-
-    Attributes:
-        base_dir, base_name: the base, and how the adapter names it (`default`, a hub id, a folder).
-        out: folder of the adapter.
-        data: folder of published edits and prompts, or None.
-        own: a user's examples.
-        scale: how much is looked at; 1.0 = the default adapter's run.
-        seed: of everything that is drawn.
-        cache, cache_bytes: folder of captured features and its limit.
-        latent_dim, route_dim: widths of what a gist keeps of a token, and of route keys.
-        routing, verifying, reading: how long each part is trained.
-        shares: what the thresholds may cost.
-    """
-
-    base_dir: Path
-    base_name: str
-    out: Path
-    data: Path | None
-    own: tuple[Example, ...] = ()
-    scale: float = 1.0
-    seed: int = 7
-    cache: Path | None = None
-    cache_bytes: int = 12 << 30
-    latent_dim: int = 384
-    route_dim: int = 128
-    max_edit_tokens: int = 256
-    routing: RoutingSteps = field(default_factory=RoutingSteps)
-    verifying: VerifyingSteps = field(default_factory=VerifyingSteps)
-    reading: ReadingSteps = field(default_factory=ReadingSteps)
-    shares: Shares = field(default_factory=Shares)
-
-    @property
-    def cache_folder(self) -> Path:
-        """Where captured features lie."""
-        return self.cache or self.out / "cache"
-
-
-@dataclass
-class AdaptRecord:
-    """What a run did.
-
-    Attributes:
-        seconds: by stage.
-        losses: by part, one a step.
-        counts: edits, questions and prompts looked at, by kind.
-    """
-
-    seconds: dict[str, float] = field(default_factory=dict)
-    losses: dict[str, list[float]] = field(default_factory=dict)
-    counts: dict[str, int] = field(default_factory=dict)
 
 
 def layers_for(num_layers: int) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -17,7 +17,15 @@ from incomes_server.api.admin.context import (
 )
 from incomes_server.api.admin.schemas import CreateEdit, EditContent, EditObject, Page, WaitFor
 from incomes_server.api.admin.timed import TimedRoute
-from incomes_server.api.admin.writes import admitted, is_active, raise_if_failed, status_code, submit, wait_for_edits
+from incomes_server.api.admin.writes import (
+    admitted,
+    is_active,
+    raise_if_failed,
+    status_code,
+    store_edits,
+    submit,
+    wait_for_edits,
+)
 from incomes_server.api.http.metrics import ACTIVATION_S
 from incomes_server.edits import WAITING, Edit, EditStatus
 
@@ -33,11 +41,9 @@ async def create_edit(
 ) -> EditObject:
     """Add an edit; 202 as soon as it is durable, 201 when it has reached the state named by `wait`."""
     edit_set = body.edit_set or context.settings.default_edit_set
-    if edit_set == context.settings.default_edit_set:
-        await context.store.ensure_edit_set(project, edit_set)
     new = context.tokenizer.new_edit(body)
     async with admitted(context, project, [new]):
-        edits = await context.store.add_edits(project, edit_set, [new], request_id=request_id)
+        edits = await store_edits(context, project, edit_set, [new], request_id)
     await submit(context, edits, [new], interactive=True)
     return await _answer(context, project, edits[0], wait, response, done=201)
 

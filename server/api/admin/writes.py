@@ -9,8 +9,9 @@ from incomes_server.api.admin.context import AdminContext, Wait
 from incomes_server.api.admin.schemas import WaitFor
 from incomes_server.api.http.metrics import ACTIVATION_S, QUEUE_OVERFLOWS
 from incomes_server.edits.model import Edit, EditStatus, NewEdit
+from incomes_server.store.replica_table import ReplicaProgress
 
-from incomes_plugin.errors import CompressionFailed, PoolFull, QueueFull, Unavailable
+from incomes_plugin.errors import CompressionFailed, EditSetNotFound, PoolFull, QueueFull, Unavailable
 from incomes_plugin.gist.edit import CaptureJob
 
 AT_ONCE = 256
@@ -32,6 +33,23 @@ async def admitted(
     await context.queue.admit(len(news), interactive=True)
     async with context.room.reserve(project, [len(new.token_ids) for new in news], replaces=replaces):
         yield
+
+
+async def store_edits(
+    context: AdminContext, project: str, edit_set: str, news: Sequence[NewEdit], request_id: str
+) -> list[Edit]:
+    """Store edits durably. The project's default set is made with the first of them.
+
+    Raises:
+        EditSetNotFound, EditConflict: nothing is stored.
+    """
+    try:
+        return await context.store.add_edits(project, edit_set, news, request_id=request_id)
+    except EditSetNotFound:
+        if edit_set != context.settings.default_edit_set:
+            raise
+    await context.store.ensure_edit_set(project, edit_set)
+    return await context.store.add_edits(project, edit_set, news, request_id=request_id)
 
 
 async def submit(context: AdminContext, edits: Sequence[Edit], news: Sequence[NewEdit], *, interactive: bool) -> None:
@@ -61,19 +79,19 @@ async def wait_for_edits(
     if wait.target is WaitFor.ACCEPTED or not edits:
         return list(edits), WaitFor.ACCEPTED
     now: list[Edit] = []
+    active = wait.target is WaitFor.ACTIVE
     for start in range(0, len(edits), AT_ONCE):
         ids = [edit.id for edit in edits[start : start + AT_ONCE]]
-        now += await context.store.wait_status(project, ids, timeout_s=wait.left_s)
+        if wait.target is WaitFor.READY:
+            now += await context.store.wait_status(project, ids, timeout_s=wait.left_s)
+            continue
+        some, progress = await context.store.wait_edits(project, ids, timeout_s=wait.left_s)
+        now += some
+        active &= bool(progress) and all([has_reached(each) for each in progress.values()])
     if any(e.status in {EditStatus.PENDING, EditStatus.COMPRESSING} for e in now):
         return now, WaitFor.ACCEPTED
-    if wait.target is WaitFor.READY:
+    if not active:
         return now, WaitFor.READY
-    heads: dict[str, int] = {}
-    for edit in now:
-        heads[edit.edit_set] = max(heads.get(edit.edit_set, 0), edit.set_version or 0)
-    for edit_set, version in heads.items():
-        if not await is_active(context, edit_set, version, wait):
-            return now, WaitFor.READY
     ACTIVATION_S.observe(wait.elapsed_s)
     return now, WaitFor.ACTIVE
 
@@ -84,7 +102,15 @@ async def is_active(context: AdminContext, edit_set: str, version: int, wait: Wa
     Raises:
         PoolFull, Unavailable: a replica refuses the change; what was written stays, and is tried again.
     """
-    progress = await context.store.wait_active(edit_set, version, timeout_s=wait.left_s)
+    return has_reached(await context.store.wait_active(edit_set, version, timeout_s=wait.left_s))
+
+
+def has_reached(progress: ReplicaProgress) -> bool:
+    """Whether every live replica has a change.
+
+    Raises:
+        PoolFull, Unavailable: a replica refuses it.
+    """
     if not progress.reached and progress.nacks:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in progress.nacks.items())
         kind = PoolFull if PoolFull.__name__ in reasons else Unavailable

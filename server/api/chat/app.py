@@ -72,9 +72,9 @@ async def project_status(engine: EditEngine, store: StoreClient, project: str) -
     state = await engine.status()
     return {
         "ready": True,
-        "model_fingerprint": state.fingerprint,
-        "vllm_version": state.vllm_version,
-        "runner": state.runner,
+        "model_fingerprint": state.worker.fingerprint,
+        "vllm_version": state.worker.vllm_version,
+        "runner": state.worker.runner,
         "edits": sum(ref.num_edits for edit_set, ref in state.edit_sets.items() if edit_set in own),
         "edit_sets": len(own),
         "pinned_requests": sum(number for edit_set, number in state.pinned_by_set.items() if edit_set in own),

@@ -9,7 +9,7 @@ from incomes_server.store.client import StoreClient
 from prometheus_client import Counter, Gauge, Histogram
 
 if TYPE_CHECKING:
-    from incomes_plugin.vllm.engine import EngineStatus
+    from incomes_plugin.pool.gists import PoolUsage
 
 GENERATIONS = Counter(
     "incomes:generations",
@@ -37,11 +37,11 @@ POOL_EDITS = Gauge("incomes:pool_edits", "Gists in the engine's pool, those of o
 COMPRESSIONS = Gauge("incomes:compressions", "Outcomes of the compressor since its scheduler started.", ["outcome"])
 
 
-def show_pool(status: EngineStatus) -> None:
+def show_pool(usage: PoolUsage) -> None:
     """Bring the gauges of the engine's pool up to date."""
-    POOL_CAPACITY_BYTES.set(status.capacity_bytes)
-    POOL_USED_BYTES.set(status.used_bytes)
-    POOL_EDITS.set(status.edits)
+    POOL_CAPACITY_BYTES.set(usage.capacity_bytes)
+    POOL_USED_BYTES.set(usage.used_bytes)
+    POOL_EDITS.set(usage.edits)
 
 
 async def refresh(store: StoreClient, queue: CompressionClient) -> None:

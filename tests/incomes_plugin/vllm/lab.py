@@ -111,16 +111,17 @@ class LabEngine:
         return self.core.model_executor.collective_rpc(method, args=args)
 
     def capture(self, texts: dict[str, list[int]]) -> list[Any]:
-        """Capture texts by edit id; returns `[blob, error]` each."""
+        """Capture texts by edit id; returns what became of each."""
         from incomes_plugin.vllm.pin import use_capture
         from incomes_plugin.vllm.rows import RequestTag
+        from incomes_plugin.vllm.wire import unpack_captures
 
         template = self.pins.template
         for edit_id, ids in texts.items():
             with use_capture(RequestTag(capture=edit_id, first=len(template.edit_prefix), count=len(ids))):
                 self._add(Job(tuple(template.capture_ids(ids)), max_tokens=1))
         self._finish()
-        return self.rpc("incomes_take_captures", [[edit_id, edit_id, 1] for edit_id in texts])["captures"]
+        return unpack_captures(self.rpc("incomes_take_captures", [[edit_id, edit_id, 1] for edit_id in texts]))
 
     def commit(self, delta: SnapshotDelta) -> None:
         from incomes_plugin.vllm.wire import pack_delta
@@ -129,9 +130,11 @@ class LabEngine:
         self.pins.committed(delta.snapshot)
 
     def take_trace(self, name: str) -> Any:
-        """What the worker says of a traced request."""
+        """What a traced request read; None when nothing was traced."""
+        from incomes_plugin.vllm.wire import unpack_trace
+
         tokens = [[*choice, number] for choice, number in self.answers.take(name).items()]
-        return self.rpc("incomes_take_trace", name, tokens)
+        return unpack_trace(self.rpc("incomes_take_trace", name, tokens))
 
     def run(self, jobs: Sequence[Job], together: bool = True) -> list[Answer]:
         """Run the jobs in one batch, or one after the other."""
@@ -275,14 +278,13 @@ class CanaryEngine:
         self.vocabulary_size = int(lab.core.model_config.get_vocab_size())
 
     async def capture(self, jobs: Sequence[Any]) -> list[Any]:
-        taken = self.lab.capture({job.edit_id: list(job.token_ids) for job in jobs})
-        return [SimpleNamespace(blob=blob, error=error) for blob, error in taken]
+        return self.lab.capture({job.edit_id: list(job.token_ids) for job in jobs})
 
     async def commit(self, delta: SnapshotDelta) -> None:
         self.lab.commit(delta)
 
     async def attribution(self, trace: str) -> Any:
-        return SimpleNamespace(none_weight=self.lab.take_trace(trace)["none_weight"])
+        return self.lab.take_trace(trace).mean
 
     async def drop(self, edit_set: str) -> None:
         self.lab.pins.dropped(edit_set)
@@ -398,13 +400,13 @@ class RemoteEngine:
         return self.call("rpc", "incomes_handshake")["fingerprint"]
 
     def used_bytes(self) -> int:
-        return self.call("rpc", "incomes_handshake")["used_bytes"]
+        return self.call("rpc", "incomes_handshake")["pool"]["used_bytes"]
 
     def capture(self, texts: dict[str, list[int]]) -> dict[str, bytes]:
         """One-gist blob of every text."""
         taken = self.call("capture", texts)
-        assert [error for _, error in taken] == [None] * len(texts)
-        return {edit_id: bytes(blob) for edit_id, (blob, _) in zip(texts, taken, strict=True)}
+        assert [captured.error for captured in taken] == [None] * len(texts)
+        return {captured.edit_id: captured.blob for captured in taken}
 
     def gists(self, blobs: dict[str, bytes]) -> list[Gist]:
         fingerprint = self.fingerprint

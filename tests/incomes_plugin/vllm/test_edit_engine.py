@@ -108,10 +108,10 @@ async def answer(engine: EditEngine, ids: tuple[int, ...], scope: EditScope, max
 async def settled(engine: EditEngine, snapshots: int) -> Any:
     for _ in range(200):
         status = await engine.status()
-        if status.resident_snapshots == snapshots:
+        if status.worker.pool.snapshots == snapshots:
             return status
         await asyncio.sleep(0.05)
-    raise AssertionError(f"{status.resident_snapshots} snapshots stay resident, expected {snapshots}")
+    raise AssertionError(f"{status.worker.pool.snapshots} snapshots stay resident, expected {snapshots}")
 
 
 async def test_the_canary_passes_and_leaves_nothing(engine: EditEngine) -> None:
@@ -119,8 +119,9 @@ async def test_the_canary_passes_and_leaves_nothing(engine: EditEngine) -> None:
     assert report.ok, report.reason
     assert report.max_logprob_diff > 0.01
     status = await settled(engine, 0)
-    assert (status.used_bytes, status.edits, status.capacity_bytes) == (0, 0, POOL_BYTES)
-    assert status.fingerprint == engine.fingerprint
+    pool = status.worker.pool
+    assert (pool.used_bytes, pool.edits, pool.capacity_bytes) == (0, 0, POOL_BYTES)
+    assert status.worker.fingerprint == engine.fingerprint
 
 
 async def test_capture_reports_each_job(engine: EditEngine) -> None:
@@ -244,6 +245,8 @@ async def test_http_needs_a_scope_and_gets_what_it_allows(launched: Any, engine:
     assert completion.status_code == 200
     assert plain["choices"][0]["logprobs"] != edited["choices"][0]["logprobs"]
     assert status["ready"] is True
+    assert status["model_fingerprint"] == engine.fingerprint
+    assert status["pool"]["edits"] == 8
     found = await engine.attribution("trace-http")
     assert {e for e, _, _ in found.applied} <= {f"e{i}" for i in range(8)}
     assert found.none_weight + sum(w for _, _, w in found.applied) == pytest.approx(1, abs=0.01)

@@ -147,7 +147,8 @@ def test_workers_answer_errors_and_never_raise(fp32: RemoteEngine) -> None:
         (answer,) = fp32.call("raw_rpc", method, *arguments)
         assert not answer["ok"], method
     (answer,) = fp32.call("raw_rpc", "incomes_take_captures", [["ghost", "edit_x", 1]])
-    assert answer == {"ok": True, "captures": [[None, "edit_x was not captured"]]}
+    (captured,) = answer["captures"]
+    assert (captured["blob"], captured["error"]) == (None, "edit_x was not captured")
 
 
 def test_attribution_names_the_edits(
@@ -158,13 +159,13 @@ def test_attribution_names_the_edits(
     jobs = [Job(beside, other), Job(ids, snapshot, trace="trace-1"), Job(beside, other, trace="trace-2")]
     answers = fp32.run(jobs)
     for job, answer, texts in ((jobs[1], answers[1], first), (jobs[2], answers[2], second)):
-        found = fp32.call("take_trace", job.trace)
+        found = fp32.call("take_trace", job.trace).mean
         expected = reference_weights(reference, fp32.gists(texts), [*job.ids, *answer.tokens[:-1]], len(job.ids))
-        assert found["none_weight"] == pytest.approx(1 - sum(expected.values()), abs=1e-4)
-        assert {e: w for e, _, w in found["applied"]} == pytest.approx(
+        assert found.none_weight == pytest.approx(1 - sum(expected.values()), abs=1e-4)
+        assert {e: w for e, _, w in found.applied} == pytest.approx(
             {e: w for e, w in expected.items() if w >= 0.001}, abs=1e-4
         )
-    assert fp32.call("take_trace", "trace-1") == {"ok": True, "found": False}
+    assert fp32.call("take_trace", "trace-1") is None
 
 
 def test_a_trace_survives_preemption(tight: RemoteEngine, second: dict[str, bytes], reference: EditableModel) -> None:
@@ -175,16 +176,16 @@ def test_a_trace_survives_preemption(tight: RemoteEngine, second: dict[str, byte
     answers = tight.run(jobs)
     assert tight.call("preemptions") > before
     for job, answer in zip(jobs, answers, strict=True):
-        found = tight.call("take_trace", job.trace)
+        found = tight.call("take_trace", job.trace).mean
         expected = reference_weights(reference, tight.gists(second), [*job.ids, *answer.tokens[:-1]], len(job.ids))
-        assert found["none_weight"] == pytest.approx(1 - sum(expected.values()), abs=1e-4)
+        assert found.none_weight == pytest.approx(1 - sum(expected.values()), abs=1e-4)
 
 
 def test_a_trace_belongs_to_its_request(fp32: RemoteEngine, first: dict[str, bytes], second: dict[str, bytes]) -> None:
     one, other = fp32.commit("eset_own_a", None, first), fp32.commit("eset_own_b", None, second)
     fp32.run([Job(prompt(11, 30), one, trace="same"), Job(prompt(12, 30), other, trace="same")])
-    found = fp32.call("take_trace", "same")
-    assert {edit for edit, _, _ in found["applied"]} <= set(first)
+    found = fp32.call("take_trace", "same").mean
+    assert {edit for edit, _, _ in found.applied} <= set(first)
 
 
 def reference_weights(

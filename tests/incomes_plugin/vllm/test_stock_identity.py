@@ -37,8 +37,8 @@ def test_requests_that_pick_nothing(lab: Lab, stock_lab: Lab, silent_dir: Path, 
     answers = silent.run([replace(job, snapshot=snapshot, trace=f"silent-{i}") for i, job in enumerate(PROMPTS)])
     assert [a.tokens for a in answers] == [a.tokens for a in expected]
     assert [a.logprobs for a in answers] == [a.logprobs for a in expected]  # exact floats
-    found = silent.call("take_trace", "silent-0")
-    assert (found["none_weight"], found["applied"]) == (1.0, [])
+    found = silent.call("take_trace", "silent-0").mean
+    assert (found.none_weight, found.applied) == (1.0, [])
 
 
 def test_rows_beside_edited_rows_do_not_change_by_a_bit(fp32: RemoteEngine) -> None:

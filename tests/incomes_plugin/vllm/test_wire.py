@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import msgspec
 import pytest
 
 from incomes_plugin import errors
+from incomes_plugin.gist.edit import Captured
+from incomes_plugin.pool.gists import PoolUsage
 from incomes_plugin.pool.snapshot import SnapshotDelta, SnapshotRef
+from incomes_plugin.selection.attribution import Attribution
 from incomes_plugin.vllm.guard import check_request, observe_rpc
-from incomes_plugin.vllm.wire import answer_error, answers_errors, one_answer, pack_delta, unpack_delta
+from incomes_plugin.vllm.status import WorkerStatus
+from incomes_plugin.vllm.traces import RequestTrace
+from incomes_plugin.vllm.wire import (
+    answer_error,
+    answers_errors,
+    one_answer,
+    pack_captures,
+    pack_delta,
+    pack_trace,
+    unpack_captures,
+    unpack_delta,
+    unpack_status,
+    unpack_trace,
+)
 
 
 def all_errors(cls: type[errors.IncomesError] = errors.IncomesError) -> list[type[errors.IncomesError]]:
@@ -52,6 +69,23 @@ def test_a_delta_is_the_same_on_the_other_side() -> None:
     delta = SnapshotDelta("snap_0", snapshot, (b"one\xff", b"two"), (("edit_c", 1),), (7, 8))
     sent = msgspec.msgpack.decode(msgspec.msgpack.encode(pack_delta(delta, ["snap_1"])))
     assert unpack_delta(sent) == (delta, ["snap_1"])
+
+
+def sent(packed: dict[str, Any]) -> dict[str, Any]:
+    return msgspec.msgpack.decode(msgspec.msgpack.encode(packed))
+
+
+def test_what_a_worker_says_is_the_same_on_the_other_side() -> None:
+    status = WorkerStatus("f" * 64, "0.32.0", "v1", (2, 3), 7, PoolUsage(100, 50, 60, 2, 1, 30))
+    assert unpack_status(sent({"ok": True, **asdict(status)})) == status
+    captures = [Captured("edit_a", 1, b"gist\xff"), Captured("edit_b", 2, None, "too long")]
+    assert unpack_captures(sent(pack_captures(captures))) == captures
+    trace = RequestTrace(
+        Attribution(0.4, [("edit_a", 1, 0.6)]),
+        {(0, 0): Attribution(1.0, []), (1, 2): Attribution(0.5, [("edit_b", 3, 0.5)])},
+    )
+    assert unpack_trace(sent(pack_trace(trace))) == trace
+    assert unpack_trace(sent(pack_trace(None))) is None
 
 
 class Core:

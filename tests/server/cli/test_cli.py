@@ -11,6 +11,7 @@ import typer
 from incomes_server.cli import split_passed_on
 from incomes_server.cli.lazy import LAB
 from incomes_server.cli.main import app
+from incomes_server.cli.output import show_removal
 from incomes_server.settings import Settings
 from typer.testing import CliRunner
 
@@ -153,3 +154,14 @@ def test_any_text_is_printed_in_any_locale(command):
 def test_what_a_terminal_sends_is_an_error_and_no_traceback(args, status, said):
     done = run(*args)
     assert (done.exit_code, said in done.output) == (status, True), done.output
+
+
+def test_a_removal_says_whether_a_replica_may_still_use_the_edit(capsys):
+    show_removal({"id": "edit_1", "reached": "active"}, "version 2  retired", as_json=False, took=" (5 ms)")
+    assert capsys.readouterr().out == "edit_1  version 2  retired, no replica uses it any more (5 ms)\n"
+    with pytest.raises(typer.Exit) as left:
+        show_removal({"id": "edit_1", "reached": "ready"}, "version 2  retired", as_json=False)
+    said = capsys.readouterr()
+    assert left.value.exit_code == 1
+    assert said.out == "edit_1  version 2  retired, a replica may still use it\n"
+    assert "active" not in said.out + said.err

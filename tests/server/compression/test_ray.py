@@ -3,7 +3,8 @@
 import asyncio
 
 import pytest
-from incomes_server.compression.model import QueueLimits
+from incomes_server.compression.client import CompressionClient
+from incomes_server.compression.model import LeaseDone, QueueLimits
 from incomes_server.compression.worker import run_worker
 from incomes_server.edits import EditStatus, NewEdit
 
@@ -36,7 +37,8 @@ async def hand_in(stack, lease):
     """What a worker does with its lease."""
     made = await compress(lease.jobs)
     await stack.store.record_outcomes(made)
-    await stack.compression.complete(lease.id, [captured.edit for captured in made], {})
+    done = LeaseDone(lease.id, tuple(captured.edit for captured in made), {})
+    await stack.compression.lease("hands in", 1, timeout_s=0, done=done)
 
 
 async def settled(store, edits):
@@ -123,3 +125,22 @@ async def test_an_edit_retired_while_it_is_compressed_stays_out(stack, project):
     assert (await stack.store.get_edit(project, edit.id)).status is EditStatus.RETIRED
     assert (await stack.store.get_edit_set(project, "default")).snapshot.num_edits == 0
     assert (await stack.compression.stats()).leased == 0
+
+
+async def test_a_full_queue_is_known_before_the_next_edit_is_stored(stack):
+    """The room is counted down at the client; when it is used up, or a submission was refused, the queue is asked."""
+    first = [CaptureJob(f"edit_first_{i}", 1, (1,)) for i in range(4)]
+    await stack.compression.admit(4, interactive=True)
+    await stack.compression.submit(first, interactive=True)
+    other = CompressionClient(stack.compression._actor)
+    await other.submit([CaptureJob(f"edit_other_{i}", 1, (1,)) for i in range(6)], interactive=True)
+    await stack.compression.admit(6, interactive=True)  # it had room for six when it last answered
+    with pytest.raises(QueueFull):
+        await stack.compression.submit([CaptureJob("edit_late", 1, (1,))], interactive=True)
+    with pytest.raises(QueueFull):
+        await stack.compression.admit(1, interactive=True)
+    lease = await stack.compression.lease("w", 10, timeout_s=0)
+    assert len(lease.jobs) == 10
+    await stack.compression.admit(10, interactive=True)
+    done = LeaseDone(lease.id, tuple(job.edit for job in lease.jobs), {})
+    assert (await stack.compression.lease("w", 1, timeout_s=0, done=done)).jobs == ()

@@ -175,6 +175,27 @@ async def test_wait_status_returns_when_all_are_settled_or_time_is_over(actor):
         await actor.wait_status("q", ids, 0)
 
 
+async def test_wait_edits_returns_when_every_replica_has_them_or_time_is_over(actor):
+    edits = await add(actor, "a", "b") + await add(actor, "c", request_id="other", edit_set="other")
+    ids = tuple(edit.id for edit in edits)
+    early, progress = await actor.wait_edits("p", ids, 0.05)
+    assert ({edit.status for edit in early}, progress) == ({EditStatus.PENDING}, {})
+    await make_ready(actor, *edits)
+    positions = {edit.edit_set: 1 for edit in edits}
+    await actor.poll("r1", {edits[0].edit_set: 1}, 0, True)
+    _, progress = await actor.wait_edits("p", ids, 0.05)
+    assert {edit_set: each.reached for edit_set, each in progress.items()} == {
+        edits[0].edit_set: True,
+        edits[2].edit_set: False,
+    }
+    waiting = asyncio.create_task(actor.wait_edits("p", ids, 5))
+    await asyncio.sleep(0.05)
+    await actor.poll("r1", positions, 0, True)
+    done, progress = await waiting
+    assert {edit.status for edit in done} == {EditStatus.READY}
+    assert all(each.reached for each in progress.values())
+
+
 async def test_writes_of_another_process_are_noticed(actor, database_url):
     (edit,) = await add(actor, "a")
     waiting = asyncio.create_task(actor.poll("r1", {}, 10, True))

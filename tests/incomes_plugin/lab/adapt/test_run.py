@@ -15,9 +15,10 @@ from incomes_plugin.lab.adapt import run
 from incomes_plugin.lab.adapt.calibrating import Shares
 from incomes_plugin.lab.adapt.card import write_card
 from incomes_plugin.lab.adapt.cli import app
+from incomes_plugin.lab.adapt.options import AdaptOptions, AdaptRecord
 from incomes_plugin.lab.adapt.reading import ReadingSteps
 from incomes_plugin.lab.adapt.routing import RoutingSteps
-from incomes_plugin.lab.adapt.run import AdaptOptions, adapt_base, layers_for
+from incomes_plugin.lab.adapt.run import adapt_base, layers_for
 from incomes_plugin.lab.adapt.verifying import VerifyingSteps
 from incomes_plugin.lab.data.examples import own
 from incomes_plugin.model.adapter import EditAdapter
@@ -29,20 +30,39 @@ def base(tmp_path_factory) -> Path:
     return write_tiny_model(tmp_path_factory.mktemp("base") / "model")
 
 
-@pytest.fixture
-def options(base, tmp_path) -> AdaptOptions:
+def small(base: Path, folder: Path) -> AdaptOptions:
     return AdaptOptions(
-        base, str(base), tmp_path / "out", None, scale=0.01,
+        base, str(base), folder / "out", None, scale=0.01, cache=folder / "cache",
         routing=RoutingSteps(100, 16, 60), verifying=VerifyingSteps(10, 8, 8, 8), reading=ReadingSteps(10, 4),
     )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def first(base, tmp_path_factory) -> tuple[AdaptOptions, EditAdapter, AdaptRecord]:
+    """One whole run, the longest part of this module. Its cache serves the runs that learn from the same texts."""
+    options = small(base, tmp_path_factory.mktemp("first"))
+    return options, *adapt_base(options, no_report)
+
+
+@pytest.fixture
+def options(first, tmp_path) -> AdaptOptions:
+    """A run of the same texts, which finds everything captured and trained."""
+    return replace(first[0], out=tmp_path / "out")
+
+
+@pytest.fixture
+def empty_cache(base, tmp_path) -> AdaptOptions:
+    """A run that finds nothing."""
+    return small(base, tmp_path)
 
 
 def no_report(*_: object) -> None:
     return None
 
 
-def test_a_run_writes_an_adapter_that_belongs_to_its_base(options, base):
-    adapter, record = adapt_base(options, no_report)
+@pytest.mark.slow
+def test_a_run_writes_an_adapter_that_belongs_to_its_base(first, base):
+    options, adapter, record = first
     write_card(options, record, adapter)
     loaded = EditAdapter.for_base(options.out, base)
     assert loaded.rules == adapter.rules
@@ -54,47 +74,43 @@ def test_a_run_writes_an_adapter_that_belongs_to_its_base(options, base):
     assert (options.out / "curves.png").stat().st_size > 1000
 
 
-def test_the_same_seed_gives_the_same_adapter_and_captures_nothing_again(options):
-    first, _ = adapt_base(options, no_report)
+@pytest.mark.slow
+def test_the_same_seed_gives_the_same_adapter_and_captures_nothing_again(first, options):
     chunks = {path: path.stat().st_mtime_ns for path in options.cache_folder.iterdir()}
     second, _ = adapt_base(options, no_report)
     assert {path: path.stat().st_mtime_ns for path in options.cache_folder.iterdir()} == chunks
-    for name, tensor in first.router.state_dict().items():
+    for name, tensor in first[1].router.state_dict().items():
         assert tensor.equal(second.router.state_dict()[name]), name
-    assert second.rules == first.rules
+    assert second.rules == first[1].rules
 
 
-def test_a_full_cache_is_refused(options):
+def test_a_full_cache_is_refused(empty_cache):
     with pytest.raises(InvalidValue, match="--cache-gb"):
-        adapt_base(replace(options, cache_bytes=0), no_report)
+        adapt_base(replace(empty_cache, cache_bytes=0), no_report)
 
 
+@pytest.mark.slow
 def test_a_threshold_keeps_the_share_of_right_questions(options):
     strict, _ = adapt_base(replace(options, shares=Shares(fire=0.0, lose=1.0)), no_report)
     kind, _ = adapt_base(replace(options, shares=Shares(fire=0.0, lose=0.0)), no_report)
     assert kind.rules.threshold <= strict.rules.threshold
 
 
-def test_own_edits_come_first(options, tmp_path):
-    path = tmp_path / "own.jsonl"
-    path.write_text('{"text": "The lamp is blue.", "questions": [{"prompt": "How blue?", "answer": "very"}]}\n')
-    (example,) = own(path)
-    _, record = adapt_base(replace(options, own=(example,)), no_report)
-    assert record.counts["edits"] == 79
-
-
-def test_other_texts_of_the_same_number_are_learned_anew(options, tmp_path):
-    """A kept cache of another run holds trained parts; they belong to its texts."""
+@pytest.mark.slow
+def test_other_texts_of_the_same_number_are_learned_anew(empty_cache, tmp_path):
+    """A kept cache of another run holds trained parts; they belong to its texts. A user's own edits come first."""
     adapters = []
     for colour in ("blue", "green"):
         path = tmp_path / "own.jsonl"
         line = {"text": f"The lamp is {colour}.", "questions": [{"prompt": "Which colour?", "answer": colour}]}
         path.write_text(json.dumps(line) + "\n")
-        adapters.append(adapt_base(replace(options, own=tuple(own(path))), no_report)[0])
+        adapter, record = adapt_base(replace(empty_cache, own=tuple(own(path))), no_report)
+        assert record.counts["edits"] == 79
+        adapters.append(adapter)
     for part in ("router", "verifier", "reader"):
-        first, second = (getattr(adapter, part).state_dict() for adapter in adapters)
-        assert any(not torch.equal(first[name], second[name]) for name in first), part
-    assert len(list(options.cache_folder.glob("routing-*.pt"))) == 2
+        one, other = (getattr(adapter, part).state_dict() for adapter in adapters)
+        assert any(not torch.equal(one[name], other[name]) for name in one), part
+    assert len(list(empty_cache.cache_folder.glob("routing-*.pt"))) == 2
 
 
 def checkpoints(options: AdaptOptions) -> dict[str, set[str]]:
@@ -102,19 +118,20 @@ def checkpoints(options: AdaptOptions) -> dict[str, set[str]]:
     return {stage: {path.name for path in options.cache_folder.glob(f"{stage}-*.pt")} for stage in stages}
 
 
-def test_a_stage_is_learned_anew_only_for_what_it_learns_from(options, tmp_path, monkeypatch):
+@pytest.mark.slow
+def test_a_stage_is_learned_anew_only_for_what_it_learns_from(empty_cache, tmp_path, monkeypatch):
     """Other answers, or more of them, are nothing to routing and verification; verification's length is nothing to
     reading."""
     path, found = tmp_path / "own.jsonl", []
     for answer, changed in (("twelve", {}), ("twenty", {}), ("twenty", {"verifying": VerifyingSteps(12, 8, 8, 8)})):
         line = {"text": "The lamp has a colour.", "questions": [{"prompt": "Which colour?", "answer": answer}]}
         path.write_text(json.dumps(line) + "\n")
-        adapt_base(replace(options, own=tuple(own(path)), **changed), no_report)
-        found.append(checkpoints(options))
+        adapt_base(replace(empty_cache, own=tuple(own(path)), **changed), no_report)
+        found.append(checkpoints(empty_cache))
     first, other_answer, longer = found
     monkeypatch.setattr(run, "_MOST_READ", 200)
-    adapt_base(replace(options, own=tuple(own(path)), **changed), no_report)
-    fewer_answers = checkpoints(options)
+    adapt_base(replace(empty_cache, own=tuple(own(path)), **changed), no_report)
+    fewer_answers = checkpoints(empty_cache)
     sizes = [
         {stage: len(names) for stage, names in one.items()} for one in (first, other_answer, longer, fewer_answers)
     ]
