@@ -1,7 +1,7 @@
 """The frozen model that texts are crammed into: its recall template, and one pass over many texts at once.
 
-A recall sees `[template tokens | K vectors]` and answers with the text and the end token. The template is one token, the
-tokenizer's BOS (its end token where it has none): without it nothing would predict the first token of a text.
+A recall sees `[template tokens | K vectors]` and answers with the text and the end token. The template is one token,
+the tokenizer's BOS (its end token where it has none): without it nothing would predict a text's first token.
 """
 
 from __future__ import annotations
@@ -81,7 +81,9 @@ class FrozenModel:
         self.folder = folder
         self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
         if self.tokenizer.eos_token_id is None:
-            raise UnsupportedEngine(f"the tokenizer of {folder} names no end token (eos_token), where would recall end?")
+            raise UnsupportedEngine(
+                f"the tokenizer of {folder} names no end token (eos_token), where would recall end?"
+            )
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype or "auto")
         self.model = model.eval().requires_grad_(False).to(device)  # type: ignore[arg-type]
         self.decoder = Decoder(self.model)
@@ -177,8 +179,8 @@ class FrozenModel:
             if weights is not None:
                 (loss * weights[part]).sum().backward()
             with torch.no_grad():
-                own = logits.gather(1, targets[part, None])[:, 0]
-                other = logits.detach().scatter(1, targets[part, None], -torch.inf).amax(1)
+                own = logits.gather(1, targets[part, None])[:, 0]  # the gradient is done: logits may change
+                other = logits.detach().scatter_(1, targets[part, None], -torch.inf).amax(1)
                 margins.append((own - other).detach().cpu())
             losses.append(loss.detach().cpu())
         return torch.cat(losses), torch.cat(margins)

@@ -1,8 +1,8 @@
 """Cram many texts at once: jobs in, outcomes out, in the order in which they end.
 
-Every pass: scores of all running texts -> texts that are exact with margin are shown to `accept` and leave -> texts that
-are stuck get more vectors, or give up -> all others take a step -> free places go to waiting texts. What is accepted are
-the numbers that were judged: nothing moves in between.
+Every pass: scores of all running texts -> texts that are exact with margin are shown to `accept` and leave -> texts
+that are stuck get more vectors, or give up -> all others take a step -> free places go to waiting texts. The numbers
+that are accepted are those that were judged: nothing moves in between.
 """
 
 from __future__ import annotations
@@ -56,8 +56,10 @@ class Outcome:
 
 
 class Optimiser:
-    """Iterate over `run` for outcomes. `jobs` is everything, `waiting` what has not begun, `rows` what runs: `checkpoint.py`
-    reads them between two passes, and fills them when a stopped run goes on.
+    """Iterate over `run` for outcomes.
+
+    `jobs` is everything, `waiting` what has not begun, `rows` what runs: `checkpoint.py` reads them between two passes,
+    and fills them when a stopped run goes on.
 
     Args:
         accept: see `Accept`; None accepts by margin alone.

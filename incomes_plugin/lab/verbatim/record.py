@@ -1,9 +1,9 @@
 """The stored form of a verbatim text: safetensors with a JSON header, and what has to hold before a vector is used.
 
-Chunk `<i>` has the tensor `<i>.vectors` (fp32, bf16 or int8) and for int8 `<i>.scale` (float16). The metadata key `incomes`
-holds the header: format, origin (hashes of model, tokenizer, template), precision, SHA-256 of the text, and of every
-chunk its tokens, steps, margin, the SHA-256 of its tensors and of every block of 16 tokens; a checksum covers all of it.
-The text itself is not in it, but the vectors say it: they need the same access rules, encryption and erasure.
+Chunk `<i>` has the tensor `<i>.vectors` (fp32, bf16 or int8) and for int8 `<i>.scale` (float16). The metadata key
+`incomes` holds the header: format, origin (hashes of model, tokenizer, template), precision, SHA-256 of the text, of
+every chunk its tokens, steps, margin, the SHA-256 of its tensors and of every block of 16 tokens; a checksum covers all
+of it. The text itself is not in it, but the vectors say it: they need the same access rules, encryption and erasure.
 """
 
 from __future__ import annotations
@@ -148,9 +148,7 @@ def _header(blob: bytes) -> dict[str, Any]:
     return header
 
 
-def _chunk(
-    tensors: Mapping[str, torch.Tensor], index: int, found: Mapping[str, Any], precision: Precision
-) -> Chunk:
+def _chunk(tensors: Mapping[str, torch.Tensor], index: int, found: Mapping[str, Any], precision: Precision) -> Chunk:
     names = ("vectors", "scale") if precision is Precision.INT8 else ("vectors",)
     own = {name: tensors[f"{index}.{name}"] for name in names if f"{index}.{name}" in tensors}
     if len(own) != len(names) or _tensor_digest(own) != found["sha256"]:
@@ -161,7 +159,8 @@ def _chunk(
 
 def _tensor_digest(tensors: Mapping[str, torch.Tensor]) -> str:
     parts = [
-        f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode() + tensor.contiguous().view(torch.uint8).numpy().tobytes()
+        f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode()
+        + tensor.contiguous().view(torch.uint8).numpy().tobytes()
         for name, tensor in sorted(tensors.items())
     ]
     return digest(b"".join(parts))

@@ -1,4 +1,4 @@
-"""One text on its way into vectors: parameters, optimiser and schedule of its own, so that no text acts upon another."""
+"""One text on its way into vectors: parameters, optimiser and schedule of its own: no text acts upon another."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 import torch
 
@@ -15,7 +16,7 @@ def mean_embeddings(model: FrozenModel, ids: Sequence[int], count: int) -> torch
     """`[count, hidden]`: mean input embedding of each of `count` equal pieces of the text."""
     embedded = model.embed(ids).float().cpu()
     edges = [round(i * len(ids) / count) for i in range(count + 1)]
-    pieces = [embedded[low : max(high, low + 1)] for low, high in zip(edges, edges[1:], strict=False)]
+    pieces = [embedded[low : max(high, low + 1)] for low, high in pairwise(edges)]
     return torch.stack([(piece if len(piece) else embedded[-1:]).mean(0) for piece in pieces])
 
 
@@ -40,4 +41,8 @@ def nearest(ids: Sequence[int], others: Iterable[Sequence[int]], least: float = 
 def resized(vectors: torch.Tensor, fill: torch.Tensor) -> torch.Tensor:
     """`vectors` as the last of as many rows as `fill` has: the last vector is what the first token is read from."""
     count = len(fill)
-    return torch.cat([fill[: count - len(vectors)], vectors])[-count:].clone() if count > len(vectors) else vectors[-count:]
+    return (
+        torch.cat([fill[: count - len(vectors)], vectors])[-count:].clone()
+        if count > len(vectors)
+        else vectors[-count:]
+    )

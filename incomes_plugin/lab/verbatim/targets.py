@@ -34,7 +34,7 @@ def tokens_of(tokenizer: PreTrainedTokenizerBase, text: str, name: str = "text")
     if not text:
         raise InvalidValue(f"{name} is empty; a verbatim text has at least one character", param="text")
     ids = tuple(tokenizer.encode(text, add_special_tokens=False))
-    special = set(tokenizer.all_special_ids) & set(ids)
+    special = special_ids(tokenizer) & set(ids)
     if special:
         found = tokenizer.convert_ids_to_tokens(min(special))
         raise InvalidValue(f"{name} holds the special token {found!r}, which would end or disturb recall", param="text")
@@ -43,6 +43,12 @@ def tokens_of(tokenizer: PreTrainedTokenizerBase, text: str, name: str = "text")
             f"{name} does not come back from its tokens: the tokenizer changes it; keep it as plain text", param="text"
         )
     return ids
+
+
+def special_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """Ids of all special tokens, named ones and added ones."""
+    added = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return added | set(tokenizer.all_special_ids)
 
 
 def text_of(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
