@@ -94,9 +94,9 @@ def announce(line: str) -> None:
 def prepare_process(settings: Settings, vllm_args: list[str]) -> None:
     """Set what Ray and vLLM read when they are imported: sockets on loopback, no usage reports, one log format."""
     from incomes_server.boot.engine_args import is_cpu_package, prepare_vllm
-    from incomes_server.boot.ray_local import prepare_environment
+    from incomes_server.boot.ray_local import prepare_ray_environment
 
-    prepare_environment()
+    prepare_ray_environment()
     prepare_vllm(settings, vllm_args, os.environ, cpu=is_cpu_package())
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     # Lines of the HTTP clients for each request, and of Alembic for each start, say nothing new.
