@@ -15,15 +15,15 @@ from typing import Any
 
 import torch
 
-from incomes_plugin.lab.facts.capacity.experiment import Cell, Check, Curve, Experiment, Plot, Table
+from incomes_plugin.lab.facts.capacity.experiment import Claim, Curve, Experiment, Measurement, Plot, Table
 from incomes_plugin.lab.verbatim.clauses import long_texts
-from incomes_plugin.lab.verbatim.frozen import Crammed, FrozenModel
-from incomes_plugin.lab.verbatim.optimise import Optimiser
-from incomes_plugin.lab.verbatim.planner import Calibration
+from incomes_plugin.lab.verbatim.frozen import CramInput, FrozenModel
+from incomes_plugin.lab.verbatim.optimise import Crammer
+from incomes_plugin.lab.verbatim.planner import VectorCapacity
 from incomes_plugin.lab.verbatim.precision import Precision
-from incomes_plugin.lab.verbatim.row import Job, Settings
+from incomes_plugin.lab.verbatim.row import CramJob, CramSettings
 from incomes_plugin.lab.verbatim.start import mean_embeddings
-from incomes_plugin.lab.verbatim.targets import Target, special_ids
+from incomes_plugin.lab.verbatim.targets import CramTarget, special_ids
 
 NATURAL, RANDOM = "natural", "random"
 TEXTS, STEPS = 4, 300
@@ -59,7 +59,7 @@ class CapacityResult:
     steps: Sequence[int]
 
 
-CapacityCell = Cell[CapacityJob, CapacityResult]
+CapacityCell = Measurement[CapacityJob, CapacityResult]
 
 
 class Capacity(Experiment[CapacityJob, CapacityResult]):
@@ -67,6 +67,7 @@ class Capacity(Experiment[CapacityJob, CapacityResult]):
 
     Args:
         texts: natural texts to cut pieces from; by default those of `clauses.py`.
+        per_cell: texts of a cell. steps: at most so many for each.
     """
 
     prefix = "verbatim"
@@ -76,37 +77,50 @@ class Capacity(Experiment[CapacityJob, CapacityResult]):
     result_type = CapacityResult
 
     def __init__(
-        self, model: FrozenModel, texts: Sequence[str] | None = None, learning_rate: float | None = None
+        self, model: FrozenModel, texts: Sequence[str] | None = None, per_cell: int = TEXTS, steps: int = STEPS
     ) -> None:
-        self.model, self.texts = model, texts
-        self.learning_rate = learning_rate or Settings.learning_rate
+        self.model, self.texts, self.per_cell, self.steps = model, texts, per_cell, steps
 
     def jobs(self, *, quick: bool) -> list[CapacityJob]:
-        """One vector first, over lengths and both sources; then more vectors, then other precisions."""
+        """The cells that a calibration needs come first, so that a run that is stopped early has one."""
         bf16 = Precision.BFLOAT16
         if quick:
             small = [(NATURAL, 8, 1), (NATURAL, 16, 1), (RANDOM, 16, 1), (NATURAL, 16, 2)]
             found = [CapacityJob(*one, bf16, texts=2, steps=10) for one in small]
             return [*found, CapacityJob(NATURAL, 8, 1, Precision.INT8, texts=2, steps=10)]
-        cells = [(NATURAL, 8, 1), (NATURAL, 16, 1), (NATURAL, 32, 1), (RANDOM, 8, 1), (RANDOM, 16, 1), (NATURAL, 32, 2)]
-        cells += [(NATURAL, 64, 4), (NATURAL, 48, 1), (RANDOM, 32, 2), (NATURAL, 32, 4), (NATURAL, 64, 2)]
-        others = [CapacityJob(NATURAL, 16, 1, precision) for precision in (Precision.FLOAT32, Precision.INT8)]
-        jobs = [CapacityJob(*one, bf16) for one in cells]
-        return [*jobs[:6], *others, *jobs[6:], CapacityJob(NATURAL, 96, 8, bf16)]
+        cells = [
+            (NATURAL, 24, 1),
+            (NATURAL, 48, 2),
+            (RANDOM, 24, 1),
+            (NATURAL, 8, 1),
+            (NATURAL, 16, 1),
+            (NATURAL, 32, 1),
+        ]
+        cells += [
+            (RANDOM, 8, 1),
+            (RANDOM, 16, 1),
+            (NATURAL, 96, 4),
+            (RANDOM, 48, 2),
+            (NATURAL, 48, 1),
+            (NATURAL, 192, 8),
+        ]
+        others = [(NATURAL, 24, 1, precision) for precision in (Precision.FLOAT32, Precision.INT8)]
+        ordered = [(*one, bf16) for one in cells[:3]] + others + [(*one, bf16) for one in cells[3:]]
+        return [CapacityJob(*one, texts=self.per_cell, steps=self.steps) for one in ordered]
 
     def measure(self, job: CapacityJob) -> CapacityResult:
         """Cram the cell's texts, with the model's dtype and the precision of the cell."""
         targets = self._targets(job)
-        settings = Settings(
-            precision=job.precision, margin=0.0, learning_rate=self.learning_rate, max_steps=job.steps,
+        settings = CramSettings(
+            precision=job.precision, margin=0.0, max_steps=job.steps,
             patience=job.steps, most_rows=job.texts, most_positions=NEVER,
         )  # fmt: skip
         starts = [mean_embeddings(self.model, target.ids, job.vectors) for target in targets]
-        jobs = [Job(target, start, job.vectors) for target, start in zip(targets, starts, strict=True)]
-        ended = {outcome.target: outcome for outcome in Optimiser(self.model, jobs, settings).run() if outcome}
+        jobs = [CramJob(target, start, job.vectors) for target, start in zip(targets, starts, strict=True)]
+        ended = {outcome.target: outcome for outcome in Crammer(self.model, jobs, settings).run() if outcome}
         found = [ended[target] for target in targets]
         empty = torch.empty(0, self.model.hidden_size)
-        without = self.model.scores([Crammed(empty, [*target.ids, self.model.end_id]) for target in targets])
+        without = self.model.scores([CramInput(empty, [*target.ids, self.model.end_id]) for target in targets])
         return CapacityResult(
             hits=tuple(outcome.hits for outcome in found),
             hits_without=tuple(int(scores.hits.sum()) for scores in without),
@@ -116,23 +130,23 @@ class Capacity(Experiment[CapacityJob, CapacityResult]):
             steps=tuple(outcome.steps for outcome in found),
         )
 
-    def _targets(self, job: CapacityJob) -> list[Target]:
+    def _targets(self, job: CapacityJob) -> list[CramTarget]:
         """Pieces of texts, or tokens drawn from the whole vocabulary without the special ones."""
         if job.source == NATURAL:
             tokenizer = self.model.tokenizer
             ids = [tokenizer.encode(t, add_special_tokens=False) for t in self.texts or long_texts(job.texts)]
-            return [Target(f"{i}", tuple(own[: job.tokens])) for i, own in enumerate(ids[: job.texts])]
+            return [CramTarget(f"{i}", tuple(own[: job.tokens])) for i, own in enumerate(ids[: job.texts])]
         special = special_ids(self.model.tokenizer)
         usual = torch.tensor([i for i in range(len(self.model.tokenizer)) if i not in special])
         generator = torch.Generator().manual_seed(job.tokens)
         drawn = usual[torch.randint(len(usual), (job.texts, job.tokens), generator=generator)]
-        return [Target(f"{i}", tuple(own)) for i, own in enumerate(drawn.tolist())]
+        return [CramTarget(f"{i}", tuple(own)) for i, own in enumerate(drawn.tolist())]
 
     def bound(self, job: CapacityJob) -> float:
         """Tokens that as many stored bits could name at most: K d b / log2 |V|."""
         return job.vectors * self.model.hidden_size * job.precision.bits / math.log2(self.model.vocab_size)
 
-    def checks(self, cells: Sequence[CapacityCell]) -> list[Check]:
+    def checks(self, cells: Sequence[CapacityCell]) -> list[Claim]:
         """Information gain does not depend on the length, nor much on the source, and grows with K."""
         found = []
         one = _gains(cells, 1)
@@ -140,7 +154,7 @@ class Capacity(Experiment[CapacityJob, CapacityResult]):
             ratio = max(one.values()) / min(one.values())
             said = ", ".join(f"{source} {tokens}: {gain:.0f} bits" for (source, tokens), gain in one.items())
             found.append(
-                Check(
+                Claim(
                     "largest / smallest information gain of one vector",
                     "1.3 at most",
                     f"{ratio:.2f} ({said})",
@@ -151,16 +165,16 @@ class Capacity(Experiment[CapacityJob, CapacityResult]):
         if calibration and len(calibration.efficiency) > 1:
             said = ", ".join(f"K={k}: {eta:.2f}" for k, eta in calibration.efficiency.items())
             least = min(calibration.efficiency.values())
-            found.append(Check("efficiency of more vectors than one", "0.75 at least", said, least >= 0.75))
+            found.append(Claim("efficiency of more vectors than one", "0.75 at least", said, least >= 0.75))
         return found
 
-    def calibration(self, cells: Sequence[CapacityCell]) -> Calibration | None:
+    def calibration(self, cells: Sequence[CapacityCell]) -> VectorCapacity | None:
         """What the planner needs, in nats; None before a natural cell of one vector has texts that it does not hold."""
         by_vectors = {k: gain for k in sorted({c.job.vectors for c in cells}) if (gain := _natural_gain(cells, k))}
         if 1 not in by_vectors:
             return None
         one = by_vectors[1]
-        return Calibration(one, {k: gain / (k * one) for k, gain in by_vectors.items()})
+        return VectorCapacity(one, {k: gain / (k * one) for k, gain in by_vectors.items()})
 
     def conclusion(self, cells: Sequence[CapacityCell]) -> dict[str, Any]:
         """Model and calibration, for the planner."""

@@ -18,23 +18,23 @@ from safetensors.torch import save_file
 
 from incomes_plugin.errors import InvalidValue
 from incomes_plugin.lab.verbatim.frozen import FrozenModel
-from incomes_plugin.lab.verbatim.optimise import Optimiser, Outcome
+from incomes_plugin.lab.verbatim.optimise import Crammer, CramOutcome
 from incomes_plugin.lab.verbatim.record import digest
-from incomes_plugin.lab.verbatim.row import Job, Row, Settings
+from incomes_plugin.lab.verbatim.row import CramJob, CramRow, CramSettings
 
-_NUMBERS = [field.name for field in fields(Outcome) if field.name not in ("target", "vectors")]
+_NUMBERS = [field.name for field in fields(CramOutcome) if field.name not in ("target", "vectors")]
 _HOW_MANY = ("most_rows", "most_positions")
 """Settings that change how texts share passes, not what becomes of one: a run may go on with other ones."""
 
 
-class Checkpoint:
+class CramCheckpoint:
     """State of one run in the file `path`, written at most every `every_s` seconds."""
 
     def __init__(self, path: Path, every_s: float = 30.0) -> None:
         self.path, self.every_s = path, every_s
         self._written_s = time.monotonic()
 
-    def restore(self, optimiser: Optimiser) -> list[Outcome]:
+    def restore(self, optimiser: Crammer) -> list[CramOutcome]:
         """Give the optimiser its running rows back, take finished texts out of its queue, and return those.
 
         Raises:
@@ -55,11 +55,11 @@ class Checkpoint:
             )
         jobs = {job.target.name: job for job in optimiser.jobs}
         outcomes = [
-            Outcome(target=jobs[name].target, vectors=tensors[f"done.{index}"], **numbers)
+            CramOutcome(target=jobs[name].target, vectors=tensors[f"done.{index}"], **numbers)
             for index, (name, numbers) in enumerate(state["done"])
         ]
         for index, (name, numbers) in enumerate(state["rows"]):
-            row, prefix = Row(jobs[name], optimiser.settings), f"row.{index}."
+            row, prefix = CramRow(jobs[name], optimiser.settings), f"row.{index}."
             row.restore({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}, numbers)
             optimiser.rows.append(row)
         known = {name for name, _ in (*state["done"], *state["rows"])}
@@ -67,7 +67,7 @@ class Checkpoint:
             optimiser.waiting.remove(job)
         return outcomes
 
-    def save(self, optimiser: Optimiser, outcomes: Sequence[Outcome], *, now: bool = False) -> None:
+    def save(self, optimiser: Crammer, outcomes: Sequence[CramOutcome], *, now: bool = False) -> None:
         """Write the state if it is time."""
         if not now and time.monotonic() - self._written_s < self.every_s:
             return
@@ -85,7 +85,7 @@ class Checkpoint:
         self._written_s = time.monotonic()
 
 
-def _run(model: FrozenModel, settings: Settings, jobs: Sequence[Job]) -> str:
+def _run(model: FrozenModel, settings: CramSettings, jobs: Sequence[CramJob]) -> str:
     """What a state belongs to."""
     kept = {name: value for name, value in asdict(settings).items() if name not in _HOW_MANY}
     texts = [(job.target.name, job.target.ids, len(job.start), job.most_vectors) for job in jobs]

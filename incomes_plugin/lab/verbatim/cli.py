@@ -18,14 +18,14 @@ from incomes_plugin.lab.facts.capacity.run import run as run_experiment
 from incomes_plugin.lab.progress import stages
 from incomes_plugin.lab.provenance import provenance
 from incomes_plugin.lab.verbatim import run
-from incomes_plugin.lab.verbatim.capacity import Capacity
+from incomes_plugin.lab.verbatim.capacity import STEPS, TEXTS, Capacity
 from incomes_plugin.lab.verbatim.decode import VllmRecall
 from incomes_plugin.lab.verbatim.frozen import FrozenModel
-from incomes_plugin.lab.verbatim.planner import Calibration
+from incomes_plugin.lab.verbatim.planner import VectorCapacity
 from incomes_plugin.lab.verbatim.precision import Precision
 from incomes_plugin.lab.verbatim.recall import recall as recall_text
 from incomes_plugin.lab.verbatim.record import load_record
-from incomes_plugin.lab.verbatim.row import Settings
+from incomes_plugin.lab.verbatim.row import CramSettings
 from incomes_plugin.lab.verbatim.targets import read_texts
 from incomes_plugin.lab.verbatim.worth import ModelItself, document, lines, worth
 from incomes_plugin.model.base import resolve_model
@@ -53,12 +53,12 @@ def report(
     out: Annotated[Path, typer.Option(help="Folder of records, results and the state of the run.")] = Path("verbatim"),
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that OUT holds.")] = False,
     precision: Annotated[Precision, typer.Option(help="In which vectors are stored.")] = Precision.BFLOAT16,
-    margin: Annotated[float, typer.Option(help="Logits by which every token must lead.")] = Settings.margin,
-    max_steps: Annotated[int, typer.Option(help="At one number of vectors.", min=1)] = Settings.max_steps,
-    rows: Annotated[int, typer.Option(help="Texts optimised at once.", min=1)] = Settings.most_rows,
+    margin: Annotated[float, typer.Option(help="Logits by which every token must lead.")] = CramSettings.margin,
+    max_steps: Annotated[int, typer.Option(help="At one number of vectors.", min=1)] = CramSettings.max_steps,
+    rows: Annotated[int, typer.Option(help="Texts optimised at once.", min=1)] = CramSettings.most_rows,
     low_dim: Annotated[int | None, typer.Option(help="Search in so many directions.", min=1)] = None,
     capacity: Annotated[Path | None, typer.Option(help="verbatim-capacity.json of the model.")] = None,
-    rho: Annotated[float, typer.Option(help="Share of the capacity that is planned with.")] = Calibration.rho,
+    rho: Annotated[float, typer.Option(help="Share of the capacity that is planned with.")] = VectorCapacity.rho,
     engine: EngineOption = "vllm",
     threads: Annotated[int, typer.Option(help="Of the optimiser.", min=1)] = 1,
 ) -> None:
@@ -68,7 +68,7 @@ def report(
     texts = read_texts(file)
     frozen = FrozenModel(resolve_model(model))
     calibration = _calibration(capacity, frozen, rho)
-    settings = Settings(precision=precision, margin=margin, max_steps=max_steps, most_rows=rows, low_dim=low_dim)
+    settings = CramSettings(precision=precision, margin=margin, max_steps=max_steps, most_rows=rows, low_dim=low_dim)
     state = out / "state.safetensors"
     if state.exists() and not resume:
         raise InvalidValue(
@@ -123,6 +123,8 @@ def capacity(
     texts: Annotated[
         Path | None, typer.Option(help="JSONL of long natural texts of yours; else built-in ones.")
     ] = None,
+    per_cell: Annotated[int, typer.Option(help="Texts of each cell.", min=1)] = TEXTS,
+    steps: Annotated[int, typer.Option(help="At most so many for each text.", min=1)] = STEPS,
     resume: Annotated[bool, typer.Option("--resume", help="Keep the cells of the results file.")] = False,
     quick: Annotated[bool, typer.Option("--quick", help="A minute of work that shows that it runs.")] = False,
     threads: Annotated[int, typer.Option(help="Of the optimiser.", min=1)] = 1,
@@ -130,7 +132,7 @@ def capacity(
     """Measure what one vector, and K of them, hold; writes verbatim-capacity.json, .csv, .md and .png."""
     torch.set_num_threads(threads)
     frozen = FrozenModel(resolve_model(model))
-    experiment = Capacity(frozen, None if texts is None else read_texts(texts))
+    experiment = Capacity(frozen, None if texts is None else read_texts(texts), per_cell, steps)
     with stages(err_console) as progress:
         cells = run_experiment(
             experiment, out, lambda: _where("capacity"), quick=quick, resume=resume, progress=progress
@@ -140,9 +142,9 @@ def capacity(
     out_console.print(f"wrote {out}", markup=False)
 
 
-def _calibration(file: Path | None, model: FrozenModel, rho: float) -> Calibration:
+def _calibration(file: Path | None, model: FrozenModel, rho: float) -> VectorCapacity:
     """The model's own. Raises InvalidValue: it is another model's."""
-    return Calibration.read(file or PACKAGED, model.origin.model, rho)
+    return VectorCapacity.read(file or PACKAGED, model.origin.model, rho)
 
 
 def _engine(name: str, model: FrozenModel) -> VllmRecall | ModelItself:

@@ -26,7 +26,7 @@ ROWS_AT_ONCE = 512
 
 
 @dataclass(frozen=True)
-class Origin:
+class VectorOrigin:
     """What a stored vector is valid for.
 
     Attributes:
@@ -41,7 +41,7 @@ class Origin:
 
 
 @dataclass(frozen=True)
-class Crammed:
+class CramInput:
     """One text in a batch: vectors `[K, hidden]`, and the tokens that have to follow, the end token last."""
 
     vectors: torch.Tensor
@@ -49,7 +49,7 @@ class Crammed:
 
 
 @dataclass(frozen=True)
-class Scores:
+class TokenScores:
     """Of each token of one text, `[N + 1]` float32.
 
     Attributes:
@@ -114,12 +114,14 @@ class FrozenModel:
         return 2 * self.decoder.num_layers * heads * self.dtype.itemsize
 
     @cached_property
-    def origin(self) -> Origin:
+    def origin(self) -> VectorOrigin:
         """Fingerprints. Weights are read once (1 GB/s)."""
         model = hashlib.sha256(f"{base_fingerprint(self.folder)} {self.dtype}".encode()).hexdigest()
         rules = self.tokenizer.backend_tokenizer.to_str()  # type: ignore[attr-defined]
         frame = f"{self.template} {self.end_id}"
-        return Origin(f"vf_{model[:16]}", *(hashlib.sha256(part.encode()).hexdigest()[:16] for part in (rules, frame)))
+        return VectorOrigin(
+            f"vf_{model[:16]}", *(hashlib.sha256(part.encode()).hexdigest()[:16] for part in (rules, frame))
+        )
 
     @cached_property
     def embedding_std(self) -> float:
@@ -136,14 +138,14 @@ class FrozenModel:
 
     def surprisal(self, ids: Sequence[int]) -> torch.Tensor:
         """Nats of each token `[N + 1]` and of the end token, after the template alone."""
-        return self.scores([Crammed(torch.empty(0, self.hidden_size), [*ids, self.end_id])])[0].loss
+        return self.scores([CramInput(torch.empty(0, self.hidden_size), [*ids, self.end_id])])[0].loss
 
     @torch.no_grad()
-    def scores(self, batch: Sequence[Crammed]) -> list[Scores]:
+    def scores(self, batch: Sequence[CramInput]) -> list[TokenScores]:
         """Teacher-forced scores of every text."""
         return self._pass(batch, None)
 
-    def scores_and_gradients(self, batch: Sequence[Crammed], weights: Sequence[torch.Tensor]) -> list[Scores]:
+    def scores_and_gradients(self, batch: Sequence[CramInput], weights: Sequence[torch.Tensor]) -> list[TokenScores]:
         """The same, and adds the gradient of the summed weighted losses to what the vectors were made of.
 
         Args:
@@ -151,7 +153,7 @@ class FrozenModel:
         """
         return self._pass(batch, weights)
 
-    def _pass(self, batch: Sequence[Crammed], weights: Sequence[torch.Tensor] | None) -> list[Scores]:
+    def _pass(self, batch: Sequence[CramInput], weights: Sequence[torch.Tensor] | None) -> list[TokenScores]:
         rows = [torch.cat([self.prompt(row.vectors), self.embed(row.ids[:-1])]) for row in batch]
         hidden = self.decoder.run(pad_sequence(rows, batch_first=True), 0, self.decoder.num_layers)
         # The token at place i is predicted one position before it; padding stands behind and is never looked at.
@@ -164,7 +166,7 @@ class FrozenModel:
         if weights is not None:
             wanted.backward(leaf.grad)
         lengths = [len(one.ids) for one in batch]
-        return [Scores(*pair) for pair in zip(loss.split(lengths), margin.split(lengths), strict=True)]
+        return [TokenScores(*pair) for pair in zip(loss.split(lengths), margin.split(lengths), strict=True)]
 
     def _head(
         self, hidden: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None

@@ -13,17 +13,17 @@ from dataclasses import dataclass
 
 import torch
 
-from incomes_plugin.lab.verbatim.frozen import Crammed, FrozenModel, Scores
-from incomes_plugin.lab.verbatim.row import Job, Row, Settings
+from incomes_plugin.lab.verbatim.frozen import CramInput, FrozenModel, TokenScores
+from incomes_plugin.lab.verbatim.row import CramJob, CramRow, CramSettings
 from incomes_plugin.lab.verbatim.start import mean_embeddings, resized
-from incomes_plugin.lab.verbatim.targets import Target
+from incomes_plugin.lab.verbatim.targets import CramTarget
 
-Accept = Callable[[Target, torch.Tensor], bool]
+Acceptance = Callable[[CramTarget, torch.Tensor], bool]
 """Called with vectors `[K, hidden]`, as stored, that are exact with margin: does greedy decoding give the text?"""
 
 
 @dataclass(frozen=True)
-class Outcome:
+class CramOutcome:
     """What became of a text.
 
     Attributes:
@@ -36,7 +36,7 @@ class Outcome:
         refused: how often the decoder said something else although the margin was there.
     """
 
-    target: Target
+    target: CramTarget
     accepted: bool
     vectors: torch.Tensor
     steps: int
@@ -55,25 +55,25 @@ class Outcome:
         return f"{self.hits} of {len(self.target.ids) + 1} tokens right after {asked}, least margin {self.margin:.2f}"
 
 
-class Optimiser:
+class Crammer:
     """Iterate over `run` for outcomes.
 
     `jobs` is everything, `waiting` what has not begun, `rows` what runs: `checkpoint.py` reads them between two passes,
     and fills them when a stopped run goes on.
 
     Args:
-        accept: see `Accept`; None accepts by margin alone.
+        accept: see `Acceptance`; None accepts by margin alone.
     """
 
     def __init__(
-        self, model: FrozenModel, jobs: Sequence[Job], settings: Settings, accept: Accept | None = None
+        self, model: FrozenModel, jobs: Sequence[CramJob], settings: CramSettings, accept: Acceptance | None = None
     ) -> None:
         self.model, self.settings, self.accept = model, settings, accept
         self.jobs = tuple(jobs)
         self.waiting = deque(sorted(jobs, key=lambda job: len(job.target.ids)))
-        self.rows: list[Row] = []
+        self.rows: list[CramRow] = []
 
-    def run(self) -> Iterator[Outcome | None]:
+    def run(self) -> Iterator[CramOutcome | None]:
         """Outcomes as they come; None after a pass in which no text ended."""
         while self.rows or self.waiting:
             self._fill()
@@ -90,12 +90,12 @@ class Optimiser:
             widest = max([*widths, len(new.target.ids) + len(new.start)])
             if self.rows and widest * (len(self.rows) + 1) > self.settings.most_positions:
                 return
-            self.rows.append(Row(self.waiting.popleft(), self.settings))
+            self.rows.append(CramRow(self.waiting.popleft(), self.settings))
 
-    def _pass(self) -> Iterator[Outcome]:
+    def _pass(self) -> Iterator[CramOutcome]:
         vectors = [row.vectors() for row in self.rows]
         batch = [
-            Crammed(v, [*row.job.target.ids, self.model.end_id]) for v, row in zip(vectors, self.rows, strict=True)
+            CramInput(v, [*row.job.target.ids, self.model.end_id]) for v, row in zip(vectors, self.rows, strict=True)
         ]
         found = self.model.scores_and_gradients(batch, [row.weights for row in self.rows])
         for row, own, scores in zip(list(self.rows), vectors, found, strict=True):
@@ -103,7 +103,7 @@ class Optimiser:
                 self.rows.remove(row)
                 yield outcome
 
-    def _judge(self, row: Row, vectors: torch.Tensor, scores: Scores) -> Outcome | None:
+    def _judge(self, row: CramRow, vectors: torch.Tensor, scores: TokenScores) -> CramOutcome | None:
         """Decide first, step afterwards."""
         if float(scores.margin.min()) >= row.demand and bool(scores.hits.all()):
             if self.accept is None or self.accept(row.job.target, vectors):
@@ -119,8 +119,8 @@ class Optimiser:
         return None
 
 
-def _outcome(row: Row, vectors: torch.Tensor, scores: Scores, *, accepted: bool) -> Outcome:
-    return Outcome(
+def _outcome(row: CramRow, vectors: torch.Tensor, scores: TokenScores, *, accepted: bool) -> CramOutcome:
+    return CramOutcome(
         target=row.job.target,
         accepted=accepted,
         vectors=vectors.clone(),

@@ -18,7 +18,7 @@ from incomes_plugin.errors import InvalidValue
 
 
 @dataclass(frozen=True)
-class Calibration:
+class VectorCapacity:
     """What vectors of one model hold.
 
     Attributes:
@@ -57,7 +57,7 @@ class Calibration:
         return known[0][1] if count < known[0][0] else known[-1][1]
 
     @classmethod
-    def read(cls, file: Path, model: str, rho: float) -> Calibration:
+    def read(cls, file: Path, model: str, rho: float) -> VectorCapacity:
         """From `verbatim-capacity.json` of `incomes capacity`.
 
         Args:

@@ -11,10 +11,10 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from incomes_plugin.errors import VerbatimMismatch
-from incomes_plugin.lab.verbatim.record import BLOCK_TOKENS, Chunk, Record, block_digests, digest
+from incomes_plugin.lab.verbatim.record import BLOCK_TOKENS, VerbatimChunk, VerbatimRecord, block_digests, digest
 from incomes_plugin.lab.verbatim.targets import text_of
 
-Decode = Callable[[Sequence[torch.Tensor], Sequence[int]], list[list[int]]]
+RecallDecode = Callable[[Sequence[torch.Tensor], Sequence[int]], list[list[int]]]
 """Vectors `[K, hidden]` of chunks, and the most tokens of each -> what greedy decoding says, end token included."""
 
 
@@ -25,7 +25,7 @@ class BlockCheck:
         end_id: the token that must follow the last one.
     """
 
-    def __init__(self, chunk: Chunk, end_id: int) -> None:
+    def __init__(self, chunk: VerbatimChunk, end_id: int) -> None:
         self._chunk, self._end_id = chunk, end_id
         self._held: list[int] = []
         self._released = 0
@@ -59,7 +59,7 @@ class BlockCheck:
             raise VerbatimMismatch(f"recall stopped after {self._released + len(self._held)} tokens")
 
 
-def checked(chunk: Chunk, said: Sequence[int], end_id: int) -> list[int]:
+def checked(chunk: VerbatimChunk, said: Sequence[int], end_id: int) -> list[int]:
     """The chunk's tokens, if that is what was said. Raises VerbatimMismatch."""
     check = BlockCheck(chunk, end_id)
     released = [token for one in said for token in check.feed(one)]
@@ -67,8 +67,8 @@ def checked(chunk: Chunk, said: Sequence[int], end_id: int) -> list[int]:
     return released
 
 
-def recall(record: Record, decode: Decode, tokenizer: PreTrainedTokenizerBase, end_id: int) -> str:
-    """The text. Call `Record.require` first.
+def recall(record: VerbatimRecord, decode: RecallDecode, tokenizer: PreTrainedTokenizerBase, end_id: int) -> str:
+    """The text. Call `VerbatimRecord.require` first.
 
     Raises:
         VerbatimMismatch: a block or the whole text has another hash.

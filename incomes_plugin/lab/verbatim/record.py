@@ -19,8 +19,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from incomes_plugin.errors import VerbatimDamaged, VerbatimStale
-from incomes_plugin.lab.verbatim.frozen import Origin
-from incomes_plugin.lab.verbatim.optimise import Outcome
+from incomes_plugin.lab.verbatim.frozen import VectorOrigin
+from incomes_plugin.lab.verbatim.optimise import CramOutcome
 from incomes_plugin.lab.verbatim.precision import Precision
 
 FORMAT, KIND = 1, "verbatim"
@@ -29,7 +29,7 @@ REMEDY = "make the vectors again from the text"
 
 
 @dataclass(frozen=True)
-class Chunk:
+class VerbatimChunk:
     """Consecutive tokens of a text that one set of vectors says.
 
     Attributes:
@@ -46,20 +46,20 @@ class Chunk:
     blocks: tuple[str, ...]
 
     @classmethod
-    def of(cls, outcome: Outcome) -> Chunk:
+    def of(cls, outcome: CramOutcome) -> VerbatimChunk:
         """The accepted outcome of one chunk."""
         ids = outcome.target.ids
         return cls(len(ids), outcome.vectors, outcome.margin, outcome.steps, block_digests(ids))
 
 
 @dataclass(frozen=True)
-class Record:
+class VerbatimRecord:
     """One text as vectors."""
 
-    origin: Origin
+    origin: VectorOrigin
     precision: Precision
     text_sha256: str
-    chunks: tuple[Chunk, ...]
+    chunks: tuple[VerbatimChunk, ...]
 
     @property
     def num_vectors(self) -> int:
@@ -72,7 +72,7 @@ class Record:
         stored = [self.precision.tensors(chunk.vectors) for chunk in self.chunks]
         return sum(tensor.nbytes for tensors in stored for tensor in tensors.values())
 
-    def require(self, origin: Origin) -> None:
+    def require(self, origin: VectorOrigin) -> None:
         """Refuse another model than the one that the vectors were made with.
 
         Raises:
@@ -94,7 +94,7 @@ def block_digests(ids: Sequence[int]) -> tuple[str, ...]:
     return tuple(digest(b"".join(token.to_bytes(4, "little") for token in block)) for block in blocks)
 
 
-def dump(record: Record) -> bytes:
+def dump(record: VerbatimRecord) -> bytes:
     """The record as bytes."""
     tensors: dict[str, torch.Tensor] = {}
     chunks = []
@@ -115,7 +115,7 @@ def dump(record: Record) -> bytes:
     return save(tensors, metadata={"incomes": json.dumps(header | {"checksum": _checksum(header)})})
 
 
-def load_record(blob: bytes) -> Record:
+def load_record(blob: bytes) -> VerbatimRecord:
     """Read a record back; nothing of it is used before every checksum holds.
 
     Raises:
@@ -130,7 +130,7 @@ def load_record(blob: bytes) -> Record:
     chunks = tuple(_chunk(tensors, index, found, precision) for index, found in enumerate(header["chunks"]))
     if len(tensors) != len(chunks) * (2 if precision is Precision.INT8 else 1):
         raise VerbatimDamaged(f"verbatim record of {len(chunks)} chunks has {len(tensors)} tensors; {REMEDY}")
-    return Record(Origin(**header["origin"]), precision, header["text_sha256"], chunks)
+    return VerbatimRecord(VectorOrigin(**header["origin"]), precision, header["text_sha256"], chunks)
 
 
 def _header(blob: bytes) -> dict[str, Any]:
@@ -148,13 +148,15 @@ def _header(blob: bytes) -> dict[str, Any]:
     return header
 
 
-def _chunk(tensors: Mapping[str, torch.Tensor], index: int, found: Mapping[str, Any], precision: Precision) -> Chunk:
+def _chunk(
+    tensors: Mapping[str, torch.Tensor], index: int, found: Mapping[str, Any], precision: Precision
+) -> VerbatimChunk:
     names = ("vectors", "scale") if precision is Precision.INT8 else ("vectors",)
     own = {name: tensors[f"{index}.{name}"] for name in names if f"{index}.{name}" in tensors}
     if len(own) != len(names) or _tensor_digest(own) != found["sha256"]:
         raise VerbatimDamaged(f"damaged verbatim record: vectors {index} have another checksum; {REMEDY}")
     vectors = precision.restored(own)
-    return Chunk(found["tokens"], vectors, found["margin"], found["steps"], tuple(found["blocks"]))
+    return VerbatimChunk(found["tokens"], vectors, found["margin"], found["steps"], tuple(found["blocks"]))
 
 
 def _tensor_digest(tensors: Mapping[str, torch.Tensor]) -> str:

@@ -10,11 +10,11 @@ import torch
 
 from incomes_plugin.errors import InvalidValue
 from incomes_plugin.lab.verbatim.precision import Precision
-from incomes_plugin.lab.verbatim.targets import Target
+from incomes_plugin.lab.verbatim.targets import CramTarget
 
 
 @dataclass(frozen=True)
-class Settings:
+class CramSettings:
     """How texts are optimised.
 
     Attributes:
@@ -51,7 +51,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Job:
+class CramJob:
     """A text to be crammed.
 
     Attributes:
@@ -59,12 +59,12 @@ class Job:
         most_vectors: give up when that many do not hold it.
     """
 
-    target: Target
+    target: CramTarget
     start: torch.Tensor
     most_vectors: int
 
 
-class Row:
+class CramRow:
     """State of one job.
 
     Attributes:
@@ -73,7 +73,7 @@ class Row:
         refused: how often that happened.
     """
 
-    def __init__(self, job: Job, settings: Settings) -> None:
+    def __init__(self, job: CramJob, settings: CramSettings) -> None:
         self.job, self.settings = job, settings
         self.steps = self.refused = 0
         self.demand = settings.margin

@@ -14,23 +14,23 @@ from pathlib import Path
 import torch
 
 from incomes_plugin.errors import InvalidValue
-from incomes_plugin.lab.progress import Stages
-from incomes_plugin.lab.verbatim.checkpoint import Checkpoint
+from incomes_plugin.lab.progress import StageProgress
+from incomes_plugin.lab.verbatim.checkpoint import CramCheckpoint
 from incomes_plugin.lab.verbatim.decode import greedy
 from incomes_plugin.lab.verbatim.frozen import FrozenModel
-from incomes_plugin.lab.verbatim.optimise import Accept, Optimiser, Outcome
-from incomes_plugin.lab.verbatim.planner import MOST_CHUNK_VECTORS, Calibration, cuts
-from incomes_plugin.lab.verbatim.record import Chunk, Record, digest, dump
-from incomes_plugin.lab.verbatim.row import Job, Settings
+from incomes_plugin.lab.verbatim.optimise import Acceptance, Crammer, CramOutcome
+from incomes_plugin.lab.verbatim.planner import MOST_CHUNK_VECTORS, VectorCapacity, cuts
+from incomes_plugin.lab.verbatim.record import VerbatimChunk, VerbatimRecord, digest, dump
+from incomes_plugin.lab.verbatim.row import CramJob, CramSettings
 from incomes_plugin.lab.verbatim.start import mean_embeddings
-from incomes_plugin.lab.verbatim.targets import Target, tokens_of
+from incomes_plugin.lab.verbatim.targets import CramTarget, tokens_of
 
-Start = Callable[[FrozenModel, Target, int], torch.Tensor]
+CramStart = Callable[[FrozenModel, CramTarget, int], torch.Tensor]
 """Model, target, K -> vectors `[K, hidden]` to begin with."""
 
 
 @dataclass(frozen=True)
-class Plan:
+class CramPlan:
     """A text's chunks and how many vectors each begins with.
 
     Attributes:
@@ -40,7 +40,7 @@ class Plan:
 
     name: str
     text: str
-    chunks: tuple[Target, ...]
+    chunks: tuple[CramTarget, ...]
     vectors: tuple[int, ...]
     nats: tuple[float, ...]
     refusal: str = ""
@@ -52,16 +52,16 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Crammed:
+class CramResult:
     """What became of a text: a record, or a reason why plain text is used."""
 
-    plan: Plan
-    outcomes: tuple[Outcome, ...] = field(default=())
-    record: Record | None = None
+    plan: CramPlan
+    outcomes: tuple[CramOutcome, ...] = field(default=())
+    record: VerbatimRecord | None = None
     reason: str = ""
 
 
-def plan(model: FrozenModel, name: str, text: str, calibration: Calibration) -> Plan:
+def plan(model: FrozenModel, name: str, text: str, calibration: VectorCapacity) -> CramPlan:
     """Chunks and vectors of one text.
 
     A text that the tokenizer does not give back is refused, and one that needs as many vectors as it has tokens: the
@@ -70,37 +70,37 @@ def plan(model: FrozenModel, name: str, text: str, calibration: Calibration) -> 
     try:
         ids = tokens_of(model.tokenizer, text, name)
     except InvalidValue as error:
-        return Plan(name, text, (), (), (), error.message)
+        return CramPlan(name, text, (), (), (), error.message)
     most_nats = calibration.rho * calibration.nats(MOST_CHUNK_VECTORS)
     ends = [0, *cuts(model.surprisal(ids).tolist()[:-1], most_nats)]
     pieces = [ids[begin:end] for begin, end in pairwise(ends)]
-    chunks = tuple(Target(f"{name}/{index}", piece) for index, piece in enumerate(pieces))
+    chunks = tuple(CramTarget(f"{name}/{index}", piece) for index, piece in enumerate(pieces))
     nats = tuple(float(model.surprisal(piece).sum()) for piece in pieces)
     vectors = tuple(map(calibration.vectors, nats))
     refusal = ""
     if sum(vectors) >= len(ids):
         refusal = f"it would need {sum(vectors)} vectors for {len(ids)} tokens: the text in the prompt is not longer"
-    return Plan(name, text, chunks, vectors, nats, refusal)
+    return CramPlan(name, text, chunks, vectors, nats, refusal)
 
 
-def from_means(model: FrozenModel, target: Target, count: int) -> torch.Tensor:
+def from_means(model: FrozenModel, target: CramTarget, count: int) -> torch.Tensor:
     """Start at the mean embeddings of the text's pieces."""
     return mean_embeddings(model, target.ids, count)
 
 
-def decoded_by(model: FrozenModel) -> Accept:
+def decoded_by(model: FrozenModel) -> Acceptance:
     """Accept what the model decodes token by token."""
 
-    def accept(target: Target, vectors: torch.Tensor) -> bool:
+    def accept(target: CramTarget, vectors: torch.Tensor) -> bool:
         return greedy(model, vectors, len(target.ids) + 1) == [*target.ids, model.end_id]
 
     return accept
 
 
-def jobs_of(model: FrozenModel, plans: Sequence[Plan], start: Start = from_means) -> list[Job]:
+def jobs_of(model: FrozenModel, plans: Sequence[CramPlan], start: CramStart = from_means) -> list[CramJob]:
     """A job for each chunk that is to be crammed. It may grow to twice its planned vectors, below its own length."""
     return [
-        Job(chunk, start(model, chunk, count), max(count, min(2 * count + 1, len(chunk.ids) - 1)))
+        CramJob(chunk, start(model, chunk, count), max(count, min(2 * count + 1, len(chunk.ids) - 1)))
         for one in plans
         if not one.refusal
         for chunk, count in zip(one.chunks, one.vectors, strict=True)
@@ -109,12 +109,12 @@ def jobs_of(model: FrozenModel, plans: Sequence[Plan], start: Start = from_means
 
 def cram(
     model: FrozenModel,
-    plans: Sequence[Plan],
-    settings: Settings,
+    plans: Sequence[CramPlan],
+    settings: CramSettings,
     state: Path | None,
-    progress: Stages,
-    start: Start = from_means,
-) -> list[Crammed]:
+    progress: StageProgress,
+    start: CramStart = from_means,
+) -> list[CramResult]:
     """Cram all plans together.
 
     Args:
@@ -123,8 +123,8 @@ def cram(
     Raises:
         InvalidValue: the checkpoint belongs to something else.
     """
-    optimiser = Optimiser(model, jobs_of(model, plans, start), settings, decoded_by(model))
-    checkpoint = Checkpoint(state) if state else None
+    optimiser = Crammer(model, jobs_of(model, plans, start), settings, decoded_by(model))
+    checkpoint = CramCheckpoint(state) if state else None
     outcomes = checkpoint.restore(optimiser) if checkpoint else []
     for outcome in optimiser.run():
         outcomes += [outcome] if outcome else []
@@ -137,19 +137,19 @@ def cram(
     return [_crammed(model, one, settings, by_name) for one in plans]
 
 
-def _crammed(model: FrozenModel, one: Plan, settings: Settings, by_name: dict[str, Outcome]) -> Crammed:
+def _crammed(model: FrozenModel, one: CramPlan, settings: CramSettings, by_name: dict[str, CramOutcome]) -> CramResult:
     if one.refusal:
-        return Crammed(one, reason=one.refusal)
+        return CramResult(one, reason=one.refusal)
     outcomes = tuple(by_name[chunk.name] for chunk in one.chunks)
     reasons = [f"chunk {i}: {outcome.reason}" for i, outcome in enumerate(outcomes) if not outcome.accepted]
     if reasons:
-        return Crammed(one, outcomes, reason="; ".join(reasons))
-    chunks = tuple(map(Chunk.of, outcomes))
-    record = Record(model.origin, settings.precision, digest(one.text.encode()), chunks)
-    return Crammed(one, outcomes, record)
+        return CramResult(one, outcomes, reason="; ".join(reasons))
+    chunks = tuple(map(VerbatimChunk.of, outcomes))
+    record = VerbatimRecord(model.origin, settings.precision, digest(one.text.encode()), chunks)
+    return CramResult(one, outcomes, record)
 
 
-def write(found: Sequence[Crammed], out: Path) -> None:
+def write(found: Sequence[CramResult], out: Path) -> None:
     """Write `<name>.safetensors` of each record."""
     for one in found:
         if one.record:

@@ -13,7 +13,7 @@ from incomes_plugin.errors import InvalidValue
 
 
 @dataclass(frozen=True)
-class Target:
+class CramTarget:
     """One text, or one chunk of a text.
 
     Attributes:

@@ -19,11 +19,11 @@ from incomes_plugin.errors import VerbatimMismatch
 from incomes_plugin.lab.verbatim.decode import greedy
 from incomes_plugin.lab.verbatim.frozen import FrozenModel
 from incomes_plugin.lab.verbatim.recall import recall
-from incomes_plugin.lab.verbatim.record import Record, dump, load_record
-from incomes_plugin.lab.verbatim.run import Crammed
+from incomes_plugin.lab.verbatim.record import VerbatimRecord, dump, load_record
+from incomes_plugin.lab.verbatim.run import CramResult
 
 
-class Engine(Protocol):
+class RecallEngine(Protocol):
     """What decodes: vLLM, or the model itself."""
 
     def decode(self, vectors: Sequence[torch.Tensor], most_tokens: Sequence[int]) -> list[list[int]]:
@@ -34,18 +34,18 @@ class Engine(Protocol):
 
 
 class ModelItself:
-    """`Engine` without vLLM, one text after the other."""
+    """`RecallEngine` without vLLM, one text after the other."""
 
     def __init__(self, model: FrozenModel) -> None:
         self._model = model
 
     def decode(self, vectors: Sequence[torch.Tensor], most_tokens: Sequence[int]) -> list[list[int]]:
-        """See `Engine`."""
+        """See `RecallEngine`."""
         return [greedy(self._model, own, most) for own, most in zip(vectors, most_tokens, strict=True)]
 
     @torch.inference_mode()
     def continuations(self, prompts: Sequence[Sequence[int]], most_tokens: Sequence[int]) -> list[list[int]]:
-        """See `Engine`; it goes on over end tokens, so that as many tokens are said."""
+        """See `RecallEngine`; it goes on over end tokens, so that as many tokens are said."""
         found = []
         for ids, most in zip(prompts, most_tokens, strict=True):
             output = self._model.model.generate(
@@ -94,7 +94,7 @@ class Worth:
     plain_tokens_per_s: float
 
 
-def worth(model: FrozenModel, found: Sequence[Crammed], engine: Engine) -> Worth:
+def worth(model: FrozenModel, found: Sequence[CramResult], engine: RecallEngine) -> Worth:
     """Recall every record from its bytes, as a reader would, and count."""
     texts = tuple(_one(model, one, engine) for one in found)
     records = [one.record for one in found if one.record]
@@ -103,7 +103,7 @@ def worth(model: FrozenModel, found: Sequence[Crammed], engine: Engine) -> Worth
     return Worth(texts, len(together), model.kv_bytes_per_token, *rates)
 
 
-def _one(model: FrozenModel, one: Crammed, engine: Engine) -> TextWorth:
+def _one(model: FrozenModel, one: CramResult, engine: RecallEngine) -> TextWorth:
     raw = one.plan.text.encode()
     sizes = {"text_bytes": len(raw), "gzip_bytes": len(gzip.compress(raw, mtime=0)), "tokens": one.plan.num_tokens}
     steps = sum(outcome.steps for outcome in one.outcomes)
@@ -122,7 +122,7 @@ def _one(model: FrozenModel, one: Crammed, engine: Engine) -> TextWorth:
     )  # fmt: skip
 
 
-def _rates(model: FrozenModel, records: Sequence[Record], engine: Engine) -> tuple[float, float]:
+def _rates(model: FrozenModel, records: Sequence[VerbatimRecord], engine: RecallEngine) -> tuple[float, float]:
     """Tokens a second of recall and of plain generation; the engine has run before."""
     chunks = [chunk for record in records for chunk in record.chunks]
     most = [chunk.num_tokens + 1 for chunk in chunks]

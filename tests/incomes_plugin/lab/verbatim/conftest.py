@@ -7,15 +7,15 @@ import torch
 
 from incomes_plugin.lab.verbatim.decode import greedy
 from incomes_plugin.lab.verbatim.frozen import FrozenModel
-from incomes_plugin.lab.verbatim.optimise import Optimiser, Outcome
-from incomes_plugin.lab.verbatim.row import Job, Settings
+from incomes_plugin.lab.verbatim.optimise import Crammer, CramOutcome
+from incomes_plugin.lab.verbatim.row import CramJob, CramSettings
 from incomes_plugin.lab.verbatim.start import random_vectors
-from incomes_plugin.lab.verbatim.targets import Target, tokens_of
+from incomes_plugin.lab.verbatim.targets import CramTarget, tokens_of
 from tests.tiny_model import write_tiny_model
 
 TEXTS = ("abc 12", "pump", "Zöe", "x=3;y")
 K = 8
-QUICK = Settings(max_steps=300, patience=300)
+QUICK = CramSettings(max_steps=300, patience=300)
 
 
 @dataclass(frozen=True)
@@ -40,12 +40,12 @@ def model(folder):
 
 
 def job(model, text, count=K, most=K):
-    target = Target(text, tokens_of(model.tokenizer, text))
-    return Job(target, random_vectors(model, text, count), most)
+    target = CramTarget(text, tokens_of(model.tokenizer, text))
+    return CramJob(target, random_vectors(model, text, count), most)
 
 
-def cram(model, jobs, settings=QUICK, accept=None) -> dict[str, Outcome]:
-    found = Optimiser(model, jobs, settings, accept or Decoded(model)).run()
+def cram(model, jobs, settings=QUICK, accept=None) -> dict[str, CramOutcome]:
+    found = Crammer(model, jobs, settings, accept or Decoded(model)).run()
     return {outcome.target.name: outcome for outcome in found if outcome}
 
 

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from incomes_plugin.errors import InvalidValue
-from incomes_plugin.lab.verbatim.checkpoint import Checkpoint
+from incomes_plugin.lab.verbatim.checkpoint import CramCheckpoint
 from incomes_plugin.lab.verbatim.decode import greedy
-from incomes_plugin.lab.verbatim.frozen import Crammed
-from incomes_plugin.lab.verbatim.optimise import Optimiser
+from incomes_plugin.lab.verbatim.frozen import CramInput
+from incomes_plugin.lab.verbatim.optimise import Crammer
 from incomes_plugin.lab.verbatim.precision import Precision
-from incomes_plugin.lab.verbatim.row import Row, Settings
+from incomes_plugin.lab.verbatim.row import CramRow, CramSettings
 from incomes_plugin.lab.verbatim.start import mean_embeddings, nearest, resized
 from tests.incomes_plugin.lab.verbatim.conftest import QUICK, TEXTS, Decoded, cram, job
 
@@ -26,7 +26,7 @@ def test_accepted_texts_come_back(model, crammed):
         wanted = with_end(model, outcome.target)
         assert greedy(model, outcome.vectors, 50) == wanted
         assert outcome.margin >= QUICK.margin
-        (scores,) = model.scores([Crammed(outcome.vectors, wanted)])
+        (scores,) = model.scores([CramInput(outcome.vectors, wanted)])
         assert float(scores.margin.min()) == pytest.approx(outcome.margin, abs=1e-4)
         assert outcome.hits == outcome.prefix == len(wanted)
 
@@ -35,10 +35,10 @@ def test_first_and_end_token_are_in_the_loss(model):
     """The published loop leaves the first token out; a vector moved by that token alone has to get a gradient."""
     one = job(model, "pump")
     for place in (0, len(one.target.ids)):
-        row = Row(one, QUICK)
+        row = CramRow(one, QUICK)
         weights = torch.zeros(len(one.target.ids) + 1)
         weights[place] = 1
-        model.scores_and_gradients([Crammed(row.vectors(), with_end(model, one.target))], [weights])
+        model.scores_and_gradients([CramInput(row.vectors(), with_end(model, one.target))], [weights])
         assert float(row.parameters[0].grad.abs().max()) > 0
 
 
@@ -47,7 +47,7 @@ def test_scores_are_those_of_the_whole_model(model):
     batch = []
     for text, count in zip(TEXTS, (1, 3, 8, 2), strict=True):
         one = job(model, text, count)
-        batch.append(Crammed(one.start, with_end(model, one.target)))
+        batch.append(CramInput(one.start, with_end(model, one.target)))
     for own, scores in zip(batch, model.scores(batch), strict=True):
         embeds = torch.cat([model.prompt(own.vectors), model.embed(own.ids[:-1])])[None]
         logits = model.model(inputs_embeds=embeds).logits[0, -len(own.ids) :].float()
@@ -57,8 +57,8 @@ def test_scores_are_those_of_the_whole_model(model):
 
 def test_gradients_of_one_text_do_not_depend_on_the_others(model):
     def gradient(texts):
-        rows = [Row(job(model, text), QUICK) for text in texts]
-        batch = [Crammed(row.vectors(), with_end(model, row.job.target)) for row in rows]
+        rows = [CramRow(job(model, text), QUICK) for text in texts]
+        batch = [CramInput(row.vectors(), with_end(model, row.job.target)) for row in rows]
         model.scores_and_gradients(batch, [row.weights for row in rows])
         return rows[0].parameters[0].grad
 
@@ -103,7 +103,7 @@ def test_a_refused_candidate_goes_on_with_a_larger_margin(model):
 
 
 def test_what_does_not_fit_is_given_up_with_its_reason(model):
-    settings = Settings(max_steps=5)
+    settings = CramSettings(max_steps=5)
     (outcome,) = cram(model, [job(model, "no room for this", 1, 2)], settings).values()
     assert not outcome.accepted
     assert len(outcome.vectors) == 2
@@ -112,7 +112,7 @@ def test_what_does_not_fit_is_given_up_with_its_reason(model):
 
 
 def test_growth_keeps_what_was_found(model):
-    row = Row(job(model, "pump", 2), QUICK)
+    row = CramRow(job(model, "pump", 2), QUICK)
     grown = resized(row.vectors().detach(), mean_embeddings(model, row.job.target.ids, row.grown()))
     assert grown.shape[0] == 3
     assert torch.equal(grown[1:], row.vectors())
@@ -139,10 +139,10 @@ def test_low_dimensional_search(model):
 
 def stopped(model, settings, path, passes):
     """The first `passes` passes of a run, and its checkpoint."""
-    optimiser, outcomes = Optimiser(model, [job(model, t) for t in TEXTS], settings, Decoded(model)), []
+    optimiser, outcomes = Crammer(model, [job(model, t) for t in TEXTS], settings, Decoded(model)), []
     for _, outcome in zip(range(passes), optimiser.run(), strict=False):
         outcomes += [outcome] if outcome else []
-    Checkpoint(path).save(optimiser, outcomes, now=True)
+    CramCheckpoint(path).save(optimiser, outcomes, now=True)
 
 
 @pytest.mark.parametrize("low_dim", [None, 16])
@@ -151,8 +151,8 @@ def test_a_stopped_run_goes_on_exactly(model, tmp_path, passes, low_dim):
     settings = replace(QUICK, low_dim=low_dim)
     straight = cram(model, [job(model, text) for text in TEXTS], settings)
     stopped(model, settings, tmp_path / "state", passes)
-    optimiser = Optimiser(model, [job(model, text) for text in TEXTS], settings, Decoded(model))
-    outcomes = Checkpoint(tmp_path / "state").restore(optimiser)
+    optimiser = Crammer(model, [job(model, text) for text in TEXTS], settings, Decoded(model))
+    outcomes = CramCheckpoint(tmp_path / "state").restore(optimiser)
     outcomes += [outcome for outcome in optimiser.run() if outcome]
     assert len(outcomes) == len(TEXTS)
     for outcome in outcomes:
@@ -163,12 +163,12 @@ def test_a_stopped_run_goes_on_exactly(model, tmp_path, passes, low_dim):
 def test_a_state_of_something_else_is_refused(model, tmp_path):
     stopped(model, QUICK, tmp_path / "state", 3)
     for settings, texts in ((replace(QUICK, margin=2.0), TEXTS), (QUICK, TEXTS[1:])):
-        optimiser = Optimiser(model, [job(model, text) for text in texts], settings)
+        optimiser = Crammer(model, [job(model, text) for text in texts], settings)
         with pytest.raises(InvalidValue, match="without --resume"):
-            Checkpoint(tmp_path / "state").restore(optimiser)
+            CramCheckpoint(tmp_path / "state").restore(optimiser)
     (tmp_path / "state").write_bytes(b"nonsense")
     with pytest.raises(InvalidValue, match="damaged"):
-        Checkpoint(tmp_path / "state").restore(Optimiser(model, [], QUICK))
+        CramCheckpoint(tmp_path / "state").restore(Crammer(model, [], QUICK))
 
 
 @pytest.mark.parametrize(
@@ -176,4 +176,4 @@ def test_a_state_of_something_else_is_refused(model, tmp_path):
 )
 def test_settings_have_limits(name, value):
     with pytest.raises(InvalidValue, match=name):
-        replace(Settings(), **{name: value})
+        replace(CramSettings(), **{name: value})

@@ -7,13 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from incomes_plugin.errors import InvalidValue
-from incomes_plugin.lab.verbatim.planner import Calibration, cuts
+from incomes_plugin.lab.verbatim.planner import VectorCapacity, cuts
 from incomes_plugin.lab.verbatim.run import plan
 from incomes_plugin.lab.verbatim.targets import read_texts, text_of, tokens_of
 
 
 def test_the_formula():
-    calibration = Calibration(100.0, {1: 1.0, 4: 0.5}, rho=0.5)
+    calibration = VectorCapacity(100.0, {1: 1.0, 4: 0.5}, rho=0.5)
     assert [calibration.vectors(nats) for nats in (1, 50, 51, 75, 100, 101)] == [1, 1, 2, 2, 4, 5]
     assert calibration.nats(2) == pytest.approx(100 * 2 * 0.75)
     assert calibration.nats(8) == pytest.approx(100 * 8 * 0.5)
@@ -34,7 +34,7 @@ def test_a_cut_is_in_front_of_a_surprise():
 
 
 def test_plans_of_real_texts(model):
-    calibration = Calibration(nats_per_vector=8.0, rho=1.0)
+    calibration = VectorCapacity(nats_per_vector=8.0, rho=1.0)
     short = plan(model, "a", "abcdefgh", calibration)
     assert short.chunks[0].ids == tokens_of(model.tokenizer, "abcdefgh")
     assert sum(short.nats) == pytest.approx(float(model.surprisal(short.chunks[0].ids).sum()))
@@ -46,14 +46,14 @@ def test_plans_of_real_texts(model):
 
 
 def test_what_vectors_would_not_shorten_is_refused(model):
-    assert "the text in the prompt is not longer" in plan(model, "a", "pump", Calibration(1.0)).refusal
+    assert "the text in the prompt is not longer" in plan(model, "a", "pump", VectorCapacity(1.0)).refusal
 
 
 @pytest.mark.parametrize("text", ["", "a<eos>b", "<|im_start|>"])
 def test_texts_that_cannot_come_back(model, text):
     with pytest.raises(InvalidValue, match="clause"):
         tokens_of(model.tokenizer, text, "clause")
-    assert plan(model, "clause", text, Calibration(8.0)).refusal
+    assert plan(model, "clause", text, VectorCapacity(8.0)).refusal
 
 
 def test_texts_are_not_normalised(model):
@@ -78,12 +78,12 @@ def test_a_calibration_belongs_to_its_model(tmp_path):
     file = tmp_path / "capacity.json"
     document = {"origin": {"model": "vf_1"}, "calibration": {"nats_per_vector": 20.0, "efficiency": {"1": 1.0}}}
     file.write_text(json.dumps(document))
-    assert Calibration.read(file, "vf_1", 0.4) == Calibration(20.0, {1: 1.0}, 0.4)
+    assert VectorCapacity.read(file, "vf_1", 0.4) == VectorCapacity(20.0, {1: 1.0}, 0.4)
     with pytest.raises(InvalidValue, match="measured with the model vf_1"):
-        Calibration.read(file, "vf_2", 0.4)
+        VectorCapacity.read(file, "vf_2", 0.4)
     file.write_text(json.dumps(document | {"calibration": None}))
     with pytest.raises(InvalidValue, match="incomes capacity"):
-        Calibration.read(file, "vf_1", 0.4)
+        VectorCapacity.read(file, "vf_1", 0.4)
 
 
 @pytest.mark.parametrize(
@@ -91,4 +91,4 @@ def test_a_calibration_belongs_to_its_model(tmp_path):
 )
 def test_calibrations_have_limits(nats, efficiency, rho):
     with pytest.raises(InvalidValue):
-        Calibration(nats, efficiency, rho)
+        VectorCapacity(nats, efficiency, rho)

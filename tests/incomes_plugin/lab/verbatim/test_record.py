@@ -11,7 +11,7 @@ from incomes_plugin.errors import IncomesError, VerbatimDamaged, VerbatimMismatc
 from incomes_plugin.lab.verbatim.frozen import FrozenModel
 from incomes_plugin.lab.verbatim.precision import Precision
 from incomes_plugin.lab.verbatim.recall import BlockCheck, recall
-from incomes_plugin.lab.verbatim.record import Chunk, Record, block_digests, digest, dump, load_record
+from incomes_plugin.lab.verbatim.record import VerbatimChunk, VerbatimRecord, block_digests, digest, dump, load_record
 from incomes_plugin.lab.verbatim.worth import ModelItself
 from tests.incomes_plugin.lab.verbatim.conftest import QUICK, cram, job
 from tests.tiny_model import write_tiny_model
@@ -21,7 +21,7 @@ TEXT = "pump"
 
 def record_of(model, outcome, precision=Precision.BFLOAT16):
     text = model.tokenizer.decode(list(outcome.target.ids))
-    return Record(model.origin, precision, digest(text.encode()), (Chunk.of(outcome),))
+    return VerbatimRecord(model.origin, precision, digest(text.encode()), (VerbatimChunk.of(outcome),))
 
 
 @pytest.fixture(scope="module", params=Precision)
@@ -140,7 +140,7 @@ def test_another_vector_never_gives_other_bytes(model, record):
 
 
 IDS = list(range(10, 50))
-CHUNK = Chunk(len(IDS), torch.zeros(1, 4), 1.0, 1, block_digests(IDS))
+CHUNK = VerbatimChunk(len(IDS), torch.zeros(1, 4), 1.0, 1, block_digests(IDS))
 
 
 def released(ids):
