@@ -28,7 +28,7 @@ def arguments(tmp_path, monkeypatch):
 
 def test_sections(arguments, tmp_path):
     assert verbatim.main([*arguments, "--only", *SECTIONS]) == 0
-    result = json.loads((tmp_path / "out" / "verbatim.json").read_text())
+    result = json.loads((tmp_path / "out" / "verbatim-texts.json").read_text())
     for name in SECTIONS:
         held = [text for text in result[name]["texts"] if text["accepted"]]
         assert held, name
@@ -37,13 +37,13 @@ def test_sections(arguments, tmp_path):
     together, before = ([text["steps"] for text in result[name]["texts"]] for name in ("together", "without_margin"))
     assert sum(before) < sum(together)
     assert result["together"]["changed"]
-    page = (tmp_path / "out" / "verbatim.md").read_text()
+    page = (tmp_path / "out" / "verbatim-texts.md").read_text()
     assert all(f"| {name.replace('_', ' ')} |" in page for name in SECTIONS)
 
 
 def test_sections_that_are_there_are_kept(arguments, tmp_path):
     (tmp_path / "out").mkdir()
     assert verbatim.main([*arguments, "--only", "random"]) == 0
-    before = (tmp_path / "out" / "verbatim.json").read_text()
+    before = (tmp_path / "out" / "verbatim-texts.json").read_text()
     assert verbatim.main([*arguments, "--only", "random"]) == 0
-    assert (tmp_path / "out" / "verbatim.json").read_text() == before
+    assert (tmp_path / "out" / "verbatim-texts.json").read_text() == before

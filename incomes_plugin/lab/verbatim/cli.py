@@ -66,7 +66,7 @@ def report(
     _known(engine)
     torch.set_num_threads(threads)
     texts = read_texts(file)
-    frozen = FrozenModel(resolve_model(model))
+    frozen = FrozenModel(resolve_model(model), device=_device())
     calibration = _calibration(capacity, frozen, rho)
     settings = CramSettings(precision=precision, margin=margin, max_steps=max_steps, most_rows=rows, low_dim=low_dim)
     state = out / "state.safetensors"
@@ -104,7 +104,7 @@ def recall(
     if not record.is_file():
         raise InvalidValue(f"there is no file {record}", param="record")
     torch.set_num_threads(1)
-    frozen = FrozenModel(resolve_model(model))
+    frozen = FrozenModel(resolve_model(model), device=_device())
     found = load_record(record.read_bytes())
     found.require(frozen.origin)
     decoder = _engine(engine, frozen)
@@ -131,7 +131,7 @@ def capacity(
 ) -> None:
     """Measure what one vector, and K of them, hold; writes verbatim-capacity.json, .csv, .md and .png."""
     torch.set_num_threads(threads)
-    frozen = FrozenModel(resolve_model(model))
+    frozen = FrozenModel(resolve_model(model), device=_device())
     experiment = Capacity(frozen, None if texts is None else read_texts(texts), per_cell, steps)
     with stages(err_console) as progress:
         cells = run_experiment(
@@ -149,6 +149,10 @@ def _calibration(file: Path | None, model: FrozenModel, rho: float) -> VectorCap
 
 def _engine(name: str, model: FrozenModel) -> VllmRecall | ModelItself:
     return VllmRecall(model, max_positions=1024) if name == "vllm" else ModelItself(model)
+
+
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _known(engine: str) -> None:

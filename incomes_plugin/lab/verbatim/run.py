@@ -22,7 +22,7 @@ from incomes_plugin.lab.verbatim.optimise import Acceptance, Crammer, CramOutcom
 from incomes_plugin.lab.verbatim.planner import MOST_CHUNK_VECTORS, VectorCapacity, cuts
 from incomes_plugin.lab.verbatim.record import VerbatimChunk, VerbatimRecord, digest, dump
 from incomes_plugin.lab.verbatim.row import CramJob, CramSettings
-from incomes_plugin.lab.verbatim.start import mean_embeddings
+from incomes_plugin.lab.verbatim.start import mean_embeddings, nearest, resized
 from incomes_plugin.lab.verbatim.targets import CramTarget, tokens_of
 
 CramStart = Callable[[FrozenModel, CramTarget, int], torch.Tensor]
@@ -71,6 +71,8 @@ def plan(model: FrozenModel, name: str, text: str, calibration: VectorCapacity) 
         ids = tokens_of(model.tokenizer, text, name)
     except InvalidValue as error:
         return CramPlan(name, text, (), (), (), error.message)
+    if len(ids) > model.max_positions - 2:
+        return CramPlan(name, text, (), (), (), f"{len(ids)} tokens; the model takes {model.max_positions - 2} at once")
     most_nats = calibration.rho * calibration.nats(MOST_CHUNK_VECTORS)
     ends = [0, *cuts(model.surprisal(ids).tolist()[:-1], most_nats)]
     pieces = [ids[begin:end] for begin, end in pairwise(ends)]
@@ -86,6 +88,21 @@ def plan(model: FrozenModel, name: str, text: str, calibration: VectorCapacity) 
 def from_means(model: FrozenModel, target: CramTarget, count: int) -> torch.Tensor:
     """Start at the mean embeddings of the text's pieces."""
     return mean_embeddings(model, target.ids, count)
+
+
+def from_similar(others: Sequence[tuple[Sequence[int], torch.Tensor]]) -> CramStart:
+    """Start at the vectors of the most similar text: (token ids, vectors `[K, hidden]`) of each known one.
+
+    A former version of a text is its most similar one. Where none shares half of the tokens, and for vectors beyond
+    those of the other text, the text's pieces are the start.
+    """
+
+    def start(model: FrozenModel, target: CramTarget, count: int) -> torch.Tensor:
+        means = mean_embeddings(model, target.ids, count)
+        index = nearest(target.ids, [ids for ids, _ in others])
+        return means if index is None else resized(others[index][1], means)
+
+    return start
 
 
 def decoded_by(model: FrozenModel) -> Acceptance:

@@ -18,8 +18,8 @@ import torch
 from incomes_plugin.errors import VerbatimMismatch
 from incomes_plugin.lab.verbatim.decode import greedy
 from incomes_plugin.lab.verbatim.frozen import FrozenModel
-from incomes_plugin.lab.verbatim.recall import recall
-from incomes_plugin.lab.verbatim.record import VerbatimRecord, dump, load_record
+from incomes_plugin.lab.verbatim.recall import RecallDecode, recall
+from incomes_plugin.lab.verbatim.record import VerbatimChunk, VerbatimRecord, dump, load_record
 from incomes_plugin.lab.verbatim.run import CramResult
 
 
@@ -46,10 +46,10 @@ class ModelItself:
     @torch.inference_mode()
     def continuations(self, prompts: Sequence[Sequence[int]], most_tokens: Sequence[int]) -> list[list[int]]:
         """See `RecallEngine`; it goes on over end tokens, so that as many tokens are said."""
-        found = []
+        found, device = [], self._model.device
         for ids, most in zip(prompts, most_tokens, strict=True):
             output = self._model.model.generate(
-                torch.tensor([list(ids)]), attention_mask=torch.ones(1, len(ids), dtype=torch.long),
+                torch.tensor([list(ids)], device=device), attention_mask=torch.ones(1, len(ids), device=device),
                 do_sample=False, max_new_tokens=most, min_new_tokens=most, pad_token_id=self._model.end_id,
             )  # fmt: skip
             found.append(output[0, len(ids) :].tolist())
@@ -95,43 +95,63 @@ class Worth:
 
 
 def worth(model: FrozenModel, found: Sequence[CramResult], engine: RecallEngine) -> Worth:
-    """Recall every record from its bytes, as a reader would, and count."""
-    texts = tuple(_one(model, one, engine) for one in found)
-    records = [one.record for one in found if one.record]
-    rates = _rates(model, records, engine) if records else (0.0, 0.0)
-    together = gzip.compress("\n".join(one.plan.text for one in found).encode(), mtime=0)
-    return Worth(texts, len(together), model.kv_bytes_per_token, *rates)
+    """Recall every record from its bytes, as a reader would: alone, and all records together. Then count."""
+    records = [_reread(model, one.record) if one.record else None for one in found]
+    chunks = [chunk for record in records if record for chunk in record.chunks]
+    together, rates = _timed(model, chunks, engine) if chunks else ([], (0.0, 0.0))
+    texts = []
+    for one, record in zip(found, records, strict=True):
+        count = len(record.chunks) if record else 0
+        own, together = together[:count], together[count:]
+        texts.append(_one(model, one, record, engine, own))
+    archive = gzip.compress("\n".join(one.plan.text for one in found).encode(), mtime=0)
+    return Worth(tuple(texts), len(archive), model.kv_bytes_per_token, *rates)
 
 
-def _one(model: FrozenModel, one: CramResult, engine: RecallEngine) -> TextWorth:
+def _reread(model: FrozenModel, record: VerbatimRecord) -> VerbatimRecord:
+    found = load_record(dump(record))
+    found.require(model.origin)
+    return found
+
+
+def _one(
+    model: FrozenModel,
+    one: CramResult,
+    record: VerbatimRecord | None,
+    engine: RecallEngine,
+    together: Sequence[list[int]],
+) -> TextWorth:
+    """Both ways of recall have to give the text; `together` is what was said of its chunks beside all others."""
     raw = one.plan.text.encode()
     sizes = {"text_bytes": len(raw), "gzip_bytes": len(gzip.compress(raw, mtime=0)), "tokens": one.plan.num_tokens}
     steps = sum(outcome.steps for outcome in one.outcomes)
-    if one.record is None:
+    if record is None:
         return TextWorth(one.plan.name, exact=False, reason=one.reason, steps=steps, **sizes)
-    blob = dump(one.record)
-    record, reason = load_record(blob), ""
-    record.require(model.origin)
-    try:
-        exact = recall(record, engine.decode, model.tokenizer, model.end_id) == one.plan.text
-    except VerbatimMismatch as error:
-        exact, reason = False, error.message
+    reason = ""
+    ways: tuple[RecallDecode, ...] = (engine.decode, lambda vectors, most_tokens: list(together))
+    for decode in ways:
+        try:
+            recall(record, decode, model.tokenizer, model.end_id)
+        except VerbatimMismatch as error:
+            reason = error.message
     return TextWorth(
-        one.plan.name, exact=exact, reason=reason, steps=steps, margin=min(chunk.margin for chunk in record.chunks),
-        vectors=record.num_vectors, vector_bytes=record.vector_bytes, record_bytes=len(blob), **sizes,
+        one.plan.name, exact=not reason, reason=reason, steps=steps, margin=min(c.margin for c in record.chunks),
+        vectors=record.num_vectors, vector_bytes=record.vector_bytes, record_bytes=len(dump(record)), **sizes,
     )  # fmt: skip
 
 
-def _rates(model: FrozenModel, records: Sequence[VerbatimRecord], engine: RecallEngine) -> tuple[float, float]:
-    """Tokens a second of recall and of plain generation; the engine has run before."""
-    chunks = [chunk for record in records for chunk in record.chunks]
+def _timed(
+    model: FrozenModel, chunks: Sequence[VerbatimChunk], engine: RecallEngine
+) -> tuple[list[list[int]], tuple[float, float]]:
+    """What is said of all chunks at once, and tokens a second of that and of plain generation, once the engine ran."""
     most = [chunk.num_tokens + 1 for chunk in chunks]
+    engine.continuations([model.template], [2])
     start_s = time.perf_counter()
     said = engine.decode([chunk.vectors for chunk in chunks], most)
     middle_s = time.perf_counter()
     plain = engine.continuations([model.template] * len(chunks), most)
     end_s = time.perf_counter()
-    return sum(map(len, said)) / (middle_s - start_s), sum(map(len, plain)) / (end_s - middle_s)
+    return said, (sum(map(len, said)) / (middle_s - start_s), sum(map(len, plain)) / (end_s - middle_s))
 
 
 def document(found: Worth) -> dict[str, Any]:

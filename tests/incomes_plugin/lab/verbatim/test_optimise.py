@@ -12,8 +12,9 @@ from incomes_plugin.lab.verbatim.frozen import CramInput
 from incomes_plugin.lab.verbatim.optimise import Crammer
 from incomes_plugin.lab.verbatim.precision import Precision
 from incomes_plugin.lab.verbatim.row import CramRow, CramSettings
+from incomes_plugin.lab.verbatim.run import from_similar
 from incomes_plugin.lab.verbatim.start import mean_embeddings, nearest, resized
-from tests.incomes_plugin.lab.verbatim.conftest import QUICK, TEXTS, Decoded, cram, job
+from tests.incomes_plugin.lab.verbatim.conftest import QUICK, TEXTS, Decoded, K, cram, job
 
 
 def with_end(model, target):
@@ -125,6 +126,16 @@ def test_warm_start_is_faster(model, crammed):
     assert cram(model, [former])["pump"].steps == 0
     near = replace(job(model, "pumq"), start=crammed["pump"].vectors)
     assert cram(model, [near])["pumq"].steps < cram(model, [job(model, "pumq")])["pumq"].steps
+
+
+def test_start_from_a_similar_text(model, crammed):
+    known = [(one.target.ids, one.vectors) for one in crammed.values()]
+    target = job(model, "pumq").target
+    start = from_similar(known)(model, target, K + 1)
+    assert torch.equal(start[1:], crammed["pump"].vectors)
+    means = mean_embeddings(model, target.ids, K + 1)
+    assert torch.equal(start[:1], means[:1])
+    assert torch.equal(from_similar([])(model, target, K + 1), means)
 
 
 def test_nearest_text():
