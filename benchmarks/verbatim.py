@@ -1,4 +1,4 @@
-"""`python -m benchmarks.verbatim [--only accept together …]`: texts crammed into the default base.
+"""`python -m benchmarks.verbatim --capacity FILE [--only accept together …]`: texts crammed into the default base.
 
     accept          clauses of `incomes_plugin.lab.verbatim.clauses` with planned vectors; what vLLM then says
     together        the shortest clauses at once, from piece means; then changed ones from these vectors
@@ -27,7 +27,6 @@ import torch
 from incomes_plugin.lab.provenance import provenance
 from incomes_plugin.lab.verbatim import run
 from incomes_plugin.lab.verbatim.clauses import verbatim_texts
-from incomes_plugin.lab.verbatim.cli import PACKAGED
 from incomes_plugin.lab.verbatim.decode import VllmRecall, greedy
 from incomes_plugin.lab.verbatim.frozen import FrozenModel
 from incomes_plugin.lab.verbatim.optimise import Crammer, CramOutcome
@@ -51,7 +50,7 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.verbatim", description=__doc__)
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=SECTIONS)
     parser.add_argument("--model", default="default", help="base: default, a folder, a hub id")
-    parser.add_argument("--capacity", type=Path, default=PACKAGED, help="verbatim-capacity.json of the model")
+    parser.add_argument("--capacity", type=Path, required=True, help="verbatim-capacity.json of the model")
     parser.add_argument("--texts", type=int, default=20, help="of the section accept")
     parser.add_argument("--few", type=int, default=4, help="texts of the other sections, the shortest")
     parser.add_argument("--state", type=Path, default=Path("verbatim-state.safetensors"), help="of the section accept")

@@ -34,8 +34,6 @@ app = typer.Typer(help="Texts that come back to the byte, from vectors of the fr
 capacity_app = typer.Typer(help="How much memory vectors of a model hold.", add_completion=False)
 out_console = Console(highlight=False, soft_wrap=True)
 err_console = Console(highlight=False, stderr=True)
-PACKAGED = Path(__file__).parent / "capacity.json"
-"""Calibration of the default base."""
 
 ModelOption = Annotated[str, typer.Option(help="Base: default, a folder, a hub id.")]
 EngineOption = Annotated[str, typer.Option(help="What decodes: vllm, or model (slower, no engine).")]
@@ -49,6 +47,7 @@ def verbatim() -> None:
 @app.command()
 def report(
     file: Annotated[Path, typer.Argument(help="JSONL of objects with text, as for edit import.")],
+    capacity: Annotated[Path, typer.Option(help="verbatim-capacity.json that `incomes capacity MODEL` wrote.")],
     model: ModelOption = "default",
     out: Annotated[Path, typer.Option(help="Folder of records, results and the state of the run.")] = Path("verbatim"),
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that OUT holds.")] = False,
@@ -57,7 +56,6 @@ def report(
     max_steps: Annotated[int, typer.Option(help="At one number of vectors.", min=1)] = CramSettings.max_steps,
     rows: Annotated[int, typer.Option(help="Texts optimised at once.", min=1)] = CramSettings.most_rows,
     low_dim: Annotated[int | None, typer.Option(help="Search in so many directions.", min=1)] = None,
-    capacity: Annotated[Path | None, typer.Option(help="verbatim-capacity.json of the model.")] = None,
     rho: Annotated[float, typer.Option(help="Share of the capacity that is planned with.")] = VectorCapacity.rho,
     engine: EngineOption = "vllm",
     threads: Annotated[int, typer.Option(help="Of the optimiser.", min=1)] = 1,
@@ -67,7 +65,7 @@ def report(
     torch.set_num_threads(threads)
     texts = read_texts(file)
     frozen = FrozenModel(resolve_model(model), device=_device())
-    calibration = _calibration(capacity, frozen, rho)
+    calibration = VectorCapacity.read(capacity, frozen.origin.model, rho)
     settings = CramSettings(precision=precision, margin=margin, max_steps=max_steps, most_rows=rows, low_dim=low_dim)
     state = out / "state.safetensors"
     if state.exists() and not resume:
@@ -140,11 +138,6 @@ def capacity(
     for check in experiment.checks(cells):
         out_console.print(f"{'holds ' if check.met else 'MISSED'}  {check.what}: {check.measured}", markup=False)
     out_console.print(f"wrote {out}", markup=False)
-
-
-def _calibration(file: Path | None, model: FrozenModel, rho: float) -> VectorCapacity:
-    """The model's own. Raises InvalidValue: it is another model's."""
-    return VectorCapacity.read(file or PACKAGED, model.origin.model, rho)
 
 
 def _engine(name: str, model: FrozenModel) -> VllmRecall | ModelItself:

@@ -98,6 +98,6 @@ class Experiment(ABC, Generic[Job, Result]):
         """Name of the results files without their ending."""
         return f"{self.prefix}-{self.name}"
 
-    def conclusion(self, cells: Sequence[Cell[Job, Result]]) -> dict[str, Any]:
+    def conclusion(self, cells: Sequence[Measurement[Job, Result]]) -> dict[str, Any]:
         """Further fields of the `.json`: what other commands read of it."""
         return {}

@@ -99,6 +99,11 @@ def test_recall(report, folder):
 
 def test_another_models_calibration_is_refused(report, folder):
     arguments, out, _ = report
-    without = [*arguments[: arguments.index("--capacity")], "--out", out / "new"]
-    assert "incomes capacity" in refusal(*without)
+    place = arguments.index("--capacity") + 1
+    document = json.loads(arguments[place].read_text())
+    document["origin"]["model"] = "vf_other"
+    (out / "other.json").write_text(json.dumps(document))
+    other = [*arguments[:place], out / "other.json", *arguments[place + 1 :], "--out", out / "new"]
+    assert "measured with the model vf_other" in refusal(*other)
+    assert not (out / "new").exists()
     assert "no engine 'abacus'" in refusal(*arguments, "--engine", "abacus")
