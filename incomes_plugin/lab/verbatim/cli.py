@@ -79,13 +79,14 @@ def report(
             plans.append(run.plan(frozen, f"text-{number}", text, calibration))
             progress("planning", number, len(texts))
         found = run.cram(frozen, plans, settings, state, progress)
-    run.write(found, out)
     decoder = _engine(engine, frozen)
     try:
         result = worth(frozen, found, decoder)
     finally:
         if isinstance(decoder, VllmRecall):
             decoder.close()
+    exact = {text.name for text in result.texts if text.exact}
+    run.write([one for one in found if one.plan.name in exact], out)
     figures = _where("verbatim") | {"model": frozen.folder.name, "engine": engine, "precision": precision.value}
     (out / "report.json").write_text(json.dumps(figures | document(result), indent=1) + "\n")
     _say(lines(result))
@@ -111,7 +112,7 @@ def recall(
     finally:
         if isinstance(decoder, VllmRecall):
             decoder.close()
-    out_console.print(text, markup=False)
+    typer.echo(text.encode(), nl=False)  # these bytes and no others, not even a line break
 
 
 @capacity_app.command()

@@ -29,7 +29,7 @@ class CramOutcome:
     Attributes:
         accepted: exact with margin, and decoded.
         vectors: `[K, hidden]` float32, the numbers of the stored form; of a text that was given up: the last ones.
-        steps: of the optimiser. positions: summed over steps, without padding: what it cost.
+        steps: of the optimiser, with all numbers of vectors together.
         margin: smallest over all tokens, in logits.
         loss: nats of all tokens together.
         hits: tokens right, of `len(ids) + 1`; prefix: right ones before the first wrong one.

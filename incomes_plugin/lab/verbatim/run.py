@@ -5,7 +5,6 @@ A text whose chunks are all accepted becomes a record; any other falls back to p
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -167,12 +166,7 @@ def _crammed(model: FrozenModel, one: CramPlan, settings: CramSettings, by_name:
 
 
 def write(found: Sequence[CramResult], out: Path) -> None:
-    """Write `<name>.safetensors` of each record."""
+    """Write `<name>.safetensors` of each record: of texts that the serving engine has said."""
     for one in found:
         if one.record:
             (out / f"{one.plan.name}.safetensors").write_bytes(dump(one.record))
-
-
-def bits(nats: float) -> float:
-    """The same information in bits."""
-    return nats / math.log(2)

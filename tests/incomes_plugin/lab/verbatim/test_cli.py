@@ -6,6 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from incomes_plugin.errors import InvalidValue, VerbatimDamaged
+from incomes_plugin.lab.verbatim import cli
 from incomes_plugin.lab.verbatim.cli import app, capacity_app
 
 TEXTS = ["valve 7", "Zöe 12", "no<eos>end", "x=3;y"]
@@ -85,11 +86,22 @@ def test_report_is_not_overwritten_but_goes_on(report):
     assert {path.name: path.read_bytes() for path in out.glob("text-*.safetensors")} == before
 
 
+def test_what_the_engine_does_not_say_is_not_written(report, monkeypatch):
+    """Accepted by the model, but another engine says something else: plain text with its reason, and no record."""
+    arguments, out, _ = report
+    monkeypatch.setattr(cli.ModelItself, "decode", lambda self, vectors, most: [[5] * n for n in most])
+    new = out.parent / "mismatch"
+    result = run(*arguments, "--out", new)
+    assert "0 of 4 texts came back to the byte" in result.output
+    assert "recall left the text" in result.output
+    assert list(new.glob("text-*.safetensors")) == []
+
+
 def test_recall(report, folder):
     _, out, _ = report
     path = sorted(out.glob("text-*.safetensors"))[0]
     found = run("verbatim", "recall", path, "--model", folder)
-    assert found.stdout.strip() in TEXTS
+    assert found.stdout_bytes.decode() in TEXTS
     broken = bytearray(path.read_bytes())
     broken[-1] ^= 1
     path.write_bytes(bytes(broken))
