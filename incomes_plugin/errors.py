@@ -36,6 +36,10 @@ IncomesError
 ├── GistError
 │   ├── GistFormatError       gist_format_error
 │   └── FingerprintMismatch   gist_model_mismatch
+├── VerbatimError             verbatim_error
+│   ├── VerbatimDamaged       verbatim_damaged
+│   ├── VerbatimStale         verbatim_stale
+│   └── VerbatimMismatch      verbatim_mismatch
 ├── CompressionFailed         compression_failed
 ├── SelectionFailed           edit_selection_failed
 └── UnsupportedEngine         unsupported_engine
@@ -269,6 +273,30 @@ class FingerprintMismatch(GistError):
     """The gist was made by another model than the one that should read it."""
 
     code = "gist_model_mismatch"
+
+
+class VerbatimError(IncomesError):
+    """The vectors of a verbatim text cannot be used; the text itself can."""
+
+    code = "verbatim_error"
+
+
+class VerbatimDamaged(VerbatimError):
+    """Not a verbatim record, or one that is not as it was written."""
+
+    code = "verbatim_damaged"
+
+
+class VerbatimStale(VerbatimError):
+    """The vectors were made with other weights, another tokenizer or another template."""
+
+    code = "verbatim_stale"
+
+
+class VerbatimMismatch(VerbatimError):
+    """Decoding gave something else than the text."""
+
+    code = "verbatim_mismatch"
 
 
 class CompressionFailed(IncomesError):

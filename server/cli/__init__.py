@@ -2,7 +2,7 @@
 
 argv ─► vLLM's flags set aside ─► main.py ─► edit.py, edit_set.py ─► client.py ─► admin API ─► output.py
                                          ├─► serve.py, demo.py, doctor.py, config.py
-                                         └─► lazy.py: adapt, eval, eval-plot, facts, plan, transplant ─► the lab
+                                         └─► lazy.py: adapt, capacity, eval, facts, plan, verbatim … ─► the lab
 
 Nothing heavy (torch, vLLM, Ray) is imported before a command needs it.
 """

@@ -27,6 +27,7 @@ class Lazy:
 
 LAB = {
     "adapt": Lazy("incomes_plugin.lab.adapt.cli", "app", "Give a base model its edit adapter."),
+    "capacity": Lazy("incomes_plugin.lab.verbatim.cli", "capacity_app", "How much memory vectors of a model hold."),
     "eval": Lazy("incomes_plugin.lab.evaluation.cli", "app", "Measure how well edits hold."),
     "eval-plot": Lazy("incomes_plugin.lab.evaluation.cli", "plot_app", "Plot results of `incomes eval --out`."),
     "facts": Lazy(
@@ -36,6 +37,7 @@ LAB = {
         "incomes_plugin.lab.facts.cli", "plan_app", "Bytes, milliseconds and room for N edits on this machine."
     ),
     "transplant": Lazy("incomes_plugin.lab.transplant.cli", "app", "Give a checkpoint another model's tokenizer."),
+    "verbatim": Lazy("incomes_plugin.lab.verbatim.cli", "app", "Texts that come back to the byte, from vectors."),
 }
 
 

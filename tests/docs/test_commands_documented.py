@@ -14,11 +14,13 @@ import typer
 LINES = (Path(__file__).resolve().parents[2] / "docs" / "cli.md").read_text().splitlines()
 APPS = {
     "incomes adapt": ("adapt.cli", "app"),
+    "incomes capacity": ("verbatim.cli", "capacity_app"),
     "incomes eval": ("evaluation.cli", "app"),
     "incomes eval-plot": ("evaluation.cli", "plot_app"),
     "incomes facts": ("facts.cli", "app"),
     "incomes plan": ("facts.cli", "plan_app"),
     "incomes transplant": ("transplant.cli", "app"),
+    "incomes verbatim": ("verbatim.cli", "app"),
 }
 
 

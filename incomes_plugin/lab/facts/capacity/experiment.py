@@ -6,7 +6,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -63,10 +63,11 @@ class Experiment(ABC, Generic[Job, Result]):
     """Jobs in, cells out; `run.py` calls `measure`, `report.py` the rest.
 
     Attributes:
-        name: of the command's option and of the results files, `facts-<name>`.
+        name: of the command's option and of the results files, `<prefix>-<name>`.
         title: of the report.
     """
 
+    prefix: ClassVar[str] = "facts"
     name: ClassVar[str]
     title: ClassVar[str]
     job_type: type[Job]
@@ -91,3 +92,12 @@ class Experiment(ABC, Generic[Job, Result]):
     @abstractmethod
     def plot(self, cells: Sequence[Measurement[Job, Result]]) -> Plot:
         """The picture."""
+
+    @property
+    def stem(self) -> str:
+        """Name of the results files without their ending."""
+        return f"{self.prefix}-{self.name}"
+
+    def conclusion(self, cells: Sequence[Measurement[Job, Result]]) -> dict[str, Any]:
+        """Further fields of the `.json`: what other commands read of it."""
+        return {}

@@ -13,8 +13,8 @@ from incomes_plugin.lab.facts.capacity.experiment import Claim, Experiment, Meas
 
 
 def write_report(experiment: Experiment, cells: Sequence[Measurement], document: dict[str, Any], out: Path) -> None:
-    """Write `facts-<name>.csv`, `.md` and `.png`; `document` is what the `.json` holds."""
-    stem = out / f"facts-{experiment.name}"
+    """Write `<stem>.csv`, `.md` and `.png`; `document` is what the `.json` holds."""
+    stem = out / experiment.stem
     _write_csv(cells, stem.with_suffix(".csv"))
     checks = checks_table(experiment.checks(cells))
     parts = [

@@ -20,8 +20,8 @@ Provenance = Callable[[], dict[str, object]]
 def run(
     experiment: Experiment, out: Path, where: Provenance, *, quick: bool, resume: bool, progress: StageProgress
 ) -> list[Measurement]:
-    """Measure what is missing and write `facts-<name>.json`, `.csv`, `.md` and `.png` into `out`."""
-    path = out / f"facts-{experiment.name}.json"
+    """Measure what is missing and write `<stem>.json`, `.csv`, `.md` and `.png` into `out`."""
+    path = out / f"{experiment.stem}.json"
     cells = _read(experiment, path) if resume and path.is_file() else []
     jobs = experiment.jobs(quick=quick)
     done = {cell.job for cell in cells}
@@ -46,6 +46,7 @@ def _write(experiment: Experiment, cells: list[Measurement], path: Path, head: d
     document = {
         **head,
         "title": experiment.title,
+        **experiment.conclusion(cells),
         "checks": [asdict(check) for check in experiment.checks(cells)],
         "cells": [asdict(cell) for cell in cells],
     }
