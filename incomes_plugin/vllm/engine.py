@@ -22,6 +22,7 @@ from incomes_plugin.errors import (
     SelectionFailed,
     UnsupportedEngine,
 )
+from incomes_plugin.figures import RoutingFigures
 from incomes_plugin.gist.edit import Captured, CaptureJob
 from incomes_plugin.gist.fingerprint import model_fingerprint
 from incomes_plugin.model.adapter import EditAdapter
@@ -58,6 +59,7 @@ class EngineStatus:
         resident_snapshots: on the workers, pinned older ones included.
         num_steps: steps that carried edits or captures since the start.
         pinned_requests, pinned_by_set: requests in flight that read a pool.
+        routing: what routing has done since the start.
     """
 
     fingerprint: str
@@ -73,6 +75,7 @@ class EngineStatus:
     pinned_requests: int
     pinned_by_set: dict[str, int]
     edit_sets: dict[str, SnapshotRef]
+    routing: RoutingFigures
 
 
 class EditEngine:
@@ -199,6 +202,7 @@ class EditEngine:
             pinned_requests=self._registry.num_pinned_requests,
             pinned_by_set=self._registry.pinned_by_set,
             edit_sets=self._registry.edit_sets,
+            routing=RoutingFigures.of(answer["routing"]),
         )
 
     @property

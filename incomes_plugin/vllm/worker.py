@@ -6,6 +6,7 @@ platform. RPC methods are called by `EditEngine` through `collective_rpc`, betwe
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ from incomes_plugin.model.adapter import EditAdapter
 from incomes_plugin.pool.gists import GistPool, room_for
 from incomes_plugin.pool.table import ROW_TOKENS
 from incomes_plugin.selection.attribution import Attribution
+from incomes_plugin.telemetry import export_traces
 from incomes_plugin.vllm import rows_v1
 from incomes_plugin.vllm.config import PluginConfig
 from incomes_plugin.vllm.inject import install
@@ -43,6 +45,7 @@ class EditWorkerMixin:
     def load_model(self: Any, **kwargs: Any) -> None:
         """Load the base, then install the selection layer before profiling and graph capture."""
         super().load_model(**kwargs)  # type: ignore[misc]
+        export_traces("engine")
         base_dir, adapter_dir = Path(self.vllm_config.model_config.model), PluginConfig.of(self.vllm_config).adapter
         adapter = EditAdapter.for_base(adapter_dir, base_dir)
         self.incomes_fingerprint = model_fingerprint(base_dir, adapter_dir, self.vllm_config.model_config.dtype)
@@ -100,6 +103,7 @@ class EditWorkerMixin:
             "edits": usage.edits,
             "snapshots": usage.snapshots,
             "num_steps": self.incomes_runtime.num_steps,
+            "routing": asdict(self.incomes_runtime.figures),
         }
 
     @answers_errors

@@ -12,6 +12,7 @@ from incomes_server.edits.model import Edit, EditStatus, NewEdit
 
 from incomes_plugin.errors import CompressionFailed, PoolFull, QueueFull, Unavailable
 from incomes_plugin.gist.edit import CaptureJob
+from incomes_plugin.telemetry import span, traceparent
 
 AT_ONCE = 256
 """Edits that are asked after at once: an answer that is put together of thousands would hold the event loop up."""
@@ -40,7 +41,7 @@ async def submit(context: AdminContext, edits: Sequence[Edit], news: Sequence[Ne
     The edits are durable and were admitted: should the queue have filled up since, its sweep of the store finds them.
     """
     jobs = [
-        CaptureJob(edit.id, edit.version, new.token_ids)
+        CaptureJob(edit.id, edit.version, new.token_ids, traceparent())
         for edit, new in zip(edits, news, strict=True)
         if edit.status is EditStatus.PENDING
     ]
@@ -84,7 +85,8 @@ async def is_active(context: AdminContext, edit_set: str, version: int, wait: Wa
     Raises:
         PoolFull, Unavailable: a replica refuses the change; what was written stays, and is tried again.
     """
-    progress = await context.store.wait_active(edit_set, version, timeout_s=wait.left_s)
+    with span("edits.ack"):
+        progress = await context.store.wait_active(edit_set, version, timeout_s=wait.left_s)
     if not progress.reached and progress.nacks:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in progress.nacks.items())
         kind = PoolFull if PoolFull.__name__ in reasons else Unavailable
