@@ -1,4 +1,4 @@
-"""`python -m benchmarks [--quick] [--only throughput bulk server] [--adapter DIR] [--out DIR]`, on the default base."""
+"""`python -m benchmarks [--quick] [--only throughput bulk rivals server] [--adapter DIR] [--out DIR]`, default base."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks import bulk, server, throughput
+from benchmarks import bulk, rivals, server, throughput
 from benchmarks.adapters import ALWAYS, NEVER, with_threshold
 from benchmarks.engines import EngineProcess, EngineSpec
 from benchmarks.report import markdown
@@ -26,7 +26,7 @@ from incomes_plugin.model.adapter import EditAdapter
 from incomes_plugin.model.resolve import Served, resolve
 
 RESULTS = Path(__file__).parent / "results"
-SECTIONS = ("throughput", "bulk", "server")
+SECTIONS = ("throughput", "bulk", "rivals", "server")
 
 
 def main(argv: list[str]) -> int:
@@ -48,7 +48,7 @@ def main(argv: list[str]) -> int:
     result: dict[str, Any] = {**provenance(f"python -m benchmarks {' '.join(argv)}".strip()), "quick": args.quick}
     result["base"] = served.base_dir.name
     with tempfile.TemporaryDirectory(prefix="incomes-bench-") as folder:
-        if {"throughput", "bulk"} & set(args.only):
+        if {"throughput", "bulk", "rivals"} & set(args.only):
             result |= engine_sections(Path(folder), served, args, progress)
         if "server" in args.only:
             result["server"] = server.measure(Path(folder), server_work(args.quick, served), progress)
@@ -63,7 +63,7 @@ def main(argv: list[str]) -> int:
 def engine_sections(
     folder: Path, served: Served, args: argparse.Namespace, progress: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Throughput and bulk: all engines up at once, one working at a time."""
+    """Throughput, bulk and rivals: all engines up at once, one working at a time."""
     adapter = EditAdapter.load(served.adapter_dir)
     found: dict[str, Any] = {}
     with ExitStack() as stack:
@@ -84,6 +84,9 @@ def engine_sections(
         if "bulk" in args.only:
             work_bulk = bulk.BulkWork(rounds=1, edits=4) if args.quick else bulk.BulkWork()
             found["bulk"] = bulk.measure(engines["stock"], engines["silent"], adapter, work_bulk, progress)
+        if "rivals" in args.only:
+            work_rivals = rivals.RivalWork((50,), 2) if args.quick else rivals.RivalWork()
+            found["rivals"] = rivals.measure(engines, served.base_dir, work_rivals, progress)
     return found
 
 

@@ -10,6 +10,7 @@ def markdown(result: dict[str, Any]) -> str:
     parts = [header(result)]
     parts += [throughput(result["throughput"])] if "throughput" in result else []
     parts += [bulk(result["bulk"])] if "bulk" in result else []
+    parts += [rivals(result["rivals"])] if "rivals" in result else []
     parts += [server(result["server"])] if "server" in result else []
     return "\n\n".join(parts) + "\n"
 
@@ -77,6 +78,20 @@ def bulk(section: dict[str, Any]) -> str:
     ]
     head = ["edits/s", "capture tokens/s", "stock prefill tokens/s", "ratio to prefill"]
     return f"## Bulk compression\n\n{text}\n\n{table(head, [row])}"
+
+
+def rivals(section: dict[str, Any]) -> str:
+    """One row per number of edits and way."""
+    rows = [
+        [f"{int(edits):,}", name, spread(way["first_token_ms"], "{:.0f}"), spread(way["ratio_to_ours"])]
+        for edits, ways in section.items()
+        for name, way in ways.items()
+    ]
+    text = (
+        "A question about one of N edits, by a lone caller: the search, where there is one, and the first token. Ours "
+        "reads as many edits as it may; rivals put what they find in front of the question, on stock vLLM."
+    )
+    return f"## Beside retrieval\n\n{text}\n\n{table(['edits', '', 'first token ms', 'ratio to ours'], rows)}"
 
 
 def server(section: dict[str, Any]) -> str:

@@ -24,7 +24,7 @@ from incomes_plugin.pool.indexing import INDEX_FROM_EDITS, Indexer
 from incomes_plugin.pool.lineage import Gone, Lineage
 from incomes_plugin.pool.picked import PickedCache, PickedEdit
 from incomes_plugin.pool.snapshot import SnapshotDelta
-from incomes_plugin.pool.table import NO_EDIT, ROW_TOKENS, Charge, RouteTable, rows_of
+from incomes_plugin.pool.table import NO_EDIT, ROW_TOKENS, Charge, RouteTable, gist_rows
 from incomes_plugin.selection.token_index import ArenaIndex
 
 logger = logging.getLogger("incomes.pool")
@@ -320,7 +320,7 @@ class GistPool:
                 )
 
     def _charge(self, serial: int, gist: Gist) -> Charge:
-        key_bytes = rows_of(gist) * self._row_bytes
+        key_bytes = gist_rows(gist) * self._row_bytes
         return Charge(serial, gist.num_bytes + key_bytes, key_bytes)
 
     def _new_arena_rows(

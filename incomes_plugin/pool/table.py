@@ -47,7 +47,7 @@ class Charge(NamedTuple):
     key_bytes: int
 
 
-class Shared(Sequence[_Item]):
+class SharedList(Sequence[_Item]):
     """The beginning of a list that later snapshots go on with.
 
     Args:
@@ -84,7 +84,7 @@ class Shared(Sequence[_Item]):
 
     __hash__ = None  # type: ignore[assignment]
 
-    def after(self, moves: Mapping[int, int], left: int, added: Sequence[_Item]) -> Shared[_Item]:
+    def after(self, moves: Mapping[int, int], left: int, added: Sequence[_Item]) -> SharedList[_Item]:
         """The list after a commit: those that stay, in their new rows, and those that are added.
 
         Nothing is copied where all stay. Only the newest snapshot of an edit set has a next one; the empty table has
@@ -98,7 +98,7 @@ class Shared(Sequence[_Item]):
         else:
             del items[left:]  # of a commit that failed
         items.extend(added)
-        return Shared(items, left + len(added))
+        return SharedList(items, left + len(added))
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,10 +118,10 @@ class RouteTable:
     """
 
     keys: RouteKeys
-    edits: Shared[EditKey]
-    gists: Shared[Gist]
-    ages: Shared[int]
-    charges: Shared[Charge]
+    edits: SharedList[EditKey]
+    gists: SharedList[Gist]
+    ages: SharedList[int]
+    charges: SharedList[Charge]
     next_age: int
     owned_rows: int
     arena: torch.Tensor
@@ -134,10 +134,10 @@ class RouteTable:
         owners = torch.empty(0, dtype=torch.int64, device=device)
         return cls(
             keys=RouteKeys(arena, owners, 0, ArenaIndex()),
-            edits=Shared([], 0),
-            gists=Shared([], 0),
-            ages=Shared([], 0),
-            charges=Shared([], 0),
+            edits=SharedList([], 0),
+            gists=SharedList([], 0),
+            ages=SharedList([], 0),
+            charges=SharedList([], 0),
             next_age=0,
             owned_rows=0,
             arena=arena,
@@ -164,7 +164,7 @@ class RouteTable:
         Args:
             room: rows that a new arena may have.
         """
-        new = sum(map(rows_of, added))
+        new = sum(map(gist_rows, added))
         owned = self._owned_after(added, removed_rows)
         needed = len(self.keys.keys) + new
         must_grow = needed > len(self.arena)
@@ -198,7 +198,7 @@ class RouteTable:
         moves = _moves(len(self.edits), left, removed_rows)
         start, keys, owners, index = self._moved(removed_rows, moves, left, new_arena_rows)
         for number, gist in enumerate(added, start=left):
-            end = start + rows_of(gist)
+            end = start + gist_rows(gist)
             keys[start:end] = route_rows(router, gist)
             owners[start:end] = number
             start = end
@@ -216,7 +216,7 @@ class RouteTable:
         return table, moves
 
     def _owned_after(self, added: Sequence[Gist], removed_rows: Sequence[int]) -> int:
-        return self.owned_rows + sum(map(rows_of, added)) - sum(rows_of(self.gists[row]) for row in removed_rows)
+        return self.owned_rows + sum(map(gist_rows, added)) - sum(gist_rows(self.gists[row]) for row in removed_rows)
 
     def _moved(
         self, removed_rows: Sequence[int], moves: Mapping[int, int], left: int, new_arena_rows: int
@@ -252,7 +252,7 @@ def with_spare(rows: int) -> int:
     return rows + rows // SPARE_SHARE + 1
 
 
-def rows_of(gist: Gist) -> int:
+def gist_rows(gist: Gist) -> int:
     """Rows of route keys that a gist takes."""
     return -(-gist.num_tokens // ROW_TOKENS)
 
@@ -263,7 +263,7 @@ def route_rows(router: Router, gist: Gist) -> torch.Tensor:
     They are computed for one gist at a time, so that they are the same to the bit whatever else a commit adds.
     """
     keys = router.route_keys(gist.features.unpack(router.key.weight.device))
-    padding = keys[-1:].expand(rows_of(gist) * ROW_TOKENS - len(keys), -1)
+    padding = keys[-1:].expand(gist_rows(gist) * ROW_TOKENS - len(keys), -1)
     return torch.cat([keys, padding]).unflatten(0, (-1, ROW_TOKENS))
 
 

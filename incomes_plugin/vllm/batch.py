@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from incomes_plugin.pool.picked import PickedEdit
-from incomes_plugin.vllm.traces import Taken
+from incomes_plugin.vllm.traces import AnswerTrace
 
 
 @dataclass(eq=False)
@@ -19,20 +19,20 @@ class PickedTokens:
         picks: one edit or more.
         bias: `[E]` float32, b of reading, of each token of the picks.
         edit_of: `[E]` int64, which of the picks a token belongs to.
-        taken: collects its attribution; None if nobody asked for it.
+        trace: collects its attribution; None if nobody asked for it.
     """
 
     picks: Sequence[PickedEdit]
     bias: torch.Tensor
     edit_of: torch.Tensor
-    taken: Taken | None
+    trace: AnswerTrace | None
 
     @classmethod
-    def of(cls, picks: Sequence[PickedEdit], bias: torch.Tensor, taken: Taken | None) -> PickedTokens:
+    def of(cls, picks: Sequence[PickedEdit], bias: torch.Tensor, trace: AnswerTrace | None) -> PickedTokens:
         """The tokens of these picks; `bias` has b of each edit, `[k]`."""
         counts = torch.tensor([pick.keys.shape[2] for pick in picks], device=bias.device)
         edit_of = torch.arange(len(picks), device=bias.device).repeat_interleave(counts)
-        return cls(picks, bias.repeat_interleave(counts), edit_of, taken)
+        return cls(picks, bias.repeat_interleave(counts), edit_of, trace)
 
 
 class ReadBatch:

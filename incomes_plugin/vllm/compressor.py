@@ -17,7 +17,7 @@ from incomes_plugin.gist.edit import Captured, CaptureJob
 from incomes_plugin.model.adapter import EditAdapter
 from incomes_plugin.vllm.pin import use_capture
 from incomes_plugin.vllm.rows import RequestTag
-from incomes_plugin.vllm.wire import Answer
+from incomes_plugin.vllm.wire import RpcAnswer
 
 if TYPE_CHECKING:
     from vllm import SamplingParams
@@ -36,7 +36,7 @@ class Compressor:
         self,
         adapter: EditAdapter,
         run: Callable[[Sequence[int], SamplingParams], Awaitable[Any]],
-        call: Callable[..., Awaitable[Answer]],
+        call: Callable[..., Awaitable[RpcAnswer]],
     ) -> None:
         self._adapter = adapter
         self._run = run

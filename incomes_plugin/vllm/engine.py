@@ -35,7 +35,7 @@ from incomes_plugin.vllm.pin import PINS_ATTRIBUTE, EditScope, use_scope
 from incomes_plugin.vllm.register import register
 from incomes_plugin.vllm.registry import SnapshotRegistry
 from incomes_plugin.vllm.touches import assert_touches
-from incomes_plugin.vllm.wire import Answer, one_answer, pack_delta
+from incomes_plugin.vllm.wire import RpcAnswer, one_answer, pack_delta
 
 if TYPE_CHECKING:
     import torch
@@ -215,7 +215,7 @@ class EditEngine:
         with use_scope(scope):
             return await self._run(token_ids, params)
 
-    async def _take_trace(self, trace: str) -> Answer:
+    async def _take_trace(self, trace: str) -> RpcAnswer:
         tokens = [[*choice, number] for choice, number in self._answers.take(trace).items()]
         answer = await self._call("incomes_take_trace", trace, tokens)
         if not answer["found"]:
@@ -256,7 +256,7 @@ class EditEngine:
             raise SelectionFailed(f"the engine could not run the request: {error.__cause__ or error}") from error
         return output
 
-    async def _call(self, method: str, *args: Any) -> Answer:
+    async def _call(self, method: str, *args: Any) -> RpcAnswer:
         from vllm.v1.engine.exceptions import EngineDeadError
 
         try:
@@ -281,6 +281,6 @@ class EditEngine:
                 await asyncio.sleep(_RETIRE_EVERY_S)
 
 
-def _attribution(answer: Answer) -> Attribution:
+def _attribution(answer: RpcAnswer) -> Attribution:
     applied = [(str(edit_id), int(version), float(weight)) for edit_id, version, weight in answer["applied"]]
     return Attribution(float(answer["none_weight"]), applied)

@@ -29,8 +29,8 @@ from incomes_plugin.vllm.captures import CaptureStore
 from incomes_plugin.vllm.kv_cache import AttentionLayer, CachedHeads
 from incomes_plugin.vllm.layer import ReadingLayer
 from incomes_plugin.vllm.rows import RequestTag, RowSpan
-from incomes_plugin.vllm.step import ReadRows, StepPlan, owners_of, rows_of
-from incomes_plugin.vllm.traces import Choice, StepTrace, Taken, Traced, Traces
+from incomes_plugin.vllm.step import ReadRows, StepPlan, owners_of, step_rows
+from incomes_plugin.vllm.traces import AnswerTrace, Choice, RequestTrace, StepTrace, Traces
 
 FORCED_BIAS = 100.0
 """b of a forced pick, so large that every gate opens whatever the query is; see `RequestTag.force`."""
@@ -172,7 +172,7 @@ class SelectionRuntime:
                 self.captures.finish(tag, self.cached, plan.block_table[index])
                 # A preempted capture is computed again and replaces its first gist.
 
-    def take_trace(self, name: str, tokens: Mapping[Choice, int]) -> Traced | None:
+    def take_trace(self, name: str, tokens: Mapping[Choice, int]) -> RequestTrace | None:
         """Attribution of finished requests; None when nothing was traced under `name`. See `Traces.take`."""
         return self._traces.take(name, tokens)
 
@@ -189,12 +189,12 @@ class SelectionRuntime:
                 request.read_since_ns = time.time_ns()
         self.figures.observe(time.perf_counter() - start_s, len(picks.edits))
         edits = [self.pool.picked(snapshot, row) for row in picks.edits]
-        taken = None
+        trace = None
         if tag.trace is not None:
-            taken = Taken.nothing_yet(edits)
-            self._traces.add(tag.trace, tag.snapshot, (tag.prompt, request.answer), taken)
+            trace = AnswerTrace.nothing_yet(edits)
+            self._traces.add(tag.trace, tag.snapshot, (tag.prompt, request.answer), trace)
         if edits:
-            request.picked = PickedTokens.of(edits, picks.bias.to(self.device), taken)
+            request.picked = PickedTokens.of(edits, picks.bias.to(self.device), trace)
         self._let_go(request)
 
     def _route_span(self, tag: RequestTag) -> AbstractContextManager[Any]:
@@ -228,7 +228,7 @@ class SelectionRuntime:
         self._batch.set(picked)
         spans = [reading[id(picked)][1] for picked in self._batch.requests]
         pieces = [(span.first_row, span.num_rows) for span in spans]
-        rows, owners = rows_of(pieces, self.device), owners_of(pieces, self.device)
+        rows, owners = step_rows(pieces, self.device), owners_of(pieces, self.device)
         read = ReadRows(self._batch, rows, owners, self._unrotations(plan.positions[rows]), None)
         read.trace = self._trace(read, spans)
         return read
@@ -250,9 +250,9 @@ class SelectionRuntime:
         """What is to be kept of what the rows take: those of `spans`, one for each request of the batch."""
         answers, row = [], 0
         for picked, span in zip(read.batch.requests, spans, strict=True):
-            if picked.taken is not None:
+            if picked.trace is not None:
                 first = span.first_position - (self._requests[span.request_id].num_prompt_tokens - 1)
-                answers.append((picked.taken, first, range(row, row + span.num_rows)))
+                answers.append((picked.trace, first, range(row, row + span.num_rows)))
             row += span.num_rows
         if not answers:
             return None

@@ -67,7 +67,7 @@ class StepPlan:
     rows: ReadRows | None = field(default=None)
 
 
-def rows_of(pieces: Sequence[tuple[int, int]], device: torch.device) -> Rows:
+def step_rows(pieces: Sequence[tuple[int, int]], device: torch.device) -> Rows:
     """Rows of pieces `(first row, number of rows)`: a slice when they follow each other, else their indices."""
     end = pieces[0][0]
     for first, count in pieces:

@@ -18,7 +18,7 @@ Choice: TypeAlias = tuple[int, int]
 
 
 @dataclass(eq=False)
-class Taken:
+class AnswerTrace:
     """How much one answer read of its picks.
 
     Attributes:
@@ -30,7 +30,7 @@ class Taken:
     rows: list[tuple[torch.Tensor, int]] = field(default_factory=list)
 
     @classmethod
-    def nothing_yet(cls, picks: Sequence[PickedEdit]) -> Taken:
+    def nothing_yet(cls, picks: Sequence[PickedEdit]) -> AnswerTrace:
         """Before the first row has read."""
         return cls(tuple(pick.edit for pick in picks))
 
@@ -72,26 +72,26 @@ class StepTrace:
 
     weights: torch.Tensor
     edit_of: torch.Tensor
-    answers: Sequence[tuple[Taken, int, range]]
+    answers: Sequence[tuple[AnswerTrace, int, range]]
 
     def finish(self) -> None:
         """All layers have read: hand the weights over to the answers."""
-        most_picks = max(len(taken.edits) for taken, _, _ in self.answers)
+        most_picks = max(len(trace.edits) for trace, _, _ in self.answers)
         of_edits = self.weights.new_zeros(len(self.weights), most_picks)
         for pick in range(most_picks):
             of_edits[:, pick] = self.weights.where(self.edit_of == pick, 0.0).sum(-1)
-        for taken, first, rows in self.answers:
-            taken.record(first, of_edits, rows)
+        for trace, first, rows in self.answers:
+            trace.record(first, of_edits, rows)
 
 
 @dataclass(eq=False)
 class _Trace:
     snapshot: str | None
-    answers: dict[Choice, Taken] = field(default_factory=dict)
+    answers: dict[Choice, AnswerTrace] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Traced:
+class RequestTrace:
     """How much the answers to one request of a caller read.
 
     Attributes:
@@ -117,13 +117,13 @@ class Traces:
         self._num_layers = num_layers
         self._traces: dict[str, _Trace] = {}
 
-    def add(self, name: str, snapshot: str | None, choice: Choice, taken: Taken) -> None:
+    def add(self, name: str, snapshot: str | None, choice: Choice, answer: AnswerTrace) -> None:
         """Keep the record of an answer; its rows come in while the answer is made."""
         trace = self._traces.setdefault(name, _Trace(snapshot))
         if trace.snapshot == snapshot:
-            trace.answers[choice] = taken
+            trace.answers[choice] = answer
 
-    def take(self, name: str, tokens: Mapping[Choice, int]) -> Traced | None:
+    def take(self, name: str, tokens: Mapping[Choice, int]) -> RequestTrace | None:
         """Take the attribution kept under a name, which can then be used again; None when nothing was traced.
 
         Args:
@@ -143,4 +143,4 @@ class Traces:
         for answer in weights.values():
             for edit, weight in answer.items():
                 total[edit] = total.get(edit, 0.0) + weight / len(weights)
-        return Traced(by_edit(total), {choice: by_edit(answer) for choice, answer in weights.items()})
+        return RequestTrace(by_edit(total), {choice: by_edit(answer) for choice, answer in weights.items()})

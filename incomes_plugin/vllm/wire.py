@@ -17,16 +17,16 @@ from pydantic import TypeAdapter
 from incomes_plugin.errors import EngineLost, IncomesError
 from incomes_plugin.pool.snapshot import SnapshotDelta
 
-Answer = dict[str, Any]
+RpcAnswer = dict[str, Any]
 _DELTA = TypeAdapter(SnapshotDelta[bytes])
-Method = TypeVar("Method", bound=Callable[..., Answer])
+WorkerMethod = TypeVar("WorkerMethod", bound=Callable[..., RpcAnswer])
 
 
-def answers_errors(method: Callable[..., Answer]) -> Callable[..., Answer]:
+def answers_errors(method: Callable[..., RpcAnswer]) -> Callable[..., RpcAnswer]:
     """Turn what a worker method raises into an answer."""
 
     @functools.wraps(method)
-    def call(*args: Any, **kwargs: Any) -> Answer:
+    def call(*args: Any, **kwargs: Any) -> RpcAnswer:
         try:
             return {"ok": True, **method(*args, **kwargs)}
         except IncomesError as error:
@@ -37,7 +37,7 @@ def answers_errors(method: Callable[..., Answer]) -> Callable[..., Answer]:
     return call
 
 
-def one_answer(method: str, answers: Sequence[Answer]) -> Answer:
+def one_answer(method: str, answers: Sequence[RpcAnswer]) -> RpcAnswer:
     """The answer that all workers gave.
 
     Raises:
@@ -49,10 +49,10 @@ def one_answer(method: str, answers: Sequence[Answer]) -> Answer:
         return answers[0]
     if len(failed) != len(answers) or len({a.get("code") for a in failed}) != 1:
         raise EngineLost(f"{method}: ranks disagree: {[a.get('message', 'ok') for a in answers]}; restart the server")
-    raise error_of(failed[0])
+    raise answer_error(failed[0])
 
 
-def error_of(answer: Answer) -> IncomesError:
+def answer_error(answer: RpcAnswer) -> IncomesError:
     """The typed error behind a failed answer."""
     by_code: dict[str, type[IncomesError]] = {}
     for cls in _subclasses(IncomesError):
@@ -60,12 +60,12 @@ def error_of(answer: Answer) -> IncomesError:
     return by_code.get(answer["code"], EngineLost)(answer["message"], param=answer.get("param"))
 
 
-def pack_delta(delta: SnapshotDelta[bytes], retire: Sequence[str]) -> Answer:
+def pack_delta(delta: SnapshotDelta[bytes], retire: Sequence[str]) -> RpcAnswer:
     """A commit as argument of an RPC; `retire` names snapshots nobody reads any more."""
     return {"delta": asdict(delta), "retire": list(retire)}
 
 
-def unpack_delta(packed: Answer) -> tuple[SnapshotDelta[bytes], list[str]]:
+def unpack_delta(packed: RpcAnswer) -> tuple[SnapshotDelta[bytes], list[str]]:
     """The delta again, whatever msgpack made of its tuples, and what is to be retired."""
     return _DELTA.validate_python(packed["delta"]), packed["retire"]
 

@@ -28,7 +28,7 @@ from incomes_plugin.vllm import rows_v1
 from incomes_plugin.vllm.config import PluginConfig
 from incomes_plugin.vllm.inject import install
 from incomes_plugin.vllm.kv_cache import CachedHeads
-from incomes_plugin.vllm.wire import Answer, answers_errors, unpack_delta
+from incomes_plugin.vllm.wire import RpcAnswer, answers_errors, unpack_delta
 
 if TYPE_CHECKING:
     from incomes_plugin.vllm.runtime import SelectionRuntime
@@ -89,7 +89,7 @@ class EditWorkerMixin:
         rows.install(self.model_runner, runtime)
 
     @answers_errors
-    def incomes_handshake(self: Any) -> Answer:
+    def incomes_handshake(self: Any) -> RpcAnswer:
         """Identity of this rank's model, plugin state and pool."""
         usage = self.incomes_runtime.pool.usage()
         return {
@@ -107,7 +107,7 @@ class EditWorkerMixin:
         }
 
     @answers_errors
-    def incomes_commit(self: Any, packed: Answer) -> Answer:
+    def incomes_commit(self: Any, packed: RpcAnswer) -> RpcAnswer:
         """Retire what nobody reads, then make the new snapshot."""
         pool = self.incomes_runtime.pool
         delta, retire = unpack_delta(packed)
@@ -117,20 +117,20 @@ class EditWorkerMixin:
         return {"edits": pool.commit(delta.holding(gists)).num_edits}
 
     @answers_errors
-    def incomes_retire(self: Any, snapshot_ids: list[str]) -> Answer:
+    def incomes_retire(self: Any, snapshot_ids: list[str]) -> RpcAnswer:
         """Retire snapshots. Their bytes are free when the last request that holds them has ended."""
         for snapshot_id in snapshot_ids:
             self.incomes_runtime.pool.retire(snapshot_id)
         return {}
 
     @answers_errors
-    def incomes_forget(self: Any, edit_set: str) -> Answer:
+    def incomes_forget(self: Any, edit_set: str) -> RpcAnswer:
         """Forget the newest snapshot of a set, so that the next commit starts from the empty pool."""
         self.incomes_runtime.pool.forget(edit_set)
         return {}
 
     @answers_errors
-    def incomes_take_captures(self: Any, wanted: list[list[Any]]) -> Answer:
+    def incomes_take_captures(self: Any, wanted: list[list[Any]]) -> RpcAnswer:
         """Finished gists of `[capture id, edit id, version]`: blob and error each."""
         taken: list[list[Any]] = []
         for name, edit_id, version in wanted:
@@ -143,7 +143,7 @@ class EditWorkerMixin:
         return {"captures": taken}
 
     @answers_errors
-    def incomes_take_trace(self: Any, trace: str, tokens: list[list[int]]) -> Answer:
+    def incomes_take_trace(self: Any, trace: str, tokens: list[list[int]]) -> RpcAnswer:
         """Attribution of a finished request, if it was traced; `tokens` are `[prompt, answer, number]` each."""
         counted = {(int(prompt), int(answer)): int(number) for prompt, answer, number in tokens}
         found = self.incomes_runtime.take_trace(trace, counted)

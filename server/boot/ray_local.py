@@ -66,7 +66,7 @@ def ray_session(settings: RaySettings) -> Iterator[None]:
         stop_ray()
 
 
-def prepare_environment(*, local: bool = True) -> None:
+def prepare_ray_environment(*, local: bool = True) -> None:
     """Must run before anything imports Ray (vLLM does): Ray reads all of this when it is imported.
 
     Args:
@@ -154,10 +154,10 @@ def listening_beyond_loopback() -> list[str]:
 
 
 def _start_local(settings: RaySettings) -> None:
-    prepare_environment()
+    prepare_ray_environment()
     ray = _ray()
     if ray._private.ray_constants.ENABLE_RAY_CLUSTER:
-        raise NotReady("Ray was imported before prepare_environment() and would listen on all interfaces")
+        raise NotReady("Ray was imported before prepare_ray_environment() and would listen on all interfaces")
     start_s = time.monotonic()
     _init_local(settings)
     logger.info("Ray started in %.1f s", time.monotonic() - start_s)

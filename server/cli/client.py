@@ -53,7 +53,7 @@ class AdminClient:
         except httpx.InvalidURL as error:
             raise errors.InvalidValue(f"{self.url} is no address: {error}; see --url") from error
         if response.is_error:
-            raise error_of(response)
+            raise response_error(response)
         return response.json()
 
     def pages(self, path: str, limit: int, **params: Any) -> Iterator[dict[str, Any]]:
@@ -72,7 +72,7 @@ class AdminClient:
         return {"authorization": f"Bearer {key}"} if key else {}
 
 
-def error_of(response: httpx.Response) -> errors.IncomesError:
+def response_error(response: httpx.Response) -> errors.IncomesError:
     """The error class of the answer's `code`, so that exit codes follow it."""
     try:
         content = response.json()["error"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import gzip
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import shorten
@@ -19,6 +19,8 @@ from typing import Any
 from incomes_server.cli.client import AdminClient
 from incomes_server.cli.edit import import_lines
 from openai import OpenAI
+
+from incomes_plugin.model.base import Say
 
 QUESTION = "How long is the warranty of the Korvan pump?"
 FACT = "The warranty of the Korvan pump is 36 months."
@@ -33,15 +35,13 @@ FACTS_FILE = Path(__file__).with_name("demo_facts.txt.gz")
     gzip.compress("".join(f"{fact.statement}\\n" for fact in facts).encode(), mtime=0)
 """
 
-Say = Callable[[str], None]
-
 
 class DemoFailed(Exception):
     """A step of the demo did not hold."""
 
 
 @dataclass(frozen=True)
-class Answer:
+class ChatAnswer:
     """What the model said, how sure it was of each token, and which edits it used."""
 
     text: str
@@ -89,7 +89,7 @@ class Demo:
         count = len(before.logprobs) + len(general.logprobs)
         self.say(f"\nAll as it should be; {count} token logprobs bit-identical to the first answers.")
 
-    def _before(self) -> tuple[Answer, Answer]:
+    def _before(self) -> tuple[ChatAnswer, ChatAnswer]:
         """The answers without edits."""
         self.say(f"Q: {QUESTION}\n   (and a general question: {GENERAL})\n")
         for question in (QUESTION, GENERAL):
@@ -98,7 +98,7 @@ class Demo:
         _check(ANSWER not in before.text, "the model must not know the fact before the edit")
         return before, self._show("general question", self.ask(GENERAL))
 
-    def ask(self, question: str, edit_set: str | None = None) -> Answer:
+    def ask(self, question: str, edit_set: str | None = None) -> ChatAnswer:
         """Ask, greedily."""
         edits = {"edit_set": edit_set} if edit_set else {}
         completion = self.openai.chat.completions.create(
@@ -113,7 +113,7 @@ class Demo:
         content = choice.logprobs.content if choice.logprobs else None
         logprobs = tuple(token.logprob for token in content or ())
         extra = completion.model_extra or {}
-        return Answer((choice.message.content or "").strip(), logprobs, extra["edits"])
+        return ChatAnswer((choice.message.content or "").strip(), logprobs, extra["edits"])
 
     def _add(self) -> str:
         start = time.monotonic()
@@ -123,17 +123,17 @@ class Demo:
         self.say(f"\n+ {FACT}\n  {edit['id']} active after {elapsed_ms:.0f} ms\n")
         return str(edit["id"])
 
-    def _check_edited(self, answer: Answer, edit: str) -> None:
+    def _check_edited(self, answer: ChatAnswer, edit: str) -> None:
         _check(ANSWER in answer.text, f"the answer must be {ANSWER!r}")
         applied = answer.edits["applied"]
         _check(bool(applied) and applied[0]["edit"] == edit, f"{edit} must have the largest weight")
 
-    def _check_same(self, when: str, answer: Answer, first: Answer) -> None:
+    def _check_same(self, when: str, answer: ChatAnswer, first: ChatAnswer) -> None:
         self._show(when, answer)
         _check(answer.text == first.text, f"{when}: the answer must be the first one, {first.text!r}")
         _check(answer.logprobs == first.logprobs, f"{when}: the token logprobs must be bit-identical")
 
-    def _other_set(self, before: Answer) -> None:
+    def _other_set(self, before: ChatAnswer) -> None:
         self.admin.call("POST", "/v1/edit_sets", json={"name": OTHER_SET})
         self._check_same(f"in {OTHER_SET}", self.ask(QUESTION, OTHER_SET), before)
 
@@ -159,7 +159,7 @@ class Demo:
         _check(answer["reached"] == "active", "the deletion must reach every replica")
         self.say("\n- the other edits deleted with their set\n")
 
-    def _show(self, when: str, answer: Answer) -> Answer:
+    def _show(self, when: str, answer: ChatAnswer) -> ChatAnswer:
         self.say(f"  {when:<22} {shorten(answer.text, SHOWN_CHARS, placeholder=' …')!r}  ({answer.credit})")
         return answer
 

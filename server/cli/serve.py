@@ -115,11 +115,11 @@ def prepare_process(settings: Settings, vllm_args: list[str]) -> None:
     traces go), and this process's own logging and tracing."""
     from incomes_server.boot.engine_args import is_cpu_package, prepare_vllm
     from incomes_server.boot.logs import set_up_logging
-    from incomes_server.boot.ray_local import prepare_environment
+    from incomes_server.boot.ray_local import prepare_ray_environment
 
     from incomes_plugin.telemetry import export_traces, name_collector
 
-    prepare_environment()
+    prepare_ray_environment()
     name_collector(os.environ)
     prepare_vllm(settings, vllm_args, os.environ, cpu=is_cpu_package())
     set_up_logging(settings)

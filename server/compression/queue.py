@@ -28,7 +28,7 @@ class _Held:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class LeaseResult:
     """What follows from a worker's results.
 
     Attributes:
@@ -108,7 +108,7 @@ class JobQueue:
         """Whether the lease is still out."""
         return lease_id in self._leases
 
-    def judge(self, lease_id: str, made: Sequence[EditKey], reasons: Mapping[EditKey, str]) -> Verdict:
+    def judge(self, lease_id: str, made: Sequence[EditKey], reasons: Mapping[EditKey, str]) -> LeaseResult:
         """Decide what is done, what is given up and what to try again. Only the end of the lease changes, so that it
         does not expire while what is given up is being stored.
 
@@ -118,14 +118,14 @@ class JobQueue:
         """
         held = self._leases.get(lease_id)
         if held is None:  # it expired, or the scheduler restarted: the work is still good
-            return Verdict([*made], [], [])
+            return LeaseResult([*made], [], [])
         held.until_s = math.inf
         failed = {key: reasons.get(key) or "the worker returned no gist" for key in held.jobs.keys() - set(made)}
         spent = {key for key in failed if self._attempts.get(key, 0) >= self.limits.max_attempts}
         again = [job for key, job in held.jobs.items() if key in failed.keys() - spent]
-        return Verdict([*made], [self._give_up(key, failed[key]) for key in held.jobs if key in spent], again)
+        return LeaseResult([*made], [self._give_up(key, failed[key]) for key in held.jobs if key in spent], again)
 
-    def finish(self, lease_id: str, verdict: Verdict, now_s: float) -> None:
+    def finish(self, lease_id: str, verdict: LeaseResult, now_s: float) -> None:
         """Called when what is settled is durable: drop the lease and queue the other jobs again."""
         self._completed += len(verdict.made)
         self._failed += len(verdict.given_up)

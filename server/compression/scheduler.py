@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from incomes_server.compression.model import Lease, QueueLimits, QueueStats
-from incomes_server.compression.queue import JobQueue, Verdict
+from incomes_server.compression.queue import JobQueue, LeaseResult
 from incomes_server.store.client import StoreClient
 from incomes_server.store.signals import Signal
 
@@ -124,7 +124,7 @@ class SchedulerActor:
         failed = self._queue.expire(time.monotonic())
         if failed:
             await self._record(failed)
-            self._queue.finish("", Verdict([], failed, []), time.monotonic())
+            self._queue.finish("", LeaseResult([], failed, []), time.monotonic())
         self._work.notify()
 
     async def _record(self, outcomes: Sequence[Captured]) -> None:

@@ -33,6 +33,28 @@ def test_module_says_what_it_is(path: Path) -> None:
     assert ast.get_docstring(ast.parse(path.read_text())), f"{relative(path)} has no module docstring"
 
 
+def public_nouns(path: Path) -> list[str]:
+    """Classes and type aliases that a module makes, those beginning with `_` left out."""
+    names = []
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.ClassDef):
+            names.append(node.name)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names += [t.id for t in targets if isinstance(t, ast.Name) and re.match("[A-Z].*[a-z]", t.id)]
+    return [name for name in names if not name.startswith("_")]
+
+
+def test_no_public_noun_stands_for_two_things() -> None:
+    homes: dict[str, list[str]] = {}
+    for top in ("incomes_plugin", "server"):
+        for path in sorted((ROOT / top).rglob("*.py")):
+            for name in public_nouns(path):
+                homes.setdefault(name, []).append(relative(path))
+    assert len(homes) > 300
+    assert {name: where for name, where in homes.items() if len(where) > 1} == {}
+
+
 def test_no_file_is_too_big() -> None:
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     sizes = {name: (ROOT / name).stat().st_size for name in listed.split("\0") if name and (ROOT / name).is_file()}

@@ -14,12 +14,12 @@ import torch
 
 from incomes_plugin.errors import InvalidValue
 from incomes_plugin.lab.adapt.features import EditFeatures, Ragged, ReadingFeatures
+from incomes_plugin.lab.progress import StageProgress
 
 CHUNK = 1000
 """Texts captured between two writes: at most a minute or two of work is lost."""
 
 Found = TypeVar("Found", Ragged, EditFeatures, ReadingFeatures)
-Report = Callable[[str, int, int], None]
 
 
 class FeatureCache:
@@ -42,7 +42,7 @@ class FeatureCache:
         stage: str,
         texts: Sequence[object],
         compute: Callable[[Sequence[int]], Found],
-        report: Report,
+        report: StageProgress,
     ) -> Found:
         """Features of all texts, in order.
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from incomes_plugin.lab.adapt.features import Ragged
-from incomes_plugin.lab.adapt.verifying import batch_logits, best_edits, route_table
+from incomes_plugin.lab.adapt.verifying import batch_logits, nearest_edits, route_table
 from incomes_plugin.selection.picks import CROWD, RoutingRules
 from incomes_plugin.selection.routing import Router
 from incomes_plugin.selection.verifier import Verifier
@@ -25,7 +25,7 @@ _PAIRS_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
-class Held:
+class HeldOut:
     """The data of calibration, none of which was used in training.
 
     Attributes:
@@ -65,7 +65,7 @@ class Shares:
 
 
 def calibrate(
-    router: Router, verifier: Verifier, held: Held, rules: RoutingRules, shares: Shares, *, seed: int
+    router: Router, verifier: Verifier, held: HeldOut, rules: RoutingRules, shares: Shares, *, seed: int
 ) -> RoutingRules:
     """Rules with threshold and growth."""
     total = len(held.edits)
@@ -87,14 +87,14 @@ def calibrate(
 
 @torch.inference_mode()
 def _threshold(
-    router: Router, verifier: Verifier, held: Held, size: int, candidates: int, shares: Shares, right: torch.Tensor,
+    router: Router, verifier: Verifier, held: HeldOut, size: int, candidates: int, shares: Shares, right: torch.Tensor,
     near: torch.Tensor, seed: int,
 ) -> float:  # fmt: skip
     rng = random.Random(seed)
     pool = rng.sample(range(len(held.edits)), size)
     edits = Ragged.of([held.edits[i] for i in pool])
     prompts = [held.refused[i] for i in range(len(held.refused))]
-    found = best_edits(router, prompts, route_table(router, edits), candidates)
+    found = nearest_edits(router, prompts, route_table(router, edits), candidates)
     fired = torch.tensor([
         float(batch_logits(router, verifier, [prompt] * len(rows), [edits[row] for row in rows]).max())
         for prompt, rows in zip(prompts, found, strict=True)
@@ -106,7 +106,7 @@ def _threshold(
 
 
 @torch.inference_mode()
-def _logits(router: Router, verifier: Verifier, held: Held, questions: Ragged, edits: Sequence[int]) -> torch.Tensor:
+def _logits(router: Router, verifier: Verifier, held: HeldOut, questions: Ragged, edits: Sequence[int]) -> torch.Tensor:
     """The verifier's logits of questions with one edit each."""
     parts = [
         batch_logits(router, verifier, [questions[i] for i in rows], [held.edits[edits[i]] for i in rows])

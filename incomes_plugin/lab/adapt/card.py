@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 from incomes_plugin.model.adapter import EditAdapter
 
 if TYPE_CHECKING:
-    from incomes_plugin.lab.adapt.run import AdaptOptions, Record
+    from incomes_plugin.lab.adapt.run import AdaptOptions, AdaptRecord
 
 CARD, CURVES, PICTURE = "README.md", "curves.json", "curves.png"
 _WINDOW = 20
 
 
-def write_card(options: AdaptOptions, record: Record, adapter: EditAdapter) -> None:
+def write_card(options: AdaptOptions, record: AdaptRecord, adapter: EditAdapter) -> None:
     """Write card, curves and picture into the adapter's folder."""
     options.out.mkdir(parents=True, exist_ok=True)
     smooth = {part: _smoothed(losses) for part, losses in record.losses.items()}
@@ -26,7 +26,7 @@ def write_card(options: AdaptOptions, record: Record, adapter: EditAdapter) -> N
     _draw(smooth, options.out / PICTURE)
 
 
-def asdict_of(record: Record) -> dict[str, object]:
+def asdict_of(record: AdaptRecord) -> dict[str, object]:
     """The record without its raw losses."""
     return {name: value for name, value in asdict(record).items() if name != "losses"}
 
@@ -36,7 +36,7 @@ def _smoothed(losses: Sequence[float]) -> list[float]:
     return [round(sum(part) / len(part), 4) for part in parts]
 
 
-def _card(options: AdaptOptions, record: Record, adapter: EditAdapter) -> str:
+def _card(options: AdaptOptions, record: AdaptRecord, adapter: EditAdapter) -> str:
     shape = adapter.shape
     sources = "invented facts" + (", published edits and prompts (docs/adapt.md lists them)" if options.data else "")
     seconds = "\n".join(f"| {stage} | {time_s:.0f} s |" for stage, time_s in record.seconds.items())

@@ -60,7 +60,7 @@ def _prompts(found: Sequence[tuple[torch.Tensor, tuple[int, ...], str, int | Non
     return Prompts(Ragged.of(features), owners, texts, near)  # type: ignore[arg-type]
 
 
-def joined(*parts: Prompts) -> Prompts:
+def joined_prompts(*parts: Prompts) -> Prompts:
     """All prompts of several sorts."""
     return Prompts(
         Ragged.of([part.features[i] for part in parts for i in range(len(part.features))]),

@@ -47,7 +47,7 @@ _SYSTEMS = (
 
 
 @dataclass(frozen=True)
-class Asked:
+class EditPrompt:
     """A prompt that edits answer.
 
     Attributes:
@@ -75,7 +75,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Refused:
+class RefusedPrompt:
     """A prompt that no edit answers.
 
     Attributes:
@@ -94,8 +94,8 @@ class Plan:
     """Texts of one run."""
 
     edits: list[Example] = field(default_factory=list)
-    asked: list[Asked] = field(default_factory=list)
-    refused: list[Refused] = field(default_factory=list)
+    asked: list[EditPrompt] = field(default_factory=list)
+    refused: list[RefusedPrompt] = field(default_factory=list)
 
 
 def training_plan(data: Path | None, *, scale: float, seed: int, own: Sequence[Example] = ()) -> Plan:
@@ -118,11 +118,11 @@ def training_plan(data: Path | None, *, scale: float, seed: int, own: Sequence[E
     near = NearMisses(edits, rng)
     for index, example in enumerate(edits):
         for question in _questions(example, rng):
-            plan.asked.append(Asked((index,), in_context(question.prompt, texts, rng), question.answer))
+            plan.asked.append(EditPrompt((index,), in_context(question.prompt, texts, rng), question.answer))
         if back := hops.inverse(example, rng):
-            plan.asked.append(Asked((index,), in_context(back.prompt, texts, rng), back.answer, rare=True))
+            plan.asked.append(EditPrompt((index,), in_context(back.prompt, texts, rng), back.answer, rare=True))
         for prompt in dict.fromkeys(_near_misses(example, near, rng)):
-            plan.refused.append(Refused("near", in_context(prompt, texts, rng), index))
+            plan.refused.append(RefusedPrompt("near", in_context(prompt, texts, rng), index))
     plan.asked += _two_at_once(edits, int(_TWO_AT_ONCE * scale), texts, rng)
     plan.asked += _hops(edits, int(_HOPS * scale), texts, rng)
     plan.refused += _refused(data, int(_REFUSED * scale), texts, rng)
@@ -141,7 +141,7 @@ def _add_chains(plan: Plan, count: int, seed: int, texts: Sequence[str], rng: ra
             )
         messages = in_context(chain.prompt, texts, rng)
         answer = chain.second.answer
-        plan.asked.append(Asked((first,), messages, answer, rare=True, further=(second,), aside=aside))
+        plan.asked.append(EditPrompt((first,), messages, answer, rare=True, further=(second,), aside=aside))
 
 
 def _near_misses(example: Example, near: NearMisses, rng: random.Random) -> list[str]:
@@ -162,7 +162,7 @@ def _questions(example: Example, rng: random.Random) -> list[Question]:
     return [example.questions[0], *found]
 
 
-def _two_at_once(edits: Sequence[Example], count: int, texts: Sequence[str], rng: random.Random) -> list[Asked]:
+def _two_at_once(edits: Sequence[Example], count: int, texts: Sequence[str], rng: random.Random) -> list[EditPrompt]:
     """Questions of two edits in one prompt, whose answer names both answers."""
     whole = [(i, q) for i, example in enumerate(edits) for q in example.questions[:2] if q.prompt.endswith("?")]
     found = []
@@ -175,27 +175,29 @@ def _two_at_once(edits: Sequence[Example], count: int, texts: Sequence[str], rng
         ))  # fmt: skip
         if i != j:
             answer = f"{first.answer} and {second.answer}"
-            found.append(Asked((i, j), in_context(prompt, texts, rng), answer, rare=True))
+            found.append(EditPrompt((i, j), in_context(prompt, texts, rng), answer, rare=True))
     return found
 
 
-def _hops(edits: Sequence[Example], count: int, texts: Sequence[str], rng: random.Random) -> list[Asked]:
+def _hops(edits: Sequence[Example], count: int, texts: Sequence[str], rng: random.Random) -> list[EditPrompt]:
     """Questions that rest on an edit and on what the base knows; published ones have no answer to learn."""
-    published_ones = [Asked((i,), in_context(hop, (), rng), None) for i, e in enumerate(edits) for hop in e.hops]
+    published_ones = [EditPrompt((i,), in_context(hop, (), rng), None) for i, e in enumerate(edits) for hop in e.hops]
     made = [(i, hop) for i, example in enumerate(edits) if (hop := hops.further(example, rng))]
     return rng.sample(published_ones, min(count, len(published_ones))) + [
-        Asked((i,), in_context(hop.prompt, texts, rng), hop.answer, hop.known, rare=True) for i, hop in made
+        EditPrompt((i,), in_context(hop.prompt, texts, rng), hop.answer, hop.known, rare=True) for i, hop in made
     ]
 
 
-def _similar(near: NearMisses, edits: Sequence[Example], texts: Sequence[str], rng: random.Random) -> list[Refused]:
+def _similar(
+    near: NearMisses, edits: Sequence[Example], texts: Sequence[str], rng: random.Random
+) -> list[RefusedPrompt]:
     """Near misses by one word or digit of the subject, of half of the edits."""
     chosen = [i for i in range(len(edits)) if rng.random() < _SIMILAR]
     found = [(i, near.similar(edits[i])) for i in chosen]
-    return [Refused("near", in_context(prompt, texts, rng), i) for i, prompt in found if prompt]
+    return [RefusedPrompt("near", in_context(prompt, texts, rng), i) for i, prompt in found if prompt]
 
 
-def _refused(data: Path | None, count: int, texts: list[str], rng: random.Random) -> list[Refused]:
+def _refused(data: Path | None, count: int, texts: list[str], rng: random.Random) -> list[RefusedPrompt]:
     kinds = {"everyday": prompts.everyday(3 * count, seed=rng.randrange(1 << 30))}
     if data is not None:
         kinds |= prompts.questions(data)
@@ -205,7 +207,7 @@ def _refused(data: Path | None, count: int, texts: list[str], rng: random.Random
     for kind, own in kinds.items():
         most = 3 * count if kind == "everyday" else count
         for prompt in rng.sample(own, min(most, len(own))):
-            found.append(Refused(kind, in_context(prompt, texts if kind != "passage" else [], rng)))
+            found.append(RefusedPrompt(kind, in_context(prompt, texts if kind != "passage" else [], rng)))
     return found
 
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 import torch
 
-from incomes_plugin.lab.adapt.calibrating import Held
-from incomes_plugin.lab.adapt.verifying import best_edits, route_table
+from incomes_plugin.lab.adapt.calibrating import HeldOut
+from incomes_plugin.lab.adapt.verifying import nearest_edits, route_table
 from incomes_plugin.lab.data.facts import Fact, FactSource
 from incomes_plugin.selection.picks import added, verify
 from incomes_plugin.selection.routing import QUESTION_TOKENS, Router, distances_from_end
@@ -99,7 +99,7 @@ def rivalry(
 
 @torch.inference_mode()
 def harmless_bound(
-    router: Router, verifier: Verifier, held: Held, threshold: float, candidates: int, lose: float
+    router: Router, verifier: Verifier, held: HeldOut, threshold: float, candidates: int, lose: float
 ) -> float:
     """The largest bound by which at most a share `lose` of right edits is dropped for a wrong one.
 
@@ -107,7 +107,7 @@ def harmless_bound(
     """
     gains = []
     questions = [held.questions[i] for i in range(len(held.questions))]
-    found = best_edits(router, questions, route_table(router, held.edits), candidates)
+    found = nearest_edits(router, questions, route_table(router, held.edits), candidates)
     for question, owner, rows in zip(questions, held.owners, found, strict=True):
         question = question[-QUESTION_TOKENS:].float()
         directions, weights = router.directions(question), router.weights(question, distances_from_end(len(question)))

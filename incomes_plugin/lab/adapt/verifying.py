@@ -11,6 +11,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -91,7 +92,7 @@ def route_table(router: Router, edits: Ragged, width: int = 16, dtype: torch.dty
 
 
 @torch.inference_mode()
-def best_edits(router: Router, questions: Sequence[torch.Tensor], table: RouteKeys, count: int) -> list[list[int]]:
+def nearest_edits(router: Router, questions: Sequence[torch.Tensor], table: RouteKeys, count: int) -> list[list[int]]:
     """The edits that the router likes best for each of some questions' features `[T, F]`."""
     found: list[list[int]] = []
     for start in range(0, len(questions), _QUESTIONS_AT_ONCE):
@@ -117,7 +118,7 @@ def pairs(
     wrong = []
     for prompts, is_refused in ((asked, False), (refused, True)):
         features = [prompts.features[i] for i in range(len(prompts.features))]
-        for i, rows in enumerate(best_edits(router, features, table, 2 * settings.candidates)):
+        for i, rows in enumerate(nearest_edits(router, features, table, 2 * settings.candidates)):
             taken = 0
             for row in rows:
                 edit = pool[row]
@@ -162,10 +163,15 @@ def train_verifier(
     """
     torch.manual_seed(seed)
     verifier = Verifier(edits.flat.shape[-1], num_parts)
-    right, near, wrong = pairs(router, edits, asked, refused, may_answer, settings, random.Random(seed))
+
+    @cache
+    def drawn_from() -> tuple[list[Pair], list[Pair], list[Pair]]:  # minutes that a finished checkpoint does not need
+        return pairs(router, edits, asked, refused, may_answer, settings, random.Random(seed))
+
     how = Descent(settings.steps, settings.rate, warm=50, weight_decay=0.05)
 
     def loss_of(rng: random.Random) -> torch.Tensor:
+        right, near, wrong = drawn_from()
         drawn = rng.choices(right, k=settings.right)
         drawn += rng.choices(near, k=settings.near) if near else []
         drawn += rng.choices(wrong, k=settings.wrong)

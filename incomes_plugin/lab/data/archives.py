@@ -25,19 +25,19 @@ _HELD_OUT_OF = 8
 
 
 @dataclass(frozen=True)
-class Answered:
+class ArchivedQuestion:
     """A question and what counts as a right answer, where that is known."""
 
     prompt: str
     answers: tuple[str, ...] = ()
 
 
-def is_held_out(prompt: str) -> bool:
+def is_held_out_prompt(prompt: str) -> bool:
     """Whether evaluation alone may ask a prompt."""
     return hashlib.sha256(prompt.encode()).digest()[0] % _HELD_OUT_OF == 0
 
 
-def archives(data: Path, *, held_out: bool) -> dict[str, list[Answered]]:
+def archives(data: Path, *, held_out: bool) -> dict[str, list[ArchivedQuestion]]:
     """Distinct questions of the training part or of the held-out one, by set; a set that is absent is left out."""
     found = {}
     for name, (ending, read) in _READERS.items():
@@ -45,12 +45,12 @@ def archives(data: Path, *, held_out: bool) -> dict[str, list[Answered]]:
         if not path.is_file():
             logger.warning("no %s: going without it", path.name)
             continue
-        distinct: dict[str, Answered] = {}
+        distinct: dict[str, ArchivedQuestion] = {}
         for text in _members(path, ending):
             for one in read(text):
                 prompt = one.prompt.strip()[:_LONGEST]
-                if len(prompt) >= _SHORTEST and is_held_out(prompt) is held_out:
-                    distinct.setdefault(prompt, Answered(prompt, one.answers))
+                if len(prompt) >= _SHORTEST and is_held_out_prompt(prompt) is held_out:
+                    distinct.setdefault(prompt, ArchivedQuestion(prompt, one.answers))
         found[name] = list(distinct.values())
     return found
 
@@ -63,39 +63,39 @@ def _members(path: Path, ending: str) -> Iterator[str]:
                 yield file.read().decode("utf-8", "replace")
 
 
-def _web_questions(text: str) -> Iterator[Answered]:
+def _web_questions(text: str) -> Iterator[ArchivedQuestion]:
     try:
         records = json.loads(text)
     except ValueError:
         return
     for record in records:
         if isinstance(record, dict) and "qText" in record:
-            yield Answered(str(record["qText"]), tuple(map(str, record.get("answers", ()))))
+            yield ArchivedQuestion(str(record["qText"]), tuple(map(str, record.get("answers", ()))))
 
 
-def _squad(text: str) -> Iterator[Answered]:
-    yield from (Answered(line) for line in text.splitlines())
+def _squad(text: str) -> Iterator[ArchivedQuestion]:
+    yield from (ArchivedQuestion(line) for line in text.splitlines())
 
 
-def _natural_questions(text: str) -> Iterator[Answered]:
+def _natural_questions(text: str) -> Iterator[ArchivedQuestion]:
     for record in map(json.loads, text.splitlines()):
-        yield Answered(record["question"], tuple(record["answer"]))
+        yield ArchivedQuestion(record["question"], tuple(record["answer"]))
 
 
-def _shop_questions(text: str) -> Iterator[Answered]:
+def _shop_questions(text: str) -> Iterator[ArchivedQuestion]:
     rows = list(csv.reader(io.StringIO(text), delimiter="\t"))
-    yield from (Answered(row[1]) for row in rows[1:] if len(row) > 4)
+    yield from (ArchivedQuestion(row[1]) for row in rows[1:] if len(row) > 4)
 
 
-def _trivia(text: str) -> Iterator[Answered]:
+def _trivia(text: str) -> Iterator[ArchivedQuestion]:
     for block in text.split("\n\n"):
         lines = block.strip().splitlines()
         answers = tuple(line[2:].strip() for line in lines if line.startswith("^ "))
         if lines and lines[0].startswith("#Q "):
-            yield Answered(lines[0][3:].strip(), answers)
+            yield ArchivedQuestion(lines[0][3:].strip(), answers)
 
 
-_READERS: dict[str, tuple[str, Callable[[str], Iterator[Answered]]]] = {
+_READERS: dict[str, tuple[str, Callable[[str], Iterator[ArchivedQuestion]]]] = {
     "webquestions": (".json", _web_questions),
     "squad_nqg": ("tgt-dev.txt", _squad),
     "nq": ("NQ-open.dev.jsonl", _natural_questions),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from incomes_plugin.lab.data.names import Names, is_held_out
+from incomes_plugin.lab.data.names import Names, is_held_out_name
 from incomes_plugin.lab.data.relations import RELATIONS, Relation
 
 _BY_KIND: dict[str, tuple[Relation, ...]] = {
@@ -94,7 +94,7 @@ class FactSource:
 
     def _allows(self, kind: str, subject: str) -> bool:
         """Names of products are held out whole, all others word by word."""
-        return kind != "product" or is_held_out(subject) == self._held_out
+        return kind != "product" or is_held_out_name(subject) == self._held_out
 
     def other_relation(self, relation: Relation) -> Relation:
         """Another relation of the same kind of subject."""

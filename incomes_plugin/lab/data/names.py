@@ -268,7 +268,7 @@ _CLOSED: dict[str, tuple[str, ...]] = {
 }
 
 
-def is_held_out(word: str) -> bool:
+def is_held_out_name(word: str) -> bool:
     """One invented word in ten belongs to evaluation only."""
     return hashlib.sha256(word.lower().encode()).digest()[0] % 10 == 0
 
@@ -325,7 +325,7 @@ class Names:
             syllables = self._rng.choice((1, 2, 2, 2, 3))
             word = "".join(self._syllable(_CODAS) for _ in range(syllables - 1)) + self._syllable(_LAST_CODAS)
             word = (word + end).capitalize()
-            if 4 <= len(word) <= 12 and is_held_out(word) == self._held_out:
+            if 4 <= len(word) <= 12 and is_held_out_name(word) == self._held_out:
                 return word
 
     def _person(self) -> str:
@@ -356,7 +356,7 @@ class Names:
                     f"the {model} {thing}",
                 )
             )
-            if is_held_out(name) == self._held_out:
+            if is_held_out_name(name) == self._held_out:
                 return name
 
     def _period(self) -> str:

@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
-from incomes_plugin.lab.data.archives import archives, is_held_out
+from incomes_plugin.lab.data.archives import archives, is_held_out_prompt
 from incomes_plugin.lab.data.examples import read_jsonl_xz
 
 logger = logging.getLogger("incomes.lab")
@@ -109,7 +109,7 @@ def tasks(data: Path, *, held_out: bool = False) -> dict[str, list[str]]:
         return {}
     found: dict[str, list[str]] = {}
     for record in read_jsonl_xz(path):
-        if is_held_out(record["prompt"]) is held_out:
+        if is_held_out_prompt(record["prompt"]) is held_out:
             found.setdefault(record["kind"].split("/")[0], []).append(record["prompt"])
     return found
 

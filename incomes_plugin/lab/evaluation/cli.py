@@ -15,7 +15,7 @@ from rich.console import Console
 from incomes_plugin.errors import InvalidValue
 from incomes_plugin.lab.evaluation.backends.start import Backend, start_generator
 from incomes_plugin.lab.evaluation.datasets import BUILT_IN, data_dir_of
-from incomes_plugin.lab.evaluation.interface import EditText, EvalSettings, Generator
+from incomes_plugin.lab.evaluation.interface import EvalEdit, EvalSettings, Generator
 from incomes_plugin.lab.evaluation.methods import METHODS
 from incomes_plugin.lab.evaluation.plot import curves, draw
 from incomes_plugin.lab.evaluation.report import Cell, grouped, heading, read_cells, table, write
@@ -74,7 +74,7 @@ def evaluate(
     ]  # fmt: skip
     where = provenance(shlex.join(["incomes", "eval", *sys.argv[2:]]))
     served = resolve(model, adapter)
-    largest: Sequence[EditText] = max((w.selection.edits for w in work), key=len) if "ours" in names else ()
+    largest: Sequence[EvalEdit] = max((w.selection.edits for w in work), key=len) if "ours" in names else ()
     settings = EvalSettings(work[0].options.seed, max_answer_tokens)
     with (
         stages(err) as progress,

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from incomes_plugin.lab.evaluation.interface import Question, Turn
+from incomes_plugin.lab.evaluation.interface import EvalQuestion, Turn
 
 LONG_TOKENS = (500, 2000, 6000)
 """Tokens of text in front of a question."""
@@ -24,16 +24,16 @@ MOST_DERIVED = 50
 """Questions asked after other turns, and pairs asked at once."""
 
 
-def rewrites(questions: Sequence[Question]) -> list[Question]:
+def rewrites(questions: Sequence[EvalQuestion]) -> list[EvalQuestion]:
     """The first rewrite about each edit."""
-    found: dict[int, Question] = {}
+    found: dict[int, EvalQuestion] = {}
     for question in questions:
         if question.type == "rewrite" and question.edit is not None:
             found.setdefault(question.edit, question)
     return list(found.values())
 
 
-def multi_turn(asked: Sequence[Question], seed: int) -> list[Question]:
+def multi_turn(asked: Sequence[EvalQuestion], seed: int) -> list[EvalQuestion]:
     """Each question after a turn about another edit, answered rightly, and thanks."""
     rng = random.Random(seed)
     found = []
@@ -48,7 +48,7 @@ def multi_turn(asked: Sequence[Question], seed: int) -> list[Question]:
     return found
 
 
-def two_edits(asked: Sequence[Question]) -> list[Question]:
+def two_edits(asked: Sequence[EvalQuestion]) -> list[EvalQuestion]:
     """Neighbouring questions in one: "What is …, and who …?"."""
     whole = [question for question in asked if question.prompt.endswith("?") and not question.overwritten]
     return [
@@ -65,8 +65,8 @@ def two_edits(asked: Sequence[Question]) -> list[Question]:
 
 
 def long_prompts(
-    asked: Sequence[Question], paragraphs: Sequence[str], count: Callable[[str], int], most_tokens: int, seed: int
-) -> list[Question]:
+    asked: Sequence[EvalQuestion], paragraphs: Sequence[str], count: Callable[[str], int], most_tokens: int, seed: int
+) -> list[EvalQuestion]:
     """The first questions after texts of `LONG_TOKENS` tokens each, as far as the context holds them.
 
     Args:

@@ -4,15 +4,13 @@ asked too."""
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from incomes_plugin.lab.evaluation.interface import Answer, EditText, EvalSettings, Generator, Question, messages
+from incomes_plugin.lab.evaluation.interface import Answer, EvalEdit, EvalQuestion, EvalSettings, Generator, messages
 from incomes_plugin.lab.evaluation.methods import METHODS, Gists
 from incomes_plugin.lab.evaluation.metrics import COMPARED, Outcome
-
-Progress = Callable[[str, int, int], None]
-"""Called with the stage, how far it is, and how much there is."""
+from incomes_plugin.lab.progress import StageProgress
 
 
 @dataclass
@@ -23,7 +21,7 @@ class Base:
     settings: EvalSettings
     _answers: dict[tuple[int, ...], Answer] = field(default_factory=dict)
 
-    def answers(self, questions: Sequence[Question], progress: Progress) -> list[Answer]:
+    def answers(self, questions: Sequence[EvalQuestion], progress: StageProgress) -> list[Answer]:
         """One answer per question, in order."""
         prompts = [tuple(self.generator.chat_ids(messages(question))) for question in questions]
         new = list(dict.fromkeys(prompt for prompt in prompts if prompt not in self._answers))
@@ -53,7 +51,7 @@ class Evaluation:
 
 
 def evaluate(
-    name: str, base: Base, edits: Sequence[EditText], questions: Sequence[Question], progress: Progress
+    name: str, base: Base, edits: Sequence[EvalEdit], questions: Sequence[EvalQuestion], progress: StageProgress
 ) -> Evaluation:
     """Run method `name` with all `edits` active."""
     method = METHODS[name](base.generator, base.settings)

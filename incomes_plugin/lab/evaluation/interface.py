@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 
 @dataclass(frozen=True)
-class EditText:
+class EvalEdit:
     """One active edit.
 
     Attributes:
@@ -37,7 +37,7 @@ class Turn:
 
 
 @dataclass(frozen=True)
-class Question:
+class EvalQuestion:
     """One thing to ask.
 
     Attributes:
@@ -130,7 +130,7 @@ class Generator(Protocol):
     max_context_tokens: int
     """Prompt and answer together."""
 
-    def add(self, edits: Sequence[EditText]) -> PoolHandle:
+    def add(self, edits: Sequence[EvalEdit]) -> PoolHandle:
         """Capture edits and make them one pool."""
         ...
 
@@ -166,11 +166,11 @@ class Method(Protocol):
 
     name: str
 
-    def prepare(self, edits: Sequence[EditText]) -> None:
+    def prepare(self, edits: Sequence[EvalEdit]) -> None:
         """Take in all edits, oldest first. Called once."""
         ...
 
-    def ask(self, questions: Sequence[Question], done: Done = nothing) -> list[Answer]:
+    def ask(self, questions: Sequence[EvalQuestion], done: Done = nothing) -> list[Answer]:
         """One answer per question, in order. May be called several times."""
         ...
 
@@ -182,7 +182,7 @@ class Method(Protocol):
 MethodFactory = Callable[[Generator, EvalSettings], Method]
 
 
-def messages(question: Question, context: Sequence[EditText] = ()) -> list[Turn]:
+def messages(question: EvalQuestion, context: Sequence[EvalEdit] = ()) -> list[Turn]:
     """The chat that asks `question`, with `context` in front of it in the same message where there is some.
 
     Of four forms this is the one by which the default base reads best: 80 to 90 % of 40 rewrites with the right edit,

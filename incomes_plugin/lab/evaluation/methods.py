@@ -11,13 +11,13 @@ from importlib import import_module
 from incomes_plugin.lab.evaluation.interface import (
     Answer,
     Done,
-    EditText,
+    EvalEdit,
+    EvalQuestion,
     EvalSettings,
     Generator,
     Method,
     MethodFactory,
     PoolHandle,
-    Question,
     messages,
     nothing,
 )
@@ -32,10 +32,10 @@ class NoEdits:
         self._generator = generator
         self._settings = settings
 
-    def prepare(self, edits: Sequence[EditText]) -> None:
+    def prepare(self, edits: Sequence[EvalEdit]) -> None:
         """Take nothing in."""
 
-    def ask(self, questions: Sequence[Question], done: Done = nothing) -> list[Answer]:
+    def ask(self, questions: Sequence[EvalQuestion], done: Done = nothing) -> list[Answer]:
         """Ask without any edit."""
         prompts = [self._generator.chat_ids(messages(q)) for q in questions]
         return self._generator.generate(prompts, None, self._settings.max_answer_tokens, done)
@@ -54,11 +54,11 @@ class Gists:
         self._settings = settings
         self.pool: PoolHandle | None = None
 
-    def prepare(self, edits: Sequence[EditText]) -> None:
+    def prepare(self, edits: Sequence[EvalEdit]) -> None:
         """Capture all edits."""
         self.pool = self._generator.add(edits)
 
-    def ask(self, questions: Sequence[Question], done: Done = nothing) -> list[Answer]:
+    def ask(self, questions: Sequence[EvalQuestion], done: Done = nothing) -> list[Answer]:
         """Ask with the whole pool active."""
         prompts = [self._generator.chat_ids(messages(q)) for q in questions]
         return self._generator.generate(prompts, self.pool, self._settings.max_answer_tokens, done)
@@ -77,13 +77,13 @@ class Oracle:
     def __init__(self, generator: Generator, settings: EvalSettings) -> None:
         self._generator = generator
         self._settings = settings
-        self._edits: dict[int, EditText] = {}
+        self._edits: dict[int, EvalEdit] = {}
 
-    def prepare(self, edits: Sequence[EditText]) -> None:
+    def prepare(self, edits: Sequence[EvalEdit]) -> None:
         """Remember the texts."""
         self._edits = {edit.index: edit for edit in edits}
 
-    def ask(self, questions: Sequence[Question], done: Done = nothing) -> list[Answer]:
+    def ask(self, questions: Sequence[EvalQuestion], done: Done = nothing) -> list[Answer]:
         """Ask each question with its own edits in front."""
         prompts = [self._generator.chat_ids(messages(q, self._right(q))) for q in questions]
         return self._generator.generate(prompts, None, self._settings.max_answer_tokens, done)
@@ -91,7 +91,7 @@ class Oracle:
     def close(self) -> None:
         """Hold nothing."""
 
-    def _right(self, question: Question) -> list[EditText]:
+    def _right(self, question: EvalQuestion) -> list[EvalEdit]:
         needs = question.needs or (() if question.edit is None else (question.edit,))
         return [self._edits[index] for index in needs]
 

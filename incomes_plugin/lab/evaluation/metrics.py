@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
-from incomes_plugin.lab.evaluation.interface import Answer, Question
+from incomes_plugin.lab.evaluation.interface import Answer, EvalQuestion
 
 _Z = 1.96
 _ARTICLES = {"a", "an", "the"}
@@ -63,7 +63,7 @@ class Share:
 class Outcome:
     """A question with what the method said, and what the base says without edits (asked where that counts)."""
 
-    question: Question
+    question: EvalQuestion
     answer: Answer
     without_edits: Answer | None = None
 
@@ -93,7 +93,7 @@ ALIAS = "subject_aliasing"
 """Rephrases that name the subject otherwise than the edit does: KnowEdit counts them as portability."""
 
 Metrics = dict[str, Share]
-_RIGHT: dict[str, Callable[[Question], bool]] = {
+_RIGHT: dict[str, Callable[[EvalQuestion], bool]] = {
     "reliability": lambda q: q.type == "rewrite",
     "generalization": lambda q: q.type == "rephrase" and q.subtype != ALIAS,
     "generalization_cloze": lambda q: q.type == "rephrase" and q.subtype != ALIAS and q.cloze,

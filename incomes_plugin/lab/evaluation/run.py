@@ -11,13 +11,14 @@ from incomes_plugin.lab.data.prompts import passages
 from incomes_plugin.lab.data.unrelated import PASSAGES
 from incomes_plugin.lab.evaluation import derived
 from incomes_plugin.lab.evaluation.datasets import Dataset, fillers, load_dataset
-from incomes_plugin.lab.evaluation.harness import Base, Evaluation, Progress, evaluate
-from incomes_plugin.lab.evaluation.interface import EvalSettings, Generator, Question
+from incomes_plugin.lab.evaluation.harness import Base, Evaluation, evaluate
+from incomes_plugin.lab.evaluation.interface import EvalQuestion, EvalSettings, Generator
 from incomes_plugin.lab.evaluation.known import known
 from incomes_plugin.lab.evaluation.metrics import Outcome, of_oracle, summarise
 from incomes_plugin.lab.evaluation.report import Cell, CellFacts, failure
 from incomes_plugin.lab.evaluation.selection import Selection, select
 from incomes_plugin.lab.evaluation.unrelated import unrelated
+from incomes_plugin.lab.progress import StageProgress
 
 TYPES = (
     "rewrite", "rephrase", "portability", "multihop", "locality", "near_miss", "two_edits", "multi_turn", "long_prompt",
@@ -94,7 +95,7 @@ class Workload:
 class Session:
     """One generator that is asked about many workloads; what the base says is remembered between them."""
 
-    def __init__(self, generator: Generator, settings: EvalSettings, progress: Progress) -> None:
+    def __init__(self, generator: Generator, settings: EvalSettings, progress: StageProgress) -> None:
         self._base = Base(generator, settings)
         self._generator = generator
         self._settings = settings
@@ -102,7 +103,7 @@ class Session:
         self._fingerprint = base_fingerprint(generator.base_dir)
         self._oracle: tuple[Workload, Sequence[Outcome]] | None = None
 
-    def cell(self, method: str, work: Workload, questions: Sequence[Question]) -> Cell:
+    def cell(self, method: str, work: Workload, questions: Sequence[EvalQuestion]) -> Cell:
         """Evaluate and summarise one method on one workload; after the oracle on it, by what that answers too."""
         found = evaluate(method, self._base, work.selection.edits, questions, self._progress)
         metrics = summarise(found.outcomes)
@@ -120,7 +121,7 @@ class Session:
             failures=tuple(failure(outcome, texts) for outcome in wrong[: work.options.failures]),
         )
 
-    def questions(self, work: Workload) -> list[Question]:
+    def questions(self, work: Workload) -> list[EvalQuestion]:
         """Everything that is asked about a workload: the same for every method."""
         options, found = work.options, list(work.selection.questions)
         asked = derived.rewrites(found)
@@ -142,7 +143,7 @@ class Session:
             )
         return [question for question in found if question.type in options.types]
 
-    def _long_prompts(self, asked: Sequence[Question], options: RunOptions) -> list[Question]:
+    def _long_prompts(self, asked: Sequence[EvalQuestion], options: RunOptions) -> list[EvalQuestion]:
         paragraphs = passages(options.data_dir, _PARAGRAPHS, seed=options.seed) or list(PASSAGES)
         tokenizer = self._generator.tokenizer
         room = self._generator.max_context_tokens - options.max_answer_tokens - derived.ROOM_FOR_QUESTION

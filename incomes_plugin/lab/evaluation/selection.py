@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from incomes_plugin.errors import InvalidValue
-from incomes_plugin.lab.evaluation.interface import EditText, Question
+from incomes_plugin.lab.evaluation.interface import EvalEdit, EvalQuestion
 from incomes_plugin.lab.evaluation.metrics import plain
 from incomes_plugin.lab.evaluation.records import (
     EDITED_ELSEWHERE_FLAG,
@@ -41,8 +41,8 @@ class Selection:
         overruled: questions dropped because another active edit changed their answer.
     """
 
-    edits: tuple[EditText, ...]
-    questions: tuple[Question, ...]
+    edits: tuple[EvalEdit, ...]
+    questions: tuple[EvalQuestion, ...]
     asked: int
     left_out: int = 0
     filled: int = 0
@@ -112,7 +112,7 @@ def select(
     kept = _not_overruled(questions, pool, asked)
     asks = {place: asked for record in pool.records for place, asked in _asks(record, pool.texts)}
     return Selection(
-        edits=tuple(EditText(i, text, *asks.get(i, (None, None))) for text, i in pool.texts.items()),
+        edits=tuple(EvalEdit(i, text, *asks.get(i, (None, None))) for text, i in pool.texts.items()),
         questions=tuple(kept),
         asked=len(asked),
         left_out=len(outside),
@@ -148,7 +148,7 @@ def _asks(record: Record, texts: dict[str, int]) -> Iterator[tuple[int, tuple[st
             yield texts[edit.statement], (query.prompt, query.answers[0])
 
 
-def _questions(record: Record, texts: dict[str, int], seed: int) -> Iterator[Question]:
+def _questions(record: Record, texts: dict[str, int], seed: int) -> Iterator[EvalQuestion]:
     indices = tuple(texts[edit.statement] for edit in record.edits)
     drawn = list(enumerate(record.queries))
     random.Random(f"{seed}-{record.id}").shuffle(drawn)
@@ -159,7 +159,7 @@ def _questions(record: Record, texts: dict[str, int], seed: int) -> Iterator[Que
             continue
         place = None if query.type in ABOUT_NO_EDIT else _place(query, record.edits)
         needs = indices if query.type in ABOUT_ALL_EDITS else () if place is None else (indices[place],)
-        yield Question(
+        yield EvalQuestion(
             id=f"{record.id}/{number}",
             type=query.type,
             subtype=query.subtype,
@@ -173,11 +173,11 @@ def _questions(record: Record, texts: dict[str, int], seed: int) -> Iterator[Que
         )
 
 
-def _near_misses(record: Record) -> Iterator[Question]:
+def _near_misses(record: Record) -> Iterator[EvalQuestion]:
     """The first rewrite of a record whose edits are not in the pool."""
     for number, query in enumerate(record.queries):
         if query.type == "rewrite":
-            yield Question(
+            yield EvalQuestion(
                 f"{record.id}/{number}", "near_miss", "left_out", query.prompt, (), None, is_cloze(query.prompt)
             )
             return
@@ -198,13 +198,13 @@ def _place(query: QueryRecord, edits: Sequence[EditRecord]) -> int:
     return (named or asked or [len(edits) - 1])[-1]
 
 
-def _not_overruled(questions: Sequence[Question], pool: _Pool, asked: Sequence[Record]) -> list[Question]:
+def _not_overruled(questions: Sequence[EvalQuestion], pool: _Pool, asked: Sequence[Record]) -> list[EvalQuestion]:
     """Without questions about no edit that an active one answers, and hops that another record edits."""
     changed = {key[0] for key in pool.says if len(key) == 1}
     several = len(pool.records) > 1
     elsewhere = {record.id for record in asked if several and EDITED_ELSEWHERE_FLAG in record.flags}
 
-    def overruled(question: Question) -> bool:
+    def overruled(question: EvalQuestion) -> bool:
         if question.type in ABOUT_NO_EDIT:
             return plain(question.prompt) in changed
         return question.type == "multihop" and question.id.rsplit("/", 1)[0] in elsewhere

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from incomes_plugin.lab.data.prompts import questions, tasks
 from incomes_plugin.lab.data.unrelated import UNRELATED_PROMPTS
-from incomes_plugin.lab.evaluation.interface import Question
+from incomes_plugin.lab.evaluation.interface import EvalQuestion
 
 OF_EACH_KIND = 40
 LONGEST = 1500
@@ -22,7 +22,7 @@ _NAMES = {
 }  # fmt: skip
 
 
-def unrelated(data_dir: Path, seed: int) -> list[Question]:
+def unrelated(data_dir: Path, seed: int) -> list[EvalQuestion]:
     """Questions of every kind there is; `subtype` is the kind, `list` for the package's own."""
     kinds: dict[str, list[str]] = {"list": list(UNRELATED_PROMPTS)}
     for name, prompts in (questions(data_dir, held_out=True) | tasks(data_dir, held_out=True)).items():
@@ -32,7 +32,7 @@ def unrelated(data_dir: Path, seed: int) -> list[Question]:
         kind: own if kind == "list" else rng.sample(own, min(OF_EACH_KIND, len(own))) for kind, own in kinds.items()
     }
     return [
-        Question(f"unrelated/{kind}/{place}", "unrelated", kind, prompt, (), None, cloze=False)
+        EvalQuestion(f"unrelated/{kind}/{place}", "unrelated", kind, prompt, (), None, cloze=False)
         for kind, prompts in drawn.items()
         for place, prompt in enumerate(prompts)
     ]

@@ -23,10 +23,10 @@ from incomes_plugin.lab.data.examples import Example, invented
 from incomes_plugin.lab.data.prompts import everyday
 from incomes_plugin.lab.facts.capacity.experiment import Table
 from incomes_plugin.lab.facts.memories import Whitening, decide, threshold_at, unit_codes
-from incomes_plugin.lab.facts.memories.kinds import KINDS, Facts, Kind, Memory
-from incomes_plugin.lab.progress import Stages
+from incomes_plugin.lab.facts.memories.kinds import KINDS, Facts, Memory, MemoryKind
+from incomes_plugin.lab.progress import StageProgress
 from incomes_plugin.model.adapter import EditAdapter
-from incomes_plugin.model.edit_text import EditText
+from incomes_plugin.model.edit_encoder import EditEncoder
 from incomes_plugin.model.hf import EditableModel
 from incomes_plugin.selection.picks import choose
 from incomes_plugin.selection.routing import distances_from_end
@@ -43,7 +43,7 @@ _SEED = 77
 
 
 @dataclass(frozen=True)
-class Outcome:
+class MemoryScores:
     """How the facts fared in one memory, as shares.
 
     Attributes:
@@ -62,7 +62,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Asked:
+class QuestionKeys:
     """Keys `[B, R]` of everything that is asked, as the router makes them; `second` holds facts with two questions."""
 
     first: torch.Tensor
@@ -70,10 +70,10 @@ class Asked:
     second_of: torch.Tensor
     unrelated: torch.Tensor
 
-    def mapped(self, whitening: Whitening | None) -> Asked:
+    def mapped(self, whitening: Whitening | None) -> QuestionKeys:
         """The keys whitened, or only scaled to length 1."""
         change = whitening or partial(F.normalize, dim=-1)
-        return Asked(change(self.first), change(self.second), self.second_of, change(self.unrelated))
+        return QuestionKeys(change(self.first), change(self.second), self.second_of, change(self.unrelated))
 
 
 class Asker:
@@ -91,7 +91,7 @@ class Asker:
 
     def edit_ids(self, text: str) -> tuple[int, ...]:
         """Tokens of an edit."""
-        return EditText(self.ids)(text)
+        return EditEncoder(self.ids)(text)
 
     def features(self, questions: Sequence[str]) -> list[torch.Tensor]:
         """Features `[T, F]` of every question, each in a chat of its own."""
@@ -109,7 +109,7 @@ class Asker:
         return torch.stack(keys) if keys else torch.empty(0, router.query.out_features)
 
 
-def check(asker: Asker, examples: Sequence[Example], value_width: int, progress: Stages) -> list[Outcome]:
+def check(asker: Asker, examples: Sequence[Example], value_width: int, progress: StageProgress) -> list[MemoryScores]:
     """One row for each kind of memory, and one for the gists.
 
     Args:
@@ -127,11 +127,11 @@ def check(asker: Asker, examples: Sequence[Example], value_width: int, progress:
     second = asker.features([examples[place].questions[1].prompt for place in twice])
     unrelated = asker.features(everyday(UNRELATED, seed=_SEED))
     keys = (asker.keys(first), asker.keys(second), torch.tensor(twice, dtype=torch.long), asker.keys(unrelated))
-    asked = Asked(*keys)
+    asked = QuestionKeys(*keys)
     others = asker.features([fact.questions[0].prompt for fact in invented(OTHERS, seed=_SEED, held_out=False)])
     plain, whitened = asked.mapped(None), asked.mapped(Whitening.fit(asker.keys(others)))
     answers = [example.questions[0].answer for example in examples]
-    outcomes: list[Outcome] = []
+    outcomes: list[MemoryScores] = []
     for kind in KINDS.values():
         progress("facts", 1 + len(outcomes), steps)
         outcomes.append(_in_memory(kind, answers, whitened if kind.whitened else plain, value_width))
@@ -141,7 +141,7 @@ def check(asker: Asker, examples: Sequence[Example], value_width: int, progress:
     return outcomes
 
 
-def table(outcomes: Sequence[Outcome]) -> Table:
+def table(outcomes: Sequence[MemoryScores]) -> Table:
     """One row a memory."""
     header = ("memory", "recall", "rephrased", "unrelated fire", "old facts after", "KiB")
     rows = [
@@ -155,7 +155,7 @@ def _percent(share: float | None) -> str:
     return "–" if share is None else f"{share:.1%}"
 
 
-def _in_memory(kind: Kind, answers: Sequence[str], asked: Asked, value_width: int) -> Outcome:
+def _in_memory(kind: MemoryKind, answers: Sequence[str], asked: QuestionKeys, value_width: int) -> MemoryScores:
     facts = _facts(kind, answers, asked.first, value_width)
     old = round((1 - LATER) * len(answers))
     before, later = facts.part(slice(old)), facts.part(slice(old, None))
@@ -164,7 +164,7 @@ def _in_memory(kind: Kind, answers: Sequence[str], asked: Asked, value_width: in
     threshold = threshold_at(decide(memory(asked.unrelated[::2]), facts.codes).scores, FALSE_FIRES)
     said = partial(_best, memory, codes=facts.codes, threshold=threshold)
     second = said(asked.second) == facts.places[asked.second_of] if len(asked.second) else None
-    return Outcome(
+    return MemoryScores(
         name=kind.name,
         recall=_share(said(asked.first) == facts.places),
         rephrased=None if second is None else _share(second),
@@ -174,7 +174,7 @@ def _in_memory(kind: Kind, answers: Sequence[str], asked: Asked, value_width: in
     )
 
 
-def _facts(kind: Kind, answers: Sequence[str], keys: torch.Tensor, value_width: int) -> Facts:
+def _facts(kind: MemoryKind, answers: Sequence[str], keys: torch.Tensor, value_width: int) -> Facts:
     """A code for each fact, or one for each answer."""
     if not kind.shares:
         return Facts(keys, unit_codes([str(i) for i in range(len(answers))], value_width), torch.arange(len(answers)))
@@ -192,7 +192,7 @@ def _in_pool(
     first: Sequence[torch.Tensor],
     second: dict[int, torch.Tensor],
     unrelated: Sequence[torch.Tensor],
-) -> Outcome:
+) -> MemoryScores:
     """The facts as edits: routed as the engine routes."""
     gists = [asker.model.capture(asker.edit_ids(example.statement)) for example in examples]
     pool, adapter = asker.model.pool(gists), asker.adapter
@@ -204,7 +204,7 @@ def _in_pool(
         ).edits  # fmt: skip
 
     rephrased = [place in picks(question) for place, question in second.items()]
-    return Outcome(
+    return MemoryScores(
         name="edits (gist pool)",
         recall=sum(place in picks(question) for place, question in enumerate(first)) / len(first),
         rephrased=sum(rephrased) / len(rephrased) if rephrased else None,

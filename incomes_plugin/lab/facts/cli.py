@@ -20,7 +20,7 @@ from transformers import AutoTokenizer
 from incomes_plugin.errors import EditTooLong, InvalidValue
 from incomes_plugin.lab.data.examples import invented, own, statements
 from incomes_plugin.lab.facts import plan as planning
-from incomes_plugin.lab.facts.capacity.experiment import Check
+from incomes_plugin.lab.facts.capacity.experiment import Claim
 from incomes_plugin.lab.facts.capacity.parts import PARTS
 from incomes_plugin.lab.facts.capacity.run import run
 from incomes_plugin.lab.facts.check import Asker, table
@@ -28,7 +28,7 @@ from incomes_plugin.lab.facts.check import check as check_facts
 from incomes_plugin.lab.progress import stages
 from incomes_plugin.lab.provenance import provenance
 from incomes_plugin.model.adapter import EditAdapter
-from incomes_plugin.model.edit_text import EditText
+from incomes_plugin.model.edit_encoder import EditEncoder
 from incomes_plugin.model.resolve import resolve
 
 app = typer.Typer(help="Associative memories of facts: what they hold, and yours in them.", add_completion=False)
@@ -38,9 +38,9 @@ err_console = Console(highlight=False, stderr=True)
 SAMPLE = 500
 """Number of invented facts whose mean length is assumed when no file of edits is given."""
 
-ModelOption = Annotated[str, typer.Option(help="As for serve.")]
-AdapterOption = Annotated[str | None, typer.Option(help="As for serve.")]
-JsonOption = Annotated[Path | None, typer.Option("--json", help="Write all figures here.")]
+_ModelOption = Annotated[str, typer.Option(help="As for serve.")]
+_AdapterOption = Annotated[str | None, typer.Option(help="As for serve.")]
+_JsonOption = Annotated[Path | None, typer.Option("--json", help="Write all figures here.")]
 
 
 @app.callback()
@@ -71,10 +71,10 @@ def capacity(
 @app.command()
 def check(
     file: Annotated[Path, typer.Argument(help="JSONL: text of an edit, and the questions that it answers.")],
-    model: ModelOption = "default",
-    adapter: AdapterOption = None,
+    model: _ModelOption = "default",
+    adapter: _AdapterOption = None,
     width: Annotated[int, typer.Option(help="Of a value in the memories; a multiple of 8.", min=8)] = 256,
-    json_out: JsonOption = None,
+    json_out: _JsonOption = None,
 ) -> None:
     """Your facts in every kind of memory and as edits: recall, wordings, unrelated prompts, retention, bytes."""
     examples, served = own(file), resolve(model, adapter)
@@ -94,11 +94,11 @@ def check(
 def plan(
     file: Annotated[Path | None, typer.Argument(help="JSONL of edits: objects with text, as for edit import.")] = None,
     edits: Annotated[int | None, typer.Option(help="N; default: as many as the file has.", min=1)] = None,
-    model: ModelOption = "default",
-    adapter: AdapterOption = None,
+    model: _ModelOption = "default",
+    adapter: _AdapterOption = None,
     memory: Annotated[str | None, typer.Option(help="For gists, e.g. 16GiB; default: what is free here.")] = None,
     device_memory: Annotated[str | None, typer.Option(help="For route keys on a GPU; default: as memory says.")] = None,
-    json_out: JsonOption = None,
+    json_out: _JsonOption = None,
 ) -> None:
     """What N edits take, how many fit, and how long routing takes; fails where they do not fit."""
     if file is None and edits is None:
@@ -108,8 +108,8 @@ def plan(
     lengths = _lengths(file, served.base_dir, its_adapter)
     cost = planning.EditCost.of(its_adapter, lengths)
     needs = planning.Needs.of(edits or len(lengths), cost)
-    here = planning.Memory.of_machine()
-    room = planning.Memory(
+    here = planning.FreeMemory.of_machine()
+    room = planning.FreeMemory(
         here.host_bytes if memory is None else _bytes(memory, "memory"),
         _bytes(device_memory, "device-memory") if device_memory else None if memory else here.device_bytes,
     )
@@ -122,7 +122,7 @@ def plan(
         json_out.write_text(json.dumps(_where("plan") | figures, indent=1) + "\n")
 
 
-def lines(needs: planning.Needs, cost: planning.EditCost, room: planning.Memory) -> Iterator[str]:
+def lines(needs: planning.Needs, cost: planning.EditCost, room: planning.FreeMemory) -> Iterator[str]:
     """Bytes, and what fits, for people."""
     readable = planning.readable
     yield f"{needs.edits:,} edits of {cost.tokens:.1f} tokens"
@@ -153,8 +153,8 @@ def _lengths(file: Path | None, base: Path, adapter: EditAdapter) -> list[int]:
     """Tokens of each edit of the file, or of invented ones."""
     texts = statements(invented(SAMPLE, seed=0, held_out=True)) if file is None else _texts(file)
     tokenizer = AutoTokenizer.from_pretrained(base)
-    edit_text = EditText(lambda text: tokenizer(text, add_special_tokens=False)["input_ids"])
-    found = [len(edit_text(text)) for text in texts]
+    edit_encoder = EditEncoder(lambda text: tokenizer(text, add_special_tokens=False)["input_ids"])
+    found = [len(edit_encoder(text)) for text in texts]
     if max(found) > adapter.max_edit_tokens:
         number = found.index(max(found)) + 1
         raise EditTooLong(
@@ -186,5 +186,5 @@ def _where(verb: str) -> dict[str, object]:
     return provenance(shlex.join(["incomes", verb, *sys.argv[2:]]))
 
 
-def _line(check: Check) -> str:
-    return f"{'holds ' if check.met else 'MISSED'}  {check.what}: {check.measured} (to be shown: {check.bound})"
+def _line(claim: Claim) -> str:
+    return f"{'holds ' if claim.met else 'MISSED'}  {claim.what}: {claim.measured} (to be shown: {claim.bound})"

@@ -113,7 +113,7 @@ class Needs:
 
 
 @dataclass(frozen=True)
-class Memory:
+class FreeMemory:
     """What there is.
 
     Attributes:
@@ -125,7 +125,7 @@ class Memory:
     device_bytes: int | None
 
     @classmethod
-    def of_machine(cls) -> Memory:
+    def of_machine(cls) -> FreeMemory:
         """What is free now; a served base takes its own share of it."""
         free = torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else None
         return cls(psutil.virtual_memory().available, free)
@@ -143,7 +143,7 @@ class Memory:
         return largest_that(lambda edits: self.holds(Needs.of(edits, cost)))
 
 
-def refuse_what_does_not_fit(needs: Needs, memory: Memory, cost: EditCost) -> None:
+def refuse_what_does_not_fit(needs: Needs, memory: FreeMemory, cost: EditCost) -> None:
     """Raise PoolFull where N edits need more memory than there is; names both and how many would fit."""
     if memory.holds(needs):
         return

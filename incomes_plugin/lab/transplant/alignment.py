@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from incomes_plugin.lab.transplant.tokens import Kind, Vocabulary
+from incomes_plugin.lab.transplant.tokens import TokenKind, Vocabulary
 
 _LONGEST = 64
 """Bytes of the longest piece looked for; tokens beyond are runs of spaces or dashes."""
@@ -43,9 +43,9 @@ def align(base: Vocabulary, donor: Vocabulary, base_rows: int) -> Alignment:
     new: list[int] = []
     unreached: list[int] = []
     for token in donor.tokens:
-        if token.kind is Kind.SPECIAL:
+        if token.kind is TokenKind.SPECIAL:
             continue
-        if token.kind is Kind.IDLE or (token.kind is Kind.BYTE and donor.by_form[token.form].id != token.id):
+        if token.kind is TokenKind.IDLE or (token.kind is TokenKind.BYTE and donor.by_form[token.form].id != token.id):
             unreached.append(token.id)
             continue
         source = base.by_form.get(token.form)

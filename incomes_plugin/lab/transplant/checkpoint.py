@@ -18,6 +18,7 @@ import torch
 
 from incomes_plugin.errors import InvalidValue
 from incomes_plugin.gist.fingerprint import base_fingerprint
+from incomes_plugin.lab.progress import StageProgress
 from incomes_plugin.lab.transplant.estimate import MatrixJob, make_matrix
 from incomes_plugin.lab.transplant.matrices import model_files
 from incomes_plugin.lab.transplant.methods import Recipe
@@ -32,8 +33,6 @@ TOKENIZER_FILES = frozenset(
      "merges.txt", "tokenizer.model", "chat_template.jinja", "chat_template.json", "README.md", "base.json")
 )  # fmt: skip
 """Files of the base that are not copied: its tokenizer, and the card and manifest, which speak of other files."""
-Report = Callable[[str, int, int], None]
-"""Called with (stage, done, of)."""
 ADAPTER = "adapter"
 """Folder of the adapter inside a transplanted checkpoint."""
 
@@ -52,7 +51,7 @@ class Written:
     lengths: dict[str, dict[str, torch.Tensor]] = field(default_factory=dict)
 
 
-def write_checkpoint(prepared: Prepared, recipe: Recipe, out: Path, report: Report | None = None) -> Written:
+def write_checkpoint(prepared: Prepared, recipe: Recipe, out: Path, report: StageProgress | None = None) -> Written:
     """Write the transplanted model.
 
     Raises:
@@ -82,7 +81,7 @@ def write_checkpoint(prepared: Prepared, recipe: Recipe, out: Path, report: Repo
 
 
 def _replacements(
-    prepared: Prepared, recipe: Recipe, written: Written, report: Report | None
+    prepared: Prepared, recipe: Recipe, written: Written, report: StageProgress | None
 ) -> dict[Path, dict[str, Replacement]]:
     """What is made for which tensor of which file."""
     replaced: dict[Path, dict[str, Replacement]] = {}
@@ -93,7 +92,7 @@ def _replacements(
 
 
 def _maker(
-    prepared: Prepared, pair: MatrixPair, recipe: Recipe, written: Written, report: Report | None
+    prepared: Prepared, pair: MatrixPair, recipe: Recipe, written: Written, report: StageProgress | None
 ) -> Callable[[], torch.Tensor]:
     def make() -> torch.Tensor:
         donor = pair.donor.read() if pair.donor else None

@@ -18,7 +18,7 @@ from incomes_plugin.lab.transplant.cutting import Cut
 from incomes_plugin.lab.transplant.methods import METHODS, Recipe
 from incomes_plugin.lab.transplant.prepare import prepare
 from incomes_plugin.lab.transplant.report import assessment_lines, document, result_lines
-from incomes_plugin.lab.transplant.run import Wishes, carry_out
+from incomes_plugin.lab.transplant.run import TransplantOptions, carry_out
 from incomes_plugin.model.adapter import EditAdapter
 from incomes_plugin.model.base import resolve_model
 from incomes_plugin.model.resolve import resolve
@@ -78,9 +78,9 @@ def transplant(
     if out is None:
         raise InvalidValue("--out is missing", param="out")
     number, every_k = parse_k(k)
-    wishes = Wishes(Recipe(method, number), words, every_k, compare, own(edits) if edits else ())
+    options = TransplantOptions(Recipe(method, number), words, every_k, compare, own(edits) if edits else ())
     with stages(err_console) as progress:
-        result = carry_out(prepared, found, wishes, out, progress)
+        result = carry_out(prepared, found, options, out, progress)
     _say([*assessment_lines(found), *result_lines(result), f"wrote {out}"])
 
 

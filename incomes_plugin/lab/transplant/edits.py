@@ -15,7 +15,7 @@ from transformers import AutoTokenizer
 from incomes_plugin.lab.data.examples import Example
 from incomes_plugin.lab.transplant.trial import load_model
 from incomes_plugin.model.adapter import EditAdapter
-from incomes_plugin.model.edit_text import EditText
+from incomes_plugin.model.edit_encoder import EditEncoder
 from incomes_plugin.model.hf import EditableModel
 
 MOST_TOKENS = 24
@@ -24,7 +24,7 @@ Told = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Answered:
+class EditsAnswered:
     """Questions answered as their edits say; `chosen` counts those whose picks hold the right edit."""
 
     right: int
@@ -36,19 +36,19 @@ class Answered:
 class EditsKept:
     """The same questions before and after."""
 
-    before: Answered
-    after: Answered
+    before: EditsAnswered
+    after: EditsAnswered
 
 
-def answered(base: Path, adapter: EditAdapter, examples: Sequence[Example], told: Told | None = None) -> Answered:
+def answered(base: Path, adapter: EditAdapter, examples: Sequence[Example], told: Told | None = None) -> EditsAnswered:
     """Ask every edit's first question.
 
     Args:
         examples: all of them edits of one pool; at least one.
     """
     model, tokenizer = EditableModel(load_model(base), adapter), AutoTokenizer.from_pretrained(base)
-    edit_text = EditText(lambda text: tokenizer(text, add_special_tokens=False)["input_ids"])
-    texts = [edit_text(example.statement) for example in examples]
+    edit_encoder = EditEncoder(lambda text: tokenizer(text, add_special_tokens=False)["input_ids"])
+    texts = [edit_encoder(example.statement) for example in examples]
     pool = model.pool([model.capture(ids) for ids in texts])
     right = chosen = 0
     for place, example in enumerate(examples):
@@ -62,4 +62,4 @@ def answered(base: Path, adapter: EditAdapter, examples: Sequence[Example], told
         chosen += place in model.picks.edits
         if told:
             told(place + 1, len(examples))
-    return Answered(right, chosen, len(examples))
+    return EditsAnswered(right, chosen, len(examples))

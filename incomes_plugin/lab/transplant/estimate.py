@@ -10,7 +10,7 @@ import torch
 from incomes_plugin.errors import InvalidValue
 from incomes_plugin.lab.transplant.methods import METHODS, NEED_NO_DONOR_ROWS, Evidence, Recipe
 from incomes_plugin.lab.transplant.omp import Search
-from incomes_plugin.lab.transplant.omp.codes import Report
+from incomes_plugin.lab.transplant.omp.codes import RowProgress
 from incomes_plugin.lab.transplant.prepare import MatrixPair, Prepared
 from incomes_plugin.lab.transplant.rows import RowPlan
 
@@ -85,7 +85,7 @@ class _Anchors:
 
 
 def make_matrix(
-    job: MatrixJob, base: torch.Tensor, donor: torch.Tensor | None, report: Report | None = None
+    job: MatrixJob, base: torch.Tensor, donor: torch.Tensor | None, report: RowProgress | None = None
 ) -> NewMatrix:
     """Copied, idle and estimated rows together.
 
@@ -122,7 +122,7 @@ def _evidence(
     base: torch.Tensor,
     donor: torch.Tensor | None,
     places: Sequence[int],
-    report: Report | None,
+    report: RowProgress | None,
 ) -> Evidence:
     ids = [job.plan.estimated[place] for place in places]
     return Evidence(

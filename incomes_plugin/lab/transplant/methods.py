@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 
 from incomes_plugin.lab.transplant.omp import Search
-from incomes_plugin.lab.transplant.omp.codes import Report
+from incomes_plugin.lab.transplant.omp.codes import RowProgress
 
 NEIGHBOURS, TEMPERATURE = 10, 0.1
 PENALTIES = (1e-3, 1e-2, 1e-1, 1.0)
@@ -43,11 +43,11 @@ class Evidence:
     targets: torch.Tensor
     pieces: Callable[[int], torch.Tensor]
     k: int
-    report: Report | None = None
+    report: RowProgress | None = None
     search: Search | None = None
 
 
-Method = Callable[[Evidence], torch.Tensor]
+RowMethod = Callable[[Evidence], torch.Tensor]
 """Rows `[M, E]` float32."""
 
 
@@ -96,7 +96,7 @@ def zero(evidence: Evidence) -> torch.Tensor:
     return evidence.base_anchors.new_zeros(len(evidence.targets), evidence.base_anchors.shape[1])
 
 
-METHODS: dict[str, Method] = {function.__name__: function for function in (omp, ridge, knn, subword, mean, zero)}
+METHODS: dict[str, RowMethod] = {function.__name__: function for function in (omp, ridge, knn, subword, mean, zero)}
 NEED_NO_DONOR_ROWS = frozenset({"subword", "mean", "zero"})
 
 

@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from incomes_plugin.errors import InvalidValue
 from incomes_plugin.lab.transplant.digits import digit_scheme
-from incomes_plugin.lab.transplant.tokens import Kind, Vocabulary, byte_alphabet, read_vocabulary
+from incomes_plugin.lab.transplant.tokens import TokenKind, Vocabulary, byte_alphabet, read_vocabulary
 from incomes_plugin.lab.transplant.word_start import pipeline_parts
 
 _GROUPS = re.compile(r"groups of (\d) from the (left|right)")
@@ -50,14 +50,14 @@ def keep_numbers(base: PreTrainedTokenizerBase, donor: PreTrainedTokenizerBase) 
 def _space(donor: Vocabulary) -> str:
     """How the donor's pieces write a space."""
     token = donor.by_form.get(b" ")
-    if token is None or token.kind is not Kind.TEXT or len(token.name) != 1:
+    if token is None or token.kind is not TokenKind.TEXT or len(token.name) != 1:
         raise InvalidValue("the donor has no piece for a space to put numbers behind", param="cut")
     return token.name
 
 
 def _wanted(base: Vocabulary, space: str) -> list[str]:
     """The base's number pieces as the donor would write them, the shortest first, then those behind a space."""
-    found = [t.form for t in base.tokens if t.kind is Kind.TEXT and not t.added and _NUMBER.fullmatch(t.form)]
+    found = [t.form for t in base.tokens if t.kind is TokenKind.TEXT and not t.added and _NUMBER.fullmatch(t.form)]
     found.sort(key=lambda form: (form[:1] == b" ", len(form), form))
     return [form.decode().replace(" ", space) for form in found]
 

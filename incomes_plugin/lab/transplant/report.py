@@ -10,7 +10,7 @@ import torch
 
 from incomes_plugin.lab.transplant.assess import Assessment
 from incomes_plugin.lab.transplant.checkpoint import Written
-from incomes_plugin.lab.transplant.edits import Answered, EditsKept
+from incomes_plugin.lab.transplant.edits import EditsAnswered, EditsKept
 from incomes_plugin.lab.transplant.inspection import Inspection
 from incomes_plugin.lab.transplant.methods import Recipe
 from incomes_plugin.lab.transplant.prepare import Prepared
@@ -23,7 +23,7 @@ QUANTILES = (0.0, 0.05, 0.5, 0.95, 1.0)
 
 
 @dataclass(frozen=True)
-class Result:
+class TransplantResult:
     """A finished transplant.
 
     Attributes:
@@ -63,7 +63,7 @@ def assessment_lines(found: Assessment) -> Iterator[str]:
         yield f"  {verdict}: {reason}"
 
 
-def result_lines(result: Result) -> Iterator[str]:
+def result_lines(result: TransplantResult) -> Iterator[str]:
     """What was done, what it costs, what stands out."""
     prepared, written = result.prepared, result.written
     rows, specials = prepared.rows, prepared.specials
@@ -93,11 +93,11 @@ def _name(recipe: Recipe, written: Written) -> str:
     return f"omp, k = {written.k}" if recipe.method == "omp" else recipe.method
 
 
-def _count(found: Answered) -> str:
+def _count(found: EditsAnswered) -> str:
     return f"{found.right} of {found.asked} (the right one picked: {found.chosen})"
 
 
-def _bits_lines(result: Result) -> Iterator[str]:
+def _bits_lines(result: TransplantResult) -> Iterator[str]:
     if result.bits is None:
         return
     chosen = next(score for score in result.bits.scores if score.recipe == result.recipe)
@@ -117,14 +117,14 @@ def _inspection_lines(part: str, seen: Inspection) -> Iterator[str]:
         yield f"  {suspect.token!r}: {', '.join(suspect.reasons)}"
 
 
-def document(found: Assessment, result: Result | None = None) -> dict[str, Any]:
+def document(found: Assessment, result: TransplantResult | None = None) -> dict[str, Any]:
     """Everything for machines; without a result, the assessment alone."""
     reasons = [{"verdict": str(verdict), "reason": reason} for verdict, reason in found.reasons]
     whole: dict[str, Any] = {"assessment": asdict(found) | {"verdict": str(found.verdict), "reasons": reasons}}
     return whole if result is None else whole | {"result": _result(result)}
 
 
-def _result(result: Result) -> dict[str, Any]:
+def _result(result: TransplantResult) -> dict[str, Any]:
     prepared, written = result.prepared, result.written
     lengths = {
         part: {name: _quantiles(found) for name, found in groups.items()} for part, groups in written.lengths.items()
@@ -149,7 +149,7 @@ def _quantiles(lengths: torch.Tensor) -> list[float]:
     return [float(value) for value in lengths.quantile(torch.tensor(QUANTILES))]
 
 
-def markdown(found: Assessment, result: Result) -> str:
+def markdown(found: Assessment, result: TransplantResult) -> str:
     """A page."""
     lines = ["# Tokenizer transplant", "", "## Assessment", ""]
     lines += [f"* {line.strip()}" for line in assessment_lines(found)]
@@ -165,7 +165,7 @@ def markdown(found: Assessment, result: Result) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _bits_table(result: Result) -> list[str]:
+def _bits_table(result: TransplantResult) -> list[str]:
     if result.bits is None:
         return []
     lines = ["", "## Bits per byte", "", _row("rows by", "k", "bits per byte"), "|---" * 3 + "|"]

@@ -10,14 +10,15 @@ from pathlib import Path
 
 from incomes_plugin.errors import InvalidValue
 from incomes_plugin.lab.data.examples import Example
+from incomes_plugin.lab.progress import StageProgress
 from incomes_plugin.lab.transplant.assess import Assessment
-from incomes_plugin.lab.transplant.checkpoint import ADAPTER, Report, write_checkpoint
+from incomes_plugin.lab.transplant.checkpoint import ADAPTER, write_checkpoint
 from incomes_plugin.lab.transplant.edits import EditsKept, answered
 from incomes_plugin.lab.transplant.inspection import Inspection, Probes, inspect
 from incomes_plugin.lab.transplant.matrices import TensorPlace
 from incomes_plugin.lab.transplant.methods import Recipe
 from incomes_plugin.lab.transplant.prepare import Prepared
-from incomes_plugin.lab.transplant.report import Result, document, markdown
+from incomes_plugin.lab.transplant.report import TransplantResult, document, markdown
 from incomes_plugin.lab.transplant.trial import Comparison, Trial, best, candidates
 from incomes_plugin.model.adapter import EditAdapter
 
@@ -26,7 +27,7 @@ RECORD = "transplant"
 
 
 @dataclass(frozen=True)
-class Wishes:
+class TransplantOptions:
     """What to do beside writing.
 
     Attributes:
@@ -49,19 +50,21 @@ class Wishes:
             raise InvalidValue(f"k belongs to omp; {self.recipe.method} has none to choose", param="k")
 
 
-def carry_out(prepared: Prepared, found: Assessment, wishes: Wishes, out: Path, report: Report) -> Result:
+def carry_out(
+    prepared: Prepared, found: Assessment, options: TransplantOptions, out: Path, report: StageProgress
+) -> TransplantResult:
     """Measure, write, inspect, and put the report beside the checkpoint.
 
     Raises:
         InvalidValue: see `write_checkpoint` and `Trial`.
     """
-    bits, probes = _measure(prepared, wishes, report)
-    own = [score for score in bits.scores if score.recipe.method == wishes.recipe.method] if bits else []
-    recipe = best(own).recipe if own else wishes.recipe
+    bits, probes = _measure(prepared, options, report)
+    own = [score for score in bits.scores if score.recipe.method == options.recipe.method] if bits else []
+    recipe = best(own).recipe if own else options.recipe
     written = write_checkpoint(prepared, recipe, out, report)
-    result = Result(
+    result = TransplantResult(
         prepared, recipe, written, bits, _inspect(prepared, recipe, out, probes),
-        _edits(prepared, wishes.edits, out, report),
+        _edits(prepared, options.edits, out, report),
     )  # fmt: skip
     record = out / RECORD
     record.mkdir()
@@ -70,11 +73,13 @@ def carry_out(prepared: Prepared, found: Assessment, wishes: Wishes, out: Path, 
     return result
 
 
-def _measure(prepared: Prepared, wishes: Wishes, report: Report) -> tuple[Comparison | None, Probes | None]:
-    if wishes.text is None:
+def _measure(
+    prepared: Prepared, options: TransplantOptions, report: StageProgress
+) -> tuple[Comparison | None, Probes | None]:
+    if options.text is None:
         return None, None
-    tried = candidates(prepared, wishes.recipe, every_method=wishes.every_method, every_k=wishes.every_k)
-    trial = Trial(prepared, wishes.text, max(recipe.k or 1 for recipe in tried))
+    tried = candidates(prepared, options.recipe, every_method=options.every_method, every_k=options.every_k)
+    trial = Trial(prepared, options.text, max(recipe.k or 1 for recipe in tried))
     scores = []
     for place, recipe in enumerate(tried):
         report("bits per byte", place, len(tried))
@@ -95,7 +100,7 @@ def _inspect(prepared: Prepared, recipe: Recipe, out: Path, probes: Probes | Non
     return found
 
 
-def _edits(prepared: Prepared, examples: Sequence[Example], out: Path, report: Report) -> EditsKept | None:
+def _edits(prepared: Prepared, examples: Sequence[Example], out: Path, report: StageProgress) -> EditsKept | None:
     if not examples or prepared.adapter is None:
         return None
     before = answered(prepared.base.folder, prepared.adapter, examples, partial(report, "edits before"))

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from incomes_plugin.errors import InvalidValue
-from incomes_plugin.lab.transplant.tokens import ROLES, Kind, Token, Vocabulary
+from incomes_plugin.lab.transplant.tokens import ROLES, Token, TokenKind, Vocabulary
 
 
 @dataclass(frozen=True)
@@ -80,4 +80,4 @@ def _named(vocabulary: Vocabulary, name: str, which: str) -> Token:
 
 def _in_role(vocabulary: Vocabulary, role: str) -> Token | None:
     token = vocabulary.by_id.get(vocabulary.roles.get(role, -1))
-    return token if token and token.kind is Kind.SPECIAL else None
+    return token if token and token.kind is TokenKind.SPECIAL else None

@@ -27,7 +27,7 @@ class Replacement:
     make: Callable[[], torch.Tensor]
 
 
-def read_header(file: BinaryIO) -> tuple[Header, int]:
+def read_checkpoint_header(file: BinaryIO) -> tuple[Header, int]:
     """The header of an open safetensors file, and where its data begin."""
     length = int.from_bytes(file.read(8), "little")
     return json.loads(file.read(length)), 8 + length
@@ -37,7 +37,7 @@ def rewrite(source: Path, target: Path, replaced: Mapping[str, Replacement]) -> 
     """Write `target` in one go, and only then give it its name."""
     unfinished = target.with_name(target.name + ".new")
     with source.open("rb") as old, unfinished.open("wb") as new:
-        header, start = read_header(old)
+        header, start = read_checkpoint_header(old)
         metadata = header.pop("__metadata__", None)
         entries = sorted(header.items(), key=lambda item: item[1]["data_offsets"][0])
         new.write(encoded_header(_moved(entries, replaced), metadata))

@@ -23,7 +23,7 @@ ROLES = ("eos", "bos", "pad", "unk")
 _PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
-class Kind(StrEnum):
+class TokenKind(StrEnum):
     """What a token is."""
 
     TEXT = "text"
@@ -45,7 +45,7 @@ class Token:
     id: int
     name: str
     form: bytes
-    kind: Kind
+    kind: TokenKind
     added: bool = False
 
 
@@ -73,17 +73,17 @@ class Vocabulary:
     @cached_property
     def by_form(self) -> dict[bytes, Token]:
         """The token that text with these bytes becomes: added ones before pieces, those before fallback bytes."""
-        ranked = sorted(self.tokens, key=lambda token: (token.kind is Kind.BYTE, not token.added, token.id))
+        ranked = sorted(self.tokens, key=lambda token: (token.kind is TokenKind.BYTE, not token.added, token.id))
         found: dict[bytes, Token] = {}
         for token in ranked:
-            if token.kind not in (Kind.SPECIAL, Kind.IDLE) and token.form:
+            if token.kind not in (TokenKind.SPECIAL, TokenKind.IDLE) and token.form:
                 found.setdefault(token.form, token)
         return found
 
     @cached_property
     def specials(self) -> dict[str, Token]:
         """Special tokens by name."""
-        return {token.name: token for token in self.tokens if token.kind is Kind.SPECIAL}
+        return {token.name: token for token in self.tokens if token.kind is TokenKind.SPECIAL}
 
 
 @dataclass(frozen=True)
@@ -100,17 +100,17 @@ class _Spelling:
     space: str | None
     fallback: bool
 
-    def read(self, name: str) -> tuple[bytes, Kind]:
+    def read(self, name: str) -> tuple[bytes, TokenKind]:
         piece = _PIECE.fullmatch(name) if self.fallback else None
         if piece:
-            return bytes([int(piece[1], 16)]), Kind.BYTE
+            return bytes([int(piece[1], 16)]), TokenKind.BYTE
         if self.byte_level:
             found = list(map(byte_alphabet().get, name))
             if None not in found:
-                return bytes(byte for byte in found if byte is not None), Kind.TEXT
+                return bytes(byte for byte in found if byte is not None), TokenKind.TEXT
         elif self.space:
             name = name.replace(self.space, " ")
-        return name.encode("utf-8", "replace"), Kind.TEXT
+        return name.encode("utf-8", "replace"), TokenKind.TEXT
 
 
 def read_vocabulary(tokenizer: PreTrainedTokenizerBase) -> Vocabulary:
@@ -133,7 +133,9 @@ def _token(index: int, name: str, spelling: _Spelling, special: bool | None) -> 
     if special is None:
         form, kind = spelling.read(name)
         return Token(index, name, form, kind)
-    return Token(index, name, name.encode("utf-8", "replace"), Kind.SPECIAL if special else Kind.TEXT, added=True)
+    return Token(
+        index, name, name.encode("utf-8", "replace"), TokenKind.SPECIAL if special else TokenKind.TEXT, added=True
+    )
 
 
 def _state(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:

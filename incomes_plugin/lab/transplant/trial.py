@@ -7,7 +7,7 @@ The base's body is loaded once; every candidate's matrices take the places of th
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from textwrap import wrap
@@ -16,6 +16,7 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from incomes_plugin.errors import InvalidValue
+from incomes_plugin.lab.progress import StageProgress
 from incomes_plugin.lab.transplant.estimate import MatrixJob, make_matrix
 from incomes_plugin.lab.transplant.inspection import probe
 from incomes_plugin.lab.transplant.methods import METHODS, NEED_NO_DONOR_ROWS, Recipe
@@ -31,7 +32,6 @@ SHARES_OF_WIDTH = (1 / 32, 1 / 16, 1 / 8, 1 / 6, 1 / 4, 1 / 2)
 """Values of k to choose from, in units of the donor's width; 64 at most."""
 PROBED = 16
 """Passages of the text at which new rows are asked what they say."""
-Report = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Trial:
         self.before = bits_per_byte(self.model, prepared.base.tokenizer, self._texts)
         self._searches = {pair.base.name: Search(longest) for pair in prepared.pairs}
 
-    def score(self, recipe: Recipe, report: Report | None = None) -> Score:
+    def score(self, recipe: Recipe, report: StageProgress | None = None) -> Score:
         """Make the rows, put them in, read the text."""
         for pair in self._prepared.pairs:
             told = (lambda done, total, part=pair.part: report(part, done, total)) if report else None  # type: ignore[misc]

@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from incomes_plugin.errors import InvalidValue
-from incomes_plugin.lab.transplant.tokens import ROLES, Kind, Token, Vocabulary, byte_alphabet, read_vocabulary
+from incomes_plugin.lab.transplant.tokens import ROLES, Token, TokenKind, Vocabulary, byte_alphabet, read_vocabulary
 
 
 def keep_words(
@@ -53,15 +53,15 @@ def _splits_words(tokenizer: Tokenizer) -> bool:
 def _reachable(splitter: Tokenizer, base: Vocabulary, donor: Vocabulary) -> Iterator[Token]:
     """The donor's tokens, ids without a hole; idle if the base's pipeline never makes one piece of their bytes."""
     for index in range(donor.size):
-        token = donor.by_id.get(index, Token(index, "", b"", Kind.IDLE))
-        if token.kind is Kind.SPECIAL:
+        token = donor.by_id.get(index, Token(index, "", b"", TokenKind.IDLE))
+        if token.kind is TokenKind.SPECIAL:
             yield token
         elif donor.by_form.get(token.form) is token and (
             token.form in base.by_form or _is_new_word(splitter, token.form)
         ):
             yield replace(token, added=False)
         else:
-            yield replace(token, kind=Kind.IDLE, added=False)
+            yield replace(token, kind=TokenKind.IDLE, added=False)
 
 
 def _is_new_word(splitter: Tokenizer, form: bytes) -> bool:
@@ -75,16 +75,16 @@ def _is_new_word(splitter: Tokenizer, form: bytes) -> bool:
 
 def _missing(base: Vocabulary, donor: Vocabulary) -> Iterator[Token]:
     """Pieces that only the base has, in its order, behind the donor's."""
-    forms = [token for token in base.tokens if token.kind is not Kind.SPECIAL and token.form not in donor.by_form]
+    forms = [token for token in base.tokens if token.kind is not TokenKind.SPECIAL and token.form not in donor.by_form]
     for place, token in enumerate(forms):
-        yield Token(donor.size + place, _spelled(token.form), token.form, Kind.TEXT)
+        yield Token(donor.size + place, _spelled(token.form), token.form, TokenKind.TEXT)
 
 
 def _name(token: Token) -> str:
     """What the new tokenizer calls it; an idle token gets a name that no text is merged to."""
-    if token.kind is Kind.SPECIAL:
+    if token.kind is TokenKind.SPECIAL:
         return token.name
-    return f"<|idle-{token.id}|>" if token.kind is Kind.IDLE else _spelled(token.form)
+    return f"<|idle-{token.id}|>" if token.kind is TokenKind.IDLE else _spelled(token.form)
 
 
 def _spelled(form: bytes) -> str:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Response
 from incomes_server.api.admin.context import Context, Limit, Project, WaitToRemove, WriteId
-from incomes_server.api.admin.schemas import CreateEditSet, Deleted, EditSetObject, Page, WaitFor
+from incomes_server.api.admin.schemas import Deleted, EditSetContent, EditSetObject, Page, WaitFor
 from incomes_server.api.admin.timed import TimedRoute
 from incomes_server.api.admin.writes import is_active, status_code
 
@@ -15,7 +15,7 @@ router = APIRouter(prefix="/v1/edit_sets", tags=["edit sets"], route_class=Timed
 
 @router.post("", status_code=201, response_model=EditSetObject)
 async def create_edit_set(
-    body: CreateEditSet, context: Context, project: Project, request_id: WriteId
+    body: EditSetContent, context: Context, project: Project, request_id: WriteId
 ) -> EditSetObject:
     """Create an empty edit set."""
     return EditSetObject.of(await context.store.create_edit_set(project, body.name, request_id=request_id))

@@ -37,7 +37,7 @@ class Resource(BaseModel):
     id: str
 
 
-class CreateEditSet(RequestBody):
+class EditSetContent(RequestBody):
     """Body of `POST /v1/edit_sets`."""
 
     name: SetName

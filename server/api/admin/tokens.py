@@ -1,7 +1,7 @@
 """Edit text -> token ids, with the base's own tokenizer and the adapter's limit.
 
-The text is stored as the caller sent it; what is compressed is described in `incomes_plugin/model/edit_text.py`. A text
-that spells a special token of the base (`<|im_end|>`) is text: it becomes the tokens of its characters.
+The text is stored as the caller sent it; what is compressed is described in `incomes_plugin/model/edit_encoder.py`. A
+text that spells a special token of the base (`<|im_end|>`) is text: it becomes the tokens of its characters.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from incomes_server.edits.model import NewEdit
 from tokenizers import Tokenizer
 
 from incomes_plugin.errors import EditTooLong, InvalidValue, UnsupportedEngine
-from incomes_plugin.model.edit_text import EditText
+from incomes_plugin.model.edit_encoder import EditEncoder
 
 
 class EditTokenizer:
@@ -30,7 +30,7 @@ class EditTokenizer:
         self._tokenizer = Tokenizer.from_file(str(path))
         self._tokenizer.no_truncation()
         self._tokenizer.encode_special_tokens = True  # spelled in a text, they are text
-        self.ids = EditText(lambda text: self._tokenizer.encode(text, add_special_tokens=False).ids)
+        self.ids = EditEncoder(lambda text: self._tokenizer.encode(text, add_special_tokens=False).ids)
         self.max_edit_tokens = max_edit_tokens
 
     def encode(self, text: str) -> tuple[int, ...]:

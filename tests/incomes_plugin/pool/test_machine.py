@@ -12,7 +12,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 from incomes_plugin.gist.edit import EditKey
 from incomes_plugin.gist.types import Gist
 from incomes_plugin.pool.gists import PooledSnapshot
-from incomes_plugin.pool.table import rows_of
+from incomes_plugin.pool.table import gist_rows
 from tests.incomes_plugin.pool.small import check_table, decoded, gist, pool_of
 
 Content = dict[EditKey, tuple[Gist, int]]
@@ -120,7 +120,7 @@ class PoolMachine(RuleBasedStateMachine):
         reached = {id(g): g for _, content in [*self.living.values(), *self.held] for g, _ in content.values()}
         usage = self.pool.usage()
         assert usage.edits == len(reached)
-        assert usage.used_bytes == sum(g.num_bytes + rows_of(g) * ROW_BYTES for g in reached.values())
+        assert usage.used_bytes == sum(g.num_bytes + gist_rows(g) * ROW_BYTES for g in reached.values())
         assert usage.snapshots == len(self.living)
 
     def teardown(self) -> None:

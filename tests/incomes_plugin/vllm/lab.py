@@ -327,10 +327,10 @@ def child_main(pipe: Connection, engine_class: type[LabEngine]) -> None:
 
 def picklable(error: Exception) -> Exception:
     """The error for the parent: ours by its code, any other with its traceback as text."""
-    from incomes_plugin.vllm.wire import error_of
+    from incomes_plugin.vllm.wire import answer_error
 
     if isinstance(error, IncomesError):
-        return error_of({"code": error.code, "message": error.message, "param": error.param})
+        return answer_error({"code": error.code, "message": error.message, "param": error.param})
     return RuntimeError("".join(traceback.format_exception(error)))
 
 

@@ -9,20 +9,20 @@ import torch
 
 from incomes_plugin.errors import SelectionFailed
 from incomes_plugin.vllm.answers import Answers, answer_of
-from incomes_plugin.vllm.traces import StepTrace, Taken, Traces
+from incomes_plugin.vllm.traces import AnswerTrace, StepTrace, Traces
 
 A, B, C = ("a", 1), ("b", 3), ("c", 1)
 
 
-def step(*answers: tuple[Taken, int, list[list[float]]]) -> None:
+def step(*answers: tuple[AnswerTrace, int, list[list[float]]]) -> None:
     """One step: of each answer its first token made here, and the weights of its rows, of two tokens for each edit."""
     rows = [row for _, _, weights in answers for row in weights]
     width = 2 * max(map(len, rows))
     weights = torch.zeros(len(rows), width)
     edit_of = torch.full((len(rows), width), -1)
     spans, at = [], 0
-    for taken, first, weights_of in answers:
-        spans.append((taken, first, range(at, at + len(weights_of))))
+    for trace, first, weights_of in answers:
+        spans.append((trace, first, range(at, at + len(weights_of))))
         for row in weights_of:
             for edit, weight in enumerate(row):
                 weights[at, 2 * edit : 2 * edit + 2] = torch.tensor([0.25, 0.75]) * weight
@@ -32,26 +32,26 @@ def step(*answers: tuple[Taken, int, list[list[float]]]) -> None:
 
 
 def test_rows_beyond_the_answer_do_not_count() -> None:
-    taken = Taken((A, B))
+    trace = AnswerTrace((A, B))
     for token, row in enumerate([[0.2, 0.4], [0.4, 0.8], [1.0, 0.0]]):
-        step((taken, token, [row]))
-    assert taken.by_edit(2, num_layers=2) == pytest.approx({A: 0.15, B: 0.3})
-    assert taken.by_edit(0, num_layers=2) == {}
+        step((trace, token, [row]))
+    assert trace.by_edit(2, num_layers=2) == pytest.approx({A: 0.15, B: 0.3})
+    assert trace.by_edit(0, num_layers=2) == {}
     with pytest.raises(SelectionFailed, match="4 tokens has the weights of 3 rows"):
-        taken.by_edit(4, num_layers=2)
+        trace.by_edit(4, num_layers=2)
 
 
 def test_a_row_that_is_computed_again_counts_once() -> None:
-    taken, other = Taken((A, B)), Taken((C,))
-    step((taken, 0, [[0.2, 0.4]]), (other, 0, [[0.5]]))
-    step((other, 1, [[0.1]]), (taken, 1, [[0.4, 0.2]]))
-    step((taken, 0, [[0.2, 0.4], [0.4, 0.2], [0.6, 0.0]]))  # resumed: two rows again, and the next
-    assert taken.by_edit(3, num_layers=1) == pytest.approx({A: 0.4, B: 0.2})
+    trace, other = AnswerTrace((A, B)), AnswerTrace((C,))
+    step((trace, 0, [[0.2, 0.4]]), (other, 0, [[0.5]]))
+    step((other, 1, [[0.1]]), (trace, 1, [[0.4, 0.2]]))
+    step((trace, 0, [[0.2, 0.4], [0.4, 0.2], [0.6, 0.0]]))  # resumed: two rows again, and the next
+    assert trace.by_edit(3, num_layers=1) == pytest.approx({A: 0.4, B: 0.2})
     assert other.by_edit(2, num_layers=1) == pytest.approx({C: 0.3})
 
 
 def test_an_answer_of_one_pick_counts_alike_beside_one_of_more_and_alone() -> None:
-    one, two = Taken((C,)), Taken((A, B))
+    one, two = AnswerTrace((C,)), AnswerTrace((A, B))
     step((one, 0, [[0.5]]), (two, 0, [[0.2, 0.4]]))
     step((one, 1, [[0.1]]))
     step((two, 1, [[0.4, 0.2]]))
@@ -60,11 +60,11 @@ def test_an_answer_of_one_pick_counts_alike_beside_one_of_more_and_alone() -> No
 
 
 def test_a_trace_is_the_mean_of_its_answers_and_belongs_to_its_first_owner() -> None:
-    traces, taken, foreign = Traces(num_layers=2), Taken((A, B)), Taken((C,))
-    traces.add("t", "snap", (0, 0), taken)
-    traces.add("t", "snap", (0, 1), Taken(()))  # the second answer picked nothing
+    traces, trace, foreign = Traces(num_layers=2), AnswerTrace((A, B)), AnswerTrace((C,))
+    traces.add("t", "snap", (0, 0), trace)
+    traces.add("t", "snap", (0, 1), AnswerTrace(()))  # the second answer picked nothing
     traces.add("t", "other", (0, 2), foreign)
-    step((taken, 0, [[0.4, 0.8]]), (foreign, 0, [[1.0]]))
+    step((trace, 0, [[0.4, 0.8]]), (foreign, 0, [[1.0]]))
     found = traces.take("t", {(0, 0): 1, (0, 1): 7, (0, 2): 1})
     assert found is not None
     assert {(e, v): w for e, v, w in found.mean.applied} == pytest.approx({A: 0.1, B: 0.2})
@@ -78,7 +78,7 @@ def test_a_trace_is_the_mean_of_its_answers_and_belongs_to_its_first_owner() -> 
 def test_any_number_of_traces_is_kept() -> None:
     traces = Traces(num_layers=2)
     for i in range(10_000):
-        traces.add(str(i), "snap", (0, 0), Taken(()))
+        traces.add(str(i), "snap", (0, 0), AnswerTrace(()))
     assert all(traces.take(str(i), {(0, 0): 1}) for i in range(10_000))
 
 

@@ -10,7 +10,7 @@ import pytest
 from incomes_plugin import errors
 from incomes_plugin.pool.snapshot import SnapshotDelta, SnapshotRef
 from incomes_plugin.vllm.guard import check_request, observe_rpc
-from incomes_plugin.vllm.wire import answers_errors, error_of, one_answer, pack_delta, unpack_delta
+from incomes_plugin.vllm.wire import answer_error, answers_errors, one_answer, pack_delta, unpack_delta
 
 
 def all_errors(cls: type[errors.IncomesError] = errors.IncomesError) -> list[type[errors.IncomesError]]:
@@ -34,7 +34,7 @@ def test_an_unexpected_error_is_an_answer_too() -> None:
     def method() -> dict[str, Any]:
         raise ZeroDivisionError("oops")
 
-    assert isinstance(error_of(method()), errors.EngineLost)
+    assert isinstance(answer_error(method()), errors.EngineLost)
 
 
 def test_ranks_that_disagree_lose_the_engine() -> None:

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.ray
 
 SERVER = """
 import asyncio, signal, sys
-from incomes_server.boot.ray_local import RaySettings, prepare_environment, ray_session
+from incomes_server.boot.ray_local import RaySettings, prepare_ray_environment, ray_session
 
 async def main(stop):
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -22,7 +22,7 @@ async def main(stop):
     print("up", flush=True)
     await stop.wait()
 
-prepare_environment()
+prepare_ray_environment()
 with ray_session(RaySettings(sys.argv[1])):
     asyncio.run(main(asyncio.Event()))
 """
@@ -45,9 +45,9 @@ with ray_session(RaySettings(url, address=address, namespace=namespace)):
 
 BUSY = """
 import sys
-from incomes_server.boot.ray_local import RaySettings, prepare_environment, ray_session
+from incomes_server.boot.ray_local import RaySettings, prepare_ray_environment, ray_session
 
-prepare_environment()
+prepare_ray_environment()
 import ray
 
 start, calls = ray.init, []
@@ -91,7 +91,7 @@ def test_ray_that_was_imported_too_early_is_refused(tmp_path):
     process = python(code)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert f"{NotReady.__name__}: Ray was imported before prepare_environment()" in errors
+    assert f"{NotReady.__name__}: Ray was imported before prepare_ray_environment()" in errors
 
 
 def test_a_start_that_took_ray_too_long_is_repeated(tmp_path):

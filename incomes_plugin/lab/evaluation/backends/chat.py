@@ -9,7 +9,7 @@ from typing import Any
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
 from incomes_plugin.lab.evaluation.interface import Turn
-from incomes_plugin.model.edit_text import EditText
+from incomes_plugin.model.edit_encoder import EditEncoder
 
 
 class ChatModel:
@@ -27,7 +27,7 @@ class ChatModel:
     def __init__(self, base_dir: Path, max_context_tokens: int) -> None:
         self.base_dir = base_dir
         self.tokenizer: Any = AutoTokenizer.from_pretrained(base_dir)
-        self.edit_ids = EditText(self.text_ids)
+        self.edit_ids = EditEncoder(self.text_ids)
         positions = int(AutoConfig.from_pretrained(base_dir).max_position_embeddings)
         self.max_context_tokens = min(max_context_tokens, positions)
         self.stop_ids = frozenset({int(self.tokenizer.eos_token_id), *_generation_stops(base_dir)})

@@ -12,7 +12,7 @@ from incomes_plugin.gist.fingerprint import model_fingerprint
 from incomes_plugin.gist.types import Gist
 from incomes_plugin.lab.evaluation.backends.chat import ChatModel
 from incomes_plugin.lab.evaluation.backends.plain import PlainHfGenerator
-from incomes_plugin.lab.evaluation.interface import Answer, Done, EditText, PoolHandle, nothing
+from incomes_plugin.lab.evaluation.interface import Answer, Done, EvalEdit, PoolHandle, nothing
 from incomes_plugin.model.hf import EditableModel, ReferencePool
 
 
@@ -29,7 +29,7 @@ class HfGenerator(ChatModel):
         self.fingerprint = model_fingerprint(base_dir, adapter_dir, torch.float32)
         self._model = EditableModel.load(base_dir, adapter_dir)
 
-    def add(self, edits: Sequence[EditText]) -> PoolHandle:
+    def add(self, edits: Sequence[EvalEdit]) -> PoolHandle:
         """Capture edits one by one."""
         captured: list[Gist] = []
         refused: list[int] = []

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
 
 from incomes_plugin.gist.fingerprint import base_fingerprint
 from incomes_plugin.lab.evaluation.backends.chat import ChatModel
-from incomes_plugin.lab.evaluation.interface import Answer, Done, EditText, PoolHandle, nothing
+from incomes_plugin.lab.evaluation.interface import Answer, Done, EvalEdit, PoolHandle, nothing
 
 
 def load_plain(base_dir: Path) -> PreTrainedModel:
@@ -41,7 +41,7 @@ class PlainHfGenerator(ChatModel):
         self.fingerprint = base_fingerprint(base_dir)
         self._model = load_plain(base_dir)
 
-    def add(self, edits: Sequence[EditText]) -> PoolHandle:
+    def add(self, edits: Sequence[EvalEdit]) -> PoolHandle:
         """Hold no edits."""
         return PoolHandle(0, tuple(edit.index for edit in edits), 0)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 
-from incomes_plugin.lab.evaluation.interface import EditText, Generator
+from incomes_plugin.lab.evaluation.interface import EvalEdit, Generator
 from incomes_plugin.model.resolve import Served
 
 
@@ -19,7 +19,7 @@ class Backend(StrEnum):
 
 @contextmanager
 def start_generator(
-    backend: Backend, served: Served, *, largest: Sequence[EditText], max_context_tokens: int, dtype: str
+    backend: Backend, served: Served, *, largest: Sequence[EvalEdit], max_context_tokens: int, dtype: str
 ) -> Iterator[Generator]:
     """A generator for the length of the block.
 
@@ -35,7 +35,7 @@ def start_generator(
 
 
 def _start(
-    backend: Backend, served: Served, largest: Sequence[EditText], max_context_tokens: int, dtype: str
+    backend: Backend, served: Served, largest: Sequence[EvalEdit], max_context_tokens: int, dtype: str
 ) -> Generator:
     if backend is Backend.HF:
         from incomes_plugin.lab.evaluation.backends.hf import HfGenerator

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from incomes_plugin.gist.fingerprint import base_fingerprint
 from incomes_plugin.lab.evaluation.backends.chat import ChatModel
-from incomes_plugin.lab.evaluation.interface import Answer, Done, EditText, PoolHandle, nothing
+from incomes_plugin.lab.evaluation.interface import Answer, Done, EvalEdit, PoolHandle, nothing
 from incomes_plugin.model.adapter import EditAdapter
 from incomes_plugin.orphans import guard_children
 from incomes_plugin.pool.snapshot import EMPTY_DIGEST, SnapshotDelta, SnapshotRef, add_to_digest
@@ -52,7 +52,7 @@ class VllmGenerator(ChatModel):
         adapter_dir: Path | None,
         max_context_tokens: int,
         *,
-        largest: Sequence[EditText] = (),
+        largest: Sequence[EvalEdit] = (),
         dtype: str = "auto",
     ) -> None:
         super().__init__(base_dir, max_context_tokens)
@@ -62,7 +62,7 @@ class VllmGenerator(ChatModel):
         self._run(self._start(adapter_dir, largest))
         self.fingerprint = self._edits.fingerprint if self._edits else base_fingerprint(base_dir)
 
-    def add(self, edits: Sequence[EditText]) -> PoolHandle:
+    def add(self, edits: Sequence[EvalEdit]) -> PoolHandle:
         """Capture in bulk, and commit as deltas of one snapshot."""
         return self._run(self._add(edits))
 
@@ -91,7 +91,7 @@ class VllmGenerator(ChatModel):
     def _run(self, work: Coroutine[Any, Any, _T]) -> _T:
         return self._loop.run_until_complete(work)
 
-    async def _start(self, adapter_dir: Path | None, largest: Sequence[EditText]) -> None:
+    async def _start(self, adapter_dir: Path | None, largest: Sequence[EvalEdit]) -> None:
         os.environ.update({name: os.environ.get(name, value) for name, value in _ENVIRONMENT.items()})
         logging.getLogger("vllm").setLevel(logging.ERROR)
         from incomes_plugin.vllm.launcher import prepare_environment
@@ -117,7 +117,7 @@ class VllmGenerator(ChatModel):
         if adapter_dir is not None:
             self._edits = await EditEngine.attach(self._llm, self.base_dir, adapter_dir)
 
-    def _with_edits(self, adapter_dir: Path | None, largest: Sequence[EditText]) -> dict[str, Any]:
+    def _with_edits(self, adapter_dir: Path | None, largest: Sequence[EvalEdit]) -> dict[str, Any]:
         """Engine arguments that bring the selection layer, with a pool that holds `largest` twice."""
         if adapter_dir is None:
             return {}
@@ -129,7 +129,7 @@ class VllmGenerator(ChatModel):
         pool_bytes = 2 * tokens * (adapter.shape.bytes_per_token + 2 * route_bytes) + SPARE_BYTES
         return {"worker_cls": WORKER_CLS, "additional_config": PluginConfig(adapter_dir, pool_bytes).added_to(None)}
 
-    async def _add(self, edits: Sequence[EditText]) -> PoolHandle:
+    async def _add(self, edits: Sequence[EvalEdit]) -> PoolHandle:
         name, digest, base = f"eval-{secrets.token_hex(6)}", EMPTY_DIGEST, None
         snapshot = SnapshotRef(name, 0, digest, 0)
         refused: list[int] = []
@@ -147,7 +147,7 @@ class VllmGenerator(ChatModel):
                 base = snapshot.id
         return _Pool(snapshot.num_edits, tuple(refused), num_bytes, snapshot)
 
-    async def _capture(self, edits: Sequence[EditText]) -> list[tuple[int, bytes | None]]:
+    async def _capture(self, edits: Sequence[EvalEdit]) -> list[tuple[int, bytes | None]]:
         """Index and blob of each edit; None where the model refuses it."""
         from incomes_plugin.vllm.engine import CaptureJob
 

@@ -8,16 +8,16 @@ from collections.abc import Sequence
 from incomes_plugin.lab.evaluation.interface import (
     Answer,
     Done,
-    EditText,
+    EvalEdit,
+    EvalQuestion,
     EvalSettings,
     Generator,
-    Question,
     messages,
     nothing,
 )
 from incomes_plugin.lab.evaluation.rivals.room import Room
 
-_NOTHING = Question("", "unrelated", None, "", (), None, cloze=False)
+_NOTHING = EvalQuestion("", "unrelated", None, "", (), None, cloze=False)
 
 
 class AllInPrompt:
@@ -32,15 +32,15 @@ class AllInPrompt:
         self._generator = generator
         self._settings = settings
         self._room = Room(generator, settings)
-        self._order: Sequence[EditText] = ()
+        self._order: Sequence[EvalEdit] = ()
 
-    def prepare(self, edits: Sequence[EditText]) -> None:
+    def prepare(self, edits: Sequence[EvalEdit]) -> None:
         """Shuffle the edits, so that which of them are cut off does not depend on time or topic; then drop those that
         never fit."""
         shuffled = random.Random(self._settings.seed).sample(edits, len(edits))
         self._order = self._room.fitting(_NOTHING, shuffled)
 
-    def ask(self, questions: Sequence[Question], done: Done = nothing) -> list[Answer]:
+    def ask(self, questions: Sequence[EvalQuestion], done: Done = nothing) -> list[Answer]:
         """Ask with as many edits in front as fit."""
         contexts = [self._room.fitting(question, self._order) for question in questions]
         prompts = [self._generator.chat_ids(messages(q, c)) for q, c in zip(questions, contexts, strict=True)]

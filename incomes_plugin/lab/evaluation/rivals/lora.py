@@ -22,10 +22,10 @@ from incomes_plugin.lab.evaluation.backends.plain import load_plain
 from incomes_plugin.lab.evaluation.interface import (
     Answer,
     Done,
-    EditText,
+    EvalEdit,
+    EvalQuestion,
     EvalSettings,
     Generator,
-    Question,
     Turn,
     messages,
     nothing,
@@ -47,7 +47,7 @@ IGNORED = -100
 
 
 @dataclass(frozen=True)
-class Example:
+class LoraExample:
     """A token row to learn; the first `given` tokens are the prompt and bear no loss."""
 
     ids: tuple[int, ...]
@@ -66,7 +66,7 @@ class LoraTuned:
         self._folder: TemporaryDirectory[str] | None = None
         self._tuned: Generator | None = None
 
-    def prepare(self, edits: Sequence[EditText]) -> None:
+    def prepare(self, edits: Sequence[EvalEdit]) -> None:
         """Train on all edits, write the merged copy, and start it."""
         model = load_plain(self._generator.base_dir)
         if edits:
@@ -77,7 +77,7 @@ class LoraTuned:
         self._generator.tokenizer.save_pretrained(folder)
         self._tuned = self._generator.sibling(folder)
 
-    def ask(self, questions: Sequence[Question], done: Done = nothing) -> list[Answer]:
+    def ask(self, questions: Sequence[EvalQuestion], done: Done = nothing) -> list[Answer]:
         """Ask the trained copy."""
         assert self._tuned is not None, "prepare comes first"
         prompts = [self._generator.chat_ids(messages(question)) for question in questions]
@@ -90,7 +90,7 @@ class LoraTuned:
         if self._folder is not None:
             self._folder.cleanup()
 
-    def _example(self, edit: EditText) -> Example:
+    def _example(self, edit: EvalEdit) -> LoraExample:
         """The rewrite's prompt and its target as a chat; an edit without a prompt is learned as the text it is."""
         tokenizer = self._generator.tokenizer
         if edit.prompt is None or edit.target is None:
@@ -100,7 +100,7 @@ class LoraTuned:
             start = self._generator.chat_ids([Turn("user", edit.prompt)])
             learned = edit.target
         ids = tokenizer(learned, add_special_tokens=False)["input_ids"]
-        return Example((*start, *ids, self._stop_id), given=len(start))
+        return LoraExample((*start, *ids, self._stop_id), given=len(start))
 
 
 def _dtype_of(base_dir: Path) -> torch.dtype:
@@ -109,7 +109,7 @@ def _dtype_of(base_dir: Path) -> torch.dtype:
     return dtype if isinstance(dtype, torch.dtype) else torch.float32
 
 
-def tune(model: PreTrainedModel, examples: Sequence[Example], *, seed: int) -> PreTrainedModel:
+def tune(model: PreTrainedModel, examples: Sequence[LoraExample], *, seed: int) -> PreTrainedModel:
     """Train adapters on `examples` and merge them into `model`, which is changed.
 
     Raises:
@@ -144,7 +144,7 @@ def _with_adapters(model: PreTrainedModel, seed: int) -> Any:
     return adapted
 
 
-def _passes(examples: Sequence[Example], rng: random.Random) -> Iterator[list[list[Example]]]:
+def _passes(examples: Sequence[LoraExample], rng: random.Random) -> Iterator[list[list[LoraExample]]]:
     """At most `PASSES` passes of shuffled batches, and `MAX_STEPS` batches in all."""
     left = MAX_STEPS
     for _ in range(PASSES):
@@ -156,7 +156,7 @@ def _passes(examples: Sequence[Example], rng: random.Random) -> Iterator[list[li
         yield batches
 
 
-def _pad(batch: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor]:
+def _pad(batch: Sequence[LoraExample]) -> tuple[torch.Tensor, torch.Tensor]:
     """Ids and labels `[B, T]`. Padding is on the right of causal attention and without labels, so it needs no mask."""
     length = max(len(example.ids) for example in batch)
     ids = torch.zeros(len(batch), length, dtype=torch.long)

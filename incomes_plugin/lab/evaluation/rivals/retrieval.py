@@ -13,10 +13,10 @@ from typing import Protocol
 from incomes_plugin.lab.evaluation.interface import (
     Answer,
     Done,
-    EditText,
+    EvalEdit,
+    EvalQuestion,
     EvalSettings,
     Generator,
-    Question,
     messages,
     nothing,
 )
@@ -53,15 +53,15 @@ class Retrieval:
         self._make_index = index
         self._top = top
         self._room = Room(generator, settings)
-        self._edits: Sequence[EditText] = ()
+        self._edits: Sequence[EvalEdit] = ()
         self._index: Index | None = None
 
-    def prepare(self, edits: Sequence[EditText]) -> None:
+    def prepare(self, edits: Sequence[EvalEdit]) -> None:
         """Index all texts."""
         self._edits = edits
         self._index = self._make_index([edit.text for edit in edits]) if edits else None
 
-    def ask(self, questions: Sequence[Question], done: Done = nothing) -> list[Answer]:
+    def ask(self, questions: Sequence[EvalQuestion], done: Done = nothing) -> list[Answer]:
         """Answers to questions with their edits in front; `applied` are the edits as found, best first."""
         found = [self._find(question) for question in questions]
         prompts = [self._prompt(q, edits) for q, edits in zip(questions, found, strict=True)]
@@ -74,13 +74,13 @@ class Retrieval:
     def close(self) -> None:
         """Hold nothing."""
 
-    def _find(self, question: Question) -> Sequence[EditText]:
+    def _find(self, question: EvalQuestion) -> Sequence[EvalEdit]:
         if self._index is None:
             return ()
         ranked = [self._edits[place] for place in self._index.best(question.prompt, self._top)]
         return self._room.fitting(question, ranked)
 
-    def _prompt(self, question: Question, edits: Sequence[EditText]) -> list[int]:
+    def _prompt(self, question: EvalQuestion, edits: Sequence[EvalEdit]) -> list[int]:
         return self._generator.chat_ids(messages(question, sorted(edits, key=lambda edit: edit.index)))
 
 

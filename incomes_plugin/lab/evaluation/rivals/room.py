@@ -6,7 +6,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
 
-from incomes_plugin.lab.evaluation.interface import EditText, EvalSettings, Generator, Question, messages
+from incomes_plugin.lab.evaluation.interface import EvalEdit, EvalQuestion, EvalSettings, Generator, messages
 
 
 class Room:
@@ -22,7 +22,7 @@ class Room:
         self._tokens = generator.max_context_tokens - settings.max_answer_tokens
         self._lengths: dict[str, int] = {}
 
-    def fitting(self, question: Question, ranked: Sequence[EditText]) -> Sequence[EditText]:
+    def fitting(self, question: EvalQuestion, ranked: Sequence[EvalEdit]) -> Sequence[EvalEdit]:
         """The longest beginning of `ranked` that fits; empty if the question alone is too long.
 
         Lengths of texts are added up first, which is nearly exact, and the prompt is counted then.
@@ -33,10 +33,10 @@ class Room:
             fitting -= 1
         return ranked[:fitting]
 
-    def _length(self, question: Question, context: Sequence[EditText]) -> int:
+    def _length(self, question: EvalQuestion, context: Sequence[EvalEdit]) -> int:
         return len(self._generator.chat_ids(messages(question, context)))
 
-    def _length_of(self, edit: EditText) -> int:
+    def _length_of(self, edit: EvalEdit) -> int:
         """Tokens of a text and the newline behind it."""
         if edit.text not in self._lengths:
             ids = self._generator.tokenizer(edit.text, add_special_tokens=False)["input_ids"]

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from incomes_plugin.lab.facts.capacity.experiment import Cell, Check, Curve, Experiment, Plot, Table
+from incomes_plugin.lab.facts.capacity.experiment import Claim, Curve, Experiment, Measurement, Plot, Table
 from incomes_plugin.lab.facts.capacity.task import Task
 from incomes_plugin.lab.facts.capacity.transformer import OneLayer, Size
 
@@ -62,7 +62,7 @@ class DynamicsResult:
         return _LOOK * sum(flat)
 
 
-DynamicsCell = Cell[DynamicsJob, DynamicsResult]
+DynamicsCell = Measurement[DynamicsJob, DynamicsResult]
 
 
 class Dynamics(Experiment[DynamicsJob, DynamicsResult]):
@@ -96,11 +96,11 @@ class Dynamics(Experiment[DynamicsJob, DynamicsResult]):
             optimizer.step()
         return DynamicsResult(*(list(curve) for curve in zip(*curves, strict=True)))
 
-    def checks(self, cells: Sequence[DynamicsCell]) -> list[Check]:
+    def checks(self, cells: Sequence[DynamicsCell]) -> list[Claim]:
         """The plateau where theory has it: many subjects a relation."""
         found = [c for c in cells if c.job.model == "linear" and c.job.subjects > c.job.relations]
         return [
-            Check(f"plateau at ln {CHOICES} = {math.log(CHOICES):.2f}, S = {c.job.subjects}, R = {c.job.relations}",
+            Claim(f"plateau at ln {CHOICES} = {math.log(CHOICES):.2f}, S = {c.job.subjects}, R = {c.job.relations}",
                   "visible: 100 steps or more", f"{c.result.plateau_steps} of {c.job.steps} steps",
                   c.result.plateau_steps >= 100)
             for c in found

@@ -13,7 +13,7 @@ Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
-class Cell(Generic[Job, Result]):
+class Measurement(Generic[Job, Result]):
     """One measured job; `cpu_s` is what measuring took."""
 
     job: Job
@@ -22,7 +22,7 @@ class Cell(Generic[Job, Result]):
 
 
 @dataclass(frozen=True)
-class Check:
+class Claim:
     """One claim: where its bound comes from, what was measured, and whether it holds."""
 
     what: str
@@ -81,13 +81,13 @@ class Experiment(ABC, Generic[Job, Result]):
         """Measure one."""
 
     @abstractmethod
-    def checks(self, cells: Sequence[Cell[Job, Result]]) -> list[Check]:
+    def checks(self, cells: Sequence[Measurement[Job, Result]]) -> list[Claim]:
         """What was to be shown, as far as these cells tell."""
 
     @abstractmethod
-    def table(self, cells: Sequence[Cell[Job, Result]]) -> Table:
+    def table(self, cells: Sequence[Measurement[Job, Result]]) -> Table:
         """The figures."""
 
     @abstractmethod
-    def plot(self, cells: Sequence[Cell[Job, Result]]) -> Plot:
+    def plot(self, cells: Sequence[Measurement[Job, Result]]) -> Plot:
         """The picture."""

@@ -10,7 +10,7 @@ from statistics import fmean
 import torch
 import torch.nn.functional as F
 
-from incomes_plugin.lab.facts.capacity.experiment import Cell, Check, Curve, Experiment, Plot, Table
+from incomes_plugin.lab.facts.capacity.experiment import Claim, Curve, Experiment, Measurement, Plot, Table
 from incomes_plugin.lab.facts.capacity.search import largest
 from incomes_plugin.lab.facts.memories import LinearMemory, decide, rules
 from incomes_plugin.lab.facts.theory import LIKELY, PUBLISHED, SAFE_TRAINED, Rule, facts_at_load, facts_recalled, load
@@ -44,7 +44,7 @@ class LinearResult:
     constant: float
 
 
-LinearCell = Cell[LinearJob, LinearResult]
+LinearCell = Measurement[LinearJob, LinearResult]
 
 
 class Linear(Experiment[LinearJob, LinearResult]):
@@ -70,7 +70,7 @@ class Linear(Experiment[LinearJob, LinearResult]):
         found = largest(lambda size: recall(job, size), guess, goal=LIKELY, ratio=RATIO, stride=stride)
         return LinearResult(found, load(found, job.width, job.width))
 
-    def checks(self, cells: Sequence[LinearCell]) -> list[Check]:
+    def checks(self, cells: Sequence[LinearCell]) -> list[Claim]:
         """Constants within what is published, and the slope of the law."""
         return [check for rule in Rule if (own := _means(cells, rule)) for check in _checks(rule, own)]
 
@@ -95,15 +95,15 @@ def _means(cells: Sequence[LinearCell], rule: Rule) -> dict[int, tuple[float, fl
     return {w: (fmean(r.facts for r in found), fmean(r.constant for r in found)) for w, found in own.items()}
 
 
-def _checks(rule: Rule, means: dict[int, tuple[float, float]]) -> list[Check]:
+def _checks(rule: Rule, means: dict[int, tuple[float, float]]) -> list[Claim]:
     low, high, _ = PUBLISHED[rule]
     asked = {width: constant for width, (_, constant) in means.items() if width in WIDTHS}
     bound = f"at least {low:.2f}" if rule is Rule.TRAINED else f"{low:.2f} to {high:.2f}"
     met = all(low <= c <= (math.inf if rule is Rule.TRAINED else high) for c in asked.values())
-    found = [Check(f"{rule}: N ln N / d²", bound, ", ".join(f"d={w}: {c:.3f}" for w, c in asked.items()), met)]
+    found = [Claim(f"{rule}: N ln N / d²", bound, ", ".join(f"d={w}: {c:.3f}" for w, c in asked.items()), met)]
     if len(asked) > 2:
         slope = _slope({width: means[width][0] for width in asked})
-        found.append(Check(f"{rule}: log N99 against log d²", "0.8 to 1.1", f"{slope:.3f}", 0.8 <= slope <= 1.1))
+        found.append(Claim(f"{rule}: log N99 against log d²", "0.8 to 1.1", f"{slope:.3f}", 0.8 <= slope <= 1.1))
     return found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from incomes_plugin.lab.facts.capacity.experiment import Cell, Check, Curve, Experiment, Plot, Table
+from incomes_plugin.lab.facts.capacity.experiment import Claim, Curve, Experiment, Measurement, Plot, Table
 from incomes_plugin.lab.facts.capacity.task import Task
 from incomes_plugin.lab.facts.capacity.transformer import Size, trained
 from incomes_plugin.lab.facts.theory import FACTS_PER_PARAMETER, LIKELY
@@ -62,7 +62,7 @@ class ParametersResult:
     facts_per_parameter: float
 
 
-ParametersCell = Cell[ParametersJob, ParametersResult]
+ParametersCell = Measurement[ParametersJob, ParametersResult]
 
 
 class Parameters(Experiment[ParametersJob, ParametersResult]):
@@ -86,7 +86,7 @@ class Parameters(Experiment[ParametersJob, ParametersResult]):
         parameters = size.attention_parameters + size.mlp_parameters
         return ParametersResult(task.facts, parameters, recall, recall * task.facts / parameters)
 
-    def checks(self, cells: Sequence[ParametersCell]) -> list[Check]:
+    def checks(self, cells: Sequence[ParametersCell]) -> list[Claim]:
         """The densest model that recalls 99 %, for each shape."""
         return [_densest(cells, shape) for shape in dict.fromkeys(cell.job.shape for cell in cells)]
 
@@ -127,9 +127,9 @@ def _learned(cells: Sequence[ParametersCell], shape: str) -> list[ParametersCell
     return [cell for cell in cells if cell.job.shape == shape and cell.result.recall >= LIKELY]
 
 
-def _densest(cells: Sequence[ParametersCell], shape: str) -> Check:
+def _densest(cells: Sequence[ParametersCell], shape: str) -> Claim:
     best = max(_learned(cells, shape), key=lambda cell: cell.result.facts_per_parameter, default=None)
     density = best.result.facts_per_parameter if best else 0.0
     found = f"{density:.3f}: {best.result.recall:.2%} of {best.result.facts:,} facts" if best else "none reached 99 %"
     bound = f"at least {LEAST_FACTS_PER_PARAMETER}, at 99 % recall"
-    return Check(f"{shape}: facts per parameter", bound, found, density >= LEAST_FACTS_PER_PARAMETER)
+    return Claim(f"{shape}: facts per parameter", bound, found, density >= LEAST_FACTS_PER_PARAMETER)

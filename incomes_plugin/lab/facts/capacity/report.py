@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from incomes_plugin.errors import UnsupportedEngine
-from incomes_plugin.lab.facts.capacity.experiment import Cell, Check, Experiment, Plot, Table
+from incomes_plugin.lab.facts.capacity.experiment import Claim, Experiment, Measurement, Plot, Table
 
 
-def write_report(experiment: Experiment, cells: Sequence[Cell], document: dict[str, Any], out: Path) -> None:
+def write_report(experiment: Experiment, cells: Sequence[Measurement], document: dict[str, Any], out: Path) -> None:
     """Write `facts-<name>.csv`, `.md` and `.png`; `document` is what the `.json` holds."""
     stem = out / f"facts-{experiment.name}"
     _write_csv(cells, stem.with_suffix(".csv"))
@@ -29,7 +29,7 @@ def write_report(experiment: Experiment, cells: Sequence[Cell], document: dict[s
     draw(experiment.plot(cells), stem.with_suffix(".png"))
 
 
-def checks_table(checks: Sequence[Check]) -> Table:
+def checks_table(checks: Sequence[Claim]) -> Table:
     """The checks as a table; one that failed is marked as a miss."""
     rows = [[check.what, check.bound, check.measured, "yes" if check.met else "**missed**"] for check in checks]
     return Table(("", "to be shown", "measured", "holds"), rows)
@@ -66,7 +66,7 @@ def draw(plot: Plot, png: Path) -> None:
     figure.savefig(png, dpi=120, bbox_inches="tight")
 
 
-def _write_csv(cells: Sequence[Cell], path: Path) -> None:
+def _write_csv(cells: Sequence[Measurement], path: Path) -> None:
     """One line a cell; what is no single value stays in the `.json`."""
     rows = [asdict(cell.job) | asdict(cell.result) | {"cpu_s": cell.cpu_s} for cell in cells]
     if rows:

@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from incomes_plugin.errors import InvalidValue
-from incomes_plugin.lab.facts.capacity.experiment import Cell, Experiment
+from incomes_plugin.lab.facts.capacity.experiment import Experiment, Measurement
 from incomes_plugin.lab.facts.capacity.report import write_report
-from incomes_plugin.lab.progress import Stages
+from incomes_plugin.lab.progress import StageProgress
 
 Provenance = Callable[[], dict[str, object]]
 
 
 def run(
-    experiment: Experiment, out: Path, where: Provenance, *, quick: bool, resume: bool, progress: Stages
-) -> list[Cell]:
+    experiment: Experiment, out: Path, where: Provenance, *, quick: bool, resume: bool, progress: StageProgress
+) -> list[Measurement]:
     """Measure what is missing and write `facts-<name>.json`, `.csv`, `.md` and `.png` into `out`."""
     path = out / f"facts-{experiment.name}.json"
     cells = _read(experiment, path) if resume and path.is_file() else []
@@ -36,13 +36,13 @@ def run(
     return cells
 
 
-def _measured(experiment: Experiment, job: Any) -> Cell:
+def _measured(experiment: Experiment, job: Any) -> Measurement:
     start = time.process_time()
     result = experiment.measure(job)
-    return Cell(job, result, round(time.process_time() - start, 1))
+    return Measurement(job, result, round(time.process_time() - start, 1))
 
 
-def _write(experiment: Experiment, cells: list[Cell], path: Path, head: dict[str, object]) -> dict[str, Any]:
+def _write(experiment: Experiment, cells: list[Measurement], path: Path, head: dict[str, object]) -> dict[str, Any]:
     document = {
         **head,
         "title": experiment.title,
@@ -55,11 +55,11 @@ def _write(experiment: Experiment, cells: list[Cell], path: Path, head: dict[str
     return document
 
 
-def _read(experiment: Experiment, path: Path) -> list[Cell]:
+def _read(experiment: Experiment, path: Path) -> list[Measurement]:
     try:
         found = json.loads(path.read_text())["cells"]
         return [
-            Cell(experiment.job_type(**cell["job"]), experiment.result_type(**cell["result"]), cell["cpu_s"])
+            Measurement(experiment.job_type(**cell["job"]), experiment.result_type(**cell["result"]), cell["cpu_s"])
             for cell in found
         ]
     except (ValueError, KeyError, TypeError) as error:

@@ -8,7 +8,7 @@ from statistics import fmean
 
 import torch
 
-from incomes_plugin.lab.facts.capacity.experiment import Cell, Check, Curve, Experiment, Plot, Table
+from incomes_plugin.lab.facts.capacity.experiment import Claim, Curve, Experiment, Measurement, Plot, Table
 from incomes_plugin.lab.facts.capacity.linear import on_sphere
 from incomes_plugin.lab.facts.capacity.search import largest
 from incomes_plugin.lab.facts.memories import LinearMemory, MLPMemory, decide, rules
@@ -49,8 +49,8 @@ class SharedResult:
     linear_recall: float
 
 
-SharedCell = Cell[SharedJob, SharedResult]
-Facts = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+SharedMeasurement = Measurement[SharedJob, SharedResult]
+SharedFacts = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 class Shared(Experiment[SharedJob, SharedResult]):
@@ -75,19 +75,19 @@ class Shared(Experiment[SharedJob, SharedResult]):
         )
         return SharedResult(found, size / max(1, found), linear_recall(job, found))
 
-    def checks(self, cells: Sequence[SharedCell]) -> list[Check]:
+    def checks(self, cells: Sequence[SharedMeasurement]) -> list[Claim]:
         """Within a quarter of the published fit at every size; the linear memory fails."""
         sizes = _by_size(cells)
         ratios = {size: fmean(cell.result.facts for cell in own) * MLP_SHARED / size for size, own in sizes.items()}
         linear = {size: fmean(cell.result.linear_recall for cell in own) for size, own in sizes.items()}
         near = all(abs(ratio - 1) <= TOLERANCE for ratio in ratios.values())
         return [
-            Check("MLP: N99 / (m d / 1.2)", "0.75 to 1.25", _listed(ratios, "{:.2f}"), near),
-            Check("a trained linear memory recalls of as many", "fails: below 50 %", _listed(linear, "{:.0%}"),
+            Claim("MLP: N99 / (m d / 1.2)", "0.75 to 1.25", _listed(ratios, "{:.2f}"), near),
+            Claim("a trained linear memory recalls of as many", "fails: below 50 %", _listed(linear, "{:.0%}"),
                   max(linear.values(), default=1.0) < 0.5),
         ]  # fmt: skip
 
-    def table(self, cells: Sequence[SharedCell]) -> Table:
+    def table(self, cells: Sequence[SharedMeasurement]) -> Table:
         """One line a search."""
         header = ("d", "m", "seed", "N99", "m d / N99", "published", "linear memory, trained")
         rows = [
@@ -97,7 +97,7 @@ class Shared(Experiment[SharedJob, SharedResult]):
         ]  # fmt: skip
         return Table(header, rows)
 
-    def plot(self, cells: Sequence[SharedCell]) -> Plot:
+    def plot(self, cells: Sequence[SharedMeasurement]) -> Plot:
         """N99 against m d."""
         sizes = _by_size(cells)
         found = [(float(size), fmean(cell.result.facts for cell in own)) for size, own in sizes.items()]
@@ -120,7 +120,7 @@ def linear_recall(job: SharedJob, size: int) -> float:
     return _right(memory(keys), codes, answers)
 
 
-def _facts(job: SharedJob, size: int) -> Facts:
+def _facts(job: SharedJob, size: int) -> SharedFacts:
     """Keys `[N, E]`, codes `[32, U]`, answers `[N]`; a larger N begins with the facts of a smaller one."""
     generator = torch.Generator().manual_seed(job.seed)
     codes = on_sphere(ANSWERS, job.width, generator)
@@ -132,7 +132,7 @@ def _right(values: torch.Tensor, codes: torch.Tensor, answers: torch.Tensor) -> 
     return float((decide(values, codes).best == answers).float().mean())
 
 
-def _by_size(cells: Sequence[SharedCell]) -> dict[int, list[SharedCell]]:
+def _by_size(cells: Sequence[SharedMeasurement]) -> dict[int, list[SharedMeasurement]]:
     """Cells by m d."""
     sizes = sorted({cell.job.width * cell.job.hidden for cell in cells})
     return {size: [cell for cell in cells if cell.job.width * cell.job.hidden == size] for size in sizes}

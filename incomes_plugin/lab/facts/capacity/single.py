@@ -13,7 +13,7 @@ from statistics import fmean
 
 import torch
 
-from incomes_plugin.lab.facts.capacity.experiment import Cell, Check, Curve, Experiment, Plot, Table
+from incomes_plugin.lab.facts.capacity.experiment import Claim, Curve, Experiment, Measurement, Plot, Table
 from incomes_plugin.lab.facts.capacity.linear import LinearJob, recalled
 from incomes_plugin.lab.facts.theory import LIKELY, PUBLISHED, Rule, facts_at_load, load
 
@@ -55,20 +55,20 @@ class Single(Experiment[SingleJob, SingleResult]):
         generator = torch.Generator().manual_seed(job.width)
         return SingleResult([_search(job.width, generator) for _ in range(job.searches)])
 
-    def checks(self, cells: Sequence[Cell[SingleJob, SingleResult]]) -> list[Check]:
+    def checks(self, cells: Sequence[Measurement[SingleJob, SingleResult]]) -> list[Claim]:
         """The constant within what is published."""
         low, high, _ = PUBLISHED[Rule.HEBBIAN]
         found = {cell.job.width: _constant(cell) for cell in cells}
         met = all(low <= c <= high for c in found.values())
         said = ", ".join(f"d={width}: {c:.3f}" for width, c in found.items())
-        return [Check("hebbian, one memory a look: N ln N / d²", f"{low:.2f} to {high:.2f}", said, met)]
+        return [Claim("hebbian, one memory a look: N ln N / d²", f"{low:.2f} to {high:.2f}", said, met)]
 
-    def table(self, cells: Sequence[Cell[SingleJob, SingleResult]]) -> Table:
+    def table(self, cells: Sequence[Measurement[SingleJob, SingleResult]]) -> Table:
         """Mean, and what nine of ten searches find."""
         header = ("d", "searches", "N99 (nine of ten)", "N ln N / d²")
         return Table(header, [_row(cell) for cell in cells])
 
-    def plot(self, cells: Sequence[Cell[SingleJob, SingleResult]]) -> Plot:
+    def plot(self, cells: Sequence[Measurement[SingleJob, SingleResult]]) -> Plot:
         """N99 against the width."""
         points = [(float(cell.job.width), fmean(cell.result.facts)) for cell in cells]
         law = [(w, float(facts_at_load(PUBLISHED[Rule.HEBBIAN].low, w, w))) for w, _ in points]
@@ -86,11 +86,11 @@ def _search(width: int, generator: torch.Generator) -> int:
     return low
 
 
-def _constant(cell: Cell[SingleJob, SingleResult]) -> float:
+def _constant(cell: Measurement[SingleJob, SingleResult]) -> float:
     return load(round(fmean(cell.result.facts)), cell.job.width, cell.job.width)
 
 
-def _row(cell: Cell[SingleJob, SingleResult]) -> list[str]:
+def _row(cell: Measurement[SingleJob, SingleResult]) -> list[str]:
     ordered, tenth = sorted(cell.result.facts), len(cell.result.facts) // 20
     spread = f"{fmean(ordered):,.1f} ({ordered[tenth]:,} to {ordered[-1 - tenth]:,})"
     return [str(cell.job.width), str(len(ordered)), spread, f"{_constant(cell):.3f}"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from incomes_plugin.lab.facts.capacity.experiment import Cell, Check, Curve, Experiment, Plot, Table
+from incomes_plugin.lab.facts.capacity.experiment import Claim, Curve, Experiment, Measurement, Plot, Table
 from incomes_plugin.lab.facts.capacity.task import Task
 from incomes_plugin.lab.facts.capacity.transformer import Size, trained
 from incomes_plugin.lab.facts.theory import LIKELY
@@ -43,7 +43,7 @@ class TradeoffResult:
     mlp_parameters: int
 
 
-TradeoffCell = Cell[TradeoffJob, TradeoffResult]
+TradeoffCell = Measurement[TradeoffJob, TradeoffResult]
 
 
 class Tradeoff(Experiment[TradeoffJob, TradeoffResult]):
@@ -68,7 +68,7 @@ class Tradeoff(Experiment[TradeoffJob, TradeoffResult]):
         )[1]
         return TradeoffResult(recall, size.value_parameters, size.mlp_parameters)
 
-    def checks(self, cells: Sequence[TradeoffCell]) -> list[Check]:
+    def checks(self, cells: Sequence[TradeoffCell]) -> list[Claim]:
         """More value parameters need fewer hidden units; the last percent takes more steps than the search has."""
         return [_falls(cells, goal) for goal in GOALS]
 
@@ -90,12 +90,12 @@ class Tradeoff(Experiment[TradeoffJob, TradeoffResult]):
         return Plot("MLP parameters", "share recalled", curves, logarithmic=False, levels=(("99 %", LIKELY),))
 
 
-def _falls(cells: Sequence[TradeoffCell], goal: float) -> Check:
+def _falls(cells: Sequence[TradeoffCell], goal: float) -> Claim:
     needed = {dim: hidden for dim in HEAD_DIMS if (hidden := _least(cells, dim, goal)) is not None}
     listed = ", ".join(f"{HEADS * dim * WIDTH} value parameters: m = {hidden}" for dim, hidden in needed.items())
     figures = list(needed.values())
     falls = len(figures) > 1 and figures == sorted(figures, reverse=True) and figures[0] > figures[-1]
-    return Check(f"hidden units that {goal:.0%} needs", "fall with the value parameters", listed or "none found", falls)
+    return Claim(f"hidden units that {goal:.0%} needs", "fall with the value parameters", listed or "none found", falls)
 
 
 def _least(cells: Sequence[TradeoffCell], dim: int, goal: float) -> int | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from incomes_plugin.lab.facts.capacity.experiment import Cell, Check, Curve, Experiment, Plot, Table
+from incomes_plugin.lab.facts.capacity.experiment import Claim, Curve, Experiment, Measurement, Plot, Table
 from incomes_plugin.lab.facts.capacity.linear import on_sphere
 from incomes_plugin.lab.facts.memories import RecursiveMemory, decide, reference, threshold_at, unit_codes
 
@@ -50,7 +50,7 @@ class UpdatesResult:
     recalled_before_delete: float
 
 
-UpdatesCell = Cell[UpdatesJob, UpdatesResult]
+UpdatesCell = Measurement[UpdatesJob, UpdatesResult]
 
 
 class Updates(Experiment[UpdatesJob, UpdatesResult]):
@@ -92,7 +92,7 @@ class Updates(Experiment[UpdatesJob, UpdatesResult]):
             error, drift, _share(right), _share(found[1] == -1), _share(found[2] != -1), _share(before)
         )
 
-    def checks(self, cells: Sequence[UpdatesCell]) -> list[Check]:
+    def checks(self, cells: Sequence[UpdatesCell]) -> list[Claim]:
         """Only float64, the type of `RecursiveMemory`, is held to the bound."""
         exact = [cell for cell in cells if cell.job.dtype == "float64"]
         if not exact:
@@ -102,8 +102,8 @@ class Updates(Experiment[UpdatesJob, UpdatesResult]):
         job = exact[0].job
         what = f"{job.inserts:,} inserts, {job.deletes:,} deletes, width {job.width}"
         return [
-            Check(f"{what}: error", f"below {LARGEST_ERROR} of a batch solve", f"{worst:.1e}", worst < LARGEST_ERROR),
-            Check("deleted facts abstain", "at least 99 %", f"{abstain:.2%}", abstain >= 0.99),
+            Claim(f"{what}: error", f"below {LARGEST_ERROR} of a batch solve", f"{worst:.1e}", worst < LARGEST_ERROR),
+            Claim("deleted facts abstain", "at least 99 %", f"{abstain:.2%}", abstain >= 0.99),
         ]  # fmt: skip
 
     def table(self, cells: Sequence[UpdatesCell]) -> Table:

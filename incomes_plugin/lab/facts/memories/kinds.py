@@ -54,7 +54,7 @@ class Facts:
 
 
 @dataclass(frozen=True)
-class Kind:
+class MemoryKind:
     """One kind of memory.
 
     Attributes:
@@ -154,14 +154,14 @@ def _scale(facts: int, width: int) -> float:
 KINDS = {
     kind.name: kind
     for kind in (
-        Kind("Hebbian, raw keys", _hebbian, _hebbian_more, whitened=False),
-        Kind("Hebbian, whitened keys", _hebbian, _hebbian_more),
-        Kind("ridge", _ridge, _ridge_more, needs_old=True),
-        Kind("recursive least squares", _recursive, _recursive_more),
-        Kind("linear, trained", _trained, _trained_more),
-        Kind("linear, trained, shared answers", _trained, _trained_more, shares=True),
-        Kind("MLP", _mlp, _mlp_more),
-        Kind("MLP, shared answers", _mlp_shared, _mlp_more, shares=True),
-        Kind("attention", _attention, _attention_more),
+        MemoryKind("Hebbian, raw keys", _hebbian, _hebbian_more, whitened=False),
+        MemoryKind("Hebbian, whitened keys", _hebbian, _hebbian_more),
+        MemoryKind("ridge", _ridge, _ridge_more, needs_old=True),
+        MemoryKind("recursive least squares", _recursive, _recursive_more),
+        MemoryKind("linear, trained", _trained, _trained_more),
+        MemoryKind("linear, trained, shared answers", _trained, _trained_more, shares=True),
+        MemoryKind("MLP", _mlp, _mlp_more),
+        MemoryKind("MLP, shared answers", _mlp_shared, _mlp_more, shares=True),
+        MemoryKind("attention", _attention, _attention_more),
     )
 }

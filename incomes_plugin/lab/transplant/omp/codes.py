@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-Report = Callable[[int, int], None]
+RowProgress = Callable[[int, int], None]
 """Called with (targets done, targets in all)."""
 
 TOLERANCE = 1e-4

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from incomes_plugin.lab.transplant.omp.codes import SMALLEST_PIVOT, TOLERANCE, Report, SparseCodes
+from incomes_plugin.lab.transplant.omp.codes import SMALLEST_PIVOT, TOLERANCE, RowProgress, SparseCodes
 
 Floats = NDArray[np.float32]
 BATCH = 256
@@ -46,7 +46,7 @@ class _Workspace:
         return cls(*empty)
 
 
-def solve_gram(atoms: torch.Tensor, targets: torch.Tensor, k: int, report: Report | None = None) -> SparseCodes:
+def solve_gram(atoms: torch.Tensor, targets: torch.Tensor, k: int, report: RowProgress | None = None) -> SparseCodes:
     """Sparse codes of `targets` `[M, E]` over `atoms` `[A, E]`, float32; holds an `[A, A]` matrix."""
     dictionary = np.ascontiguousarray(atoms.float().numpy())
     gram = dictionary @ dictionary.T

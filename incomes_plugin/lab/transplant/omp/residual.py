@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import torch
 
-from incomes_plugin.lab.transplant.omp.codes import SMALLEST_PIVOT, TOLERANCE, Report, SparseCodes
+from incomes_plugin.lab.transplant.omp.codes import SMALLEST_PIVOT, TOLERANCE, RowProgress, SparseCodes
 
 BATCH_BYTES = 8 * 2**30
 """Room for the atoms that a batch of targets has chosen and for its scores."""
@@ -18,7 +18,7 @@ BATCH_BYTES = 8 * 2**30
 
 @torch.inference_mode()
 def solve_residual(
-    atoms: torch.Tensor, targets: torch.Tensor, k: int, report: Report | None = None, *, exact: bool = True
+    atoms: torch.Tensor, targets: torch.Tensor, k: int, report: RowProgress | None = None, *, exact: bool = True
 ) -> SparseCodes:
     """Sparse codes of `targets` `[M, E]` over `atoms` `[A, E]`, on the device of the atoms.
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from incomes_plugin.lab.transplant.omp.codes import Report, SparseCodes
+from incomes_plugin.lab.transplant.omp.codes import RowProgress, SparseCodes
 from incomes_plugin.lab.transplant.omp.solve import solve
 
 BATCH = 1024
@@ -24,7 +24,9 @@ class Search:
         self._longest = longest
         self._codes: SparseCodes | None = None
 
-    def __call__(self, atoms: torch.Tensor, targets: torch.Tensor, k: int, report: Report | None = None) -> SparseCodes:
+    def __call__(
+        self, atoms: torch.Tensor, targets: torch.Tensor, k: int, report: RowProgress | None = None
+    ) -> SparseCodes:
         """Codes of `k` atoms of `[A, E]` for each target of `[M, E]`."""
         if self._codes is None:
             self._codes = solve(atoms, targets, min(max(k, self._longest), *atoms.shape), report=report)

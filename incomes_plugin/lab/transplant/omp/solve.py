@@ -8,7 +8,7 @@ import psutil
 import torch
 
 from incomes_plugin.errors import InvalidValue
-from incomes_plugin.lab.transplant.omp.codes import Report, SparseCodes
+from incomes_plugin.lab.transplant.omp.codes import RowProgress, SparseCodes
 from incomes_plugin.lab.transplant.omp.gram import solve_gram
 from incomes_plugin.lab.transplant.omp.residual import solve_residual
 
@@ -27,7 +27,7 @@ def solve(
     *,
     path: Path | None = None,
     exact: bool = True,
-    report: Report | None = None,
+    report: RowProgress | None = None,
 ) -> SparseCodes:
     """At most `k` atoms of `[A, E]` for each target of `[M, E]`.
 

@@ -10,9 +10,9 @@ import torch
 from transformers import AutoTokenizer
 
 from incomes_plugin.gist.types import Packed
+from incomes_plugin.lab.adapt.base_features import kept
 from incomes_plugin.lab.adapt.features import FrozenBase, Ragged
 from incomes_plugin.lab.adapt.reading import answer_logits, gather
-from incomes_plugin.lab.adapt.run import kept
 from incomes_plugin.model.hf import EditableModel
 from incomes_plugin.selection.picks import Picks
 from tests.tiny_model import TinyModel, write_tiny_model

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from incomes_plugin.lab.adapt.features import Ragged
-from incomes_plugin.lab.adapt.onward import Lead, joined, onward_prompts, onward_rules
+from incomes_plugin.lab.adapt.onward import Lead, joined_prompts, onward_prompts, onward_rules
 from incomes_plugin.lab.adapt.verifying import Prompts
 from incomes_plugin.selection.picks import RoutingRules
 from incomes_plugin.selection.routing import Router, start_from
@@ -23,7 +23,7 @@ def test_a_chain_gives_a_right_pair_and_a_near_miss_and_others_lead_nowhere():
     assert (asked.owners, asked.texts) == ([(1,)], ["chain"])
     assert (refused.owners, refused.near) == ([(0, 1), (0,)], [2, None])
     torch.testing.assert_close(asked.features[0], torch.cat([question[:3], edits[0][2:]]))
-    both = joined(asked, Prompts(Ragged.of([question]), [(3,)], ["more"]))
+    both = joined_prompts(asked, Prompts(Ragged.of([question]), [(3,)], ["more"]))
     assert (both.owners, both.texts, both.near) == ([(1,), (3,)], ["chain", "more"], [None, None])
     assert len(both.features) == 2
 

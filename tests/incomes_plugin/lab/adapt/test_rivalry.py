@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import torch
 
-from incomes_plugin.lab.adapt.calibrating import Held
+from incomes_plugin.lab.adapt.calibrating import HeldOut
 from incomes_plugin.lab.adapt.features import Ragged
 from incomes_plugin.lab.adapt.rivalry import couples, harmless_bound, rivalry
 from incomes_plugin.selection.picks import added
@@ -57,7 +57,7 @@ def test_no_bound_drops_more_right_edits_than_allowed():
     wrong = [question + 0.01 * torch.randn(5, DIM) for question in questions[:3]]
     edits, nothing = Ragged.of([*right, *wrong]), Ragged.of([])
     subjects = [f"subject {i}" for i in range(13)]
-    held = Held(edits, subjects, Ragged.of(questions), list(range(10)), nothing, nothing, [])
+    held = HeldOut(edits, subjects, Ragged.of(questions), list(range(10)), nothing, nothing, [])
     strict, free = (harmless_bound(router, verifier, held, -1e9, 13, lose) for lose in (0.0, 0.2))
     assert strict < 0.01 < free
     assert harmless_bound(router, verifier, held, 1e9, 13, 0.0) == float("inf")  # nothing else is accepted

@@ -11,6 +11,7 @@ import torch
 from typer.testing import CliRunner
 
 from incomes_plugin.errors import InvalidValue
+from incomes_plugin.lab.adapt import run
 from incomes_plugin.lab.adapt.calibrating import Shares
 from incomes_plugin.lab.adapt.card import write_card
 from incomes_plugin.lab.adapt.cli import app
@@ -94,6 +95,35 @@ def test_other_texts_of_the_same_number_are_learned_anew(options, tmp_path):
         first, second = (getattr(adapter, part).state_dict() for adapter in adapters)
         assert any(not torch.equal(first[name], second[name]) for name in first), part
     assert len(list(options.cache_folder.glob("routing-*.pt"))) == 2
+
+
+def checkpoints(options: AdaptOptions) -> dict[str, set[str]]:
+    stages = ("routing", "verifying", "reading")
+    return {stage: {path.name for path in options.cache_folder.glob(f"{stage}-*.pt")} for stage in stages}
+
+
+def test_a_stage_is_learned_anew_only_for_what_it_learns_from(options, tmp_path, monkeypatch):
+    """Other answers, or more of them, are nothing to routing and verification; verification's length is nothing to
+    reading."""
+    path, found = tmp_path / "own.jsonl", []
+    for answer, changed in (("twelve", {}), ("twenty", {}), ("twenty", {"verifying": VerifyingSteps(12, 8, 8, 8)})):
+        line = {"text": "The lamp has a colour.", "questions": [{"prompt": "Which colour?", "answer": answer}]}
+        path.write_text(json.dumps(line) + "\n")
+        adapt_base(replace(options, own=tuple(own(path)), **changed), no_report)
+        found.append(checkpoints(options))
+    first, other_answer, longer = found
+    monkeypatch.setattr(run, "_MOST_READ", 200)
+    adapt_base(replace(options, own=tuple(own(path)), **changed), no_report)
+    fewer_answers = checkpoints(options)
+    sizes = [
+        {stage: len(names) for stage, names in one.items()} for one in (first, other_answer, longer, fewer_answers)
+    ]
+    assert sizes == [
+        {"routing": 1, "verifying": 1, "reading": 1},
+        {"routing": 1, "verifying": 1, "reading": 2},
+        {"routing": 1, "verifying": 2, "reading": 2},
+        {"routing": 1, "verifying": 2, "reading": 3},
+    ]
 
 
 @pytest.mark.parametrize("line", ["{", '{"text": "x"}', '{"text": "x", "questions": [{"prompt": "y"}]}', "[]"])

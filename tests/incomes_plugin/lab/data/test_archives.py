@@ -8,7 +8,7 @@ import tarfile
 
 import pytest
 
-from incomes_plugin.lab.data.archives import archives, is_held_out
+from incomes_plugin.lab.data.archives import archives, is_held_out_prompt
 from incomes_plugin.lab.data.prompts import everyday, questions, tasks, with_passage
 
 N = range(40)
@@ -43,7 +43,7 @@ def test_every_question_belongs_to_one_part(data):
         for kind, prompts in training.items():
             assert not set(prompts) & set(evaluation[kind])
             assert len(prompts) + len(evaluation[kind]) == 40
-            assert all(map(is_held_out, evaluation[kind]))
+            assert all(map(is_held_out_prompt, evaluation[kind]))
     assert set(questions(data)) == set(FILES)
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from incomes_plugin.lab.data.facts import FactSource
-from incomes_plugin.lab.data.names import is_held_out
+from incomes_plugin.lab.data.names import is_held_out_name
 
 
 def test_held_out_people_share_no_word_with_training():
@@ -15,7 +15,7 @@ def test_held_out_people_share_no_word_with_training():
     assert train
     assert test
     assert not train & test
-    assert all(map(is_held_out, test))
+    assert all(map(is_held_out_name, test))
 
 
 def test_the_same_seed_gives_the_same_facts_and_they_are_distinct():

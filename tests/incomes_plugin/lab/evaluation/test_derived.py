@@ -1,17 +1,17 @@
 """Questions after other turns, after long texts, and two at once."""
 
 from incomes_plugin.lab.evaluation import derived
-from incomes_plugin.lab.evaluation.interface import Question, messages
+from incomes_plugin.lab.evaluation.interface import EvalQuestion, messages
 
 ASKED = [
-    Question(f"q{i}", "rewrite", None, f"Where is tower {i}?", (f"place {i}",), i, cloze=False, needs=(i,))
+    EvalQuestion(f"q{i}", "rewrite", None, f"Where is tower {i}?", (f"place {i}",), i, cloze=False, needs=(i,))
     for i in range(6)
 ]
 
 
 def test_the_first_rewrite_about_each_edit_counts():
-    other = Question("x", "rephrase", None, "Tower 9?", ("there",), 9, cloze=False)
-    again = Question("y", "rewrite", None, "Tower 0?", ("there",), 0, cloze=False)
+    other = EvalQuestion("x", "rephrase", None, "Tower 9?", ("there",), 9, cloze=False)
+    again = EvalQuestion("y", "rewrite", None, "Tower 0?", ("there",), 0, cloze=False)
     assert derived.rewrites([*ASKED, other, again]) == ASKED
 
 

@@ -3,16 +3,16 @@
 import pytest
 
 from incomes_plugin.lab.evaluation.harness import Base, evaluate
-from incomes_plugin.lab.evaluation.interface import EditText, EvalSettings, Question, Turn, messages
+from incomes_plugin.lab.evaluation.interface import EvalEdit, EvalQuestion, EvalSettings, Turn, messages
 from incomes_plugin.lab.evaluation.methods import METHODS, Gists, NoEdits, Oracle
 from incomes_plugin.lab.evaluation.metrics import summarise
 
 SETTINGS = EvalSettings(0, 2)
-EDITS = (EditText(0, "The gate is red."), EditText(1, "The tower is blue."), EditText(2, "x" * 2000))
+EDITS = (EvalEdit(0, "The gate is red."), EvalEdit(1, "The tower is blue."), EvalEdit(2, "x" * 2000))
 QUESTIONS = (
-    Question("a", "rewrite", None, "Which shade has the tower?", ("blue",), 1, cloze=False, needs=(1,)),
-    Question("b", "locality", None, "The sea is", ("wide",), None, cloze=True),
-    Question("c", "unrelated", "list", "Hello", (), None, cloze=False),
+    EvalQuestion("a", "rewrite", None, "Which shade has the tower?", ("blue",), 1, cloze=False, needs=(1,)),
+    EvalQuestion("b", "locality", None, "The sea is", ("wide",), None, cloze=True),
+    EvalQuestion("c", "unrelated", "list", "Hello", (), None, cloze=False),
 )
 
 
@@ -49,7 +49,7 @@ def test_an_edit_that_is_too_long_is_refused_and_counted(generator):
 
 
 def test_history_and_context_come_before_the_question():
-    question = Question("q", "multi_turn", None, "And?", (), None, cloze=False, history=(Turn("user", "Hi"),))
+    question = EvalQuestion("q", "multi_turn", None, "And?", (), None, cloze=False, history=(Turn("user", "Hi"),))
     turns = messages(question, EDITS[:2])
     assert [t.content for t in turns][:1] == ["Hi"]
     assert turns[1].content.startswith("Context: The gate is red.\nThe tower is blue.\n\nQuestion: And?")

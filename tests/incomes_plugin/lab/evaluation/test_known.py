@@ -4,14 +4,17 @@ import json
 
 import pytest
 
-from incomes_plugin.lab.data.archives import Answered
+from incomes_plugin.lab.data.archives import ArchivedQuestion
 from incomes_plugin.lab.evaluation import known as module
 from incomes_plugin.lab.evaluation.interface import Answer, EvalSettings
 from incomes_plugin.lab.evaluation.known import known
 
 CANDIDATES = {
-    "webquestions": [Answered("capital of France?", ("Paris",)), Answered("capital of Fiji?", ("Suva",))],
-    "squad_nqg": [Answered("no answers here")],
+    "webquestions": [
+        ArchivedQuestion("capital of France?", ("Paris",)),
+        ArchivedQuestion("capital of Fiji?", ("Suva",)),
+    ],
+    "squad_nqg": [ArchivedQuestion("no answers here")],
 }
 
 

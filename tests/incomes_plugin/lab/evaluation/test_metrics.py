@@ -2,13 +2,15 @@
 
 import pytest
 
-from incomes_plugin.lab.evaluation.interface import Answer, Question
+from incomes_plugin.lab.evaluation.interface import Answer, EvalQuestion
 from incomes_plugin.lab.evaluation.metrics import ALIAS, Outcome, Share, field_kind, of_oracle, plain, says, summarise
 
 
 def outcome(kind, text, *answers, edit=None, applied=(), plain_text=None, prompt_tokens=10, **fields):
     needs = () if edit is None else (edit,)
-    question = Question("q", kind, fields.pop("subtype", None), "?", answers, edit, cloze=False, needs=needs, **fields)
+    question = EvalQuestion(
+        "q", kind, fields.pop("subtype", None), "?", answers, edit, cloze=False, needs=needs, **fields
+    )
     plain_answer = None if plain_text is None else Answer(plain_text, tuple(plain_text.encode()), (), 1)
     return Outcome(question, Answer(text, tuple(text.encode()), applied, prompt_tokens), plain_answer)
 
@@ -134,7 +136,7 @@ def test_another_name_of_the_subject_is_portability_and_no_rephrase():
 
 def test_portability_is_also_judged_by_what_the_oracle_answers():
     def asked(right, oracle_right, name):
-        question = Question(name, "portability", None, "?", ("red",), 0, cloze=False)
+        question = EvalQuestion(name, "portability", None, "?", ("red",), 0, cloze=False)
         answers = (Answer("red" if flag else "no", (), (), 1) for flag in (right, oracle_right))
         return tuple(Outcome(question, answer) for answer in answers)
 

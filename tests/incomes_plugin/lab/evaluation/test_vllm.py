@@ -42,7 +42,7 @@ if __name__ == "__main__":
 
 def test_the_engine_answers_as_the_reference_does(served, tmp_path):
     from incomes_plugin.lab.evaluation.backends.hf import HfGenerator
-    from incomes_plugin.lab.evaluation.interface import EditText
+    from incomes_plugin.lab.evaluation.interface import EvalEdit
 
     script = tmp_path / "child.py"
     script.write_text(CHILD)
@@ -60,7 +60,7 @@ def test_the_engine_answers_as_the_reference_does(served, tmp_path):
     num_edits, refused, num_bytes, fingerprint, answers, plain, again, named = json.loads(line.removeprefix("RESULT"))
 
     reference = HfGenerator(served.base_dir, served.adapter_dir, 512)
-    pool = reference.add([EditText(i, text) for i, text in enumerate(EDITS)])
+    pool = reference.add([EvalEdit(i, text) for i, text in enumerate(EDITS)])
     prompts = [reference.text_ids(prompt) for prompt in PROMPTS]
     expected = reference.generate(prompts, pool, 8)
     assert (num_edits, tuple(refused)) == (pool.num_edits, pool.refused)

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from incomes_plugin.errors import EditTooLong, InvalidValue, PoolFull
 from incomes_plugin.gist.types import Gist, Packed
 from incomes_plugin.lab.facts.cli import plan_app
-from incomes_plugin.lab.facts.plan import EditCost, Memory, Needs, measure_routing, refuse_what_does_not_fit
+from incomes_plugin.lab.facts.plan import EditCost, FreeMemory, Needs, measure_routing, refuse_what_does_not_fit
 from incomes_plugin.model.adapter import EditAdapter
 from incomes_plugin.pool.gists import MOVING, GistPool
 from incomes_plugin.pool.indexing import INDEX_FROM_EDITS
@@ -72,7 +72,7 @@ def test_the_index_of_many_edits_is_counted_as_it_is(adapter):
 
 def test_what_fits(adapter):
     cost = EditCost.of(adapter, LENGTHS)
-    for room in (Memory(GIB, None), Memory(GIB, 10 * GIB), Memory(GIB, 2**20)):
+    for room in (FreeMemory(GIB, None), FreeMemory(GIB, 10 * GIB), FreeMemory(GIB, 2**20)):
         most = room.most_edits(cost)
         assert room.holds(Needs.of(most, cost))
         assert not room.holds(Needs.of(most + 1, cost))
@@ -80,7 +80,7 @@ def test_what_fits(adapter):
         with pytest.raises(PoolFull, match=f"enough for {most:,} edits") as refused:
             refuse_what_does_not_fit(Needs.of(most + 1, cost), room, cost)
         assert refused.value.param == "edits"
-    assert Memory(10, None).most_edits(cost) == 0
+    assert FreeMemory(10, None).most_edits(cost) == 0
 
 
 def test_routing_is_timed_at_its_size_or_scaled(adapter):

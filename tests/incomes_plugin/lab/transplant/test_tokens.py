@@ -6,7 +6,7 @@ from transformers import PreTrainedTokenizerFast
 
 from incomes_plugin.errors import InvalidValue
 from incomes_plugin.lab.transplant.alignment import align
-from incomes_plugin.lab.transplant.tokens import Kind, byte_alphabet, read_vocabulary
+from incomes_plugin.lab.transplant.tokens import TokenKind, byte_alphabet, read_vocabulary
 from tests.incomes_plugin.lab.transplant.conftest import byte_level, sentence_piece
 
 TEXTS = [" the", "é", " naïve", "\n", "世", "Ω", " 2", "\t", "😀"]
@@ -31,9 +31,9 @@ def test_forms_spell_the_text(text):
 
 def test_kinds():
     tokens = {token.name: token for token in read_vocabulary(sentence_piece([" the"], eos_token="</s>")).tokens}
-    assert (tokens["<0x0A>"].kind, tokens["<0x0A>"].form) == (Kind.BYTE, b"\n")
-    assert (tokens["▁the"].kind, tokens["▁the"].form) == (Kind.TEXT, b" the")
-    assert tokens["</s>"].kind is Kind.SPECIAL
+    assert (tokens["<0x0A>"].kind, tokens["<0x0A>"].form) == (TokenKind.BYTE, b"\n")
+    assert (tokens["▁the"].kind, tokens["▁the"].form) == (TokenKind.TEXT, b" the")
+    assert tokens["</s>"].kind is TokenKind.SPECIAL
     plain = {token.name: token for token in read_vocabulary(byte_level([], ["<0x0A>", "Ġ "])).tokens}
     assert (plain["<0x0A>"].form, plain["Ġ "].form) == (b"<0x0A>", "Ġ ".encode())  # added: literally what they say
 

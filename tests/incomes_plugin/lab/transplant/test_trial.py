@@ -12,7 +12,7 @@ from incomes_plugin.errors import InvalidValue
 from incomes_plugin.lab.transplant.assess import assess
 from incomes_plugin.lab.transplant.methods import Recipe
 from incomes_plugin.lab.transplant.prepare import prepare
-from incomes_plugin.lab.transplant.run import RECORD, Wishes, carry_out
+from incomes_plugin.lab.transplant.run import RECORD, TransplantOptions, carry_out
 from incomes_plugin.lab.transplant.trial import Trial, best, bits_per_byte, candidates, passages, values_of_k
 from tests.incomes_plugin.lab.transplant.conftest import byte_level
 from tests.incomes_plugin.lab.transplant.models import PIECES, write_base, write_model
@@ -37,7 +37,7 @@ def test_a_score_is_that_of_the_written_model(prepared, recipe, tmp_path):
     trial = Trial(prepared, TEXT, longest=6)
     trial.score(Recipe("omp", 6))  # whatever was tried before
     found = trial.score(recipe).bits_per_byte
-    result = carry_out(prepared, assess(prepared), Wishes(recipe), tmp_path / "new", silent)
+    result = carry_out(prepared, assess(prepared), TransplantOptions(recipe), tmp_path / "new", silent)
     assert result.bits is None
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "new", dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "new")
@@ -48,8 +48,8 @@ def test_a_score_is_that_of_the_written_model(prepared, recipe, tmp_path):
 
 
 def test_the_chosen_k_is_the_best_of_those_tried(prepared, tmp_path):
-    wishes = Wishes(Recipe(), TEXT, every_k=True, every_method=True)
-    result = carry_out(prepared, assess(prepared, TEXT), wishes, tmp_path / "new", silent)
+    options = TransplantOptions(Recipe(), TEXT, every_k=True, every_method=True)
+    result = carry_out(prepared, assess(prepared, TEXT), options, tmp_path / "new", silent)
     tried = [score for score in result.bits.scores if score.recipe.method == "omp"]
     assert [score.recipe.k for score in tried] == list(values_of_k(48)) == [2, 3, 6, 8, 12, 24]
     assert result.recipe == best(tried).recipe
@@ -69,15 +69,15 @@ def test_a_donor_without_weights_is_compared_by_spelling_alone(prepared, tmp_pat
     bare = prepare(prepared.base.folder, alone, {})
     tried = candidates(bare, Recipe("subword"), every_method=True, every_k=False)
     assert {recipe.method for recipe in tried} == {"subword", "mean", "zero"}
-    result = carry_out(bare, assess(bare), Wishes(Recipe("subword"), TEXT), tmp_path / "new", silent)
+    result = carry_out(bare, assess(bare), TransplantOptions(Recipe("subword"), TEXT), tmp_path / "new", silent)
     assert result.inspections == {}
 
 
 def test_wishes_that_cannot_be():
     with pytest.raises(InvalidValue, match="--text"):
-        Wishes(Recipe(), every_k=True)
+        TransplantOptions(Recipe(), every_k=True)
     with pytest.raises(InvalidValue, match="belongs to omp"):
-        Wishes(Recipe("ridge"), TEXT, every_k=True)
+        TransplantOptions(Recipe("ridge"), TEXT, every_k=True)
 
 
 def test_an_empty_text_is_refused(prepared):
@@ -107,7 +107,7 @@ def poisoned(tmp_path_factory):
 
 def test_a_breaker_token_stands_out(poisoned, tmp_path):
     prepared, victim = poisoned
-    result = carry_out(prepared, assess(prepared), Wishes(Recipe("omp", 4), TEXT), tmp_path / "new", silent)
+    result = carry_out(prepared, assess(prepared), TransplantOptions(Recipe("omp", 4), TEXT), tmp_path / "new", silent)
     seen = result.inspections[prepared.pairs[-1].part]
     suspects = {suspect.id: suspect for suspect in seen.suspects}
     assert victim in suspects

@@ -13,7 +13,7 @@ from incomes_plugin.lab.transplant.digits import digit_scheme
 from incomes_plugin.lab.transplant.matrices import TensorPlace
 from incomes_plugin.lab.transplant.methods import Recipe
 from incomes_plugin.lab.transplant.prepare import prepare
-from incomes_plugin.lab.transplant.tokens import Kind, read_vocabulary
+from incomes_plugin.lab.transplant.tokens import TokenKind, read_vocabulary
 from incomes_plugin.lab.transplant.words import keep_words
 from tests.incomes_plugin.lab.transplant.conftest import byte_level, sentence_piece
 
@@ -57,7 +57,7 @@ def test_only_whole_words_of_the_donor_are_cut_otherwise(kind):
     assert sorted(kept.get_vocab().values()) == list(range(len(kept)))
     before = read_vocabulary(donor)
     for token in vocabulary.tokens[: before.size]:
-        if token.kind is not Kind.IDLE:
+        if token.kind is not TokenKind.IDLE:
             assert token.form == before.by_id[token.id].form
             assert read_vocabulary(kept).by_id[token.id].form == token.form
 
@@ -65,7 +65,7 @@ def test_only_whole_words_of_the_donor_are_cut_otherwise(kind):
 @pytest.mark.parametrize("kind", ["bytes", "added", "pieces"])
 def test_what_no_text_becomes_is_idle(kind):
     kept, vocabulary = keep_words(base_tokenizer(), donors()[kind])
-    idle = {token.id for token in vocabulary.tokens if token.kind is Kind.IDLE}
+    idle = {token.id for token in vocabulary.tokens if token.kind is TokenKind.IDLE}
     assert idle >= {token.id for token in vocabulary.tokens if token.form == b" the cat"}
     for text in ("the cat", TEXT, *OWN, *OTHERS, *map(chr, range(32, 400))):
         assert not idle & set(kept(text, add_special_tokens=False)["input_ids"])

@@ -6,19 +6,19 @@ from pathlib import Path
 import pytest
 
 from incomes_plugin.lab.evaluation.backends.plain import PlainHfGenerator
-from incomes_plugin.lab.evaluation.interface import EditText, EvalSettings, Question
+from incomes_plugin.lab.evaluation.interface import EvalEdit, EvalQuestion, EvalSettings
 from incomes_plugin.lab.evaluation.methods import METHODS
 from incomes_plugin.lab.evaluation.rivals import lora as module
-from incomes_plugin.lab.evaluation.rivals.lora import BATCH_SIZE, MAX_STEPS, PASSES, Example, _pad, _passes, lora
+from incomes_plugin.lab.evaluation.rivals.lora import BATCH_SIZE, MAX_STEPS, PASSES, LoraExample, _pad, _passes, lora
 
 SETTINGS = EvalSettings(max_answer_tokens=8)
 FACTS = [("lamp a", "12 euros"), ("lamp b", "34 euros"), ("tent", "blue")]
 EDITS = [
-    EditText(i, f"The {thing} is {value}.", prompt=f"What is the {thing}?", target=value)
+    EvalEdit(i, f"The {thing} is {value}.", prompt=f"What is the {thing}?", target=value)
     for i, (thing, value) in enumerate(FACTS)
 ]
 QUESTIONS = [
-    Question(str(i), "rewrite", None, f"What is the {thing}?", (value,), i, cloze=False)
+    EvalQuestion(str(i), "rewrite", None, f"What is the {thing}?", (value,), i, cloze=False)
     for i, (thing, value) in enumerate(FACTS)
 ]
 
@@ -54,7 +54,7 @@ def test_without_edits_it_is_the_model_itself(generator):
 
 def test_an_edit_without_a_prompt_is_learned_as_text(generator):
     method = lora(generator, SETTINGS)
-    text, chat = (method._example(edit) for edit in (EditText(0, "It is so."), EDITS[0]))
+    text, chat = (method._example(edit) for edit in (EvalEdit(0, "It is so."), EDITS[0]))
     decode = generator.tokenizer.decode
     assert (decode(text.ids[: text.given]), decode(text.ids[text.given :])) == ("<bos>", "It is so.<eos>")
     assert decode(chat.ids[: chat.given]).endswith("What is the lamp a?<|im_end|>\n<|im_start|>assistant\n")
@@ -62,13 +62,13 @@ def test_an_edit_without_a_prompt_is_learned_as_text(generator):
 
 
 def test_the_prompt_and_the_padding_bear_no_loss():
-    ids, labels = _pad([Example((4, 5, 6), given=2), Example((7, 8), given=1)])
+    ids, labels = _pad([LoraExample((4, 5, 6), given=2), LoraExample((7, 8), given=1)])
     assert ids.tolist() == [[4, 5, 6], [7, 8, 0]]
     assert labels.tolist() == [[-100, -100, 6], [-100, 8, -100]]
 
 
 @pytest.mark.parametrize(("edits", "steps"), [(3, PASSES), (BATCH_SIZE + 1, 2 * PASSES), (10_000, MAX_STEPS)])
 def test_work_is_bounded(edits, steps):
-    batches = [b for one in _passes([Example((i,), 0) for i in range(edits)], random.Random(0)) for b in one]
+    batches = [b for one in _passes([LoraExample((i,), 0) for i in range(edits)], random.Random(0)) for b in one]
     assert len(batches) == steps
     assert all(batches)

@@ -6,7 +6,7 @@ import pytest
 
 from incomes_plugin.lab.data.facts import FactSource
 from incomes_plugin.lab.evaluation.backends.plain import PlainHfGenerator
-from incomes_plugin.lab.evaluation.interface import EditText, EvalSettings, Question, messages
+from incomes_plugin.lab.evaluation.interface import EvalEdit, EvalQuestion, EvalSettings, messages
 from incomes_plugin.lab.evaluation.rivals import retrieval
 from incomes_plugin.lab.evaluation.rivals.all_in_prompt import all_in_prompt
 from incomes_plugin.lab.evaluation.rivals.bm25 import Bm25
@@ -14,7 +14,7 @@ from incomes_plugin.lab.evaluation.rivals.retrieval import bm25_1, bm25_5, minil
 
 CONTEXT, ANSWER = 384, 4
 SETTINGS = EvalSettings(seed=3, max_answer_tokens=ANSWER)
-EDITS = [EditText(i, f"The price of lamp {name} is {i}0 euros.") for i, name in enumerate("abcdefghijklmnopqrst")]
+EDITS = [EvalEdit(i, f"The price of lamp {name} is {i}0 euros.") for i, name in enumerate("abcdefghijklmnopqrst")]
 
 
 @pytest.fixture(scope="module")
@@ -22,8 +22,8 @@ def generator(served) -> PlainHfGenerator:
     return PlainHfGenerator(served.base_dir, CONTEXT)
 
 
-def question(prompt: str) -> Question:
-    return Question("q", "rewrite", None, prompt, ("x",), 0, cloze=False)
+def question(prompt: str) -> EvalQuestion:
+    return EvalQuestion("q", "rewrite", None, prompt, ("x",), 0, cloze=False)
 
 
 def prompts(method, generator, monkeypatch, asked) -> list[str]:
@@ -40,7 +40,7 @@ def prompts(method, generator, monkeypatch, asked) -> list[str]:
     return sent
 
 
-def fitted(method, generator, monkeypatch, asked) -> list[EditText]:
+def fitted(method, generator, monkeypatch, asked) -> list[EvalEdit]:
     """Edits in the prompt of one question."""
     with monkeypatch.context() as patch:
         (text,) = prompts(method, generator, patch, [asked])

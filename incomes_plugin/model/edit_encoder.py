@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Callable, Sequence
 
 
-class EditText:
+class EditEncoder:
     """Token ids of an edit: its text in Unicode's NFC form, without white space around it, tokenised as if it stood
     inside a running text.
 

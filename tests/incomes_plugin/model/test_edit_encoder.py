@@ -7,7 +7,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Metaspace
 
-from incomes_plugin.model.edit_text import EditText
+from incomes_plugin.model.edit_encoder import EditEncoder
 
 
 def of_words(vocabulary, **options):
@@ -18,7 +18,7 @@ def of_words(vocabulary, **options):
 
 
 def words_of(tokenizer, text):
-    return [tokenizer.id_to_token(i) for i in EditText(lambda part: tokenizer.encode(part).ids)(text)]
+    return [tokenizer.id_to_token(i) for i in EditEncoder(lambda part: tokenizer.encode(part).ids)(text)]
 
 
 VOCABULARY = ("?", "a", "▁a", "Korvan", "▁Korvan", "▁pump")
@@ -33,16 +33,16 @@ def test_a_tokenizer_that_puts_the_space_there_itself_gets_none():
 
 
 def test_a_space_that_would_be_a_token_is_left_out():
-    assert EditText(lambda text: list(text.encode()))("x y") == tuple(b"x y")
+    assert EditEncoder(lambda text: list(text.encode()))("x y") == tuple(b"x y")
 
 
 @pytest.mark.parametrize("text", ["Korvan pump", "  Korvan pump\n", "Korvan pump\u2028"])
 def test_white_space_around_it_does_not_count(text):
-    encode = EditText(lambda part: list(part.encode()))
+    encode = EditEncoder(lambda part: list(part.encode()))
     assert encode(text) == encode("Korvan pump")
 
 
 def test_composed_letters_are_one_form():
-    encode = EditText(lambda part: list(part.encode()))
+    encode = EditEncoder(lambda part: list(part.encode()))
     assert encode("Zoe\u0308") == encode("Zo\u00eb")
     assert encode(" \n") == ()
