@@ -1,7 +1,4 @@
-"""One server with JSON logs and a collector: one trace across its processes, lines without texts, every metric there.
-
-The engine has a process of its own here, as on GPUs, so what it counts and traces has to travel.
-"""
+"""One server with JSON logs and a collector: one trace across its processes, lines without texts, every metric there."""
 
 from __future__ import annotations
 
@@ -27,7 +24,6 @@ pytestmark = [pytest.mark.e2e, pytest.mark.vllm, pytest.mark.ray]
 SENTINEL = "Xylographer Quintessa"
 ENVIRONMENT = {
     "OTEL_BSP_SCHEDULE_DELAY": "200",
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "1",
     "INCOMES_LOG_FORMAT": "json",
 }
 
@@ -114,7 +110,6 @@ def test_a_question_is_one_trace_from_http_to_the_engine(observed: Observed, cal
     assert wanted - found.keys() == set()
     root = found["POST /v1/chat"]
     assert {found[name].parent_id for name in wanted - {"POST /v1/chat"}} == {root.span_id}
-    assert found["edits.route"].process != root.process  # the engine's own process
 
 
 def test_no_span_holds_a_text_or_a_key(observed: Observed, caller: Caller) -> None:
@@ -151,7 +146,7 @@ def test_the_log_has_no_text_and_no_key(observed: Observed, caller: Caller) -> N
 
 
 def test_every_metric_is_there_and_counts(observed: Observed, caller: Caller) -> None:
-    """What the engine counts in its own process and the store in its actor arrives at the admin port."""
+    """What the engine counts and the store knows in its actor arrives at the admin port."""
     before = metrics(observed)
     assert add(observed, caller).status_code == 201
     assert ask(observed, caller).status_code == 200
