@@ -29,6 +29,7 @@ def set_up_logging(settings: Settings) -> None:
         from incomes_plugin.telemetry import JsonLines
 
         root.setFormatter(JsonLines())
+        logging.captureWarnings(True)
         progress_lines = logging.StreamHandler(sys.stdout)
         progress_lines.setFormatter(JsonLines())
         logger = logging.getLogger(PROGRESS)

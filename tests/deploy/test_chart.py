@@ -339,6 +339,15 @@ def test_no_pod_is_more_than_it_needs(path: Any) -> None:
     assert not main["image"].endswith(":latest")
 
 
+@pytest.mark.parametrize(
+    ("endpoint", "port"),
+    [("http://c:4318", 4318), ("http://c.m:4317/v1", 4317), ("https://c.example/otlp", 443), ("http://c.example", 80)],
+)
+def test_the_collector_may_be_reached(endpoint: str, port: int) -> None:
+    egress = render({"tracing": {"enabled": True, "endpoint": endpoint}})[POLICY]["spec"]["egress"]
+    assert egress[-1] == {"ports": [{"port": port, "protocol": "TCP"}]}
+
+
 def test_secrets_are_named_never_held() -> None:
     """No object holds a key: secrets come by reference, and the chart makes none."""
     texts = rendered(POSTGRESQL)

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +44,10 @@ def metrics_in(text: str) -> set[str]:
     return set(re.findall(r"incomes:[a-z_]+", text))
 
 
-def known() -> set[str]:
-    return literals(NAMES["metrics"])
+@cache
+def known() -> frozenset[str]:
+    """Metrics in the code; it is read once, for that takes a second."""
+    return frozenset(literals(NAMES["metrics"]))
 
 
 def is_known(name: str) -> bool:

@@ -55,7 +55,7 @@ def collector() -> Iterator[Collector]:
             self.send_response(200)
             self.end_headers()
 
-        def log_message(self, *_: Any) -> None:
+        def log_message(self, format: str, *args: Any) -> None:
             """Say nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
@@ -71,7 +71,7 @@ def collector() -> Iterator[Collector]:
 
 def seen(request: ExportTraceServiceRequest) -> list[Seen]:
     """The spans of one request of an exporter."""
-    spans = []
+    spans: list[Seen] = []
     for resource in request.resource_spans:
         attributes = {a.key: a.value.string_value for a in resource.resource.attributes}
         process = attributes.get("incomes.process") or attributes.get("vllm.process_kind") or "vllm"

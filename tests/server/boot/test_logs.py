@@ -17,6 +17,9 @@ if sys.argv[1] == "json":
 logging.getLogger("incomes.serve").warning("said %s", "this")
 logging.getLogger("incomes.requests").info("request", extra={"status": 200})
 logging.getLogger("httpx").info("noise")
+if sys.argv[1] == "json":
+    import warnings
+    warnings.warn("careful")
 """
 
 
@@ -32,7 +35,9 @@ def test_json_is_one_object_a_line_on_both_streams():
     assert [(line["level"], line["logger"], line["message"]) for line in lines] == [
         ("WARNING", "incomes.serve", "said this"),
         ("INFO", "incomes.requests", "request"),
+        ("WARNING", "py.warnings", lines[2]["message"]),
     ]
+    assert "UserWarning: careful" in lines[2]["message"]
     assert lines[1]["status"] == 200
 
 
