@@ -1,4 +1,3 @@
-# syntax=docker/dockerfile:1.7
 # The server on CPUs. Build from the root of the repository:
 #   docker build -f deploy/docker/cpu.Dockerfile -t REGISTRY/incomes:0.1.0-cpu .
 # docs/kubernetes.md says how to run it. Base images are pinned by full version; pin them by digest in your registry.
@@ -20,7 +19,7 @@ FROM python:3.11.14-slim-bookworm
 # g++ is for vLLM's compilation with --no-enforce-eager; libnuma is loaded by its CPU kernels.
 # hadolint ignore=DL3008
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends g++ libnuma1 \
+    && apt-get install --yes --no-install-recommends g++ libnuma1 tini \
     && rm -rf /var/lib/apt/lists/* \
     && groupadd --gid 10001 incomes \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /var/cache/incomes --shell /usr/sbin/nologin incomes \
@@ -41,5 +40,6 @@ EXPOSE 8000 8001
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=15m --retries=3 \
     CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8001/livez', timeout=4)"]
-ENTRYPOINT ["incomes"]
+# tini takes in the processes that Ray leaves behind when one of its own dies, and passes signals on.
+ENTRYPOINT ["tini", "--", "incomes"]
 CMD ["serve"]

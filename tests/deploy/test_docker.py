@@ -96,7 +96,7 @@ def test_base_images_are_pinned_and_of_a_supported_python(path: Path) -> None:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_it_does_not_run_as_root_and_says_how_it_is(path: Path) -> None:
     assert arguments(path, "USER") == ["10001:10001"]
-    assert arguments(path, "ENTRYPOINT") == ['["incomes"]']
+    assert arguments(path, "ENTRYPOINT") == ['["tini", "--", "incomes"]']
     assert arguments(path, "EXPOSE") == ["8000 8001"]
     (check,) = arguments(path, "HEALTHCHECK")
     assert "8001/livez" in check
