@@ -1,4 +1,4 @@
-"""The server with the rights that the chart gives it: user 10001, no capabilities, read-only root, four places to write.
+"""The server with the rights that the chart gives: user 10001, no capabilities, a read-only root, four places to write.
 
 There is no container here, so a mount namespace is one: the same kernel calls, without an image.
 """
