@@ -15,7 +15,7 @@ TEST_ENV := $(OFFLINE) OMP_NUM_THREADS=1 VLLM_CPU_KVCACHE_SPACE=1
 PYTEST := $(TEST_ENV) $(BIN)/python -m pytest -p no:cacheprovider
 
 # Engine tests and Ray tests each want to be the first in a process to import Ray, so every suite has its own.
-SUITES := tests/incomes_plugin tests/server tests/e2e tests/attack tests/docs,tests/setup,tests/benchmarks
+SUITES := tests/incomes_plugin tests/server tests/e2e tests/attack tests/docs,tests/setup,tests/benchmarks,tests/deploy
 NO_ENGINE := not vllm and not ray and not e2e and not attack and not slow
 
 .PHONY: help setup demo serve test quick coverage lint docs bench attack

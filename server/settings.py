@@ -97,6 +97,9 @@ class Settings(BaseSettings):
     max_wait_s: float = Field(600.0, gt=0, description="upper limit of `timeout_s` in a request")
     shutdown_timeout_s: float = Field(10.0, ge=0, description="seconds running answers get at shutdown")
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="log level of the server")
+    log_format: str = Field(
+        "text", pattern="^(text|json)$", description="`json`: one object a line, and a line for each request"
+    )
 
     @field_validator("api_keys", mode="before")
     @classmethod
@@ -202,7 +205,11 @@ def _read_secret_files() -> dict[str, str]:
     for field in SECRET_FIELDS:
         path = os.environ.get(f"{ENV_PREFIX}{field.upper()}_FILE")
         if path:
-            found[field] = Path(path).read_text().strip()
+            try:
+                found[field] = Path(path).read_text().strip()
+            except (OSError, UnicodeDecodeError) as error:
+                reason = f"cannot read the file that {ENV_PREFIX}{field.upper()}_FILE names: {error}"
+                raise InvalidValue(reason, param=field) from error
     return found
 
 

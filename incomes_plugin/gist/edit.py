@@ -14,11 +14,12 @@ EditKey: TypeAlias = tuple[str, int]
 
 @dataclass(frozen=True)
 class CaptureJob:
-    """One edit version to capture; `token_ids` are the text's alone."""
+    """One edit version to capture; `token_ids` are the text's alone, `traceparent` is the span of who wrote it."""
 
     edit_id: str
     version: int
     token_ids: tuple[int, ...]
+    traceparent: str | None = None
 
     @property
     def edit(self) -> EditKey:

@@ -18,6 +18,7 @@ from incomes_plugin.errors import EngineLost, InvalidRequest, InvalidValue, Sele
 from incomes_plugin.pool.snapshot import SnapshotRef
 from incomes_plugin.selection.question import PromptTemplate
 from incomes_plugin.selection.routing import QUESTION_TOKENS
+from incomes_plugin.telemetry import traceparent
 from incomes_plugin.vllm.rows import KEY_PREFIX, RequestTag
 
 PINS_ATTRIBUTE = "incomes_pins"
@@ -122,6 +123,7 @@ def _pin_snapshot(
         question=pins.template.question_span(prompt, QUESTION_TOKENS),
         read_salt=secrets.token_hex(16),
         trace=scope.trace,
+        traceparent=traceparent(),
         prompt=prompt_of(request.request_id) if scope.numbered and scope.trace else 0,
         force=scope.force,
     )

@@ -34,6 +34,7 @@ class RequestTag:
         question: first position of the question in the prompt, and the one behind its last.
         read_salt: secret of the request; part of the hash of KV blocks that depend on edits (`blocks.py`).
         trace: id under which weights are collected, or None.
+        traceparent: span of the caller's request that the engine's spans belong under, or None when nobody records it.
         prompt: which of the prompts of the caller's request it is.
         force: the canary's: picks are read in full, whatever verifier and gate say.
         capture: id under which the gist of this prompt is kept, or None.
@@ -44,6 +45,7 @@ class RequestTag:
     question: tuple[int, int] | None = None
     read_salt: str | None = None
     trace: str | None = None
+    traceparent: str | None = None
     prompt: int = 0
     force: bool = False
     capture: str | None = None

@@ -8,13 +8,17 @@ between steps.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
+from incomes_plugin import telemetry
 from incomes_plugin.errors import SelectionFailed
+from incomes_plugin.figures import RoutingFigures
 from incomes_plugin.model.adapter import EditAdapter
 from incomes_plugin.pool.gists import GistPool, PooledSnapshot
 from incomes_plugin.selection.attention import Unrotation
@@ -40,6 +44,7 @@ class _Request:
         answer: which of the answers to its prompt.
         snapshot: held until the request has its picks.
         picked: None before routing.
+        read_since_ns: when it was routed, of a request that is traced.
     """
 
     tag: RequestTag
@@ -47,6 +52,7 @@ class _Request:
     num_prompt_tokens: int
     snapshot: PooledSnapshot | None
     picked: PickedTokens | None = None
+    read_since_ns: int = 0
 
 
 class SelectionRuntime:
@@ -60,6 +66,7 @@ class SelectionRuntime:
     Attributes:
         plan: of the running step; None outside a step and in steps without tagged rows.
         reading_layers: in the order of the adapter.
+        figures: what routing has done so far.
     """
 
     def __init__(self, adapter: EditAdapter, layers: Mapping[int, AttentionLayer], dtype: torch.dtype) -> None:
@@ -69,6 +76,7 @@ class SelectionRuntime:
         self.plan: StepPlan | None = None
         self.captures = CaptureStore(adapter)
         self.num_steps = 0
+        self.figures = RoutingFigures()
         reading = enumerate(adapter.shape.layers)
         self.reading_layers = [ReadingLayer(i, adapter.reader, layers[layer].rotary) for i, layer in reading]
         self._rotaries = {id(layer.rotary): layer.rotary for layer in self.reading_layers}
@@ -121,6 +129,8 @@ class SelectionRuntime:
         gone = self._requests.pop(request_id, None)
         if gone is not None:
             self._let_go(gone)
+            if gone.read_since_ns and gone.tag.traceparent:
+                telemetry.record_span("edits.read", gone.tag.traceparent, gone.read_since_ns, time.time_ns())
         if not self._requests:
             self._batch = None
 
@@ -171,7 +181,13 @@ class SelectionRuntime:
         snapshot, tag = request.snapshot, request.tag
         if snapshot is None or tag.question is None:
             raise SelectionFailed("a request without a snapshot or a question cannot be routed")
-        picks = self._choose(snapshot, tag, pages)
+        start_s = time.perf_counter()
+        with self._route_span(tag) as routing:
+            picks = self._choose(snapshot, tag, pages)
+            if routing is not None:
+                routing.set_attribute("incomes.picks", len(picks.edits))
+                request.read_since_ns = time.time_ns()
+        self.figures.observe(time.perf_counter() - start_s, len(picks.edits))
         edits = [self.pool.picked(snapshot, row) for row in picks.edits]
         trace = None
         if tag.trace is not None:
@@ -180,6 +196,12 @@ class SelectionRuntime:
         if edits:
             request.picked = PickedTokens.of(edits, picks.bias.to(self.device), trace)
         self._let_go(request)
+
+    def _route_span(self, tag: RequestTag) -> AbstractContextManager[Any]:
+        """A span under the caller's, or nothing when nobody records it."""
+        if tag.traceparent is None:
+            return nullcontext()
+        return telemetry.span("edits.route", context=telemetry.context_of(tag.traceparent))
 
     def _choose(self, snapshot: PooledSnapshot, tag: RequestTag, pages: torch.Tensor) -> Picks:
         assert tag.question is not None

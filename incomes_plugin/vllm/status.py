@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from incomes_plugin.figures import RoutingFigures
 from incomes_plugin.pool.gists import PoolUsage
 from incomes_plugin.pool.snapshot import SnapshotRef
 
@@ -18,6 +19,7 @@ class WorkerStatus:
         layers: reading layers.
         num_steps: steps that carried edits or captures since the start.
         pool: what its pool holds; snapshots that older requests still read are included.
+        routing: what routing has done since the start.
     """
 
     fingerprint: str
@@ -26,6 +28,7 @@ class WorkerStatus:
     layers: tuple[int, ...]
     num_steps: int
     pool: PoolUsage
+    routing: RoutingFigures
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from incomes_plugin.gist.edit import Captured
 from incomes_plugin.model.adapter import EditAdapter
 from incomes_plugin.pool.gists import GistPool, room_for
 from incomes_plugin.pool.table import ROW_TOKENS
+from incomes_plugin.telemetry import export_traces
 from incomes_plugin.vllm import rows_v1
 from incomes_plugin.vllm.config import PluginConfig
 from incomes_plugin.vllm.inject import install
@@ -45,6 +46,7 @@ class EditWorkerMixin:
     def load_model(self: Any, **kwargs: Any) -> None:
         """Load the base, then install the selection layer before profiling and graph capture."""
         super().load_model(**kwargs)  # type: ignore[misc]
+        export_traces("engine")
         base_dir, adapter_dir = Path(self.vllm_config.model_config.model), PluginConfig.of(self.vllm_config).adapter
         adapter = EditAdapter.for_base(adapter_dir, base_dir)
         self.incomes_fingerprint = model_fingerprint(base_dir, adapter_dir, self.vllm_config.model_config.dtype)
@@ -92,9 +94,9 @@ class EditWorkerMixin:
         """Identity of this rank's model, plugin state and pool."""
         runtime: SelectionRuntime = self.incomes_runtime
         runner = "v2" if self.use_v2_model_runner else "v1"
-        layers, usage = runtime.adapter.shape.layers, runtime.pool.usage()
+        layers, usage, steps = runtime.adapter.shape.layers, runtime.pool.usage(), runtime.num_steps
         return asdict(
-            WorkerStatus(self.incomes_fingerprint, vllm.__version__, runner, layers, runtime.num_steps, usage)
+            WorkerStatus(self.incomes_fingerprint, vllm.__version__, runner, layers, steps, usage, runtime.figures)
         )
 
     @answers_errors

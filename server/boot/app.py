@@ -17,9 +17,11 @@ from incomes_server.api.admin.context import AdminContext
 from incomes_server.api.admin.pool_room import PoolRoom
 from incomes_server.api.admin.tokens import EditTokenizer
 from incomes_server.api.chat.app import build_chat_app
+from incomes_server.api.http.metrics import observe_store
 from incomes_server.api.http.readiness import Readiness
 from incomes_server.boot.engine_args import is_cpu_package, vllm_arguments
 from incomes_server.boot.listen import HttpLimits, bind, http_server
+from incomes_server.boot.observed import ObservedEngine
 from incomes_server.boot.ray_local import start_ray
 from incomes_server.boot.retokenize import retokenize
 from incomes_server.boot.stages import Announce, Stages
@@ -155,7 +157,7 @@ class Server:
         import_module("incomes_plugin.vllm.launcher")
         import_module("vllm.entrypoints.launchers.api_server.entry")
         await starting
-        return await StoreClient.connect(), await CompressionClient.connect()
+        return await StoreClient.connect(observe=observe_store), await CompressionClient.connect()
 
     def _launch(self, served: Served, vllm_args: Sequence[str]) -> AbstractAsyncContextManager[Launched]:
         from incomes_plugin.vllm.config import PluginConfig
@@ -212,6 +214,7 @@ class Server:
         """Start worker and replica loop; the event is set when the engine has every edit."""
         caught_up = asyncio.Event()
         name = self.settings.replica_name
+        observed = ObservedEngine(engine)
 
         def on_caught_up() -> None:
             if caught_up.is_set():
@@ -222,11 +225,11 @@ class Server:
             self.readiness.failed("replica", reason)
 
         worker = run_worker(
-            context.queue, context.store, engine.capture, name=name, batch=self.settings.compression_batch
+            context.queue, context.store, observed.capture, name=name, batch=self.settings.compression_batch
         )
         replica = run_replica(
             context.store,
-            engine.commit,
+            observed.commit,
             name=name,
             on_caught_up=on_caught_up,
             on_lost=on_lost,

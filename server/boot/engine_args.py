@@ -8,9 +8,11 @@ from collections.abc import MutableMapping, Sequence
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
+from incomes_server.boot.logs import ENGINE_LOG
 from incomes_server.settings import Settings
 
 from incomes_plugin.errors import InvalidValue
+from incomes_plugin.telemetry import TRACES_ENDPOINT
 
 CPU_ENVIRONMENT = {
     # One process for engine core and worker instead of two: half the start time. vLLM allows that on CPUs only so.
@@ -28,6 +30,7 @@ CPU_ARGUMENTS = {
     "--block-size": ("32",),
 }
 OPPOSITES = {"--enforce-eager": "--no-enforce-eager"}
+VLLM_TRACES = "--otlp-traces-endpoint"
 OURS = ("--model", "--served-model-name", "--host", "--port", "--api-key")
 PARALLEL = ("--tensor-parallel-size", "-tp", "--pipeline-parallel-size", "-pp", "--data-parallel-size", "-dp")
 
@@ -48,6 +51,8 @@ def prepare_vllm(settings: Settings, extra: Sequence[str], environment: MutableM
     # Standard output is for the lines of progress.
     environment.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
     environment.setdefault("VLLM_LOGGING_LEVEL", "DEBUG" if settings.log_level == "debug" else "WARNING")
+    if settings.log_format == "json":
+        environment.setdefault("VLLM_LOGGING_CONFIG_PATH", str(ENGINE_LOG))
     if cpu and not uses_several_workers(extra):
         for name, value in CPU_ENVIRONMENT.items():
             environment.setdefault(name, value)
@@ -71,6 +76,8 @@ def vllm_arguments(settings: Settings, base_dir: Path, extra: Sequence[str], *, 
         for flag, values in CPU_ARGUMENTS.items():
             if OPPOSITES.get(flag) not in extra:
                 own += [flag, *values]
+    if (collector := os.environ.get(TRACES_ENDPOINT)) and not any(a.startswith(VLLM_TRACES) for a in extra):
+        own += [VLLM_TRACES, collector]
     return [*own, *extra]
 
 

@@ -81,6 +81,11 @@ def end_now(error: IncomesError | None) -> NoReturn:
     """Print the error, if there is one, and end the process without any cleaning up."""
     if error is not None:
         err.print(f"error: {error.message}", markup=False)
+    end_quietly(error)
+
+
+def end_quietly(error: IncomesError | None) -> NoReturn:
+    """End the process with the error's status, without any cleaning up."""
     os._exit(ExitCode.FAILED if error is None else exit_code_of(error))
 
 

@@ -10,10 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from incomes_server.cli.output import end_now, out
+from incomes_server.cli.output import end_now, end_quietly, exit_code_of, out
+
+from incomes_plugin.errors import IncomesError
 
 if TYPE_CHECKING:
     from incomes_server.settings import Settings
+
+logger = logging.getLogger("incomes.serve")
 
 EPILOG = "Everything after -- goes to vLLM, e.g. `incomes serve -- --max-model-len 2048`."
 
@@ -68,12 +72,27 @@ def serve(
     ).settings
     prepare_process(settings, vllm_args)
     from incomes_server.boot.app import serve as serve_forever
+    from incomes_server.boot.logs import progress
 
+    json_lines = settings.log_format == "json"
+    say = progress if json_lines else announce
     try:
         with asyncio.Runner(loop_factory=event_loop_factory()) as runner:
-            runner.run(serve_forever(settings, vllm_args, announce, end_now))
+            runner.run(serve_forever(settings, vllm_args, say, log_and_end if json_lines else end_now))
     except KeyboardInterrupt:
-        announce("stopped")
+        say("stopped")
+    except IncomesError as error:
+        if not json_lines:
+            raise
+        logger.error("%s", error.message, extra={"code": error.code})
+        raise typer.Exit(int(exit_code_of(error))) from None
+
+
+def log_and_end(error: IncomesError | None) -> None:
+    """`end_now` for logs of JSON lines."""
+    if error is not None:
+        logger.error("%s", error.message, extra={"code": error.code})
+    end_quietly(error)
 
 
 def event_loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -92,13 +111,16 @@ def announce(line: str) -> None:
 
 
 def prepare_process(settings: Settings, vllm_args: list[str]) -> None:
-    """Set what Ray and vLLM read when they are imported: sockets on loopback, no usage reports, one log format."""
+    """Set what Ray and vLLM read when they are imported (sockets on loopback, no usage reports, one log format, where
+    traces go), and this process's own logging and tracing."""
     from incomes_server.boot.engine_args import is_cpu_package, prepare_vllm
+    from incomes_server.boot.logs import set_up_logging
     from incomes_server.boot.ray_local import prepare_ray_environment
 
+    from incomes_plugin.telemetry import export_traces, name_collector
+
     prepare_ray_environment()
+    name_collector(os.environ)
     prepare_vllm(settings, vllm_args, os.environ, cpu=is_cpu_package())
-    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    # Lines of the HTTP clients for each request, and of Alembic for each start, say nothing new.
-    for noisy in ("httpx", "httpcore", "uvicorn.error", "alembic"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    set_up_logging(settings)
+    export_traces("server")

@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from incomes_server.edits import SETTLED, Edit
@@ -20,13 +21,14 @@ from incomes_server.store.edit_sets import SetHead, heads, news
 from incomes_server.store.edits import get_edits
 from incomes_server.store.group_commit import GroupCommit
 from incomes_server.store.log import PAGE_BYTES, read_delta
-from incomes_server.store.replica_table import LEASE_S, ReplicaProgress, ReplicaState, ReplicaTable
+from incomes_server.store.replica_table import LEASE_S, ReplicaLag, ReplicaProgress, ReplicaState, ReplicaTable
 from incomes_server.store.signals import Signal, Watch, wait_event
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from incomes_plugin.errors import EditSetNotFound, InvalidValue, NotReady
 from incomes_plugin.pool.snapshot import SnapshotDelta
+from incomes_plugin.telemetry import context_of, export_traces, span
 
 OTHER_WRITER_CHECK_S = 1.0
 
@@ -38,6 +40,7 @@ class EditStoreActor:
     """One event loop; SQL runs in one writer and one reader thread. Reached through `StoreClient` only."""
 
     def __init__(self, url: str, *, lease_s: float = LEASE_S) -> None:
+        export_traces("store")
         self._store = EditStore(url)
         self._store.prune_requests()
         self._reader = ThreadPoolExecutor(1, "store-reader")
@@ -52,9 +55,10 @@ class EditStoreActor:
         self._acks = Signal()
         self._watch = Watch()
 
-    async def write(self, command: Command) -> Any:
-        """Apply one command, durably."""
-        return await self._group.submit(command)
+    async def write(self, command: Command, traceparent: str | None = None) -> Any:
+        """Apply one command, durably. `traceparent`: the caller's span."""
+        with span("store.commit", context=context_of(traceparent)) if traceparent else nullcontext():
+            return await self._group.submit(command)
 
     async def read(self, query: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Ask one of the store's queries. The connection that it gets cannot write."""
@@ -152,6 +156,11 @@ class EditStoreActor:
         """All with a valid lease."""
         self._expire()
         return self._table.states(time.monotonic())
+
+    async def lag(self) -> list[ReplicaLag]:
+        """How far each is behind the newest versions."""
+        self._expire()
+        return self._table.lag({name: self._heads[name].version for name in self._live}, time.monotonic())
 
     def _committed(self, committed: Committed) -> None:
         self._watch.notify(committed.changed)

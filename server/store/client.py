@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from incomes_server.edits.model import Edit, EditSet, NewEdit, WaitingText
 from incomes_server.store import commands, counts, edit_sets, edits, outcomes
 from incomes_server.store.counts import ProjectUse, StoreCounts
 from incomes_server.store.ray_call import call, find_actor
-from incomes_server.store.replica_table import ReplicaProgress, ReplicaState
+from incomes_server.store.replica_table import ReplicaLag, ReplicaProgress, ReplicaState
 from sqlalchemy import Connection
 
 from incomes_plugin.gist.edit import Captured, CaptureJob
 from incomes_plugin.pool.snapshot import SnapshotDelta
+from incomes_plugin.telemetry import span, traceparent
 
 ACTOR_NAME = "edit-store"
+Observe = Callable[[str, float], None]
+"""Gets `write` or `read`, and the seconds that it took."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -28,24 +33,39 @@ class StoreClient:
     objects, and nothing is written twice. Ids of other projects are as unknown as ids that never existed.
     """
 
-    def __init__(self, actor: Any) -> None:
+    def __init__(self, actor: Any, observe: Observe | None = None) -> None:
         self._actor = actor
+        self._observe = observe
 
     @classmethod
-    async def connect(cls, namespace: str = "incomes") -> StoreClient:
+    async def connect(cls, namespace: str = "incomes", observe: Observe | None = None) -> StoreClient:
         """Find the actor that `start_ray` created.
+
+        Args:
+            observe: gets the duration of each write and each read.
 
         Raises:
             NotReady: there is none.
         """
-        return cls(find_actor(ACTOR_NAME, namespace))
+        return cls(find_actor(ACTOR_NAME, namespace), observe)
 
     async def _write(self, command: commands.Command) -> Any:
-        return await call(self._actor.write.remote(command))
+        with self._timed("write"), span("store.write", command=type(command).__name__):
+            return await call(self._actor.write.remote(command, traceparent()))
 
     async def _read(self, query: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        found: T = await call(self._actor.read.remote(query, *args, **kwargs))
+        with self._timed("read"):
+            found: T = await call(self._actor.read.remote(query, *args, **kwargs))
         return found
+
+    @contextmanager
+    def _timed(self, kind: str) -> Iterator[None]:
+        start_s = time.monotonic()
+        try:
+            yield
+        finally:
+            if self._observe is not None:
+                self._observe(kind, time.monotonic() - start_s)
 
     async def create_edit_set(self, project: str, name: str, *, request_id: str) -> EditSet:
         """Raises EditSetExists."""
@@ -179,6 +199,10 @@ class StoreClient:
     async def replicas(self) -> list[ReplicaState]:
         """Every replica with a valid lease."""
         return await call(self._actor.replicas.remote())
+
+    async def lag(self) -> list[ReplicaLag]:
+        """How far each replica is behind the newest version of every edit set."""
+        return await call(self._actor.lag.remote())
 
     async def health(self) -> str | None:
         """None, or why nothing can be written now."""

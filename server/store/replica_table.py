@@ -46,6 +46,22 @@ class ReplicaState:
     nacks: dict[str, str]
 
 
+@dataclass(frozen=True)
+class ReplicaLag:
+    """How far a replica is behind.
+
+    Attributes:
+        serving: it takes requests.
+        versions: that it has yet to apply, over all edit sets; after a restart of the store, until it polls: all.
+        idle_s: seconds since it was last heard of.
+    """
+
+    name: str
+    serving: bool
+    versions: int
+    idle_s: float
+
+
 @dataclass
 class _Replica:
     seen_s: float
@@ -118,6 +134,18 @@ class ReplicaTable:
                 acked += position >= version or (deleted and edit_set not in replica.positions)
         nacks = {name: replica.nacks[edit_set][1] for name, replica in serving.items() if edit_set in replica.nacks}
         return ReplicaProgress(len(serving), acked, nacks)
+
+    def lag(self, heads: Mapping[str, int], now_s: float) -> list[ReplicaLag]:
+        """Each replica's distance from the newest version of every edit set."""
+        return [
+            ReplicaLag(
+                name,
+                replica.serving,
+                sum(max(0, head - (replica.positions or {}).get(edit_set, 0)) for edit_set, head in heads.items()),
+                now_s - replica.seen_s,
+            )
+            for name, replica in sorted(self._replicas.items())
+        ]
 
     def states(self, now_s: float) -> list[ReplicaState]:
         """All of them."""

@@ -120,3 +120,10 @@ def test_one_key_opens_one_project():
 def test_origins_come_with_commas(monkeypatch):
     monkeypatch.setenv("INCOMES_CORS_ORIGINS", "https://a.example, https://b.example")
     assert load_settings().settings.cors_origins == ("https://a.example", "https://b.example")
+
+
+def test_a_secret_file_that_is_not_there_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("INCOMES_EDIT_STORE_FILE", str(tmp_path / "gone"))
+    with pytest.raises(InvalidValue, match=r"INCOMES_EDIT_STORE_FILE names.*gone") as caught:
+        load_settings()
+    assert caught.value.param == "edit_store"

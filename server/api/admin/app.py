@@ -76,5 +76,5 @@ async def read_metrics(request: Request) -> Response:
     metrics.REFUSED_CHANGES.set(readiness.num_refused)
     with suppress(Unavailable):  # store or engine is down: /readyz says so, the other metrics still count
         await metrics.refresh(context.store, context.queue)
-        metrics.show_pool(await context.room.usage())
+        metrics.show_engine(await context.room.status())
     return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)

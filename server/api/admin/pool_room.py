@@ -16,8 +16,8 @@ from incomes_plugin.errors import PoolFull, QuotaExceeded
 from incomes_plugin.pool.gists import room_for
 
 if TYPE_CHECKING:
-    from incomes_plugin.pool.gists import PoolUsage
     from incomes_plugin.vllm.engine import EditEngine
+    from incomes_plugin.vllm.status import EngineStatus
 
 FRESH_S = 1.0
 NOTHING = ProjectUse(0, 0)
@@ -63,9 +63,9 @@ class PoolRoom:
         finally:
             self._promised[project] -= new
 
-    async def usage(self) -> PoolUsage:
-        """What the engine says of its pool. Raises EngineLost."""
-        return (await self._engine.status()).worker.pool
+    async def status(self) -> EngineStatus:
+        """What the engine says of itself and its pool. Raises EngineLost."""
+        return await self._engine.status()
 
     async def _admit(self, project: str, new: ProjectUse, replaces: int) -> None:
         if replaces and new.tokens <= replaces:

@@ -13,6 +13,7 @@ from incomes_server.store.replica_table import ReplicaProgress
 
 from incomes_plugin.errors import CompressionFailed, EditSetNotFound, PoolFull, QueueFull, Unavailable
 from incomes_plugin.gist.edit import CaptureJob
+from incomes_plugin.telemetry import span, traceparent
 
 AT_ONCE = 256
 """Edits that are asked after at once: an answer that is put together of thousands would hold the event loop up."""
@@ -58,7 +59,7 @@ async def submit(context: AdminContext, edits: Sequence[Edit], news: Sequence[Ne
     The edits are durable and were admitted: should the queue have filled up since, its sweep of the store finds them.
     """
     jobs = [
-        CaptureJob(edit.id, edit.version, new.token_ids)
+        CaptureJob(edit.id, edit.version, new.token_ids, traceparent())
         for edit, new in zip(edits, news, strict=True)
         if edit.status is EditStatus.PENDING
     ]
@@ -102,7 +103,9 @@ async def is_active(context: AdminContext, edit_set: str, version: int, wait: Wa
     Raises:
         PoolFull, Unavailable: a replica refuses the change; what was written stays, and is tried again.
     """
-    return has_reached(await context.store.wait_active(edit_set, version, timeout_s=wait.left_s))
+    with span("edits.ack"):
+        progress = await context.store.wait_active(edit_set, version, timeout_s=wait.left_s)
+    return has_reached(progress)
 
 
 def has_reached(progress: ReplicaProgress) -> bool:

@@ -23,6 +23,7 @@ from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
 
 from incomes_plugin.errors import IncomesError, MethodNotAllowed, RouteNotFound, RouteNotSupported
+from incomes_plugin.telemetry import TRACEPARENT, span, traceparent
 from incomes_plugin.vllm.endpoints import STATUS_ROUTE
 
 if TYPE_CHECKING:
@@ -94,7 +95,8 @@ class ChatGate:
             parsed = await asyncio.to_thread(parse_body, scope["path"], raw, salt=salt)
         else:
             parsed = parse_body(scope["path"], raw, salt=salt)
-        resolved = await self._resolver.resolve(project, parsed.edits, parsed.attributions)
+        with span("edits.resolve"):
+            resolved = await self._resolver.resolve(project, parsed.edits, parsed.attributions)
         GENERATIONS.labels(resolved.reason, "").inc()
         snapshot = resolved.snapshot
         edit_scope = EditScope(snapshot.edit_set, snapshot, resolved.trace, numbered=scope["path"] == COMPLETIONS)
@@ -115,5 +117,7 @@ def _with_body_length(scope: Scope, body: bytes) -> Scope:
     inner = {**scope, "headers": list(scope["headers"])}
     headers = MutableHeaders(scope=inner)
     headers["content-length"] = str(len(body))
+    if (own := traceparent()) is not None:  # vLLM puts its spans under the request's, not beside it
+        headers[TRACEPARENT] = own
     del headers["transfer-encoding"]
     return inner

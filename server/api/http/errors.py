@@ -10,6 +10,7 @@ from typing import Any, cast
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from incomes_server.api.http.metrics import REFUSALS
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from incomes_plugin import errors
@@ -58,7 +59,8 @@ def type_of(status: int) -> str:
 
 
 def error_response(error: errors.IncomesError) -> JSONResponse:
-    """The whole HTTP answer of an error."""
+    """The whole HTTP answer of an error. It is counted."""
+    REFUSALS.labels(error.code).inc()
     headers = {"retry-after": str(error.retry_after_s)} if isinstance(error, errors.Overloaded) else {}
     if isinstance(error, errors.NotReady):
         headers["retry-after"] = "1"

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from incomes_plugin import errors
+from incomes_plugin.figures import RoutingFigures
 from incomes_plugin.gist.edit import Captured
 from incomes_plugin.pool.gists import PoolUsage
 from incomes_plugin.pool.snapshot import SnapshotDelta, SnapshotRef
@@ -76,7 +77,9 @@ def sent(packed: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_what_a_worker_says_is_the_same_on_the_other_side() -> None:
-    status = WorkerStatus("f" * 64, "0.32.0", "v1", (2, 3), 7, PoolUsage(100, 50, 60, 2, 1, 30))
+    figures = RoutingFigures()
+    figures.observe(0.3, picks=2)
+    status = WorkerStatus("f" * 64, "0.32.0", "v1", (2, 3), 7, PoolUsage(100, 50, 60, 2, 1, 30), figures)
     assert unpack_status(sent({"ok": True, **asdict(status)})) == status
     captures = [Captured("edit_a", 1, b"gist\xff"), Captured("edit_b", 2, None, "too long")]
     assert unpack_captures(sent(pack_captures(captures))) == captures

@@ -1,0 +1,70 @@
+{{/* Names, labels, and the numbers that several templates share. */}}
+
+{{- define "incomes.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- define "incomes.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 50 | trimSuffix "-" -}}
+{{- else if contains (include "incomes.name" .) .Release.Name -}}
+{{- .Release.Name | trunc 50 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name (include "incomes.name" .) | trunc 50 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "incomes.selector" -}}
+app.kubernetes.io/name: {{ include "incomes.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "incomes.labels" -}}
+{{ include "incomes.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end -}}
+
+{{- define "incomes.serviceAccount" -}}
+{{- if .Values.serviceAccount.create -}}
+{{- default (include "incomes.fullname" .) .Values.serviceAccount.name -}}
+{{- else -}}
+{{- default "default" .Values.serviceAccount.name -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "incomes.image" -}}
+{{- if .Values.image.digest -}}
+{{- printf "%s@%s" .Values.image.repository .Values.image.digest -}}
+{{- else -}}
+{{- $accelerator := ternary "cuda" "cpu" (eq .Values.accelerator "nvidia") -}}
+{{- printf "%s:%s" .Values.image.repository (default (printf "%s-%s" .Chart.AppVersion $accelerator) .Values.image.tag) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* What the chart decides itself, over the settings of the values. */}}
+{{- define "incomes.settings" -}}
+{{- $own := dict "host" "0.0.0.0" "port" 8000 "admin_host" "0.0.0.0" "admin_port" 8001 -}}
+{{- $all := mergeOverwrite (dict "log_format" "json") (deepCopy .Values.settings) $own -}}
+{{- /* Helm reads numbers as floats and would write 1000000 as 1e+06, which YAML takes for a text. */ -}}
+{{- range $name, $value := $all -}}
+{{- if and (kindIs "float64" $value) (eq (floor $value) $value) -}}
+{{- $_ := set $all $name (int64 $value) -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml $all -}}
+{{- end -}}
+
+{{/* Seconds from the order to end until SIGKILL: drain, running answers, 10 s in which engine and Ray stop, and 5 to spare. */}}
+{{- define "incomes.graceSeconds" -}}
+{{- add .Values.drainSeconds (ceil .Values.settings.shutdown_timeout_s | int) 10 5 -}}
+{{- end -}}
+
+{{- define "incomes.editsClaim" -}}
+{{- default (printf "%s-edits" (include "incomes.fullname" .)) .Values.persistence.edits.existingClaim -}}
+{{- end -}}
+
+{{- define "incomes.cacheClaim" -}}
+{{- default (printf "%s-cache" (include "incomes.fullname" .)) .Values.persistence.cache.existingClaim -}}
+{{- end -}}
