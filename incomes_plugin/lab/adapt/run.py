@@ -35,7 +35,7 @@ from incomes_plugin.selection.reading import Reader
 from incomes_plugin.selection.routing import Router
 from incomes_plugin.selection.verifier import Verifier
 
-_MOST_READ = 9000
+_MOST_READ = 12000
 """Answers that reading learns from."""
 
 _LEFT_OPEN = 3000
