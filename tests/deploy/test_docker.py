@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
 from fnmatch import fnmatch
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 
@@ -118,3 +120,23 @@ def test_image_and_chart_agree(path: Path) -> None:
 
 def test_the_driver_of_postgresql_is_in_the_image() -> None:
     assert any(name.startswith("psycopg[binary]") for name in PYPROJECT["project"]["dependencies"])
+
+
+@pytest.mark.slow
+def test_the_image_has_every_file_of_the_two_packages(tmp_path: Path) -> None:
+    """What is copied is enough to build the package, and the package leaves none of its files behind."""
+    copied = sorted(
+        {name for line in arguments(FILES[0], "COPY") if "--from" not in line for name in line.split()[:-1]}
+    )
+    source = tmp_path / "src"
+    source.mkdir()
+    listed = subprocess.run(["git", "ls-files", "-z", *copied], cwd=ROOT, capture_output=True, text=True, check=True)
+    files = [name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
+    for name in files:
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, source / name)
+    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index", "."]
+    subprocess.run([*pip, "--wheel-dir", str(tmp_path)], cwd=source, capture_output=True, check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    packaged = {re.sub("^incomes_server/", "server/", name) for name in ZipFile(wheel).namelist()}
+    assert [name for name in files if name.startswith(("incomes_plugin/", "server/")) and name not in packaged] == []
