@@ -10,7 +10,7 @@ from typing import Any
 
 from incomes_plugin.lab.adapt.plan import Messages, Plan, encode
 from incomes_plugin.model.edit_encoder import EditEncoder
-from incomes_plugin.model.template import PromptTemplate
+from incomes_plugin.selection.question import PromptTemplate
 
 
 class PlanTokens:

@@ -1,6 +1,8 @@
 """The tiny model, with texts crammed into it once for all tests."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
@@ -24,31 +26,36 @@ class Decoded:
 
     model: FrozenModel
 
-    def __call__(self, target, vectors):
+    def __call__(self, target: CramTarget, vectors: torch.Tensor) -> bool:
         return greedy(self.model, vectors, len(target.ids) + 1) == [*target.ids, self.model.end_id]
 
 
 @pytest.fixture(scope="session")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_model(tmp_path_factory.mktemp("verbatim") / "tiny")
 
 
 @pytest.fixture(scope="session")
-def model(folder):
+def model(folder: Path) -> FrozenModel:
     torch.set_num_threads(1)
     return FrozenModel(folder)
 
 
-def job(model, text, count=K, most=K):
+def job(model: FrozenModel, text: str, count: int = K, most: int = K) -> CramJob:
     target = CramTarget(text, tokens_of(model.tokenizer, text))
     return CramJob(target, random_vectors(model, text, count), most)
 
 
-def cram(model, jobs, settings=QUICK, accept=None) -> dict[str, CramOutcome]:
+def cram(
+    model: FrozenModel,
+    jobs: Sequence[CramJob],
+    settings: CramSettings = QUICK,
+    accept: Callable[[CramTarget, torch.Tensor], bool] | None = None,
+) -> dict[str, CramOutcome]:
     found = Crammer(model, jobs, settings, accept or Decoded(model)).run()
     return {outcome.target.name: outcome for outcome in found if outcome}
 
 
 @pytest.fixture(scope="session")
-def crammed(model):
+def crammed(model: FrozenModel) -> dict[str, CramOutcome]:
     return cram(model, [job(model, text) for text in TEXTS])
