@@ -16,12 +16,12 @@ CHILD = """
 import json, sys
 from pathlib import Path
 from incomes_plugin.lab.evaluation.backends import vllm
-from incomes_plugin.lab.evaluation.interface import EditText
+from incomes_plugin.lab.evaluation.interface import EvalEdit
 
 def main():
     vllm.EDITS_PER_COMMIT = 3
     base, adapter, edits, prompts = json.load(sys.stdin)
-    edits = [EditText(i, text) for i, text in enumerate(edits)]
+    edits = [EvalEdit(i, text) for i, text in enumerate(edits)]
     generator = vllm.VllmGenerator(Path(base), Path(adapter), 512, largest=edits, dtype="float32")
     prompts = [generator.text_ids(prompt) for prompt in prompts]
     pool = generator.add(edits)
