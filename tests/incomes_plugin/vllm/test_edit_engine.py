@@ -170,7 +170,7 @@ async def test_add_and_retire_while_sixteen_requests_stream(engine: EditEngine) 
         with pytest.raises(SnapshotRetired):
             await answer(engine, prompts[0], EditScope("eset_stream", gone))
     await engine.drop("eset_stream")
-    assert (await settled(engine, 0)).used_bytes == 0
+    assert (await settled(engine, 0)).worker.pool.used_bytes == 0
 
 
 async def test_an_aborted_stream_lets_its_snapshot_go(engine: EditEngine) -> None:
@@ -393,9 +393,9 @@ async def test_what_is_never_asked_for_is_let_go(engine: EditEngine, traced: Any
 async def test_a_commit_adds_the_change_not_the_set(engine: EditEngine) -> None:
     log = EditSetLog(engine, "eset_cost")
     await log.change({f"e{i}": [30 + i % 200, 31, 32] for i in range(200)})
-    before = await settled(engine, 1)
+    before = (await settled(engine, 1)).worker.pool
     await log.change({"more": [50, 51, 52]})
-    after = await settled(engine, 1)
+    after = (await settled(engine, 1)).worker.pool
     assert (before.edits, after.edits) == (200, 201)
     assert after.used_bytes - before.used_bytes == before.used_bytes // 200
     await engine.drop("eset_cost")
