@@ -39,6 +39,7 @@ def set_up_logging(settings: Settings) -> None:
     else:
         root.setFormatter(logging.Formatter(TEXT))
     logging.basicConfig(level=settings.log_level.upper(), handlers=[root])
+    logging.getLogger("incomes").setLevel(settings.log_level.upper())  # libraries may change the root logger's level
     logging.getLogger(REQUESTS).disabled = not json_lines
     for noisy in NOISY:
         logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -86,7 +86,8 @@ async def wait_for_edits(
         if wait.target is WaitFor.READY:
             now += await context.store.wait_status(project, ids, timeout_s=wait.left_s)
             continue
-        some, progress = await context.store.wait_edits(project, ids, timeout_s=wait.left_s)
+        with span("edits.ack"):
+            some, progress = await context.store.wait_edits(project, ids, timeout_s=wait.left_s)
         now += some
         active &= bool(progress) and all([has_reached(each) for each in progress.values()])
     if any(e.status in {EditStatus.PENDING, EditStatus.COMPRESSING} for e in now):
