@@ -11,5 +11,8 @@ if command -v promtool >/dev/null; then
 fi
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-(cd "$folder" && apt-get download --quiet prometheus && dpkg -x prometheus_*.deb unpacked)
+cd "$folder"
+apt-get download --quiet prometheus || { apt-get update --quiet && apt-get download --quiet prometheus; } # no lists yet
+dpkg -x prometheus_*.deb unpacked
+cd "$OLDPWD"
 cp "$folder/unpacked/usr/bin/promtool" build/promtool
