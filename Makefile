@@ -14,8 +14,6 @@ OFFLINE := HF_HUB_OFFLINE=1 $(QUIET)
 TEST_ENV := $(OFFLINE) OMP_NUM_THREADS=1 VLLM_CPU_KVCACHE_SPACE=1
 PYTEST := $(TEST_ENV) $(BIN)/python -m pytest -p no:cacheprovider
 
-# Engine tests and Ray tests each want to be the first in a process to import Ray, so every suite has its own.
-SUITES := tests/incomes_plugin tests/server tests/e2e tests/attack tests/docs,tests/setup,tests/benchmarks,tests/deploy
 NO_ENGINE := not vllm and not ray and not e2e and not attack and not slow
 
 .PHONY: help setup demo serve test quick coverage lint docs bench attack
@@ -36,22 +34,14 @@ demo: setup ## a server of its own, an edit that changes an answer, 1,000 more e
 serve: setup ## incomes serve; make serve ARGS="--port 9000"
 	@$(QUIET) $(BIN)/incomes serve $(ARGS)
 
-test: setup ## all suites, one after the other; or the tests named by ARGS
-ifeq ($(strip $(ARGS)),)
-	@status=0; for suite in $(SUITES); do $(PYTEST) $$(echo $$suite | tr , ' ') || status=1; done; exit $$status
-else
-	$(PYTEST) $(ARGS)
-endif
+test: setup ## all suites, two side by side; or the tests named by ARGS
+	$(if $(strip $(ARGS)),$(PYTEST) $(ARGS),$(TEST_ENV) $(BIN)/python -m tests.suites)
 
 quick: setup ## the tests that need neither engine nor Ray and are not marked slow
 	$(PYTEST) -q -m "$(NO_ENGINE)" $(ARGS)
 
-coverage: setup ## lines of server and runtime that the tests run, in all their processes; as long as make test
-	@rm -f .coverage .coverage.*
-	@status=0; for suite in $(if $(strip $(ARGS)),'$(ARGS)',$(SUITES)); do \
-		$(PYTEST) --cov --cov-append --cov-report= $$(echo $$suite | tr , ' ') || status=1; done; \
-		if ls .coverage.* >/dev/null 2>&1; then $(BIN)/coverage combine --append --quiet; fi; \
-		$(BIN)/coverage report; exit $$status
+coverage: setup ## all suites, and the lines of server and runtime that they run, in all their processes
+	$(TEST_ENV) $(BIN)/python -m tests.suites --coverage $(ARGS)
 
 lint: setup ## ruff, mypy and the import contracts, as CI and pre-commit run them
 	$(BIN)/ruff check --no-cache
