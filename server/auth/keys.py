@@ -5,11 +5,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Self
+
+from incomes_server.auth.principal import Principal, Scope
 
 from incomes_plugin.errors import InvalidApiKey
 
 DEFAULT_PROJECT = "default"
+OPEN = Principal(DEFAULT_PROJECT, "open", frozenset(Scope))
+"""Everybody, where no key is configured."""
 
 
 @dataclass(frozen=True)
@@ -37,30 +42,38 @@ class KeyRing:
     """All keys of the server. Without any key the server is open and every request belongs to `default`."""
 
     def __init__(self, keys: Iterable[ApiKey]) -> None:
-        self._projects = {_digest(key.key): key.project for key in keys}
+        self._keys = {_digest(key.key): key for key in keys}
 
     @property
     def is_open(self) -> bool:
         """True when no key is configured."""
-        return not self._projects
+        return not self._keys
 
-    def project_of(self, authorization: str | None) -> str:
-        """Project of an `Authorization` header.
+    def principal_of(self, authorization: str | None) -> Principal:
+        """Who sends an `Authorization` header.
 
         Raises:
             InvalidApiKey: keys are configured, and the header holds none of them.
         """
         if self.is_open:
-            return DEFAULT_PROJECT
+            return OPEN
         scheme, _, token = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not token.strip():
             raise InvalidApiKey("no API key: send the header `Authorization: Bearer <key>`")
-        project = self._projects.get(_digest(token.strip()))
-        if project is None:
+        key = self._keys.get(_digest(token.strip()))
+        if key is None:
             raise InvalidApiKey("the API key is not known to this server")
-        return project
+        return Principal(key.project, config_key_id(key.project, key.key), frozenset(Scope))
 
 
 def _digest(key: str) -> bytes:
     """Keys are looked up by digest, so that the time of a lookup does not depend on how much of a key was right."""
     return hashlib.sha256(key.encode()).digest()
+
+
+@cache
+def config_key_id(project: str, key: str) -> str:
+    """Id of a key of the settings, for the audit log. It is slow to compute (once a key), because such a key may be
+    weak, and the id must not help to guess it."""
+    digest = hashlib.scrypt(key.encode(), salt=project.encode(), n=1 << 13, r=8, p=1, dklen=12)
+    return f"key_config_{digest.hex()}"

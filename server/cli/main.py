@@ -6,7 +6,7 @@ from importlib.metadata import version as installed_version
 from typing import Annotated
 
 import typer
-from incomes_server.cli import config, demo, doctor, edit, edit_set, serve
+from incomes_server.cli import audit, config, demo, doctor, edit, edit_set, serve
 from incomes_server.cli.lazy import IncomesGroup
 from incomes_server.cli.output import out
 
@@ -19,6 +19,7 @@ app = typer.Typer(
 )
 app.add_typer(edit.app, name="edit")
 app.add_typer(edit_set.app, name="edit-set")
+app.add_typer(audit.app, name="audit")
 app.add_typer(config.app, name="config")
 app.command("serve", epilog=serve.EPILOG)(serve.serve)
 app.command("demo")(demo.demo)

@@ -16,6 +16,7 @@ class IdPrefix(StrEnum):
     EDIT_SET = "eset_"
     EDIT = "edit_"
     LEASE = "lease_"
+    AUDIT = "audit_"
 
 
 def new_id(prefix: IdPrefix) -> str:

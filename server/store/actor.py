@@ -14,7 +14,7 @@ from contextlib import nullcontext
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from incomes_server.edits import SETTLED, Edit
-from incomes_server.store.commands import Command
+from incomes_server.store.commands import Command, Sent
 from incomes_server.store.core import Committed, EditStore, replica_names
 from incomes_server.store.database import failure_of
 from incomes_server.store.edit_sets import SetHead, heads, news
@@ -55,7 +55,7 @@ class EditStoreActor:
         self._acks = Signal()
         self._watch = Watch()
 
-    async def write(self, command: Command, traceparent: str | None = None) -> Any:
+    async def write(self, command: Command | Sent, traceparent: str | None = None) -> Any:
         """Apply one command, durably. `traceparent`: the caller's span."""
         with span("store.commit", context=context_of(traceparent)) if traceparent else nullcontext():
             return await self._group.submit(command)

@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
+from incomes_server.auth.principal import SERVER, principal_var
+from incomes_server.edits.audit import AuditEvent
 from incomes_server.edits.model import Edit, EditSet, NewEdit, WaitingText
-from incomes_server.store import commands, counts, edit_sets, edits, outcomes
+from incomes_server.store import audit, commands, counts, edit_sets, edits, outcomes
 from incomes_server.store.counts import ProjectUse, StoreCounts
 from incomes_server.store.ray_call import call, find_actor
 from incomes_server.store.replica_table import ReplicaLag, ReplicaProgress, ReplicaState
@@ -16,7 +18,7 @@ from sqlalchemy import Connection
 
 from incomes_plugin.gist.edit import Captured, CaptureJob
 from incomes_plugin.pool.snapshot import SnapshotDelta
-from incomes_plugin.telemetry import span, traceparent
+from incomes_plugin.telemetry import request_id_var, span, traceparent
 
 ACTOR_NAME = "edit-store"
 Observe = Callable[[str, float], None]
@@ -51,7 +53,7 @@ class StoreClient:
 
     async def _write(self, command: commands.Command) -> Any:
         with self._timed("write"), span("store.write", command=type(command).__name__):
-            return await call(self._actor.write.remote(command, traceparent()))
+            return await call(self._actor.write.remote(commands.Sent(command, _origin()), traceparent()))
 
     async def _read(self, query: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         with self._timed("read"):
@@ -66,6 +68,12 @@ class StoreClient:
         finally:
             if self._observe is not None:
                 self._observe(kind, time.monotonic() - start_s)
+
+    async def list_audit_events(
+        self, project: str, *, limit: int, after: str | None, order: str
+    ) -> tuple[list[AuditEvent], bool]:
+        """A page of the project's audit log, and whether more follow."""
+        return await self._read(audit.list_events, project, limit=limit, after=after, order=order)
 
     async def create_edit_set(self, project: str, name: str, *, request_id: str) -> EditSet:
         """Raises EditSetExists."""
@@ -211,3 +219,9 @@ class StoreClient:
     async def counts(self) -> StoreCounts:
         """Totals for metrics."""
         return await self._read(counts.count)
+
+
+def _origin() -> commands.Origin:
+    """Of the HTTP request that is being answered, or the server itself."""
+    principal = principal_var.get()
+    return commands.Origin(principal, None if principal is SERVER else request_id_var.get() or None)

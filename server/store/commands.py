@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, fields
 
+from incomes_server.auth.principal import SERVER, Principal
 from incomes_server.edits.model import NewEdit
 
 from incomes_plugin.gist.edit import Captured, CaptureJob, EditKey
@@ -109,3 +110,19 @@ Command = (
     | RequeueStale
     | Retokenize
 )
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a command comes from, for the audit log: who sent it, in which HTTP request."""
+
+    principal: Principal = SERVER
+    request_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A command in its envelope."""
+
+    command: Command
+    origin: Origin = Origin()

@@ -13,7 +13,9 @@ from functools import singledispatch
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from incomes_server.edits import EditSet
+from incomes_server.edits.audit import AuditEvent
 from incomes_server.store import commands, edit_sets, edits, outcomes
+from incomes_server.store.audit import events_of, write_events
 from incomes_server.store.database import open_reader, open_writer
 from incomes_server.store.edit_sets import SetHead
 from incomes_server.store.requests import find_result, keep_result
@@ -60,20 +62,25 @@ class EditStore:
         self._reader.dispose()
         self._writer.dispose()
 
-    def commit(self, batch: Sequence[commands.Command]) -> Committed:
-        """Apply all commands in one durable transaction; a command that fails leaves no trace and stops no other."""
+    def commit(self, batch: Sequence[commands.Command | commands.Sent]) -> Committed:
+        """Apply all commands in one durable transaction; a command that fails leaves no trace and stops no other.
+        A command without an envelope is the server's own."""
         results: list[Any] = []
+        events: list[AuditEvent] = []
         with self._writer.begin() as conn:
             tx = Transaction(conn, int(self._clock()))
-            for command in batch:
+            for item in batch:
+                sent = item if isinstance(item, commands.Sent) else commands.Sent(item)
                 try:
-                    results.append(_apply_alone(command, tx))
+                    results.append(_apply_alone(sent.command, tx))
+                    events += events_of(tx, sent.command, sent.origin)
                 except IncomesError as error:
                     results.append(error)
+            write_events(tx, events)
             heads = edit_sets.heads(conn, tx.touched)
         return Committed(results, frozenset(tx.changed), heads)
 
-    def write(self, command: commands.Command) -> Any:
+    def write(self, command: commands.Command | commands.Sent) -> Any:
         """One command in its own transaction; raises its error."""
         (result,) = self.commit([command]).results
         if isinstance(result, IncomesError):
@@ -113,11 +120,15 @@ def _apply_alone(command: commands.Command, tx: Transaction) -> Any:
     """Apply one command completely or not at all. On a shared database another writer may have applied the same request
     first; then look for its result again."""
     try:
-        with tx.conn.begin_nested():
-            return _apply(command, tx)
+        return _apply_once(command, tx)
     except IntegrityError:
-        with tx.conn.begin_nested():
-            return _apply(command, tx)
+        return _apply_once(command, tx)
+
+
+def _apply_once(command: commands.Command, tx: Transaction) -> Any:
+    tx.notes, tx.replayed = {}, False
+    with tx.conn.begin_nested():
+        return _apply(command, tx)
 
 
 @singledispatch

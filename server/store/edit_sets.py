@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from incomes_server.edits import EditSet, EditStatus, IdPrefix, check_name, new_id, sources_of
 from incomes_server.store.log import append
 from incomes_server.store.pages import page_of
-from incomes_server.store.rows import AnyRow, Transaction, edit_set_from, load_edit_set
+from incomes_server.store.rows import AnyRow, Transaction, edit_set_from, load_edit_set, snapshot_from
 from incomes_server.store.schema import edit_sets, edit_versions, edits
 from sqlalchemy import Connection, insert, select, update
 
 from incomes_plugin.errors import EditSetExists, EditSetNotFound
 from incomes_plugin.gist.edit import EditKey
-from incomes_plugin.pool.snapshot import EMPTY_DIGEST
+from incomes_plugin.pool.snapshot import EMPTY_DIGEST, SnapshotRef
 
 c = edit_sets.c
 
@@ -66,7 +66,9 @@ def create_edit_set(tx: Transaction, project: str, name: str) -> list[EditKey]:
 
 def ensure_edit_set(tx: Transaction, project: str, name: str) -> EditSet:
     """Get the set, made if needed."""
-    return load_edit_set(tx.conn, _id_of(tx.conn, project, name) or _insert(tx, project, name))
+    found = _id_of(tx.conn, project, name)
+    tx.replayed = found is not None
+    return load_edit_set(tx.conn, found or _insert(tx, project, name))
 
 
 def delete_edit_set(tx: Transaction, project: str, edit_set: str) -> list[EditKey]:
@@ -92,6 +94,7 @@ def delete_edit_set(tx: Transaction, project: str, edit_set: str) -> list[EditKe
     )
     tx.conn.execute(update(edit_sets).where(c.id == found.id).values(deleted_at=tx.now))
     tx.touched.add(found.id)
+    tx.note(found.id, snapshot_from(found.id, found).id, "deleted")
     return [(found.id, version)]
 
 
@@ -130,4 +133,5 @@ def _insert(tx: Transaction, project: str, name: str) -> str:
         )
     )
     tx.touched.add(edit_set)
+    tx.note(edit_set, None, SnapshotRef.empty(edit_set).id)
     return edit_set

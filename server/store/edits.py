@@ -82,6 +82,8 @@ def add_edits(tx: Transaction, project: str, edit_set: str, new: Sequence[NewEdi
     if rows:
         tx.conn.execute(insert(edits), rows)
         tx.conn.execute(insert(edit_versions), [_version(tx, i, 1, n) for i, n in zip(ids, new, strict=True)])
+    for edit_id in ids:
+        tx.note(edit_id, None, "version 1 pending")
     return [(edit_id, 1) for edit_id in ids]
 
 
@@ -102,6 +104,7 @@ def replace_edit(tx: Transaction, project: str, edit_id: str, new: NewEdit) -> l
     external_id = row.external_id if new.external_id is None else new.external_id
     tx.conn.execute(update(edits).where(e.id == edit_id).values(head_version=version, external_id=external_id))
     tx.changed.add(edit_id)
+    tx.note(edit_id, f"version {row.head_version}", f"version {version} pending")
     return [(edit_id, version)]
 
 
@@ -110,6 +113,7 @@ def retire_edit(tx: Transaction, project: str, edit_id: str) -> list[EditKey]:
     first answer."""
     row = _find(tx.conn, project, edit_id)
     if row.retired_at is not None:
+        tx.note(edit_id, "retired", "retired")
         return [(edit_id, row.head_version)]
     left = None
     if row.active_version is not None:
@@ -121,6 +125,7 @@ def retire_edit(tx: Transaction, project: str, edit_id: str) -> list[EditKey]:
     )
     tx.conn.execute(update(edits).where(e.id == edit_id).values(retired_at=tx.now, active_version=None))
     tx.changed.add(edit_id)
+    tx.note(edit_id, f"version {row.head_version}", "retired")
     return [(edit_id, row.head_version)]
 
 

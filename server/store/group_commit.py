@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Any
 
-from incomes_server.store.commands import Command
+from incomes_server.store.commands import Command, Sent
 from incomes_server.store.core import Committed, EditStore
 from incomes_server.store.database import failure_of
 from sqlalchemy.exc import SQLAlchemyError
@@ -22,10 +22,10 @@ class GroupCommit:
         self._store = store
         self._writer = writer
         self._on_commit = on_commit
-        self._waiting: list[tuple[Command, asyncio.Future[Any]]] = []
+        self._waiting: list[tuple[Command | Sent, asyncio.Future[Any]]] = []
         self._task: asyncio.Task[None] | None = None
 
-    async def submit(self, command: Command) -> Any:
+    async def submit(self, command: Command | Sent) -> Any:
         """Result of the command once it is durable. Raises the command's own error, or NotReady."""
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting.append((command, future))
@@ -44,7 +44,7 @@ class GroupCommit:
                 else:
                     future.set_result(result)
 
-    async def _commit(self, group: list[Command]) -> list[Any]:
+    async def _commit(self, group: list[Command | Sent]) -> list[Any]:
         loop = asyncio.get_running_loop()
         try:
             committed = await loop.run_in_executor(self._writer, self._store.commit, group)

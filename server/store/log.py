@@ -23,7 +23,8 @@ def append(tx: Transaction, edit_set: str, *, added: Sequence[EditKey] = (), rem
     """Commit one change of the snapshot; returns the new version of the edit set."""
     c = edit_sets.c
     row = tx.conn.execute(select(c.version, c.digest, c.num_edits).where(c.id == edit_set).with_for_update()).one()
-    head = snapshot_from(edit_set, row).advance(added, removed)
+    before = snapshot_from(edit_set, row)
+    head = before.advance(added, removed)
     state = {"version": head.version, "digest": head.digest, "num_edits": head.num_edits}
     tx.conn.execute(update(edit_sets).where(c.id == edit_set).values(state))
     tx.conn.execute(insert(revisions).values(edit_set=edit_set, created_at=tx.now, **state))
@@ -37,6 +38,7 @@ def append(tx: Transaction, edit_set: str, *, added: Sequence[EditKey] = (), rem
         ],
     )
     tx.touched.add(edit_set)
+    tx.note(edit_set, before.id, head.id)
     return head.version
 
 

@@ -29,6 +29,7 @@ def find_result(tx: Transaction, command: Requested) -> list[EditKey] | None:
         raise IdempotencyKeyReuse(
             "this Idempotency-Key was used for a request with another body; take a new one", param="Idempotency-Key"
         )
+    tx.replayed = True
     return [(str(name), int(version)) for name, version in json.loads(row.result)]
 
 

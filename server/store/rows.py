@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
 
 from incomes_server.edits import Edit, EditSet, EditStatus
+from incomes_server.edits.audit import Change
 from incomes_server.store.schema import edit_sets, edit_versions, edits
 from sqlalchemy import Connection, Row, Select, select
 
@@ -31,12 +32,21 @@ class Transaction:
         now: unix seconds.
         changed: edits whose status moved.
         touched: edit sets that were made, moved to a new version or deleted.
+        notes: what the command that is being applied did to which object, for its audit event.
+        replayed: that command was applied before, or found everything as it wants it: it leaves no event.
     """
 
     conn: Connection
     now: int
     changed: set[str] = field(default_factory=set)
     touched: set[str] = field(default_factory=set)
+    notes: dict[str, Change] = field(default_factory=dict)
+    replayed: bool = False
+
+    def note(self, target: str, before: str | None, after: str | None) -> None:
+        """Remember a change for the audit log; of several changes of one object the first `before` counts."""
+        first = self.notes.get(target)
+        self.notes[target] = Change(target, before if first is None else first.before, after)
 
 
 def chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:

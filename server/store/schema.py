@@ -147,3 +147,27 @@ replicas = Table(
     Column("name", String, primary_key=True),
     Column("joined_at", BigInteger, nullable=False),
 )
+
+# Append-only: nothing updates or deletes a row. `changes` is JSON: [[target, before, after], …].
+audit_events = Table(
+    "audit_events",
+    metadata,
+    Column("project", String, primary_key=True),
+    Column("sequence", BigInteger, primary_key=True, autoincrement=False),
+    Column("id", String, nullable=False, unique=True),
+    Column("created_at", BigInteger, nullable=False),
+    Column("actor", String, nullable=False),
+    Column("action", String, nullable=False),
+    Column("request_id", String),
+    Column("changes", Text, nullable=False),
+    Column("previous_hash", String(64), nullable=False),
+    Column("hash", String(64), nullable=False),
+)
+
+audit_heads = Table(
+    "audit_heads",
+    metadata,
+    Column("project", String, primary_key=True),
+    Column("sequence", BigInteger, nullable=False),
+    Column("hash", String(64), nullable=False),
+)

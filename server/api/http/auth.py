@@ -1,4 +1,4 @@
-"""Puts the project of the bearer token on each request; without a known token, 401 in the OpenAI envelope.
+"""Puts project and principal of the bearer token on each request; without a known token, 401 in the OpenAI envelope.
 
 Pure ASGI, used by both ports. Probes and metrics stay open: an orchestrator has no key, and they hold no edit.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from incomes_server.api.http.errors import error_response
 from incomes_server.auth.keys import KeyRing
+from incomes_server.auth.principal import principal_var
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -29,10 +30,14 @@ class AuthMiddleware:
         if scope["type"] == "lifespan" or preflight or scope.get("path") in OPEN_PATHS:
             return await self.app(scope, receive, send)
         try:
-            project = self.keys.project_of(Headers(scope=scope).get("authorization"))
+            principal = self.keys.principal_of(Headers(scope=scope).get("authorization"))
         except InvalidApiKey as error:
             if scope["type"] == "websocket":
                 return await send({"type": "websocket.close", "code": 1008, "reason": error.message})
             return await error_response(error)(scope, receive, send)
-        scope.setdefault("state", {})["project"] = project
-        await self.app(scope, receive, send)
+        scope.setdefault("state", {})["project"] = principal.project
+        token = principal_var.set(principal)
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            principal_var.reset(token)

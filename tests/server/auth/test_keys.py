@@ -8,18 +8,18 @@ RING = KeyRing([ApiKey.parse("acme:k1"), ApiKey.parse("k2")])
 
 @pytest.mark.parametrize(("header", "project"), [("Bearer k1", "acme"), ("bearer k2", "default")])
 def test_known_key(header, project):
-    assert RING.project_of(header) == project
+    assert RING.principal_of(header).project == project
 
 
 @pytest.mark.parametrize("header", [None, "", "k1", "Basic k1", "Bearer", "Bearer ", "Bearer k3", "Bearer acme:k1"])
 def test_anything_else_is_refused(header):
     with pytest.raises(InvalidApiKey):
-        RING.project_of(header)
+        RING.principal_of(header)
 
 
 def test_open_without_keys():
-    assert KeyRing([]).project_of(None) == "default"
-    assert KeyRing([]).project_of("Bearer whatever") == "default"
+    assert KeyRing([]).principal_of(None).project == "default"
+    assert KeyRing([]).principal_of("Bearer whatever").project == "default"
 
 
 @pytest.mark.parametrize("text", ["acme:", ":key", ""])

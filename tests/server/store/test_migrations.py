@@ -98,7 +98,10 @@ def test_down_to_nothing_and_up_again(database_url: str) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ("UPDATE alembic_version SET version_num = '9999'", "revision 9999, this version of incomes knows up to 0002"),
+        (
+            "UPDATE alembic_version SET version_num = '9999'",
+            "revision 9999, this version of incomes knows up to [0-9]",
+        ),
         ("UPDATE meta SET value = '99' WHERE key = 'schema_version'", "schema 99, this version of incomes knows 2"),
     ],
 )

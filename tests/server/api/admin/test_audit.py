@@ -1,0 +1,92 @@
+"""Every mutating route of the API leaves exactly one audit event, also when the request is sent again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from incomes_server.edits.audit import AuditEvent, Change, first_break
+from incomes_server.settings import Settings
+
+from tests.server.api.admin.serving import serving
+from tests.tiny_model import write_tiny_model
+
+pytestmark = pytest.mark.ray
+
+CALLS: dict[str, dict[str, Any]] = {
+    "POST /v1/edits": {"json": {"text": "The warranty of pump Z9 is 36 months."}},
+    "POST /v1/edits/import": {"content": b'{"custom_id": "1", "text": "Pump Z9 is made in Oslo."}'},
+    "POST /v1/edits/{edit_id}": {"json": {"text": "The warranty of pump Z9 is 48 months."}},
+    "POST /v1/edits/{edit_id}/retire": {},
+    "POST /v1/edit_sets": {"json": {"name": "another"}},
+    "DELETE /v1/edit_sets/{edit_set}": {},
+}
+"""A call of each route that changes something: what is sent. Objects in the path are made by `made`."""
+CHANGES_NOTHING: set[str] = set()
+"""Routes that are no GET and write nothing."""
+KEYS = {"authorization": "Bearer k-acme"}
+
+
+def mutating_routes() -> set[str]:
+    paths = json.loads((Path(__file__).parents[4] / "docs" / "openapi.json").read_text())["paths"]
+    return {f"{m.upper()} {path}" for path, methods in paths.items() for m in methods if m != "get"}
+
+
+def test_every_mutating_route_is_called() -> None:
+    assert mutating_routes() == CALLS.keys() | CHANGES_NOTHING
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_model(tmp_path_factory.mktemp("model"))
+
+
+async def made(client: Any, name: str) -> dict[str, str]:
+    """New objects that a path may name."""
+    edit_set = (await client.post("/v1/edit_sets", json={"name": name})).json()["id"]
+    body = {"text": "The colour of pump Z9 is red.", "edit_set": edit_set}
+    edit = (await client.post("/v1/edits", json=body, params={"wait": "active"})).json()["id"]
+    return {"edit_set": edit_set, "edit_id": edit}
+
+
+async def log_of(client: Any, **headers: str) -> list[dict[str, Any]]:
+    answer = await client.get("/v1/audit_events/export", headers=headers)
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "application/jsonl")
+    return [json.loads(line) for line in answer.text.splitlines()]
+
+
+def event_of(item: dict[str, Any]) -> AuditEvent:
+    fields = {name: value for name, value in item.items() if name != "object"}
+    return AuditEvent(**{**fields, "changes": tuple(Change(**change) for change in item["changes"])})
+
+
+async def test_one_event_for_each_route_and_none_for_its_repetition(stack: Any, model: Path) -> None:
+    settings = Settings(api_keys=("acme:k-acme", "zen:k-zen"))
+    async with serving(stack, model, settings=settings) as client:
+        client.headers.update(KEYS)
+        await client.post("/v1/edits", json={"text": "The first edit makes the default set."})
+        for number, (route, sent) in enumerate(CALLS.items()):
+            method, path = route.split()
+            path = path.format(**await made(client, f"set-{number}"))
+            before = {event["id"] for event in await log_of(client)}
+            headers = {"idempotency-key": f"key-{number}", "x-request-id": f"walk-{number}"}
+            for _ in range(2):
+                answer = await client.request(method, path, headers=headers, **sent)
+                assert answer.is_success, (route, answer.text)
+            news = [e for e in await log_of(client) if e["id"] not in before and e["actor"] != "server"]
+            assert [event["request_id"] for event in news] == [f"walk-{number}"], route
+            assert news[0]["actor"].startswith("key_config_"), route
+            assert news[0]["changes"], route
+            assert all(change["before"] != change["after"] for change in news[0]["changes"]), route
+        log = await log_of(client)
+        assert first_break(map(event_of, log)) is None
+        assert {event["action"] for event in log if event["actor"] == "server"} == {"record_outcomes"}
+        page = (await client.get("/v1/audit_events", params={"limit": 3, "after": log[4]["id"]})).json()
+        assert (page["data"], page["has_more"]) == (log[3:0:-1], True)
+        assert await log_of(client, authorization="Bearer k-zen") == [], "another project's log is not shown"
+        unknown = await client.get(
+            "/v1/audit_events", params={"after": log[0]["id"]}, headers={"authorization": "Bearer k-zen"}
+        )
+        assert unknown.status_code == 400
