@@ -23,6 +23,7 @@ IncomesError
 ├── Conflict
 │   ├── EditConflict          edit_conflict
 │   ├── EditSetExists         edit_set_exists
+│   ├── EtagMismatch          etag_mismatch
 │   ├── SnapshotRetired       snapshot_retired
 │   └── SnapshotEmpty         snapshot_empty
 ├── Overloaded
@@ -191,6 +192,12 @@ class EditSetExists(Conflict):
     """An edit set of that name exists already."""
 
     code = "edit_set_exists"
+
+
+class EtagMismatch(Conflict):
+    """What the write is about has another version than `If-Match` names: somebody else was faster."""
+
+    code = "etag_mismatch"
 
 
 class SnapshotRetired(Conflict):

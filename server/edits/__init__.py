@@ -4,7 +4,7 @@ NewEdit ──► Edit (EditStatus, lifecycle.py) ──► joins the snapshot: 
 """
 
 from incomes_server.edits.ids import IdPrefix, is_id, new_id
-from incomes_server.edits.lifecycle import SETTLED, TRANSITIONS, WAITING, check_name, sources_of
+from incomes_server.edits.lifecycle import SETTLED, TRANSITIONS, WAITING, check_name, check_version, sources_of
 from incomes_server.edits.model import Edit, EditSet, EditStatus, NewEdit, WaitingText
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "NewEdit",
     "WaitingText",
     "check_name",
+    "check_version",
     "is_id",
     "new_id",
     "sources_of",

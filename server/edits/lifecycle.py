@@ -12,7 +12,7 @@ from __future__ import annotations
 from incomes_server.edits.ids import IdPrefix, is_id
 from incomes_server.edits.model import EditStatus
 
-from incomes_plugin.errors import InvalidValue
+from incomes_plugin.errors import EtagMismatch, InvalidValue
 
 S = EditStatus
 
@@ -36,6 +36,17 @@ WAITING = sources_of(S.READY)
 
 SETTLED = frozenset(S) - WAITING
 """Statuses of edits that the compressor is done with."""
+
+
+def check_version(name: str, version: int, accepted: tuple[int, ...] | None) -> None:
+    """The caller has read one of the accepted versions (None: any will do).
+
+    Raises:
+        EtagMismatch: it has changed since.
+    """
+    if accepted is not None and version not in accepted:
+        raise EtagMismatch(f"{name} is at version {version} now; read it again, then decide", param="If-Match")
+
 
 MAX_NAME_CHARS = 128
 

@@ -103,21 +103,33 @@ class StoreClient:
             after = page[-1].id if page else None
         return versions
 
-    async def delete_edit_set(self, project: str, edit_set: str, *, request_id: str) -> EditSet:
-        """Retire every edit in it, then hide it; the answer has the version to wait for."""
-        return await self._write(commands.DeleteEditSet(project, request_id, edit_set))
+    async def delete_edit_set(
+        self, project: str, edit_set: str, *, request_id: str, if_match: tuple[int, ...] | None = None
+    ) -> EditSet:
+        """Retire every edit in it, then hide it; the answer has the version to wait for. Raises EtagMismatch."""
+        return await self._write(commands.DeleteEditSet(project, request_id, edit_set, if_match))
 
     async def add_edits(self, project: str, edit_set: str, edits: Sequence[NewEdit], *, request_id: str) -> list[Edit]:
         """Add all edits as pending, or none. Raises EditConflict when an `external_id` is taken."""
         return await self._write(commands.AddEdits(project, request_id, edit_set, tuple(edits)))
 
-    async def replace_edit(self, project: str, edit_id: str, edit: NewEdit, *, request_id: str) -> Edit:
-        """A new pending version; the old one serves until the new one is ready. Raises EditConflict when retired."""
-        return await self._write(commands.ReplaceEdit(project, request_id, edit_id, edit))
+    async def replace_edit(
+        self, project: str, edit_id: str, edit: NewEdit, *, request_id: str, if_match: tuple[int, ...] | None = None
+    ) -> Edit:
+        """A new pending version; the old one serves until the new one is ready.
 
-    async def retire_edit(self, project: str, edit_id: str, *, request_id: str) -> Edit:
-        """Out of the snapshot in the same transaction; wait for its `set_version` (None: it never joined)."""
-        return await self._write(commands.RetireEdit(project, request_id, edit_id))
+        Raises:
+            EditConflict: it is retired.
+            EtagMismatch: its version is not one of `if_match`.
+        """
+        return await self._write(commands.ReplaceEdit(project, request_id, edit_id, edit, if_match))
+
+    async def retire_edit(
+        self, project: str, edit_id: str, *, request_id: str, if_match: tuple[int, ...] | None = None
+    ) -> Edit:
+        """Out of the snapshot in the same transaction; wait for its `set_version` (None: it never joined). Raises
+        EtagMismatch."""
+        return await self._write(commands.RetireEdit(project, request_id, edit_id, if_match))
 
     async def get_edit(self, project: str, edit_id: str, version: int | None = None) -> Edit:
         """The newest version, or the given one. Raises EditNotFound."""

@@ -14,7 +14,10 @@ from incomes_plugin.gist.edit import Captured, CaptureJob, EditKey
 @dataclass(frozen=True)
 class Requested:
     """A write that a caller may send twice. The second time, the same request id gives the same objects back and
-    changes nothing."""
+    changes nothing.
+
+    `if_match` of a command: versions at which it may happen, see `check_version`; None = at any.
+    """
 
     project: str
     request_id: str
@@ -45,6 +48,7 @@ class DeleteEditSet(Requested):
     """Retire every edit of the set, then hide it. Result: EditSet at its last version."""
 
     edit_set: str
+    if_match: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,7 @@ class ReplaceEdit(Requested):
 
     edit_id: str
     edit: NewEdit
+    if_match: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,7 @@ class RetireEdit(Requested):
     """Take an edit out of service for good. Result: Edit."""
 
     edit_id: str
+    if_match: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -186,7 +186,7 @@ def _(command: commands.CreateEditSet, tx: Transaction) -> list[EditKey]:
 
 @_change.register
 def _(command: commands.DeleteEditSet, tx: Transaction) -> list[EditKey]:
-    return edit_sets.delete_edit_set(tx, command.project, command.edit_set)
+    return edit_sets.delete_edit_set(tx, command.project, command.edit_set, command.if_match)
 
 
 @_change.register
@@ -196,9 +196,9 @@ def _(command: commands.AddEdits, tx: Transaction) -> list[EditKey]:
 
 @_change.register
 def _(command: commands.ReplaceEdit, tx: Transaction) -> list[EditKey]:
-    return edits.replace_edit(tx, command.project, command.edit_id, command.edit)
+    return edits.replace_edit(tx, command.project, command.edit_id, command.edit, command.if_match)
 
 
 @_change.register
 def _(command: commands.RetireEdit, tx: Transaction) -> list[EditKey]:
-    return edits.retire_edit(tx, command.project, command.edit_id)
+    return edits.retire_edit(tx, command.project, command.edit_id, command.if_match)

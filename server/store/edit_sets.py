@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from incomes_server.edits import EditSet, EditStatus, IdPrefix, check_name, new_id, sources_of
+from incomes_server.edits import EditSet, EditStatus, IdPrefix, check_name, check_version, new_id, sources_of
 from incomes_server.store.log import append
 from incomes_server.store.pages import page_of
 from incomes_server.store.rows import AnyRow, Transaction, edit_set_from, load_edit_set, snapshot_from
@@ -71,9 +71,12 @@ def ensure_edit_set(tx: Transaction, project: str, name: str) -> EditSet:
     return load_edit_set(tx.conn, found or _insert(tx, project, name))
 
 
-def delete_edit_set(tx: Transaction, project: str, edit_set: str) -> list[EditKey]:
-    """Retire all its edits with one version, then hide it. Raises EditSetNotFound."""
+def delete_edit_set(
+    tx: Transaction, project: str, edit_set: str, if_match: tuple[int, ...] | None = None
+) -> list[EditKey]:
+    """Retire all its edits with one version, then hide it. Raises EditSetNotFound, EtagMismatch."""
     found = find_edit_set(tx.conn, project, edit_set, lock=True)
+    check_version(found.id, found.version, if_match)
     e = edits.c
     members = select(e.id).where(e.edit_set == found.id, e.retired_at.is_(None))
     active = tx.conn.execute(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from incomes_server.edits import WAITING, Edit, EditStatus, IdPrefix, NewEdit, new_id, sources_of
+from incomes_server.edits import WAITING, Edit, EditStatus, IdPrefix, NewEdit, check_version, new_id, sources_of
 from incomes_server.store.edit_sets import find_edit_set
 from incomes_server.store.log import append
 from incomes_server.store.pages import page_of
@@ -87,9 +87,16 @@ def add_edits(tx: Transaction, project: str, edit_set: str, new: Sequence[NewEdi
     return [(edit_id, 1) for edit_id in ids]
 
 
-def replace_edit(tx: Transaction, project: str, edit_id: str, new: NewEdit) -> list[EditKey]:
-    """A new pending version; one that waited is superseded, an active one serves on. Raises EditConflict."""
+def replace_edit(
+    tx: Transaction, project: str, edit_id: str, new: NewEdit, if_match: tuple[int, ...] | None = None
+) -> list[EditKey]:
+    """A new pending version; one that waited is superseded, an active one serves on.
+
+    Raises:
+        EditConflict, EtagMismatch: nothing changes.
+    """
     row = _find(tx.conn, project, edit_id)
+    check_version(edit_id, row.head_version, if_match)
     if row.retired_at is not None:
         raise EditConflict(f"edit {edit_id} is retired")
     if new.external_id not in (None, row.external_id):
@@ -108,10 +115,11 @@ def replace_edit(tx: Transaction, project: str, edit_id: str, new: NewEdit) -> l
     return [(edit_id, version)]
 
 
-def retire_edit(tx: Transaction, project: str, edit_id: str) -> list[EditKey]:
+def retire_edit(tx: Transaction, project: str, edit_id: str, if_match: tuple[int, ...] | None = None) -> list[EditKey]:
     """Take an edit out of the snapshot for good. Retiring it again is no error: the caller may not have received the
-    first answer."""
+    first answer. Raises EtagMismatch."""
     row = _find(tx.conn, project, edit_id)
+    check_version(edit_id, row.head_version, if_match)
     if row.retired_at is not None:
         tx.note(edit_id, "retired", "retired")
         return [(edit_id, row.head_version)]

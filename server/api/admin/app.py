@@ -25,7 +25,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from incomes_plugin.errors import Unavailable
 
 ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorEnvelope} for status in (400, 401, 404, 409, 413, 422, 429, 500, 503)
+    status: {"model": ErrorEnvelope} for status in (400, 401, 404, 409, 412, 413, 422, 429, 500, 503)
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Response
+from incomes_server.api.admin.conditional import IfMatch, show_version
 from incomes_server.api.admin.context import Context, Limit, Project, WaitToRemove, WriteId
 from incomes_server.api.admin.schemas import Deleted, EditSetContent, EditSetObject, Page, WaitFor
 from incomes_server.api.admin.timed import TimedRoute
@@ -15,10 +16,12 @@ router = APIRouter(prefix="/v1/edit_sets", tags=["edit sets"], route_class=Timed
 
 @router.post("", status_code=201, response_model=EditSetObject)
 async def create_edit_set(
-    body: EditSetContent, context: Context, project: Project, request_id: WriteId
+    body: EditSetContent, context: Context, project: Project, request_id: WriteId, response: Response
 ) -> EditSetObject:
     """Create an empty edit set."""
-    return EditSetObject.of(await context.store.create_edit_set(project, body.name, request_id=request_id))
+    item = await context.store.create_edit_set(project, body.name, request_id=request_id)
+    show_version(response, item.snapshot.version)
+    return EditSetObject.of(item)
 
 
 @router.get("", response_model=Page[EditSetObject])
@@ -35,17 +38,25 @@ async def list_edit_sets(
 
 
 @router.get("/{edit_set}", response_model=EditSetObject)
-async def get_edit_set(edit_set: str, context: Context, project: Project) -> EditSetObject:
+async def get_edit_set(edit_set: str, context: Context, project: Project, response: Response) -> EditSetObject:
     """Read an edit set by id or name."""
-    return EditSetObject.of(await context.store.get_edit_set(project, edit_set))
+    item = await context.store.get_edit_set(project, edit_set)
+    show_version(response, item.snapshot.version)
+    return EditSetObject.of(item)
 
 
 @router.delete("/{edit_set}", response_model=Deleted, responses={202: {"model": Deleted}})
 async def delete_edit_set(
-    edit_set: str, context: Context, project: Project, request_id: WriteId, wait: WaitToRemove, response: Response
+    edit_set: str,
+    context: Context,
+    project: Project,
+    request_id: WriteId,
+    if_match: IfMatch,
+    wait: WaitToRemove,
+    response: Response,
 ) -> Deleted:
     """Retire every edit of the set and hide it; 200 means that no replica uses any of them in a later request."""
-    item = await context.store.delete_edit_set(project, edit_set, request_id=request_id)
+    item = await context.store.delete_edit_set(project, edit_set, request_id=request_id, if_match=if_match)
     context.directory.forget(item.id)
     active = wait.target is WaitFor.ACTIVE and await is_active(context, item.id, item.snapshot.version, wait)
     reached = WaitFor.ACTIVE if active else WaitFor.READY

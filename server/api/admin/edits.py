@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Response
+from incomes_server.api.admin.conditional import IfMatch, show_version
 from incomes_server.api.admin.context import (
     AdminContext,
     Context,
@@ -67,10 +68,16 @@ async def list_edits(
 
 @router.get("/{edit_id}", response_model=EditObject)
 async def get_edit(
-    edit_id: str, context: Context, project: Project, version: Annotated[int | None, Query(ge=1, le=MAX_VERSION)] = None
+    edit_id: str,
+    context: Context,
+    project: Project,
+    response: Response,
+    version: Annotated[int | None, Query(ge=1, le=MAX_VERSION)] = None,
 ) -> EditObject:
     """Read an edit, by default at its newest version."""
-    return EditObject.of(await context.store.get_edit(project, edit_id, version))
+    edit = await context.store.get_edit(project, edit_id, version)
+    show_version(response, edit.version)
+    return EditObject.of(edit)
 
 
 @router.post("/{edit_id}", status_code=202, response_model=EditObject, responses={200: {"model": EditObject}})
@@ -80,6 +87,7 @@ async def replace_edit(
     context: Context,
     project: Project,
     request_id: WriteId,
+    if_match: IfMatch,
     wait: WaitToAdd,
     response: Response,
 ) -> EditObject:
@@ -88,17 +96,23 @@ async def replace_edit(
     old = await context.store.get_edit(project, edit_id)
     replaces = old.num_tokens if old.status in TAKES_ROOM else 0
     async with admitted(context, project, [new], replaces=replaces):
-        edit = await context.store.replace_edit(project, edit_id, new, request_id=request_id)
+        edit = await context.store.replace_edit(project, edit_id, new, request_id=request_id, if_match=if_match)
     await submit(context, [edit], [new], interactive=True)
     return await _answer(context, project, edit, wait, response, done=200)
 
 
 @router.post("/{edit_id}/retire", response_model=EditObject, responses={202: {"model": EditObject}})
 async def retire_edit(
-    edit_id: str, context: Context, project: Project, request_id: WriteId, wait: WaitToRemove, response: Response
+    edit_id: str,
+    context: Context,
+    project: Project,
+    request_id: WriteId,
+    if_match: IfMatch,
+    wait: WaitToRemove,
+    response: Response,
 ) -> EditObject:
     """Take an edit out of service; 200 means that no replica uses it in any later request."""
-    edit = await context.store.retire_edit(project, edit_id, request_id=request_id)
+    edit = await context.store.retire_edit(project, edit_id, request_id=request_id, if_match=if_match)
     # Without a set_version the edit never was in a snapshot: there is nothing to wait for.
     never_served = edit.set_version is None
     gone = never_served or (
@@ -108,6 +122,7 @@ async def retire_edit(
     if gone and not never_served:
         ACTIVATION_S.observe(wait.elapsed_s)
     response.status_code = status_code(wait, reached, done=200)
+    show_version(response, edit.version)
     return EditObject.of(edit, reached)
 
 
@@ -117,4 +132,5 @@ async def _answer(
     (edit,), reached = await wait_for_edits(context, project, [edit], wait)
     raise_if_failed(edit, wait)
     response.status_code = status_code(wait, reached, done)
+    show_version(response, edit.version)
     return EditObject.of(edit, reached)

@@ -24,6 +24,7 @@ STATUS: dict[type[errors.IncomesError], int] = {
     errors.InvalidRequest: 400,
     errors.AuthError: 401,
     errors.NotFound: 404,
+    errors.EtagMismatch: 412,
     errors.Conflict: 409,
     errors.Overloaded: 429,
     errors.PoolFull: 503,

@@ -30,6 +30,7 @@ EXPECTED = {
     "method_not_allowed": 405,
     "edit_conflict": 409,
     "edit_set_exists": 409,
+    "etag_mismatch": 412,
     "snapshot_retired": 409,
     "snapshot_empty": 409,
     "queue_full": 429,
