@@ -13,6 +13,7 @@ IncomesError
 │   └── AdapterMismatch       adapter_mismatch
 ├── AuthError
 │   └── InvalidApiKey         invalid_api_key
+├── PermissionDenied          permission_denied
 ├── NotFound
 │   ├── EditNotFound          edit_not_found
 │   ├── EditSetNotFound       edit_set_not_found
@@ -132,6 +133,12 @@ class InvalidApiKey(AuthError):
     """No key, or a key the server does not know."""
 
     code = "invalid_api_key"
+
+
+class PermissionDenied(IncomesError):
+    """The key is good, and has not the scope that the route needs."""
+
+    code = "permission_denied"
 
 
 class NotFound(IncomesError):

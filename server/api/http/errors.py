@@ -23,6 +23,7 @@ STATUS: dict[type[errors.IncomesError], int] = {
     errors.RouteNotSupported: 404,
     errors.InvalidRequest: 400,
     errors.AuthError: 401,
+    errors.PermissionDenied: 403,
     errors.NotFound: 404,
     errors.EtagMismatch: 412,
     errors.Conflict: 409,
@@ -55,7 +56,8 @@ def envelope(error: errors.IncomesError) -> Envelope:
 
 def type_of(status: int) -> str:
     """Family of an error by its status, in OpenAI's words."""
-    families = {401: "authentication_error", 404: "not_found_error", 409: "conflict_error", 429: "rate_limit_error"}
+    families = {401: "authentication_error", 403: "permission_error", 404: "not_found_error"}
+    families |= {409: "conflict_error", 429: "rate_limit_error"}
     return families.get(status, "invalid_request_error" if status < 500 else "server_error")
 
 

@@ -11,8 +11,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from incomes_server.api.http.auth import OPEN_PATHS
 from incomes_server.api.http.errors import error_response
+from incomes_server.api.http.scopes import OPEN_PATHS
 from opentelemetry.trace import Span, SpanKind, get_current_span
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send

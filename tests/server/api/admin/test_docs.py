@@ -7,9 +7,9 @@ from incomes_server.api.admin.app import build_admin_app
 from incomes_server.api.admin.openapi import render
 from incomes_server.api.chat.fields import OWN_FIELDS, EditsField
 from incomes_server.api.chat.routes import GENERATION, PASSED
-from incomes_server.api.http.auth import OPEN_PATHS
 from incomes_server.api.http.errors import HTTP_CODES
 from incomes_server.api.http.readiness import Readiness
+from incomes_server.api.http.scopes import OPEN_PATHS
 from incomes_server.settings import Settings
 
 from incomes_plugin import errors

@@ -22,6 +22,7 @@ EXPECTED = {
     "adapter_missing": 400,
     "adapter_mismatch": 400,
     "invalid_api_key": 401,
+    "permission_denied": 403,
     "edit_not_found": 404,
     "edit_set_not_found": 404,
     "snapshot_not_found": 404,
