@@ -36,6 +36,11 @@ def add(
     text: Annotated[str, typer.Argument(help="the fact; `-` reads it from stdin")],
     edit_set: EditSetOption = None,
     external_id: Annotated[str | None, typer.Option(help="your own id of the edit")] = None,
+    source_url: Annotated[str | None, typer.Option(help="where the document is that says so")] = None,
+    document_id: Annotated[str | None, typer.Option(help="your own id of that document")] = None,
+    author: Annotated[str | None, typer.Option(help="who answers for it")] = None,
+    justification: Annotated[str | None, typer.Option(help="why it is written")] = None,
+    supersedes: Annotated[list[str] | None, typer.Option(help="an edit that leaves when this one joins")] = None,
     wait: WaitOption = "active",
     timeout_s: TimeoutOption = 60.0,
     url: UrlOption = DEFAULT_URL,
@@ -43,7 +48,16 @@ def add(
     as_json: JsonFlag = False,
 ) -> None:
     """Add an edit, and wait until the model uses it."""
-    body = {"text": sys.stdin.read() if text == "-" else text, "edit_set": edit_set, "external_id": external_id}
+    source = {k: v for k, v in {"url": source_url, "document_id": document_id}.items() if v is not None}
+    body = {
+        "text": sys.stdin.read() if text == "-" else text,
+        "edit_set": edit_set,
+        "external_id": external_id,
+        "source": source or None,
+        "author": author,
+        "justification": justification,
+        "supersedes": supersedes or None,
+    }
     started = time.monotonic()
     edit = AdminClient(url, api_key).call(
         "POST",
@@ -102,13 +116,16 @@ def get(edit_id: str, url: UrlOption = DEFAULT_URL, api_key: KeyOption = None, a
 def list_edits(
     edit_set: EditSetOption = None,
     status: Annotated[str | None, typer.Option(help="pending, compressing, ready, retired, failed …")] = None,
+    document_id: Annotated[str | None, typer.Option(help="only those from this document")] = None,
+    author: Annotated[str | None, typer.Option(help="only those by this author")] = None,
     limit: Annotated[int, typer.Option(min=1, help="most edits to show")] = 100,
     url: UrlOption = DEFAULT_URL,
     api_key: KeyOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """List edits, newest first."""
-    edits = list(AdminClient(url, api_key).pages("/v1/edits", limit, edit_set=edit_set, status=status))
+    wanted = {"edit_set": edit_set, "status": status, "document_id": document_id, "author": author}
+    edits = list(AdminClient(url, api_key).pages("/v1/edits", limit, **wanted))
     if as_json:
         return print_json(edits)
     print_table(("id", "version", "status", "text"), ((e["id"], e["version"], e["status"], e["text"]) for e in edits))

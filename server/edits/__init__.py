@@ -5,13 +5,14 @@ NewEdit ──► Edit (EditStatus, lifecycle.py) ──► joins the snapshot: 
 
 from incomes_server.edits.ids import IdPrefix, is_id, new_id
 from incomes_server.edits.lifecycle import SETTLED, TRANSITIONS, WAITING, check_name, check_version, sources_of
-from incomes_server.edits.model import Edit, EditSet, EditStatus, NewEdit, WaitingText
+from incomes_server.edits.model import Edit, EditProvenance, EditSet, EditStatus, NewEdit, WaitingText
 
 __all__ = [
     "SETTLED",
     "TRANSITIONS",
     "WAITING",
     "Edit",
+    "EditProvenance",
     "EditSet",
     "EditStatus",
     "IdPrefix",

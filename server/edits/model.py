@@ -39,13 +39,35 @@ class EditSet:
 
 
 @dataclass(frozen=True)
+class EditProvenance:
+    """Where an edit version comes from, as its writer says; what the server itself knows of the writer is in the audit.
+
+    Attributes:
+        source_url, document_id: the document that says so.
+        author: who answers for it.
+        justification: why it was written.
+    """
+
+    source_url: str | None = None
+    document_id: str | None = None
+    author: str | None = None
+    justification: str | None = None
+
+
+@dataclass(frozen=True)
 class NewEdit:
-    """What a caller gives to create or replace an edit."""
+    """What a caller gives to create or replace an edit.
+
+    Attributes:
+        supersedes: ids of edits that leave in the step in which this one joins.
+    """
 
     text: str
     token_ids: tuple[int, ...]
     external_id: str | None = None
     metadata: dict[str, str] = field(default_factory=dict)
+    provenance: EditProvenance = EditProvenance()
+    supersedes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -56,10 +78,11 @@ class Edit:
         id: `edit_…`.
         edit_set: id of its edit set.
         version: 1 for the first content; a replacement adds one.
-        status, status_reason: see `EditStatus`; the reason is set when failed.
+        status, status_reason: see `EditStatus`; the reason is set when failed, and when another edit superseded it.
         set_version: version of the edit set at which this edit version joined (or, retired, left) the snapshot.
         num_tokens: of the text, as the model's tokenizer cuts it.
         gist_bytes: size of the gist; 0 until ready.
+        provenance, supersedes: as it was written.
     """
 
     id: str
@@ -76,6 +99,8 @@ class Edit:
     set_version: int | None
     num_tokens: int
     gist_bytes: int
+    provenance: EditProvenance
+    supersedes: tuple[str, ...]
 
 
 @dataclass(frozen=True)

@@ -135,13 +135,9 @@ class StoreClient:
         """The newest version, or the given one. Raises EditNotFound."""
         return await self._read(edits.get_edit, project, edit_id, version)
 
-    async def list_edits(
-        self, project: str, *, edit_set: str | None, status: str | None, limit: int, after: str | None, order: str
-    ) -> tuple[list[Edit], bool]:
-        """A page of edits at their newest version, and whether more follow."""
-        return await self._read(
-            edits.list_edits, project, edit_set=edit_set, status=status, limit=limit, after=after, order=order
-        )
+    async def list_edits(self, project: str, **page: Any) -> tuple[list[Edit], bool]:
+        """A page of edits at their newest version, and whether more follow; see `edits.list_edits`."""
+        return await self._read(edits.list_edits, project, **page)
 
     async def wait_status(self, project: str, edit_ids: Sequence[str], *, timeout_s: float) -> list[Edit]:
         """Return when none waits for compression any more, or as they are at the timeout."""

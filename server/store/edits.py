@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from incomes_server.edits import WAITING, Edit, EditStatus, IdPrefix, NewEdit, check_version, new_id, sources_of
@@ -14,11 +15,13 @@ from incomes_server.store.rows import (
     Transaction,
     chunks,
     edit_from,
+    encode_ids,
     encode_metadata,
     encode_tokens,
     select_edits,
 )
 from incomes_server.store.schema import edit_versions, edits
+from incomes_server.store.superseded import check_superseded
 from sqlalchemy import Connection, insert, select, update
 
 from incomes_plugin.errors import EditConflict, EditNotFound, InvalidValue
@@ -54,6 +57,8 @@ def list_edits(
     *,
     edit_set: str | None,
     status: str | None,
+    document_id: str | None = None,
+    author: str | None = None,
     limit: int,
     after: str | None,
     order: str,
@@ -64,19 +69,24 @@ def list_edits(
         query = query.where(e.edit_set == find_edit_set(conn, project, edit_set).id)
     if status is not None:
         query = query.where(v.status == status)
+    if document_id is not None:
+        query = query.where(v.document_id == document_id)
+    if author is not None:
+        query = query.where(v.author == author)
     cursor = select(e.seq).where(e.project == project, e.id == after)
     rows, has_more = page_of(conn, query, e.seq, cursor, limit=limit, after=after, order=order)
     return [edit_from(row) for row in rows], has_more
 
 
 def add_edits(tx: Transaction, project: str, edit_set: str, new: Sequence[NewEdit]) -> list[EditKey]:
-    """All pending, or none. Raises EditSetNotFound, EditConflict."""
+    """All pending, or none. Raises EditSetNotFound, EditNotFound, EditConflict."""
     found = find_edit_set(tx.conn, project, edit_set, lock=True)
+    check_superseded(tx.conn, found.id, [edit_id for edit in new for edit_id in edit.supersedes])
     _check_external_ids(tx.conn, found.id, [edit.external_id for edit in new if edit.external_id is not None])
     ids = [new_id(IdPrefix.EDIT) for _ in new]
     rows = [
         {"id": edit_id, "edit_set": found.id, "project": project, "external_id": edit.external_id}
-        | {"created_at": tx.now, "head_version": 1}
+        | {"created_at": tx.now, "head_version": 1, "supersedes": encode_ids(edit.supersedes)}
         for edit_id, edit in zip(ids, new, strict=True)
     ]
     if rows:
@@ -158,6 +168,7 @@ def _version(tx: Transaction, edit_id: str, version: int, new: NewEdit) -> dict[
         "metadata": encode_metadata(new.metadata),
         "text": new.text,
         "token_ids": encode_tokens(new.token_ids),
+        **asdict(new.provenance),
     }
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from incomes_server.edits import WAITING, EditStatus, WaitingText, sources_of
 from incomes_server.store.log import PAGE_BYTES, append
 from incomes_server.store.rows import AnyRow, Transaction, chunks, encode_tokens, job_from
 from incomes_server.store.schema import edit_sets, edit_versions, edits, meta
-from sqlalchemy import Connection, bindparam, delete, insert, or_, select, tuple_, update
+from incomes_server.store.superseded import active_of, leave, superseded_by
+from sqlalchemy import Connection, bindparam, delete, func, insert, or_, select, tuple_, update
 
 from incomes_plugin.errors import GistFormatError
 from incomes_plugin.gist.edit import Captured, CaptureJob, EditKey
@@ -83,8 +84,10 @@ def record_outcomes(tx: Transaction, outcomes: Sequence[Captured]) -> None:
         else:
             ready[row.edit_set].append(checked)
     for edit_set in sorted(ready):
-        for page in _pages(ready[edit_set]):
-            _join(tx, edit_set, page)
+        by = superseded_by(tx.conn, [gist.edit_id for gist in ready[edit_set]])
+        active = active_of(tx.conn, list(by))
+        for page in _pages([gist for gist in ready[edit_set] if gist.edit_id not in by]):
+            _join(tx, edit_set, page, by, active)
 
 
 def requeue_stale(tx: Transaction, fingerprint: str) -> int:
@@ -158,10 +161,21 @@ def _pages(ready: Sequence[_Ready]) -> Iterator[list[_Ready]]:
         yield page
 
 
-def _join(tx: Transaction, edit_set: str, page: Sequence[_Ready]) -> None:
-    """One version of the edit set: new gists in, the versions they replace out."""
+def _join(
+    tx: Transaction, edit_set: str, page: Sequence[_Ready], by: Mapping[str, str], active: Mapping[str, int]
+) -> None:
+    """One version of the edit set: new gists in, the versions they replace and the edits they supersede out.
+
+    Args:
+        by, active: what all gists of the set that join now supersede, and which of it is in the snapshot.
+    """
+    joining = {gist.edit_id for gist in page}
+    superseded = {edit_id: new for edit_id, new in by.items() if new in joining}
     replaced = [(gist.edit_id, gist.active_version) for gist in page if gist.active_version is not None]
-    set_version = append(tx, edit_set, added=[(gist.edit_id, gist.version) for gist in page], removed=replaced)
+    gone = [(edit_id, active[edit_id]) for edit_id in superseded if edit_id in active]
+    added = [(gist.edit_id, gist.version) for gist in page]
+    set_version = append(tx, edit_set, added=added, removed=replaced + gone)
+    leave(tx, superseded, set_version)
     tx.conn.execute(
         update(edit_versions)
         .where(_THIS_VERSION)
@@ -182,7 +196,9 @@ def _join(tx: Transaction, edit_set: str, page: Sequence[_Ready]) -> None:
     )
     _leave(tx, replaced, status=EditStatus.SUPERSEDED, set_version=set_version)
     tx.conn.execute(
-        update(edits).where(e.id == bindparam("b_edit")).values(active_version=bindparam("b_version")),
+        update(edits)
+        .where(e.id == bindparam("b_edit"))
+        .values(active_version=bindparam("b_version"), joined_at=func.coalesce(e.joined_at, tx.now)),
         [{"b_edit": gist.edit_id, "b_version": gist.version} for gist in page],
     )
 

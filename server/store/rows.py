@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
 
-from incomes_server.edits import Edit, EditSet, EditStatus
+from incomes_server.edits import Edit, EditProvenance, EditSet, EditStatus
 from incomes_server.edits.audit import Change
 from incomes_server.store.schema import edit_sets, edit_versions, edits
 from sqlalchemy import Connection, Row, Select, select
@@ -70,13 +70,24 @@ def encode_metadata(metadata: dict[str, str]) -> str:
     return json.dumps(metadata, sort_keys=True)
 
 
+def encode_ids(ids: Sequence[str]) -> str | None:
+    """JSON; None for none."""
+    return json.dumps(ids) if ids else None
+
+
+def decode_ids(data: str | None) -> tuple[str, ...]:
+    """Back to ids."""
+    return tuple(json.loads(data)) if data else ()
+
+
 def select_edits() -> Select[Any]:
     """Edits joined with their versions, without token ids and gist bytes."""
     v = edit_versions.c
     return select(
         edits.c.id, edits.c.project, edits.c.edit_set, edits.c.external_id, edits.c.head_version,
         edits.c.active_version, edits.c.retired_at, v.version, v.status, v.status_reason, v.text, v.metadata,
-        v.created_at, v.updated_at, v.set_version, v.num_tokens, v.gist_bytes,
+        v.created_at, v.updated_at, v.set_version, v.num_tokens, v.gist_bytes, v.source_url, v.document_id, v.author,
+        v.justification, edits.c.supersedes,
     ).join_from(edits, edit_versions, v.edit_id == edits.c.id)  # fmt: skip
 
 
@@ -97,6 +108,8 @@ def edit_from(row: AnyRow) -> Edit:
         set_version=row.set_version,
         num_tokens=row.num_tokens,
         gist_bytes=row.gist_bytes,
+        provenance=EditProvenance(row.source_url, row.document_id, row.author, row.justification),
+        supersedes=decode_ids(row.supersedes),
     )
 
 

@@ -68,6 +68,9 @@ edits = Table(
     Column("retired_at", BigInteger),
     Column("head_version", BigInteger, nullable=False),
     Column("active_version", BigInteger),
+    Column("supersedes", Text),
+    # When it first was in a snapshot; what it supersedes has left then, and does not leave again.
+    Column("joined_at", BigInteger),
 )
 Index("edits_of_set", edits.c.edit_set, edits.c.seq)
 Index("edits_of_project", edits.c.project, edits.c.seq)
@@ -98,8 +101,14 @@ edit_versions = Table(
     Column("text", Text, nullable=False),
     Column("token_ids", LargeBinary, nullable=False),
     Column("blob", LargeBinary),
+    Column("source_url", Text),
+    Column("document_id", String),
+    Column("author", String),
+    Column("justification", Text),
     UniqueConstraint("edit_id", "version"),
 )
+Index("edit_version_documents", edit_versions.c.document_id)
+Index("edit_version_authors", edit_versions.c.author)
 Index("edit_version_states", edit_versions.c.status, edit_versions.c.seq)
 Index(
     "edit_version_models",

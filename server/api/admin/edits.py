@@ -55,13 +55,22 @@ async def list_edits(
     project: Project,
     edit_set: str | None = None,
     status: EditStatus | None = None,
+    document_id: Annotated[str | None, Query(description="`source.document_id` of the edits to list")] = None,
+    author: Annotated[str | None, Query(description="author of the edits to list")] = None,
     limit: Limit = 20,
     after: Annotated[str | None, Query(description="id of the last item of the page before")] = None,
     order: Literal["asc", "desc"] = "desc",
 ) -> Page[EditObject]:
     """List edits, newest first."""
     edits, has_more = await context.store.list_edits(
-        project, edit_set=edit_set, status=status, limit=limit, after=after, order=order
+        project,
+        edit_set=edit_set,
+        status=status,
+        document_id=document_id,
+        author=author,
+        limit=limit,
+        after=after,
+        order=order,
     )
     return Page[EditObject].of([EditObject.of(e) for e in edits], has_more)
 

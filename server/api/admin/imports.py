@@ -19,7 +19,15 @@ from incomes_server.api.admin.writes import status_code, store_edits, submit, wa
 from incomes_server.api.http.errors import envelope
 from incomes_server.edits.model import Edit, EditStatus, NewEdit
 
-from incomes_plugin.errors import CompressionFailed, EditConflict, EditSetNotFound, IncomesError, NotReady, QueueFull
+from incomes_plugin.errors import (
+    CompressionFailed,
+    EditConflict,
+    EditNotFound,
+    EditSetNotFound,
+    IncomesError,
+    NotReady,
+    QueueFull,
+)
 
 router = APIRouter(prefix="/v1/edits", tags=["edits"], route_class=TimedRoute)
 RETRY_S = 0.05
@@ -130,8 +138,8 @@ class _Importer:
             await self._wait_for_queue(len(news))
             async with answered_within(self.limit_s):
                 edits = await self._store(edit_set, news, request_id)
-        except EditConflict as error:
-            # One line holds an external_id that is taken: it alone fails.
+        except (EditConflict, EditNotFound) as error:
+            # One line holds a taken external_id, or supersedes what is not there: it alone fails.
             if len(batch) == 1:
                 return [error]
             return [(await self._add(edit_set, [line]))[0] for line in batch]

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
-from incomes_server.edits.model import Edit, EditSet, EditStatus
+from incomes_server.api.admin.provenance import EditSource, Justification, OneLine
+from incomes_server.edits.model import Edit, EditProvenance, EditSet, EditStatus
 from incomes_server.store.replica_table import ReplicaState
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
@@ -21,6 +22,8 @@ EditText = Annotated[str, StringConstraints(min_length=1, max_length=65536)]
 SetName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 SetRef = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 ExternalId = Annotated[str, StringConstraints(min_length=1, max_length=128)]
+
+Superseded = Annotated[list[Annotated[str, StringConstraints(min_length=1, max_length=128)]], Field(max_length=32)]
 
 ResourceT = TypeVar("ResourceT", bound="Resource")
 
@@ -49,12 +52,22 @@ class EditContent(RequestBody):
     text: EditText
     external_id: ExternalId | None = None
     metadata: Metadata = Field(default_factory=dict)
+    source: EditSource | None = None
+    author: OneLine | None = None
+    justification: Justification | None = None
+
+    @property
+    def provenance(self) -> EditProvenance:
+        """The store's form of `source`, `author` and `justification`."""
+        source = self.source or EditSource.model_construct()
+        return EditProvenance(source.url, source.document_id, self.author, self.justification)
 
 
 class CreateEdit(EditContent):
     """Body of `POST /v1/edits`; `edit_set` is a name or an `eset_` id, by default the project's default set."""
 
     edit_set: SetRef | None = None
+    supersedes: Superseded = Field(default_factory=list, description="edits that leave when this one joins")
 
 
 class ImportLine(CreateEdit):
@@ -120,13 +133,20 @@ class EditObject(Resource):
     set_version: int | None
     num_tokens: int
     gist_bytes: int
+    source: EditSource | None
+    author: str | None
+    justification: str | None
+    supersedes: list[str]
     reached: WaitFor | None = None
 
     @classmethod
     def of(cls, edit: Edit, reached: WaitFor | None = None) -> Self:
         """Render a stored edit."""
-        fields = {name: getattr(edit, name) for name in cls.model_fields if name not in {"object", "reached"}}
-        return cls(**fields, reached=reached)
+        said = edit.provenance
+        own = {"source": EditSource.of(said), "author": said.author, "justification": said.justification}
+        names = cls.model_fields.keys() - {"object", "reached", "supersedes", *own}
+        fields = {name: getattr(edit, name) for name in names}
+        return cls(**fields, **own, supersedes=list(edit.supersedes), reached=reached)
 
 
 class Deleted(Resource):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from incomes_server.api.admin.schemas import EditContent
+from incomes_server.api.admin.schemas import CreateEdit, EditContent
 from incomes_server.edits.model import NewEdit
 from tokenizers import Tokenizer
 
@@ -53,4 +53,11 @@ class EditTokenizer:
 
     def new_edit(self, content: EditContent) -> NewEdit:
         """The store's form of a request body."""
-        return NewEdit(content.text, self.encode(content.text), content.external_id, content.metadata)
+        return NewEdit(
+            content.text,
+            self.encode(content.text),
+            content.external_id,
+            content.metadata,
+            content.provenance,
+            tuple(content.supersedes) if isinstance(content, CreateEdit) else (),
+        )

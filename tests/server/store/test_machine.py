@@ -61,6 +61,13 @@ class StoreMachine(RuleBasedStateMachine):
         after = self.store.write(commands.ReplaceEdit("p", self.request_id(), edit, NewEdit("new", (9,))))
         assert (after.version, after.status) == (before.version + 1, EditStatus.PENDING)
 
+    @rule(target=live, named=st.lists(consumes(live), min_size=1, max_size=2, unique=True))
+    def supersede(self, named):
+        new = NewEdit("instead", (4, 2), supersedes=tuple(named))
+        (edit,) = self.store.write(commands.AddEdits("p", self.request_id(), "default", (new,)))
+        assert edit.supersedes == tuple(named)
+        return edit.id
+
     @rule(edit=consumes(live))
     def retire(self, edit):
         assert self.store.write(commands.RetireEdit("p", self.request_id(), edit)).status is EditStatus.RETIRED
