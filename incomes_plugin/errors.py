@@ -18,6 +18,7 @@ IncomesError
 │   ├── EditNotFound          edit_not_found
 │   ├── EditSetNotFound       edit_set_not_found
 │   ├── SnapshotNotFound      snapshot_not_found
+│   ├── LabelNotFound         label_not_found
 │   ├── ModelNotFound         model_not_found
 │   └── RouteNotFound         route_not_found
 ├── MethodNotAllowed          method_not_allowed
@@ -163,6 +164,12 @@ class SnapshotNotFound(NotFound):
     """No such snapshot of the edit set."""
 
     code = "snapshot_not_found"
+
+
+class LabelNotFound(NotFound):
+    """The edit set has no such label."""
+
+    code = "label_not_found"
 
 
 class ModelNotFound(NotFound):

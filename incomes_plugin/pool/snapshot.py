@@ -16,6 +16,11 @@ EMPTY_DIGEST = "0" * 64
 _MODULUS = 1 << 256
 
 
+def label_key(edit_set: str, label: str) -> str:
+    """What a label's state goes by beside the edit sets: ids of edit sets have no `@`."""
+    return f"{edit_set}@{label}"
+
+
 def add_to_digest(digest: str, edit_id: str, version: int, sign: int = 1) -> str:
     """Additive multiset hash: add (or with `sign=-1` remove) one (edit id, version). O(1), order-free.
 

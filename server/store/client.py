@@ -9,8 +9,9 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from incomes_server.auth.principal import SERVER, principal_var
 from incomes_server.edits.audit import AuditEvent
+from incomes_server.edits.label import Label, Sealed, SnapshotDiff
 from incomes_server.edits.model import Edit, EditSet, NewEdit, WaitingText
-from incomes_server.store import audit, commands, counts, edit_sets, edits, outcomes
+from incomes_server.store import audit, commands, counts, edit_sets, edits, labels, outcomes, snapshots
 from incomes_server.store.counts import ProjectUse, StoreCounts
 from incomes_server.store.ray_call import call, find_actor
 from incomes_server.store.replica_table import ReplicaLag, ReplicaProgress, ReplicaState
@@ -130,6 +131,39 @@ class StoreClient:
         """Out of the snapshot in the same transaction; wait for its `set_version` (None: it never joined). Raises
         EtagMismatch."""
         return await self._write(commands.RetireEdit(project, request_id, edit_id, if_match))
+
+    async def move_label(self, project: str, edit_set: str, name: str, to: str, *, request_id: str) -> Label:
+        """Point a label at `head`, a version, a snapshot or another label's state; made if needed.
+
+        Raises SnapshotNotFound, LabelNotFound.
+        """
+        return await self._write(commands.MoveLabel(project, request_id, edit_set, name, to))
+
+    async def delete_label(self, project: str, edit_set: str, name: str, *, request_id: str) -> Label:
+        """Raises LabelNotFound."""
+        return await self._write(commands.DeleteLabel(project, request_id, edit_set, name))
+
+    async def get_label(self, project: str, edit_set: str, name: str) -> Label:
+        """Raises LabelNotFound."""
+        return await self._read(labels.get_label, project, edit_set, name)
+
+    async def list_labels(self, project: str, edit_set: str) -> list[Label]:
+        """By name."""
+        return await self._read(labels.list_labels, project, edit_set)
+
+    async def get_snapshot(self, project: str, snapshot: str) -> Sealed:
+        """Raises SnapshotNotFound."""
+        return await self._read(snapshots.get_snapshot, project, snapshot)
+
+    async def list_snapshots(
+        self, project: str, edit_set: str, *, limit: int, after: str | None, order: str
+    ) -> tuple[list[Sealed], bool]:
+        """A page of the states that an edit set has had, and whether more follow."""
+        return await self._read(snapshots.list_snapshots, project, edit_set, limit=limit, after=after, order=order)
+
+    async def diff(self, project: str, edit_set: str, base: str, target: str) -> SnapshotDiff:
+        """What lies between two states, each named as in `move_label`. Raises SnapshotNotFound, LabelNotFound."""
+        return await self._read(snapshots.diff, project, edit_set, base, target)
 
     async def get_edit(self, project: str, edit_id: str, version: int | None = None) -> Edit:
         """The newest version, or the given one. Raises EditNotFound."""

@@ -77,6 +77,24 @@ class RetireEdit(Requested):
 
 
 @dataclass(frozen=True)
+class MoveLabel(Requested):
+    """Point a label, made if needed, at what `to` refers to (`snapshots.refer`). Result: Label. Where it points there
+    already, nothing changes."""
+
+    edit_set: str
+    name: str
+    to: str
+
+
+@dataclass(frozen=True)
+class DeleteLabel(Requested):
+    """Delete a label. Result: Label as it was, with the number of the move that deletes it."""
+
+    edit_set: str
+    name: str
+
+
+@dataclass(frozen=True)
 class RecordOutcomes:
     """Store what the compressor made. Result: None. Outcomes for versions that wait no longer are ignored."""
 
@@ -111,6 +129,8 @@ Command = (
     | AddEdits
     | ReplaceEdit
     | RetireEdit
+    | MoveLabel
+    | DeleteLabel
     | RecordOutcomes
     | MarkCompressing
     | RequeueStale

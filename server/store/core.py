@@ -14,7 +14,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from incomes_server.edits import EditSet
 from incomes_server.edits.audit import AuditEvent
-from incomes_server.store import commands, edit_sets, edits, outcomes
+from incomes_server.store import commands, edit_sets, edits, labels, outcomes
 from incomes_server.store.audit import events_of, write_events
 from incomes_server.store.database import open_reader, open_writer
 from incomes_server.store.edit_sets import SetHead
@@ -144,6 +144,9 @@ def _(command: commands.Requested, tx: Transaction) -> Any:
         keep_result(tx, command, refs)
     if isinstance(command, commands.CreateEditSet | commands.DeleteEditSet):
         return load_edit_set(tx.conn, refs[0][0])
+    if isinstance(command, commands.MoveLabel | commands.DeleteLabel):
+        edit_set, _, name = refs[0][0].partition("@")
+        return labels.load_label(tx.conn, edit_set, name, refs[0][1])
     loaded = load_edits(tx.conn, refs)
     return loaded if isinstance(command, commands.AddEdits) else loaded[0]
 
@@ -186,7 +189,9 @@ def _(command: commands.CreateEditSet, tx: Transaction) -> list[EditKey]:
 
 @_change.register
 def _(command: commands.DeleteEditSet, tx: Transaction) -> list[EditKey]:
-    return edit_sets.delete_edit_set(tx, command.project, command.edit_set, command.if_match)
+    refs = edit_sets.delete_edit_set(tx, command.project, command.edit_set, command.if_match)
+    labels.delete_labels(tx, refs[0][0])
+    return refs
 
 
 @_change.register
@@ -202,3 +207,13 @@ def _(command: commands.ReplaceEdit, tx: Transaction) -> list[EditKey]:
 @_change.register
 def _(command: commands.RetireEdit, tx: Transaction) -> list[EditKey]:
     return edits.retire_edit(tx, command.project, command.edit_id, command.if_match)
+
+
+@_change.register
+def _(command: commands.MoveLabel, tx: Transaction) -> list[EditKey]:
+    return labels.move_label(tx, command.project, command.edit_set, command.name, command.to)
+
+
+@_change.register
+def _(command: commands.DeleteLabel, tx: Transaction) -> list[EditKey]:
+    return labels.delete_label(tx, command.project, command.edit_set, command.name)

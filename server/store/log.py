@@ -27,7 +27,7 @@ def append(tx: Transaction, edit_set: str, *, added: Sequence[EditKey] = (), rem
     head = before.advance(added, removed)
     state = {"version": head.version, "digest": head.digest, "num_edits": head.num_edits}
     tx.conn.execute(update(edit_sets).where(c.id == edit_set).values(state))
-    tx.conn.execute(insert(revisions).values(edit_set=edit_set, created_at=tx.now, **state))
+    tx.conn.execute(insert(revisions).values(edit_set=edit_set, created_at=tx.now, snapshot=head.id, **state))
     changes = [(REMOVE, pair) for pair in removed] + [(ADD, pair) for pair in added]
     tx.conn.execute(
         insert(log),
@@ -63,17 +63,29 @@ def read_delta(conn: Connection, edit_set: str, base: int, *, page_bytes: int = 
     return SnapshotDelta(before, after, added, tuple(fold.removed()), ages)
 
 
+def net_changes(conn: Connection, edit_set: str, base: int, target: int) -> tuple[list[EditKey], list[EditKey]]:
+    """Edit versions to add and to remove, in order to come from one version to another, forwards or backwards. One
+    that is in both left and came back: its gist may have been made anew."""
+    fold = Fold()
+    with _changes(conn, edit_set, min(base, target), max(base, target)) as changes:
+        for row in changes:
+            fold.apply((row.edit_id, row.edit_version), is_add=row.op == ADD, num_bytes=row.gist_bytes)
+    added, removed = fold.added(), fold.removed()
+    return (added, removed) if base <= target else (removed, added)
+
+
 def _snapshot_at(conn: Connection, edit_set: str, version: int) -> SnapshotRef:
     query = select(revisions).where(revisions.c.edit_set == edit_set, revisions.c.version == version)
     return snapshot_from(edit_set, conn.execute(query).one_or_none())
 
 
-def _changes(conn: Connection, edit_set: str, base: int) -> CursorResult[Any]:
+def _changes(conn: Connection, edit_set: str, base: int, end: int | None = None) -> CursorResult[Any]:
     v = edit_versions.c
+    until = [] if end is None else [log.c.version <= end]
     return conn.execute(
         select(log.c.version, log.c.op, log.c.edit_id, log.c.edit_version, v.gist_bytes)
         .join_from(log, edit_versions, (v.edit_id == log.c.edit_id) & (v.version == log.c.edit_version))
-        .where(log.c.edit_set == edit_set, log.c.version > base)
+        .where(log.c.edit_set == edit_set, log.c.version > base, *until)
         .order_by(log.c.version, log.c.position),
         execution_options={"yield_per": 1000},
     )

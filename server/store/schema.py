@@ -2,6 +2,7 @@
 
 edit_sets 1─n edits 1─n edit_versions (text, token ids, gist blob)
     1─n revisions (version, digest) 1─n log (op, edit version)
+    1─n label_moves (label, version that it points at)
 
 A change here needs a revision in `migrations/`.
 """
@@ -125,6 +126,20 @@ revisions = Table(
     Column("digest", String(64), nullable=False),
     Column("num_edits", BigInteger, nullable=False),
     Column("created_at", BigInteger, nullable=False),
+    Column("snapshot", String(29), nullable=False, server_default=""),
+)
+Index("revisions_by_snapshot", revisions.c.snapshot)
+
+# The newest move of a label says where it is; one without a version has deleted it.
+label_moves = Table(
+    "label_moves",
+    metadata,
+    Column("edit_set", String, ForeignKey("edit_sets.id"), primary_key=True),
+    Column("name", String, primary_key=True),
+    Column("move", BigInteger, primary_key=True, autoincrement=False),
+    Column("version", BigInteger),
+    Column("num_tokens", BigInteger, nullable=False),  # of the edits there, for the room that replicas need
+    Column("moved_at", BigInteger, nullable=False),
 )
 
 log = Table(

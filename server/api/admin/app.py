@@ -1,4 +1,4 @@
-"""The admin app (port 8001): /v1/edits, /v1/edit_sets, /v1/replicas, /v1/audit_events, probes and metrics."""
+"""The admin app (port 8001): all routes under /v1, probes and metrics."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import Any
 
 from fastapi import Depends, FastAPI, Request, Response
-from incomes_server.api.admin import audit_events, edit_sets, edits, imports, replicas
+from incomes_server.api.admin import audit_events, edit_sets, edits, imports, labels, replicas, snapshots
 from incomes_server.api.admin.context import AdminContext
 from incomes_server.api.admin.schemas import ErrorEnvelope
 from incomes_server.api.admin.strict import refuse_unknown_query
@@ -46,7 +46,7 @@ def build_admin_app(context: AdminContext | None, settings: Settings, readiness:
     app.state.context = context
     app.state.readiness = readiness
     # Before edits: POST /v1/edits/import must not be read as POST /v1/edits/{edit_id}.
-    for module in (imports, edits, edit_sets, replicas, audit_events):
+    for module in (imports, edits, edit_sets, labels, snapshots, replicas, audit_events):
         app.include_router(module.router, dependencies=[Depends(refuse_unknown_query)], responses=ERRORS)
     app.add_api_route("/metrics", read_metrics, response_class=Response, tags=["operations"])
     install_error_handlers(app)

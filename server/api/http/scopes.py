@@ -7,7 +7,7 @@ from functools import cache
 
 from incomes_server.auth.principal import Scope
 
-CHAT, READ, WRITE, ADMIN = Scope.CHAT, Scope.READ, Scope.WRITE, Scope.ADMIN
+CHAT, READ, WRITE, ACTIVATE, ADMIN = Scope.CHAT, Scope.READ, Scope.WRITE, Scope.ACTIVATE, Scope.ADMIN
 
 REQUIRED: dict[str, Scope | None] = {
     # Probes and metrics are for an orchestrator, which has no key.
@@ -38,6 +38,13 @@ REQUIRED: dict[str, Scope | None] = {
     "POST /v1/edit_sets": WRITE,
     "GET /v1/edit_sets/{edit_set}": READ,
     "DELETE /v1/edit_sets/{edit_set}": WRITE,
+    "GET /v1/edit_sets/{edit_set}/labels": READ,
+    "GET /v1/edit_sets/{edit_set}/labels/{label}": READ,
+    "PUT /v1/edit_sets/{edit_set}/labels/{label}": ACTIVATE,
+    "DELETE /v1/edit_sets/{edit_set}/labels/{label}": ACTIVATE,
+    "GET /v1/edit_sets/{edit_set}/diff": READ,
+    "GET /v1/snapshots": READ,
+    "GET /v1/snapshots/{snapshot}": READ,
     "GET /v1/replicas": READ,
     "GET /v1/audit_events": ADMIN,
     "GET /v1/audit_events/export": ADMIN,

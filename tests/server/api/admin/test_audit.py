@@ -22,6 +22,8 @@ CALLS: dict[str, dict[str, Any]] = {
     "POST /v1/edits/{edit_id}/retire": {},
     "POST /v1/edit_sets": {"json": {"name": "another"}},
     "DELETE /v1/edit_sets/{edit_set}": {},
+    "PUT /v1/edit_sets/{edit_set}/labels/{label}": {"json": {"to": "head"}},
+    "DELETE /v1/edit_sets/{edit_set}/labels/{label}": {},
 }
 """A call of each route that changes something: what is sent. Objects in the path are made by `made`."""
 CHANGES_NOTHING: set[str] = set()
@@ -48,7 +50,8 @@ async def made(client: Any, name: str) -> dict[str, str]:
     edit_set = (await client.post("/v1/edit_sets", json={"name": name})).json()["id"]
     body = {"text": "The colour of pump Z9 is red.", "edit_set": edit_set}
     edit = (await client.post("/v1/edits", json=body, params={"wait": "active"})).json()["id"]
-    return {"edit_set": edit_set, "edit_id": edit}
+    await client.put(f"/v1/edit_sets/{edit_set}/labels/staging", json={"to": "0"})
+    return {"edit_set": edit_set, "edit_id": edit, "label": "staging"}
 
 
 async def log_of(client: Any, **headers: str) -> list[dict[str, Any]]:

@@ -1,0 +1,39 @@
+"""/v1/edit_sets/{edit_set}/labels: movable names of an edit set's states."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from incomes_server.api.admin.context import Context, Project, WriteId
+from incomes_server.api.admin.label_schemas import LabelMove, LabelObject
+from incomes_server.api.admin.schemas import Deleted, Page, WaitFor
+from incomes_server.api.admin.timed import TimedRoute
+
+router = APIRouter(prefix="/v1/edit_sets/{edit_set}/labels", tags=["labels"], route_class=TimedRoute)
+
+
+@router.get("", response_model=Page[LabelObject])
+async def list_labels(edit_set: str, context: Context, project: Project) -> Page[LabelObject]:
+    """List the labels of an edit set, by name."""
+    labels = await context.store.list_labels(project, edit_set)
+    return Page[LabelObject].of([LabelObject.of(label) for label in labels], has_more=False)
+
+
+@router.get("/{label}", response_model=LabelObject)
+async def get_label(edit_set: str, label: str, context: Context, project: Project) -> LabelObject:
+    """Read where a label points."""
+    return LabelObject.of(await context.store.get_label(project, edit_set, label))
+
+
+@router.put("/{label}", response_model=LabelObject)
+async def move_label(
+    edit_set: str, label: str, body: LabelMove, context: Context, project: Project, request_id: WriteId
+) -> LabelObject:
+    """Point a label, made if needed, at a state of its edit set."""
+    return LabelObject.of(await context.store.move_label(project, edit_set, label, body.to, request_id=request_id))
+
+
+@router.delete("/{label}", response_model=Deleted)
+async def delete_label(edit_set: str, label: str, context: Context, project: Project, request_id: WriteId) -> Deleted:
+    """Delete a label; the states of its edit set stay."""
+    found = await context.store.delete_label(project, edit_set, label, request_id=request_id)
+    return Deleted(id=found.key, object="label.deleted", reached=WaitFor.ACCEPTED)

@@ -1,0 +1,139 @@
+"""Labels in the database: each move is a row, the newest one says where the label points. And what callers refer to."""
+
+from __future__ import annotations
+
+from incomes_server.edits.label import HEAD, Label, check_label
+from incomes_server.store.edit_sets import find_edit_set
+from incomes_server.store.log import net_changes
+from incomes_server.store.rows import AnyRow, Transaction, chunks, snapshot_from
+from incomes_server.store.schema import edit_sets, edit_versions, edits, label_moves, revisions
+from sqlalchemy import Connection, func, insert, select, tuple_
+
+from incomes_plugin.errors import LabelNotFound, SnapshotNotFound
+from incomes_plugin.gist.edit import EditKey
+from incomes_plugin.pool.snapshot import SnapshotRef, label_key
+
+m, r, s, e, v = label_moves.c, revisions.c, edit_sets.c, edits.c, edit_versions.c
+
+
+def get_label(conn: Connection, project: str, edit_set: str, name: str) -> Label:
+    """Raises EditSetNotFound, LabelNotFound."""
+    return label_of(conn, find_edit_set(conn, project, edit_set).id, name)
+
+
+def list_labels(conn: Connection, project: str, edit_set: str) -> list[Label]:
+    """By name. Raises EditSetNotFound."""
+    return labels_of(conn, find_edit_set(conn, project, edit_set).id)
+
+
+def label_of(conn: Connection, edit_set: str, name: str, *, param: str = "label") -> Label:
+    """Where a label points now. Raises LabelNotFound."""
+    row = _newest(conn, edit_set, name)
+    if row is None or row.version is None:
+        raise LabelNotFound(f"edit set {edit_set} has no label {name!r}", param=param)
+    return load_label(conn, edit_set, name, row.move)
+
+
+def labels_of(conn: Connection, edit_set: str) -> list[Label]:
+    """All that are not deleted, by name."""
+    newest = select(m.name, func.max(m.move).label("move")).where(m.edit_set == edit_set).group_by(m.name).subquery()
+    query = (
+        select(label_moves)
+        .join(newest, (newest.c.name == m.name) & (newest.c.move == m.move))
+        .where(m.edit_set == edit_set, m.version.is_not(None))
+        .order_by(m.name)
+    )
+    return [load_label(conn, edit_set, row.name, row.move) for row in conn.execute(query).all()]
+
+
+def load_label(conn: Connection, edit_set: str, name: str, move: int) -> Label:
+    """The label as it was after one of its moves. One that was deleted points where it did before."""
+    query = select(label_moves).where(m.edit_set == edit_set, m.name == name, m.move.in_([move - 1, move]))
+    rows = {row.move: row for row in conn.execute(query)}
+    now, before = rows[move], rows.get(move - 1)
+    previous = None if before is None else _state(conn, edit_set, before.version)
+    snapshot = previous if now.version is None else _state(conn, edit_set, now.version)
+    return Label(edit_set, name, move, snapshot or SnapshotRef.empty(edit_set), now.moved_at, previous)
+
+
+def move_label(tx: Transaction, project: str, edit_set: str, name: str, to: str) -> list[EditKey]:
+    """Point it there, made if needed. Raises EditSetNotFound, SnapshotNotFound, LabelNotFound, InvalidValue."""
+    found = find_edit_set(tx.conn, project, edit_set, lock=True)
+    check_label(name)
+    version = refer(tx.conn, found, to).version
+    newest = _newest(tx.conn, found.id, name)
+    if newest is not None and newest.version == version:
+        tx.replayed = True
+        return [(label_key(found.id, name), newest.move)]
+    return [_append(tx, found.id, name, newest, version)]
+
+
+def delete_label(tx: Transaction, project: str, edit_set: str, name: str) -> list[EditKey]:
+    """Raises EditSetNotFound, LabelNotFound."""
+    found = find_edit_set(tx.conn, project, edit_set, lock=True)
+    label_of(tx.conn, found.id, name)
+    return [_append(tx, found.id, name, _newest(tx.conn, found.id, name), None)]
+
+
+def refer(conn: Connection, edit_set: AnyRow, to: str, *, param: str = "to") -> SnapshotRef:
+    """The state that is meant by `head`, a version, a snapshot's id or a label.
+
+    Raises:
+        SnapshotNotFound, LabelNotFound: none is.
+    """
+    if to == HEAD:
+        return snapshot_from(edit_set.id, edit_set)
+    empty = SnapshotRef.empty(edit_set.id)
+    if to in ("0", empty.id):
+        return empty
+    if not to.isdecimal() and not to.startswith("snap_"):
+        return label_of(conn, edit_set.id, to, param=param).snapshot
+    named = r.version == int(to[:18]) if to.isdecimal() else r.snapshot == to
+    row = conn.execute(select(revisions).where(r.edit_set == edit_set.id, named).order_by(r.version.desc())).first()
+    if row is None:
+        raise SnapshotNotFound(
+            f"edit set {edit_set.id} has no snapshot {to!r}; GET /v1/snapshots?edit_set= lists those that it has",
+            param=param,
+        )
+    return snapshot_from(edit_set.id, row)
+
+
+def delete_labels(tx: Transaction, edit_set: str) -> None:
+    """Those of an edit set that is deleted."""
+    for label in labels_of(tx.conn, edit_set):
+        _append(tx, edit_set, label.name, _newest(tx.conn, edit_set, label.name), None)
+
+
+def _append(tx: Transaction, edit_set: str, name: str, newest: AnyRow | None, version: int | None) -> EditKey:
+    key, move = label_key(edit_set, name), 1 if newest is None else newest.move + 1
+    before, after = (_state(tx.conn, edit_set, v) for v in (None if newest is None else newest.version, version))
+    num_tokens = 0 if version is None else _tokens_at(tx.conn, edit_set, version)
+    row = {"edit_set": edit_set, "name": name, "move": move, "version": version, "num_tokens": num_tokens}
+    tx.conn.execute(insert(label_moves).values(row | {"moved_at": tx.now}))
+    tx.note(key, None if before is None else before.id, None if after is None else after.id)
+    return key, move
+
+
+def _tokens_at(conn: Connection, edit_set: str, version: int) -> int:
+    """Of all edits of a state, from those of the newest one and what lies between."""
+    head = conn.execute(select(s.version).where(s.id == edit_set)).scalar_one()
+    active = select(func.sum(v.num_tokens)).join_from(edits, edit_versions, (v.edit_id == e.id))
+    total = conn.scalar(active.where(e.edit_set == edit_set, v.version == e.active_version)) or 0
+    for sign, part in zip((1, -1), net_changes(conn, edit_set, head, version), strict=True):
+        for keys in chunks(part):
+            pairs = tuple_(v.edit_id, v.version).in_(keys)
+            total += sign * int(conn.scalar(select(func.sum(v.num_tokens)).where(pairs)) or 0)
+    return int(total)
+
+
+def _newest(conn: Connection, edit_set: str, name: str) -> AnyRow | None:
+    query = select(label_moves).where(m.edit_set == edit_set, m.name == name)
+    return conn.execute(query.order_by(m.move.desc())).first()
+
+
+def _state(conn: Connection, edit_set: str, version: int | None) -> SnapshotRef | None:
+    """None: the label was deleted then, or the state is forgotten."""
+    if not version:
+        return None if version is None else SnapshotRef.empty(edit_set)
+    row = conn.execute(select(revisions).where(r.edit_set == edit_set, r.version == version)).one_or_none()
+    return None if row is None else snapshot_from(edit_set, row)

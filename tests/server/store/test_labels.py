@@ -1,0 +1,182 @@
+"""Labels and snapshots in the store alone: what a caller may refer to, moves, history, other projects."""
+
+import pytest
+from incomes_server.edits import NewEdit
+from incomes_server.store import commands
+from incomes_server.store.edit_sets import get_edit_set
+from incomes_server.store.labels import get_label, list_labels
+from incomes_server.store.schema import label_moves
+from incomes_server.store.snapshots import diff, get_snapshot, list_snapshots
+from sqlalchemy import select
+
+from incomes_plugin.errors import (
+    EditSetNotFound,
+    IdempotencyKeyReuse,
+    InvalidValue,
+    LabelNotFound,
+    SnapshotNotFound,
+)
+from tests.server.gists import outcome_of
+
+
+def add(store, text, *, project="p", edit_set="default"):
+    """One ready edit; one version of the set."""
+    store.write(commands.EnsureEditSet(project, edit_set))
+    (edit,) = store.write(commands.AddEdits(project, f"add {text}", edit_set, (NewEdit(text, (1, 2)),)))
+    store.write(commands.RecordOutcomes((outcome_of(edit.id, 1),)))
+    return edit.id
+
+
+def replace(store, edit_id, version):
+    store.write(commands.ReplaceEdit("p", f"{edit_id} {version}", edit_id, NewEdit(f"text {version}", (3,))))
+    store.write(commands.RecordOutcomes((outcome_of(edit_id, version),)))
+
+
+def move(store, name, to, *, request_id=None, project="p"):
+    return store.write(commands.MoveLabel(project, request_id or f"{name} to {to}", "default", name, to))
+
+
+def head(store):
+    return store.read(get_edit_set, "p", "default").snapshot
+
+
+def test_a_label_stays_where_it_is_put_while_the_head_moves(store):
+    add(store, "a")
+    first = head(store)
+    label = move(store, "production", "head")
+    assert (label.snapshot, label.move, label.previous) == (first, 1, None)
+    add(store, "b")
+    assert store.read(get_label, "p", "default", "production").snapshot == first != head(store)
+
+
+@pytest.mark.parametrize("named", ["version", "snapshot", "label", "head"])
+def test_four_ways_to_name_a_state(store, named):
+    add(store, "a")
+    if named != "head":
+        first = head(store)
+        move(store, "staging", "head")
+        add(store, "b")
+    else:
+        first = head(store)
+    to = {"version": "1", "snapshot": first.id, "label": "staging", "head": "head"}[named]
+    assert move(store, "production", to).snapshot == first
+
+
+def test_history_of_moves_rollback_and_coming_back(store):
+    for text in "ab":
+        add(store, text)
+    assert [move(store, "production", to).move for to in ("1", "2")] == [1, 2]
+    label = store.read(get_label, "p", "default", "production")
+    assert (label.snapshot.version, label.previous.version) == (2, 1)
+    assert move(store, "production", str(label.previous.version), request_id="rollback").snapshot.version == 1
+    gone = store.write(commands.DeleteLabel("p", "delete", "default", "production"))
+    assert (gone.move, gone.snapshot.version) == (4, 1)
+    with pytest.raises(LabelNotFound):
+        store.read(get_label, "p", "default", "production")
+    with pytest.raises(LabelNotFound):
+        store.write(commands.DeleteLabel("p", "again", "default", "production"))
+    again = move(store, "production", "2", request_id="anew")
+    assert (again.move, again.previous) == (5, None)
+
+
+def test_a_move_that_changes_nothing_is_no_move_and_a_repeated_request_is_one(store):
+    add(store, "a")
+    first = move(store, "production", "head", request_id="r")
+    assert move(store, "production", "1", request_id="s") == first
+    add(store, "b")
+    assert move(store, "production", "head", request_id="r") == first
+    with pytest.raises(IdempotencyKeyReuse):
+        move(store, "production", "2", request_id="r")
+
+
+@pytest.mark.parametrize("name", ["", "head", "snap_x", "7", "a b", "a@b", "ä", "a" * 65, "a\n"])
+def test_names_that_could_be_taken_for_something_else(store, name):
+    add(store, "a")
+    with pytest.raises(InvalidValue, match="a label is a letter"):
+        move(store, name, "head")
+    assert store.read(list_labels, "p", "default") == []
+
+
+@pytest.mark.parametrize(
+    ("to", "error"),
+    [("2", SnapshotNotFound), ("9" * 40, SnapshotNotFound), ("snap_" + "0" * 24, SnapshotNotFound),
+     ("nowhere", LabelNotFound), ("", LabelNotFound)],
+)  # fmt: skip
+def test_states_that_are_not_there(store, to, error):
+    add(store, "a")
+    with pytest.raises(error) as raised:
+        move(store, "production", to)
+    assert raised.value.param == "to"
+
+
+def test_before_anything_was_in_the_set(store):
+    store.write(commands.EnsureEditSet("p", "default"))
+    assert move(store, "production", "head").snapshot.num_edits == 0
+    add(store, "a")
+    assert move(store, "production", "0", request_id="same").move == 1
+
+
+def test_another_projects_sets_snapshots_and_labels_do_not_exist(store):
+    add(store, "a")
+    move(store, "production", "head")
+    with pytest.raises(EditSetNotFound):
+        move(store, "production", "head", project="q")
+    with pytest.raises(EditSetNotFound):
+        store.read(list_labels, "q", "default")
+    store.write(commands.EnsureEditSet("q", "default"))
+    with pytest.raises(SnapshotNotFound):
+        move(store, "production", head(store).id, project="q")
+    with pytest.raises(SnapshotNotFound):
+        store.read(get_snapshot, "q", head(store).id)
+
+
+def test_snapshots_are_listed_newest_first_each_content_once(store):
+    add(store, "a")
+    second = add(store, "b")
+    store.write(commands.RetireEdit("p", "retire", second))
+    move(store, "production", "2")
+    page, more = store.read(list_snapshots, "p", "default", limit=1, after=None, order="desc")
+    assert ([s.snapshot.version for s in page], more) == ([3], True)
+    page, more = store.read(list_snapshots, "p", "default", limit=5, after=page[0].snapshot.id, order="desc")
+    assert [(s.snapshot.version, s.labels) for s in page] == [(2, ("production",))]
+    assert not more
+    assert store.read(get_snapshot, "p", head(store).id).snapshot.version == 3
+
+
+def test_diff_both_ways_and_through_a_replacement(store):
+    first = add(store, "a")
+    second = add(store, "b")
+    replace(store, first, 2)
+    found = store.read(diff, "p", "default", "1", "head")
+    assert (set(found.added), set(found.removed)) == ({(second, 1), (first, 2)}, {(first, 1)})
+    back = store.read(diff, "p", "default", "head", "1")
+    assert (set(back.added), set(back.removed)) == (set(found.removed), set(found.added))
+    assert store.read(diff, "p", "default", "2", "2").added == ()
+
+
+def test_what_a_model_change_made_anew_is_no_difference(store):
+    first = add(store, "a")
+    store.write(commands.RequeueStale("mf_b"))
+    store.write(commands.RecordOutcomes((outcome_of(first, 1, fingerprint="mf_b"),)))
+    found = store.read(diff, "p", "default", "1", "head")
+    assert (found.added, found.removed, found.base.id) == ((), (), found.target.id)
+
+
+def test_a_deleted_set_takes_its_labels_along(store):
+    add(store, "a")
+    move(store, "production", "head")
+    store.write(commands.DeleteEditSet("p", "delete", "default"))
+    store.write(commands.EnsureEditSet("p", "default"))
+    assert store.read(list_labels, "p", "default") == []
+
+
+def test_what_a_label_takes_is_known_whatever_the_head_is(store):
+    edit = add(store, "a")
+    replace(store, edit, 2)
+    add(store, "b")
+
+    def taken(to):
+        move(store, "production", to)
+        return store.read(lambda conn: conn.execute(select(label_moves).order_by(label_moves.c.move.desc())).first())
+
+    assert [taken(to).num_tokens for to in ("1", "2", "3", "0")] == [2, 1, 3, 0]
