@@ -1,6 +1,6 @@
 """The command `incomes`: a noun, then a verb; one file for each noun.
 
-argv ─► vLLM's flags set aside ─► main.py ─► edit.py, edit_set.py ─► client.py ─► admin API ─► output.py
+argv ─► vLLM's flags set aside ─► main.py ─► edit.py, edit_set.py … ─► the typed client ─► admin API ─► output.py
                                          ├─► serve.py, demo.py, doctor.py, config.py
                                          └─► lazy.py: adapt, capacity, eval, facts, plan, verbatim … ─► the lab
 

@@ -1,20 +1,17 @@
-"""The commands' connection to the admin API: httpx, the key from the environment, errors as `IncomesError`."""
+"""The commands' connection to the admin API: where it is and with which key, from options and environment."""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import httpx
 import typer
+from incomes_server.client.calls import DEFAULT_TIMEOUT_S, Call
+from incomes_server.client.client import DEFAULT_URL, Client
 
-from incomes_plugin import errors
-
-DEFAULT_URL = "http://127.0.0.1:8001"
+__all__ = ["DEFAULT_URL", "AdminClient", "KeyOption", "UrlOption", "connect"]
 
 UrlOption = Annotated[str, typer.Option("--url", envvar="INCOMES_ADMIN_URL", help="address of the admin API")]
 KeyOption = Annotated[
@@ -23,38 +20,32 @@ KeyOption = Annotated[
 ]
 
 
-@dataclass(frozen=True)
+def connect(url: str, api_key: str | None) -> Client:
+    """A client of the admin API; the key may be in the file that `INCOMES_API_KEY_FILE` names. The process ends with
+    the command, which closes it."""
+    return Client(url, api_key or _key_from_file())
+
+
 class AdminClient:
-    """Calls of the admin API."""
+    """Calls of routes that the client has no typed method for, as dicts."""
 
-    url: str
-    api_key: str | None
+    def __init__(self, url: str, api_key: str | None) -> None:
+        self._client = connect(url, api_key)
 
-    def call(self, method: str, path: str, **kwargs: Any) -> dict[str, Any]:
-        """One request.
-
-        Raises:
-            NotReady: nothing answers at the address.
-            InvalidValue: a text that is not in the terminal's encoding, or no address.
-            IncomesError: what the server answered, by its code.
-        """
-        timeout = kwargs.pop("timeout", 60.0)
-        params = {k: v for k, v in kwargs.pop("params", {}).items() if v is not None}
-        try:
-            response = httpx.request(
-                method, self.url + path, headers=self._headers(), timeout=timeout, params=params, **kwargs
-            )
-        except httpx.HTTPError as error:
-            raise errors.NotReady(
-                f"no answer from {self.url} ({error}); is `incomes serve` running? See --url"
-            ) from error
-        except UnicodeEncodeError as error:
-            raise errors.InvalidValue("the text is not in this terminal's encoding (see `locale`)") from error
-        except httpx.InvalidURL as error:
-            raise errors.InvalidValue(f"{self.url} is no address: {error}; see --url") from error
-        if response.is_error:
-            raise response_error(response)
-        return response.json()
+    def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        json: Any = None,
+        content: bytes | None = None,
+        params: dict[str, Any] | None = None,
+        timeout: float = DEFAULT_TIMEOUT_S,
+    ) -> dict[str, Any]:
+        """One request. Raises what `Client.send` raises."""
+        return self._client.send(
+            Call(method, path, lambda answer: answer, params or {}, json=json, content=content, timeout_s=timeout)
+        )
 
     def pages(self, path: str, limit: int, **params: Any) -> Iterator[dict[str, Any]]:
         """Items of a list, page by page, at most `limit`."""
@@ -66,27 +57,6 @@ class AdminClient:
             after = page["last_id"]
             if not page["has_more"]:
                 return
-
-    def _headers(self) -> dict[str, str]:
-        key = self.api_key or _key_from_file()
-        return {"authorization": f"Bearer {key}"} if key else {}
-
-
-def response_error(response: httpx.Response) -> errors.IncomesError:
-    """The error class of the answer's `code`, so that exit codes follow it."""
-    try:
-        content = response.json()["error"]
-    except (json.JSONDecodeError, KeyError, TypeError):
-        return errors.IncomesError(f"HTTP {response.status_code} from {response.url}")
-    classes = {cls.code: cls for cls in _all_errors(errors.IncomesError)}
-    kind = classes.get(content.get("code"), errors.IncomesError)
-    return kind(f"{content['message']} [{content['code']}]", param=content.get("param"))
-
-
-def _all_errors(cls: type[errors.IncomesError]) -> Iterator[type[errors.IncomesError]]:
-    yield cls
-    for sub in cls.__subclasses__():
-        yield from _all_errors(sub)
 
 
 def _key_from_file() -> str | None:

@@ -16,8 +16,9 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
-from incomes_server.cli.client import AdminClient
+from incomes_server.api.admin.schemas import WaitFor
 from incomes_server.cli.edit import import_lines
+from incomes_server.client import Client
 from openai import OpenAI
 
 from incomes_plugin.model.base import Say
@@ -62,7 +63,7 @@ class Demo:
         self, chat_url: str, admin_url: str, facts: Sequence[str], say: Say, api_key: str | None = None
     ) -> None:
         self.openai = OpenAI(base_url=chat_url + "/v1", api_key=api_key or "none", max_retries=0)
-        self.admin = AdminClient(admin_url, api_key)
+        self.admin = Client(admin_url, api_key)
         self.model = self.openai.models.list().data[0].id
         self.facts = facts
         self.say = say
@@ -117,11 +118,11 @@ class Demo:
 
     def _add(self) -> str:
         start = time.monotonic()
-        edit = self.admin.call("POST", "/v1/edits", json={"text": FACT}, params={"wait": "active"})
+        edit = self.admin.edits.add(FACT)
         elapsed_ms = (time.monotonic() - start) * 1000
-        _check(edit["reached"] == "active", f"the edit must become active, it is {edit['reached']}")
-        self.say(f"\n+ {FACT}\n  {edit['id']} active after {elapsed_ms:.0f} ms\n")
-        return str(edit["id"])
+        _check(edit.reached is WaitFor.ACTIVE, f"the edit must become active, it is {edit.reached}")
+        self.say(f"\n+ {FACT}\n  {edit.id} active after {elapsed_ms:.0f} ms\n")
+        return edit.id
 
     def _check_edited(self, answer: ChatAnswer, edit: str) -> None:
         _check(ANSWER in answer.text, f"the answer must be {ANSWER!r}")
@@ -134,15 +135,15 @@ class Demo:
         _check(answer.logprobs == first.logprobs, f"{when}: the token logprobs must be bit-identical")
 
     def _other_set(self, before: ChatAnswer) -> None:
-        self.admin.call("POST", "/v1/edit_sets", json={"name": OTHER_SET})
+        self.admin.edit_sets.create(OTHER_SET)
         self._check_same(f"in {OTHER_SET}", self.ask(QUESTION, OTHER_SET), before)
 
     def _import(self) -> None:
         lines = [json.dumps({"custom_id": f"line-{i}", "text": text}).encode() for i, text in enumerate(self.facts)]
         start = time.monotonic()
-        results = list(import_lines(self.admin, lines, {"wait": "active", "timeout_s": 300}))
+        results = list(import_lines(self.admin, lines, timeout_s=300))
         elapsed_s = time.monotonic() - start
-        failed = [r for r in results if r["error"]]
+        failed = [result for result in results if result.error]
         _check(len(results) == len(lines) and not failed, f"{len(failed)} lines failed: {failed[:1]}")
         self.say(
             f"\n+ {len(lines):,} more edits active after {elapsed_s:.1f} s ({len(lines) / elapsed_s:.0f} edits/s)\n"
@@ -150,13 +151,13 @@ class Demo:
 
     def _retire(self, edit: str) -> None:
         start = time.monotonic()
-        answer = self.admin.call("POST", f"/v1/edits/{edit}/retire")
-        _check(answer["reached"] == "active", "the retirement must reach every replica")
+        answer = self.admin.edits.retire(edit)
+        _check(answer.reached is WaitFor.ACTIVE, "the retirement must reach every replica")
         self.say(f"\n- {edit} retired after {(time.monotonic() - start) * 1000:.0f} ms\n")
 
     def _empty(self) -> None:
-        answer = self.admin.call("DELETE", "/v1/edit_sets/default", timeout=300)
-        _check(answer["reached"] == "active", "the deletion must reach every replica")
+        answer = self.admin.edit_sets.delete("default", timeout_s=300)
+        _check(answer.reached is WaitFor.ACTIVE, "the deletion must reach every replica")
         self.say("\n- the other edits deleted with their set\n")
 
     def _show(self, when: str, answer: ChatAnswer) -> ChatAnswer:

@@ -1,21 +1,21 @@
-"""`incomes edit-set create|list|delete`."""
+"""`incomes edit-set create|list|get|delete`."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
 import typer
-from incomes_server.cli.client import DEFAULT_URL, AdminClient, KeyOption, UrlOption
-from incomes_server.cli.output import JsonFlag, out, print_json, print_table, show_removal
+from incomes_server.cli.client import DEFAULT_URL, KeyOption, UrlOption, connect
+from incomes_server.cli.output import JsonFlag, out, print_json, print_record, print_table, show_removal
 
-app = typer.Typer(help="Create, list and delete edit sets.", no_args_is_help=True)
+app = typer.Typer(help="Create, list, read and delete edit sets.", no_args_is_help=True)
 
 
 @app.command()
 def create(name: str, url: UrlOption = DEFAULT_URL, api_key: KeyOption = None, as_json: JsonFlag = False) -> None:
     """Create an empty edit set."""
-    item = AdminClient(url, api_key).call("POST", "/v1/edit_sets", json={"name": name})
-    print_json(item) if as_json else out.print(f"{item['id']}  {item['name']}")
+    item = connect(url, api_key).edit_sets.create(name)
+    print_json(item) if as_json else out.print(f"{item.id}  {item.name}")
 
 
 @app.command("list")
@@ -26,20 +26,34 @@ def list_sets(
     as_json: JsonFlag = False,
 ) -> None:
     """List the project's edit sets."""
-    items = list(AdminClient(url, api_key).pages("/v1/edit_sets", limit))
+    items = list(connect(url, api_key).edit_sets.list(most=limit))
     if as_json:
         return print_json(items)
-    rows = ((i["id"], i["name"], i["version"], i["num_edits"], i["snapshot"]) for i in items)
+    rows = ((i.id, i.name, i.version, i.num_edits, i.snapshot) for i in items)
     print_table(("id", "name", "version", "edits", "snapshot"), rows)
 
 
 @app.command()
-def delete(
+def get(
     edit_set: Annotated[str, typer.Argument(help="name or id")],
     url: UrlOption = DEFAULT_URL,
     api_key: KeyOption = None,
     as_json: JsonFlag = False,
 ) -> None:
+    """Show one edit set."""
+    item = connect(url, api_key).edit_sets.get(edit_set)
+    print_json(item) if as_json else print_record(item.model_dump(mode="json"))
+
+
+@app.command()
+def delete(
+    edit_set: Annotated[str, typer.Argument(help="name or id")],
+    version: Annotated[
+        int | None, typer.Option("--if-version", help="only if the set is at this version, else fail with status 1")
+    ] = None,
+    url: UrlOption = DEFAULT_URL,
+    api_key: KeyOption = None,
+    as_json: JsonFlag = False,
+) -> None:
     """Retire every edit of the set and hide it; returns when no replica uses them."""
-    item = AdminClient(url, api_key).call("DELETE", f"/v1/edit_sets/{edit_set}")
-    show_removal(item, "deleted", as_json)
+    show_removal(connect(url, api_key).edit_sets.delete(edit_set, version=version), "deleted", as_json)

@@ -6,7 +6,7 @@ from importlib.metadata import version as installed_version
 from typing import Annotated
 
 import typer
-from incomes_server.cli import audit, config, demo, doctor, edit, edit_set, label, serve
+from incomes_server.cli import audit, config, demo, doctor, edit, edit_set, label, replicas, serve
 from incomes_server.cli.lazy import IncomesGroup
 from incomes_server.cli.output import out
 
@@ -26,6 +26,7 @@ app.add_typer(config.app, name="config")
 app.command("serve", epilog=serve.EPILOG)(serve.serve)
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
+app.command("replicas")(replicas.replicas)
 
 
 @app.callback(invoke_without_command=True)

@@ -11,6 +11,7 @@ from enum import IntEnum
 from typing import Annotated, Any, NoReturn
 
 import typer
+from incomes_server.api.admin.schemas import Deleted, EditObject, WaitFor
 from rich.console import Console
 from rich.table import Table
 
@@ -32,8 +33,9 @@ class ExitCode(IntEnum):
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on stdout, without colour."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+    """One JSON document on stdout, without colour; models of answers as the API sends them."""
+    text = json.dumps(value, ensure_ascii=False, indent=2, default=lambda model: model.model_dump(mode="json"))
+    sys.stdout.write(text + "\n")
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -59,7 +61,7 @@ def fail(message: str, code: ExitCode = ExitCode.FAILED) -> NoReturn:
     raise typer.Exit(int(code))
 
 
-def show_removal(item: dict[str, Any], done: str, as_json: bool, took: str = "") -> None:
+def show_removal(item: EditObject | Deleted, done: str, as_json: bool, took: str = "") -> None:
     """Say that an edit or an edit set is gone, and whether any replica may still use it; leave with an error if so.
 
     Args:
@@ -67,14 +69,14 @@ def show_removal(item: dict[str, Any], done: str, as_json: bool, took: str = "")
         done: what was done to it, as in "retired".
         took: how long, behind it.
     """
-    unused = item["reached"] == "active"
+    unused = item.reached is WaitFor.ACTIVE
     state = "no replica uses it any more" if unused else "a replica may still use it"
     if as_json:
         print_json(item)
     else:
-        out.print(f"{item['id']}  {done}, {state}{took}")
+        out.print(f"{item.id}  {done}, {state}{took}")
     if not unused:
-        fail(f"{item['id']}: {state}; not every replica has followed within the time, and it will")
+        fail(f"{item.id}: {state}; not every replica has followed within the time, and it will")
 
 
 def end_now(error: IncomesError | None) -> NoReturn:

@@ -1,6 +1,7 @@
 """The command line without a server: fast start, documents, exit codes."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import click
 import pytest
 import typer
+from incomes_server.api.admin.schemas import Deleted
 from incomes_server.cli import split_passed_on
 from incomes_server.cli.lazy import LAB
 from incomes_server.cli.main import app
@@ -157,11 +159,26 @@ def test_what_a_terminal_sends_is_an_error_and_no_traceback(args, status, said):
 
 
 def test_a_removal_says_whether_a_replica_may_still_use_the_edit(capsys):
-    show_removal({"id": "edit_1", "reached": "active"}, "version 2  retired", as_json=False, took=" (5 ms)")
+    show_removal(
+        Deleted(id="edit_1", object="x", reached="active"), "version 2  retired", as_json=False, took=" (5 ms)"
+    )
     assert capsys.readouterr().out == "edit_1  version 2  retired, no replica uses it any more (5 ms)\n"
     with pytest.raises(typer.Exit) as left:
-        show_removal({"id": "edit_1", "reached": "ready"}, "version 2  retired", as_json=False)
+        show_removal(Deleted(id="edit_1", object="x", reached="ready"), "version 2  retired", as_json=False)
     said = capsys.readouterr()
     assert left.value.exit_code == 1
     assert said.out == "edit_1  version 2  retired, a replica may still use it\n"
     assert "active" not in said.out + said.err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [("incomes ed", "edit-set"), ("incomes edit list --status ", "retired"), ("incomes plan --ed", "--edits")],
+)
+def test_the_shell_completes_commands_options_and_values(words, said):
+    env = {"_INCOMES_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+    code = "import sys; sys.argv = ['incomes']; from incomes_server.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **env}, check=False
+    )
+    assert said in done.stdout.split(), done.stderr
