@@ -20,12 +20,15 @@ IncomesError
 │   ├── SnapshotNotFound      snapshot_not_found
 │   ├── LabelNotFound         label_not_found
 │   ├── ModelNotFound         model_not_found
+│   ├── ProjectNotFound       project_not_found
+│   ├── ApiKeyNotFound        api_key_not_found
 │   └── RouteNotFound         route_not_found
 ├── MethodNotAllowed          method_not_allowed
 ├── Conflict
 │   ├── EditConflict          edit_conflict
 │   ├── EditSetExists         edit_set_exists
 │   ├── EtagMismatch          etag_mismatch
+│   ├── ProjectExists         project_exists
 │   ├── SnapshotRetired       snapshot_retired
 │   └── SnapshotEmpty         snapshot_empty
 ├── Overloaded
@@ -200,6 +203,24 @@ class EditConflict(Conflict):
     """The edit is not in a state that allows the operation."""
 
     code = "edit_conflict"
+
+
+class ProjectNotFound(NotFound):
+    """No such project, or none that the caller may act for."""
+
+    code = "project_not_found"
+
+
+class ApiKeyNotFound(NotFound):
+    """The project has no such key, or it works no longer."""
+
+    code = "api_key_not_found"
+
+
+class ProjectExists(Conflict):
+    """A project of that name exists already."""
+
+    code = "project_exists"
 
 
 class EditSetExists(Conflict):

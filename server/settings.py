@@ -74,6 +74,10 @@ class Settings(BaseSettings):
     api_keys: Annotated[tuple[ApiKey, ...], NoDecode] = Field(
         (), description="`project:key`, or a bare key for the project `default`; comma-separated in the environment"
     )
+    operator_project: str | None = Field(
+        None,
+        description="project whose `admin` keys make projects and their keys; default: the only one with a key here",
+    )
     default_edit_set: str = Field("default", description="edit set of requests that name none")
     replica_name: str = Field("replica-0", description="name of this engine among the replicas")
     pool_bytes: Annotated[int, BeforeValidator(_size_bytes)] = Field(
@@ -135,6 +139,12 @@ class Settings(BaseSettings):
             if not self.api_keys and not is_loopback(host):
                 raise ValueError(f"{name}={host} is reachable from other machines: set an API key (--api-key) first")
         return self
+
+    @property
+    def operator(self) -> str | None:
+        """The project that may act for others: named, or the only one with a configured key; without any, `default`."""
+        projects = {key.project for key in self.api_keys} or {DEFAULT_PROJECT}
+        return self.operator_project or (projects.pop() if len(projects) == 1 else None)
 
     @property
     def quotas(self) -> Quotas:

@@ -1,20 +1,29 @@
-"""API keys: which project a bearer token belongs to. Pure, no HTTP. Keys are compared by digest and never printed."""
+"""API keys: which project and scopes a bearer token has. No HTTP, no SQL. Keys are compared by digest and never
+printed."""
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
-from collections.abc import Iterable
+import math
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Self
 
-from incomes_server.auth.principal import Principal, Scope
+from incomes_server.auth.principal import OPEN_KEY, Principal, Scope
 
-from incomes_plugin.errors import InvalidApiKey
+from incomes_plugin.errors import InvalidApiKey, NotReady
 
 DEFAULT_PROJECT = "default"
-OPEN = Principal(DEFAULT_PROJECT, "open", frozenset(Scope))
-"""Everybody, where no key is configured."""
+FRESH_S = 0.5
+MADE_S = 0.05
+"""Unknown keys make the keys be read this often at most."""
+ANSWER_WITHIN_S = 10.0
+OPEN = Principal(DEFAULT_PROJECT, OPEN_KEY, frozenset(Scope))
+"""Everybody, where there never was a key."""
 
 
 @dataclass(frozen=True)
@@ -38,37 +47,124 @@ class ApiKey:
         return f"{self.project}:***"
 
 
-class KeyRing:
-    """All keys of the server. Without any key the server is open and every request belongs to `default`."""
+@dataclass(frozen=True)
+class StoredKey:
+    """A key of the database, which has its digest alone.
 
-    def __init__(self, keys: Iterable[ApiKey]) -> None:
-        self._keys = {_digest(key.key): key for key in keys}
+    Attributes:
+        expires_at: set when the key was rotated: until then the old one works too.
+        replaced_by: id of the key that came with the rotation.
+    """
+
+    id: str
+    project: str
+    name: str
+    scopes: tuple[Scope, ...]
+    digest: str = field(repr=False)
+    created_at: int
+    expires_at: int | None = None
+    revoked_at: int | None = None
+    replaced_by: str | None = None
+
+
+@dataclass(frozen=True)
+class StoredKeys:
+    """The keys of the database that are not revoked; `version` grows with each change, 0 = there never was a key."""
+
+    version: int
+    keys: tuple[StoredKey, ...] = ()
+
+
+LoadKeys = Callable[[int], Awaitable[StoredKeys | None]]
+"""Gets the version that the caller has; None = it is the newest."""
+
+
+class KeyRing:
+    """The keys of the settings, which may do all in their project, and those of the database.
+
+    Where neither the settings nor the database ever had a key, the server is open and every request belongs to
+    `default`. The database's keys are at most `FRESH_S` old when one of them is judged, so that a revoked one stops
+    working on every server within a second.
+    """
+
+    def __init__(self, keys: Iterable[ApiKey], load: LoadKeys | None = None) -> None:
+        self._configured = {digest_of(key.key): key for key in keys}
+        self._load = load
+        self._stored: dict[str, StoredKey] = {}
+        self._version = 0
+        self._read_at = -math.inf
+        self._reading: asyncio.Task[None] | None = None
 
     @property
     def is_open(self) -> bool:
-        """True when no key is configured."""
-        return not self._keys
+        """True when there never was a key."""
+        return not self._configured and self._version == 0
 
-    def principal_of(self, authorization: str | None) -> Principal:
+    async def principal_of(self, authorization: str | None) -> Principal:
         """Who sends an `Authorization` header.
 
         Raises:
-            InvalidApiKey: keys are configured, and the header holds none of them.
+            InvalidApiKey: there are keys, and the header holds none that works.
+            NotReady: the database does not answer, so that nobody knows whether the key still works.
         """
+        scheme, _, token = (authorization or "").partition(" ")
+        digest = digest_of(token.strip()) if scheme.lower() == "bearer" and token.strip() else ""
+        if (key := self._configured.get(digest)) is not None:
+            return Principal(key.project, config_key_id(key.project, key.key), frozenset(Scope))
+        await self._refresh(FRESH_S)
         if self.is_open:
             return OPEN
-        scheme, _, token = (authorization or "").partition(" ")
-        if scheme.lower() != "bearer" or not token.strip():
+        if not digest:
             raise InvalidApiKey("no API key: send the header `Authorization: Bearer <key>`")
-        key = self._keys.get(_digest(token.strip()))
-        if key is None:
-            raise InvalidApiKey("the API key is not known to this server")
-        return Principal(key.project, config_key_id(key.project, key.key), frozenset(Scope))
+        await self._look_again(digest, time.monotonic())
+        stored = self._stored.get(digest)
+        if stored is None or (stored.expires_at is not None and stored.expires_at <= time.time()):
+            raise InvalidApiKey("the API key is not known to this server, or works no longer")
+        return Principal(stored.project, stored.id, frozenset(stored.scopes))
+
+    async def _look_again(self, digest: str, since: float) -> None:
+        """An unknown key may have been made a moment ago: wait for a reading that begins after the request came."""
+        while self._load is not None and digest not in self._stored and self._read_at < since:
+            await asyncio.sleep(max(0.0, self._read_at + MADE_S - time.monotonic()))
+            await self._refresh(MADE_S)
+
+    async def _refresh(self, max_age_s: float) -> None:
+        """Read the database's keys unless they were read a moment ago; one reading for all who ask at the same time."""
+        age_s = time.monotonic() - self._read_at
+        if self._load is None or age_s < max_age_s:
+            return
+        if self._reading is None:
+            self._reading = asyncio.create_task(self._read(self._load))
+            self._reading.add_done_callback(self._done)
+        if self.is_open and math.isfinite(age_s):  # nobody needs a key: that one was made is soon enough known
+            return
+        try:
+            async with asyncio.timeout(ANSWER_WITHIN_S):
+                await asyncio.shield(self._reading)
+        except TimeoutError:
+            raise NotReady(f"the edit store, which knows the keys, does not answer in {ANSWER_WITHIN_S:g} s") from None
+
+    async def _read(self, load: LoadKeys) -> None:
+        started = time.monotonic()
+        found = await load(self._version)
+        if found is not None:
+            self._version, self._stored = found.version, {key.digest: key for key in found.keys}
+        self._read_at = started
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._reading = None
+        if not task.cancelled():
+            task.exception()  # those who waited for it got it
 
 
-def _digest(key: str) -> bytes:
+def new_secret() -> str:
+    """A key of 256 random bits; with so many, one round of SHA-256 is enough to keep it from being guessed."""
+    return "inc_" + secrets.token_urlsafe(32)
+
+
+def digest_of(key: str) -> str:
     """Keys are looked up by digest, so that the time of a lookup does not depend on how much of a key was right."""
-    return hashlib.sha256(key.encode()).digest()
+    return hashlib.sha256(key.encode()).hexdigest()
 
 
 @cache

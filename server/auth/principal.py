@@ -6,6 +6,9 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import StrEnum
 
+OPEN_KEY = "open"
+"""Id of the key of everybody, where there never was a key."""
+
 
 class Scope(StrEnum):
     """What a key may do; `admin` includes all others."""

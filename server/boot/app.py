@@ -19,6 +19,7 @@ from incomes_server.api.admin.tokens import EditTokenizer
 from incomes_server.api.chat.app import build_chat_app
 from incomes_server.api.http.metrics import observe_store
 from incomes_server.api.http.readiness import Readiness
+from incomes_server.auth.keys import KeyRing
 from incomes_server.boot.engine_args import is_cpu_package, vllm_arguments
 from incomes_server.boot.listen import HttpLimits, bind, http_server
 from incomes_server.boot.observed import ObservedEngine
@@ -202,8 +203,9 @@ class Server:
         self, stack: AsyncExitStack, app: Any, engine: EditEngine, context: AdminContext, sockets: Sequence[Any]
     ) -> None:
         settings = self.settings
-        chat = build_chat_app(app, engine, context.directory, settings, self.readiness)
-        admin = build_admin_app(context, settings, self.readiness)
+        keys = KeyRing(settings.api_keys, context.store.live_keys)
+        chat = build_chat_app(app, engine, context.directory, settings, self.readiness, keys)
+        admin = build_admin_app(context, settings, self.readiness, keys)
         limits = HttpLimits(settings.header_timeout_s, settings.shutdown_timeout_s)
         apps = dict(zip(sockets, (chat, admin), strict=True))
         await stack.enter_async_context(http_server(apps, limits, log_level=settings.log_level))

@@ -15,7 +15,7 @@ from typing import Any
 from incomes_server.compression import client as compression_client
 from incomes_server.compression.model import QueueLimits
 from incomes_server.settings import is_loopback
-from incomes_server.store import client as store_client
+from incomes_server.store import calls as store_calls
 
 from incomes_plugin.errors import NotReady
 
@@ -106,7 +106,7 @@ def create_actors(settings: RaySettings) -> None:
     from incomes_server.store.counts import count
 
     EditStore(settings.database_url).close()  # a database that cannot be opened is reported here, with its own error
-    store = _actor(EditStoreActor, store_client.ACTOR_NAME, settings, settings.database_url)
+    store = _actor(EditStoreActor, store_calls.ACTOR_NAME, settings, settings.database_url)
     scheduler = _actor(SchedulerActor, compression_client.ACTOR_NAME, settings, settings.namespace, settings.limits)
     ray = _ray()
     try:

@@ -17,6 +17,7 @@ class IdPrefix(StrEnum):
     EDIT = "edit_"
     LEASE = "lease_"
     AUDIT = "audit_"
+    API_KEY = "key_"
 
 
 def new_id(prefix: IdPrefix) -> str:

@@ -2,79 +2,27 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
-from incomes_server.auth.principal import SERVER, principal_var
-from incomes_server.edits.audit import AuditEvent
 from incomes_server.edits.label import Label, Sealed, SnapshotDiff
 from incomes_server.edits.model import Edit, EditSet, NewEdit, WaitingText
-from incomes_server.store import audit, commands, counts, edit_sets, edits, labels, outcomes, snapshots
+from incomes_server.store import commands, counts, edit_sets, edits, labels, outcomes, snapshots
 from incomes_server.store.counts import ProjectUse, StoreCounts
-from incomes_server.store.ray_call import call, find_actor
+from incomes_server.store.ray_call import call
 from incomes_server.store.replica_table import ReplicaLag, ReplicaProgress, ReplicaState
-from sqlalchemy import Connection
+from incomes_server.store.tenancy_calls import TenancyCalls
 
 from incomes_plugin.gist.edit import Captured, CaptureJob
 from incomes_plugin.pool.snapshot import SnapshotDelta
-from incomes_plugin.telemetry import request_id_var, span, traceparent
-
-ACTOR_NAME = "edit-store"
-Observe = Callable[[str, float], None]
-"""Gets `write` or `read`, and the seconds that it took."""
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 
-class StoreClient:
+class StoreClient(TenancyCalls):
     """Typed calls to the store actor; errors arrive as the `IncomesError` that was raised there.
 
     `edit_set` is a name or an id everywhere. Writes with a `request_id` may be sent again: the answer is the same
     objects, and nothing is written twice. Ids of other projects are as unknown as ids that never existed.
     """
-
-    def __init__(self, actor: Any, observe: Observe | None = None) -> None:
-        self._actor = actor
-        self._observe = observe
-
-    @classmethod
-    async def connect(cls, namespace: str = "incomes", observe: Observe | None = None) -> StoreClient:
-        """Find the actor that `start_ray` created.
-
-        Args:
-            observe: gets the duration of each write and each read.
-
-        Raises:
-            NotReady: there is none.
-        """
-        return cls(find_actor(ACTOR_NAME, namespace), observe)
-
-    async def _write(self, command: commands.Command) -> Any:
-        with self._timed("write"), span("store.write", command=type(command).__name__):
-            return await call(self._actor.write.remote(commands.Sent(command, _origin()), traceparent()))
-
-    async def _read(self, query: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        with self._timed("read"):
-            found: T = await call(self._actor.read.remote(query, *args, **kwargs))
-        return found
-
-    @contextmanager
-    def _timed(self, kind: str) -> Iterator[None]:
-        start_s = time.monotonic()
-        try:
-            yield
-        finally:
-            if self._observe is not None:
-                self._observe(kind, time.monotonic() - start_s)
-
-    async def list_audit_events(
-        self, project: str, *, limit: int, after: str | None, order: str
-    ) -> tuple[list[AuditEvent], bool]:
-        """A page of the project's audit log, and whether more follow."""
-        return await self._read(audit.list_events, project, limit=limit, after=after, order=order)
 
     async def create_edit_set(self, project: str, name: str, *, request_id: str) -> EditSet:
         """Raises EditSetExists."""
@@ -261,9 +209,3 @@ class StoreClient:
     async def counts(self) -> StoreCounts:
         """Totals for metrics."""
         return await self._read(counts.count)
-
-
-def _origin() -> commands.Origin:
-    """Of the HTTP request that is being answered, or the server itself."""
-    principal = principal_var.get()
-    return commands.Origin(principal, None if principal is SERVER else request_id_var.get() or None)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
-from incomes_server.auth.principal import SERVER, Principal
+from incomes_server.auth.principal import SERVER, Principal, Scope
 from incomes_server.edits.model import NewEdit
 
 from incomes_plugin.gist.edit import Captured, CaptureJob, EditKey
@@ -23,8 +23,10 @@ class Requested:
     request_id: str
 
     def body_hash(self) -> str:
-        """Hash of all but the request id: the same id with another body is a mistake of the caller."""
-        body = [type(self).__name__] + [repr(getattr(self, f.name)) for f in fields(self) if f.name != "request_id"]
+        """Hash of all but the request id: the same id with another body is a mistake of the caller. A field that is no
+        part of a comparison (`compare=False`) was made for this call, not sent."""
+        sent = [f.name for f in fields(self) if f.compare and f.name != "request_id"]
+        body = [type(self).__name__] + [repr(getattr(self, name)) for name in sent]
         return hashlib.sha256("\0".join(body).encode()).hexdigest()
 
 
@@ -95,6 +97,43 @@ class DeleteLabel(Requested):
 
 
 @dataclass(frozen=True)
+class CreateProject(Requested):
+    """Make a project; `project` is the one of the operator who asks. Result: StoredProject."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class CreateApiKey(Requested):
+    """Make a key for the project. Result: StoredKey; its id is another than `key_id` when the request came before."""
+
+    name: str
+    scopes: tuple[Scope, ...]
+    key_id: str = field(compare=False)
+    digest: str = field(compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class RotateApiKey(Requested):
+    """Make a key with the scopes of an old one, which works for `grace_s` more. Result: StoredKey, the new one."""
+
+    old_id: str
+    grace_s: int
+    key_id: str = field(compare=False)
+    digest: str = field(compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class RevokeApiKey(Requested):
+    """End a key at once. Result: StoredKey."""
+
+    key_id: str
+
+
+TenancyCommand = CreateProject | CreateApiKey | RotateApiKey | RevokeApiKey
+
+
+@dataclass(frozen=True)
 class RecordOutcomes:
     """Store what the compressor made. Result: None. Outcomes for versions that wait no longer are ignored."""
 
@@ -131,6 +170,7 @@ Command = (
     | RetireEdit
     | MoveLabel
     | DeleteLabel
+    | TenancyCommand
     | RecordOutcomes
     | MarkCompressing
     | RequeueStale

@@ -14,7 +14,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from incomes_server.edits import EditSet
 from incomes_server.edits.audit import AuditEvent
-from incomes_server.store import commands, edit_sets, edits, labels, outcomes
+from incomes_server.store import api_keys, commands, edit_sets, edits, labels, outcomes
 from incomes_server.store.audit import events_of, write_events
 from incomes_server.store.database import open_reader, open_writer
 from incomes_server.store.edit_sets import SetHead
@@ -142,6 +142,8 @@ def _(command: commands.Requested, tx: Transaction) -> Any:
     if refs is None:
         refs = _change(command, tx)
         keep_result(tx, command, refs)
+    if isinstance(command, commands.TenancyCommand):
+        return api_keys.load_changed(tx.conn, command, refs[0][0])
     if isinstance(command, commands.CreateEditSet | commands.DeleteEditSet):
         return load_edit_set(tx.conn, refs[0][0])
     if isinstance(command, commands.MoveLabel | commands.DeleteLabel):
@@ -217,3 +219,8 @@ def _(command: commands.MoveLabel, tx: Transaction) -> list[EditKey]:
 @_change.register
 def _(command: commands.DeleteLabel, tx: Transaction) -> list[EditKey]:
     return labels.delete_label(tx, command.project, command.edit_set, command.name)
+
+
+@_change.register
+def _(command: commands.TenancyCommand, tx: Transaction) -> list[EditKey]:
+    return api_keys.change(tx, command)

@@ -195,3 +195,28 @@ audit_heads = Table(
     Column("sequence", BigInteger, nullable=False),
     Column("hash", String(64), nullable=False),
 )
+
+projects = Table(
+    "projects",
+    metadata,
+    Column("seq", _Seq, primary_key=True, autoincrement=True),
+    Column("name", String, nullable=False, unique=True),
+    Column("created_at", BigInteger, nullable=False),
+)
+
+# A key is kept as its SHA-256: who reads the database cannot use it.
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("seq", _Seq, primary_key=True, autoincrement=True),
+    Column("id", String, nullable=False, unique=True),
+    Column("project", String, nullable=False),
+    Column("name", String, nullable=False),
+    Column("scopes", String, nullable=False),
+    Column("digest", String(64), nullable=False, unique=True),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger),
+    Column("revoked_at", BigInteger),
+    Column("replaced_by", String),
+)
+Index("api_keys_of_project", api_keys.c.project, api_keys.c.seq)

@@ -16,7 +16,7 @@ from incomes_server.boot.ray_local import RaySettings, create_actors, start_ray,
 from incomes_server.compression.client import ACTOR_NAME as SCHEDULER
 from incomes_server.compression.client import CompressionClient
 from incomes_server.compression.model import QueueLimits
-from incomes_server.store.client import ACTOR_NAME as STORE
+from incomes_server.store.calls import ACTOR_NAME as STORE
 from incomes_server.store.client import StoreClient
 from incomes_server.store.core import EditStore
 from incomes_server.store.ray_call import find_actor

@@ -1,7 +1,7 @@
 """Layers, origins and refusals of the settings."""
 
 import pytest
-from incomes_server.settings import is_loopback, load_settings
+from incomes_server.settings import Settings, is_loopback, load_settings
 
 from incomes_plugin.errors import InvalidValue
 
@@ -127,3 +127,18 @@ def test_a_secret_file_that_is_not_there_is_named(tmp_path, monkeypatch):
     with pytest.raises(InvalidValue, match=r"INCOMES_EDIT_STORE_FILE names.*gone") as caught:
         load_settings()
     assert caught.value.param == "edit_store"
+
+
+@pytest.mark.parametrize(
+    ("given", "operator"),
+    [
+        ({}, "default"),
+        ({"api_keys": "k"}, "default"),
+        ({"api_keys": "ops:k"}, "ops"),
+        ({"api_keys": "acme:k1,zen:k2"}, None),
+        ({"api_keys": "acme:k1,zen:k2", "operator_project": "ops"}, "ops"),
+    ],
+)
+def test_who_may_act_for_other_projects(given, operator):
+    """Of several tenants with a configured key none is chosen by chance."""
+    assert Settings(**given).operator == operator

@@ -6,7 +6,16 @@ from contextlib import suppress
 from typing import Any
 
 from fastapi import Depends, FastAPI, Request, Response
-from incomes_server.api.admin import audit_events, edit_sets, edits, imports, labels, replicas, snapshots
+from incomes_server.api.admin import (
+    api_keys,
+    audit_events,
+    edit_sets,
+    edits,
+    imports,
+    labels,
+    replicas,
+    snapshots,
+)
 from incomes_server.api.admin.context import AdminContext
 from incomes_server.api.admin.schemas import ErrorEnvelope
 from incomes_server.api.admin.strict import refuse_unknown_query
@@ -34,25 +43,28 @@ MAX_BODY_BYTES = 1 << 20
 """Largest body of a single edit with its metadata. Imports have a setting of their own."""
 
 
-def build_admin_app(context: AdminContext | None, settings: Settings, readiness: Readiness) -> FastAPI:
+def build_admin_app(
+    context: AdminContext | None, settings: Settings, readiness: Readiness, keys: KeyRing | None = None
+) -> FastAPI:
     """Build the app.
 
     Args:
         context: what the routes work with; None when only the OpenAPI description is wanted.
         settings: API keys and limits of bodies.
         readiness: read by /readyz.
+        keys: who may ask; by default the keys of the settings alone.
     """
     app = FastAPI(title="InComeS admin API", version="1", docs_url=None, redoc_url=None)
     app.state.context = context
     app.state.readiness = readiness
     # Before edits: POST /v1/edits/import must not be read as POST /v1/edits/{edit_id}.
-    for module in (imports, edits, edit_sets, labels, snapshots, replicas, audit_events):
+    for module in (imports, edits, edit_sets, labels, snapshots, replicas, api_keys, audit_events):
         app.include_router(module.router, dependencies=[Depends(refuse_unknown_query)], responses=ERRORS)
     app.add_api_route("/metrics", read_metrics, response_class=Response, tags=["operations"])
     install_error_handlers(app)
     # The last one added is the outermost.
     app.add_middleware(BodyMiddleware, limits=_body_limits(settings))
-    app.add_middleware(AuthMiddleware, keys=KeyRing(settings.api_keys))
+    app.add_middleware(AuthMiddleware, keys=keys or KeyRing(settings.api_keys))
     app.add_middleware(HealthMiddleware, readiness=readiness)
     if settings.cors_origins:
         app.add_middleware(with_cors, settings.cors_origins)

@@ -12,6 +12,7 @@ from fastapi import Depends, Header, Query, Request
 from incomes_server.api.admin.pool_room import PoolRoom
 from incomes_server.api.admin.schemas import WaitFor
 from incomes_server.api.admin.tokens import EditTokenizer
+from incomes_server.auth.principal import Principal
 from incomes_server.compression.client import CompressionClient
 from incomes_server.settings import Settings
 from incomes_server.store.client import StoreClient
@@ -85,8 +86,14 @@ def wait_active(context: Context, wait: WaitFor = WaitFor.ACTIVE, timeout_s: Tim
     return Wait(wait, min(timeout_s, context.settings.max_wait_s))
 
 
+def principal_of(request: Request) -> Principal:
+    """Who sends the request, set by `AuthMiddleware`."""
+    return cast(Principal, request.state.principal)
+
+
 Context = Annotated[AdminContext, Depends(admin_context)]
 Project = Annotated[str, Depends(project_of)]
+Caller = Annotated[Principal, Depends(principal_of)]
 WriteId = Annotated[str, Depends(write_id)]
 WaitToAdd = Annotated[Wait, Depends(wait_accepted)]
 WaitToRemove = Annotated[Wait, Depends(wait_active)]

@@ -29,14 +29,18 @@ if TYPE_CHECKING:
 
 
 def build_chat_app(
-    vllm_app: FastAPI, engine: EditEngine, directory: EditSetDirectory, settings: Settings, readiness: Readiness
+    vllm_app: FastAPI,
+    engine: EditEngine,
+    directory: EditSetDirectory,
+    settings: Settings,
+    readiness: Readiness,
+    keys: KeyRing,
 ) -> ASGIApp:
     """Wrap vLLM's app, which must not have been served yet."""
     vllm_app.add_exception_handler(IncomesError, on_incomes_error)
     # vLLM stops "its" server when the engine dies; ours stays up and says 503 with the reason.
     vllm_app.state.server = SimpleNamespace(should_exit=False)
     vllm_app.add_api_route("/v1/models/{model:path}", retrieve_model, include_in_schema=False)
-    keys = KeyRing(settings.api_keys)
 
     async def status(project: str) -> dict[str, Any]:
         return await project_status(engine, directory.store, project)
@@ -46,8 +50,9 @@ def build_chat_app(
         engine,
         ScopeResolver(engine, directory, readiness),
         RunningRequests(settings.quotas),
-        salted=not keys.is_open and not settings.share_prefix_cache,
-        status=None if keys.is_open else status,
+        alone=lambda: keys.is_open,
+        share_blocks=settings.share_prefix_cache,
+        status=status,
     )
     app = BodyMiddleware(app, BodyLimits(lambda _: settings.max_body_bytes, settings.body_timeout_s))
     app = AuthMiddleware(app, keys)

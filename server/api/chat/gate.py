@@ -34,8 +34,9 @@ class ChatGate:
     """Middleware of vLLM's FastAPI app; needs `state.project` (AuthMiddleware) and a whole body (BodyMiddleware).
 
     Args:
-        salted: each project has KV blocks of its own.
-        status: what a project may know of the engine; None where there is one project, which may know all.
+        alone: whether there is one project, which may know all of the engine and needs no KV blocks of its own.
+        share_blocks: projects share KV blocks of equal prompts.
+        status: what a project may know of the engine.
     """
 
     def __init__(
@@ -45,12 +46,14 @@ class ChatGate:
         resolver: ScopeResolver,
         running: RunningRequests,
         *,
-        salted: bool,
-        status: Callable[[str], Awaitable[dict[str, Any]]] | None,
+        alone: Callable[[], bool],
+        share_blocks: bool,
+        status: Callable[[str], Awaitable[dict[str, Any]]],
     ) -> None:
         self._app = app
         self._running = running
-        self._salted = salted
+        self._alone = alone
+        self._share_blocks = share_blocks
         self._status = status
         self._engine = engine
         self._resolver = resolver
@@ -62,7 +65,7 @@ class ChatGate:
         if scope["type"] != "http":
             return await send({"type": "websocket.close", "code": 1008, "reason": "no edits on websockets"})
         try:
-            if self._status is not None and (scope["method"], scope["path"]) == ("GET", STATUS_ROUTE):
+            if not self._alone() and (scope["method"], scope["path"]) == ("GET", STATUS_ROUTE):
                 await JSONResponse(await self._status(scope["state"]["project"]))(scope, receive, send)
             elif is_passed(scope["method"], scope["path"]):
                 await self._app(scope, receive, send)
@@ -90,7 +93,7 @@ class ChatGate:
         from incomes_plugin.vllm.pin import EditScope, use_scope
 
         project = scope["state"]["project"]
-        raw, salt = (await receive())["body"], project if self._salted else None
+        raw, salt = (await receive())["body"], None if self._alone() or self._share_blocks else project
         if len(raw) > IN_THREAD_BYTES:
             parsed = await asyncio.to_thread(parse_body, scope["path"], raw, salt=salt)
         else:

@@ -30,14 +30,14 @@ class AuthMiddleware:
         if scope["type"] == "lifespan" or preflight or scope.get("path") in OPEN_PATHS:
             return await self.app(scope, receive, send)
         try:
-            principal = self.keys.principal_of(Headers(scope=scope).get("authorization"))
+            principal = await self.keys.principal_of(Headers(scope=scope).get("authorization"))
             if scope["type"] == "http":
                 _check_scope(principal, scope["method"], scope["path"])
         except IncomesError as error:
             if scope["type"] == "websocket":
                 return await send({"type": "websocket.close", "code": 1008, "reason": error.message})
             return await error_response(error)(scope, receive, send)
-        scope.setdefault("state", {})["project"] = principal.project
+        scope.setdefault("state", {}).update(project=principal.project, principal=principal)
         token = principal_var.set(principal)
         try:
             await self.app(scope, receive, send)

@@ -46,6 +46,12 @@ REQUIRED: dict[str, Scope | None] = {
     "GET /v1/snapshots": READ,
     "GET /v1/snapshots/{snapshot}": READ,
     "GET /v1/replicas": READ,
+    "GET /v1/projects": ADMIN,
+    "POST /v1/projects": ADMIN,
+    "GET /v1/api_keys": ADMIN,
+    "POST /v1/api_keys": ADMIN,
+    "POST /v1/api_keys/{key_id}/rotate": ADMIN,
+    "DELETE /v1/api_keys/{key_id}": ADMIN,
     "GET /v1/audit_events": ADMIN,
     "GET /v1/audit_events/export": ADMIN,
 }

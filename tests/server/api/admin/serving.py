@@ -17,6 +17,7 @@ from incomes_server.api.admin.context import AdminContext
 from incomes_server.api.admin.pool_room import PoolRoom
 from incomes_server.api.admin.tokens import EditTokenizer
 from incomes_server.api.http.readiness import Readiness
+from incomes_server.auth.keys import KeyRing
 from incomes_server.compression.client import CompressionClient
 from incomes_server.compression.worker import run_worker
 from incomes_server.replicas.sync import run_replica
@@ -74,7 +75,8 @@ async def serving(
         asyncio.create_task(run_replica(store, apply, name="one", on_caught_up=caught_up.set)),
     ]
     await asyncio.wait_for(caught_up.wait(), 60)
-    transport = httpx.ASGITransport(app=build_admin_app(context, settings, Readiness()))
+    keys = KeyRing(settings.api_keys, store.live_keys)
+    transport = httpx.ASGITransport(app=build_admin_app(context, settings, Readiness(), keys))
     async with httpx.AsyncClient(transport=transport, base_url="http://test", timeout=60) as client:
         yield client
     for loop in loops:

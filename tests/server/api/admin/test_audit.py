@@ -24,6 +24,10 @@ CALLS: dict[str, dict[str, Any]] = {
     "DELETE /v1/edit_sets/{edit_set}": {},
     "PUT /v1/edit_sets/{edit_set}/labels/{label}": {"json": {"to": "head"}},
     "DELETE /v1/edit_sets/{edit_set}/labels/{label}": {},
+    "POST /v1/projects": {"json": {"name": "umbrella"}},
+    "POST /v1/api_keys": {"json": {"name": "bot", "scopes": ["chat"]}},
+    "POST /v1/api_keys/{key_id}/rotate": {"json": {"grace_s": 60}},
+    "DELETE /v1/api_keys/{key_id}": {},
 }
 """A call of each route that changes something: what is sent. Objects in the path are made by `made`."""
 CHANGES_NOTHING: set[str] = set()
@@ -51,7 +55,8 @@ async def made(client: Any, name: str) -> dict[str, str]:
     body = {"text": "The colour of pump Z9 is red.", "edit_set": edit_set}
     edit = (await client.post("/v1/edits", json=body, params={"wait": "active"})).json()["id"]
     await client.put(f"/v1/edit_sets/{edit_set}/labels/staging", json={"to": "0"})
-    return {"edit_set": edit_set, "edit_id": edit, "label": "staging"}
+    key = (await client.post("/v1/api_keys", json={"name": name, "scopes": ["chat"]})).json()["id"]
+    return {"edit_set": edit_set, "edit_id": edit, "label": "staging", "key_id": key}
 
 
 async def log_of(client: Any, **headers: str) -> list[dict[str, Any]]:
@@ -66,7 +71,7 @@ def event_of(item: dict[str, Any]) -> AuditEvent:
 
 
 async def test_one_event_for_each_route_and_none_for_its_repetition(stack: Any, model: Path) -> None:
-    settings = Settings(api_keys=("acme:k-acme", "zen:k-zen"))
+    settings = Settings(api_keys=("acme:k-acme", "zen:k-zen"), operator_project="acme")
     async with serving(stack, model, settings=settings) as client:
         client.headers.update(KEYS)
         await client.post("/v1/edits", json={"text": "The first edit makes the default set."})

@@ -1,0 +1,159 @@
+"""/v1/projects and /v1/api_keys: tenants, and who may do what for them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from fastapi import APIRouter, Depends, Query
+from incomes_server.api.admin.context import AdminContext, Caller, Context, Limit, Project, WriteId
+from incomes_server.api.admin.schemas import Page, RequestBody, Resource, SetName
+from incomes_server.api.admin.timed import TimedRoute
+from incomes_server.auth.keys import StoredKey, digest_of, new_secret
+from incomes_server.auth.principal import OPEN_KEY, Principal, Scope
+from incomes_server.edits import IdPrefix, new_id
+from pydantic import Field
+
+from incomes_plugin.errors import PermissionDenied, ProjectNotFound
+
+router = APIRouter(prefix="/v1", tags=["projects and keys"], route_class=TimedRoute)
+MAX_GRACE_S = 30 * 86_400
+
+
+class ProjectContent(RequestBody):
+    """Body of `POST /v1/projects`."""
+
+    name: SetName
+
+
+class ProjectObject(Resource):
+    """A tenant; its id is its name."""
+
+    object: Literal["project"] = "project"
+    name: str
+    created_at: int
+
+
+class ApiKeyContent(RequestBody):
+    """Body of `POST /v1/api_keys`; `project` is the caller's own unless an operator names another."""
+
+    name: SetName
+    scopes: Annotated[list[Annotated[Scope, Field(strict=False)]], Field(min_length=1, max_length=len(Scope))]
+    project: SetName | None = None
+
+
+class Rotation(RequestBody):
+    """Body of `POST /v1/api_keys/{key_id}/rotate`: how long the old key goes on working."""
+
+    grace_s: Annotated[int, Field(ge=0, le=MAX_GRACE_S)] = 3600
+
+
+class ApiKeyObject(Resource):
+    """A key. `secret` is there once, in the answer to the request that made it; the server keeps a digest alone."""
+
+    object: Literal["api_key"] = "api_key"
+    project: str
+    name: str
+    scopes: list[Scope]
+    created_at: int
+    expires_at: int | None
+    revoked_at: int | None
+    replaced_by: str | None
+    secret: str | None = None
+
+    @classmethod
+    def of(cls, key: StoredKey, secret: str | None = None) -> Self:
+        """Render a stored key."""
+        fields = {name: getattr(key, name) for name in cls.model_fields if name not in {"object", "scopes", "secret"}}
+        return cls(**fields, scopes=list(key.scopes), secret=secret)
+
+
+def check_operator(context: AdminContext, caller: Principal) -> None:
+    """Raises PermissionDenied."""
+    if caller.key_id != OPEN_KEY and caller.project != context.settings.operator:
+        raise PermissionDenied("only an `admin` key of the operator's project may do this (setting `operator_project`)")
+
+
+async def named_project(context: Context, caller: Caller, project: str | None = None) -> str:
+    """`?project=`: the caller's own, or for an operator any that there is. Raises ProjectNotFound."""
+    return await acts_for(context, caller, project)
+
+
+async def acts_for(context: AdminContext, caller: Principal, project: str | None) -> str:
+    """The project that the caller means and may act for. Raises ProjectNotFound."""
+    if project is None or project == caller.project:
+        return caller.project
+    operator = caller.key_id == OPEN_KEY or caller.project == context.settings.operator
+    configured = {key.project for key in context.settings.api_keys}
+    if operator and (project in configured or await context.store.has_project(project)):
+        return project
+    raise ProjectNotFound(f"no project {project!r}", param="project")
+
+
+Named = Annotated[str, Depends(named_project)]
+
+
+@router.post("/projects", status_code=201, response_model=ProjectObject)
+async def create_project(
+    body: ProjectContent, context: Context, project: Project, caller: Caller, request_id: WriteId
+) -> ProjectObject:
+    """Make a project; only an operator may."""
+    check_operator(context, caller)
+    made = await context.store.create_project(project, body.name, request_id=request_id)
+    return ProjectObject(id=made.name, name=made.name, created_at=made.created_at)
+
+
+@router.get("/projects", response_model=Page[ProjectObject])
+async def list_projects(
+    context: Context,
+    caller: Caller,
+    limit: Limit = 20,
+    after: Annotated[str | None, Query(description="id of the last item of the page before")] = None,
+    order: Literal["asc", "desc"] = "desc",
+) -> Page[ProjectObject]:
+    """List the projects that were made here, newest first; only an operator may."""
+    check_operator(context, caller)
+    found, has_more = await context.store.list_projects(limit=limit, after=after, order=order)
+    items = [ProjectObject(id=each.name, name=each.name, created_at=each.created_at) for each in found]
+    return Page[ProjectObject].of(items, has_more)
+
+
+@router.post("/api_keys", status_code=201, response_model=ApiKeyObject)
+async def create_api_key(body: ApiKeyContent, context: Context, caller: Caller, request_id: WriteId) -> ApiKeyObject:
+    """Make a key. Sent again with the same Idempotency-Key, the answer has no `secret`."""
+    project = await acts_for(context, caller, body.project)
+    key_id, secret = new_id(IdPrefix.API_KEY), new_secret()
+    key = await context.store.create_key(
+        project, body.name, sorted(set(body.scopes)), key_id=key_id, digest=digest_of(secret), request_id=request_id
+    )
+    return ApiKeyObject.of(key, secret if key.id == key_id else None)
+
+
+@router.get("/api_keys", response_model=Page[ApiKeyObject])
+async def list_api_keys(
+    context: Context,
+    project: Named,
+    limit: Limit = 20,
+    after: Annotated[str | None, Query(description="id of the last item of the page before")] = None,
+    order: Literal["asc", "desc"] = "desc",
+) -> Page[ApiKeyObject]:
+    """List a project's keys, newest first, revoked ones too. Keys of the settings are not among them."""
+    keys, has_more = await context.store.list_keys(project, limit=limit, after=after, order=order)
+    return Page[ApiKeyObject].of([ApiKeyObject.of(key) for key in keys], has_more)
+
+
+@router.post("/api_keys/{key_id}/rotate", status_code=201, response_model=ApiKeyObject)
+async def rotate_api_key(
+    key_id: str, body: Rotation, context: Context, project: Named, request_id: WriteId
+) -> ApiKeyObject:
+    """Make a key with the same name and scopes; the old one works for `grace_s` more."""
+    made, secret = new_id(IdPrefix.API_KEY), new_secret()
+    key = await context.store.rotate_key(
+        project, key_id, body.grace_s, key_id=made, digest=digest_of(secret), request_id=request_id
+    )
+    return ApiKeyObject.of(key, secret if key.id == made else None)
+
+
+@router.delete("/api_keys/{key_id}", response_model=ApiKeyObject)
+async def revoke_api_key(key_id: str, context: Context, project: Named, request_id: WriteId) -> ApiKeyObject:
+    """End a key: within a second no port of any server takes it."""
+    return ApiKeyObject.of(await context.store.revoke_key(project, key_id, request_id=request_id))

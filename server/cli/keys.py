@@ -1,0 +1,109 @@
+"""`incomes key create|list|rotate|revoke` and `incomes project create|list`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from incomes_server.cli.client import DEFAULT_URL, AdminClient, KeyOption, UrlOption
+from incomes_server.cli.output import JsonFlag, err, out, print_json, print_table
+
+app = typer.Typer(help="Make, list, rotate and revoke API keys.", no_args_is_help=True)
+projects = typer.Typer(help="Make and list projects (tenants).", no_args_is_help=True)
+
+ProjectOption = Annotated[str | None, typer.Option("--project", "-p", help="another project than the key's own")]
+
+
+@app.command()
+def create(
+    name: str,
+    scope: Annotated[list[str], typer.Option(help="chat, edits:read, edits:write, edits:activate or admin; repeat it")],
+    project: ProjectOption = None,
+    url: UrlOption = DEFAULT_URL,
+    api_key: KeyOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Make a key, and print it: it is shown this once."""
+    body = {"name": name, "scopes": scope} | ({} if project is None else {"project": project})
+    _show(AdminClient(url, api_key).call("POST", "/v1/api_keys", json=body), as_json)
+
+
+@app.command("list")
+def list_keys(
+    project: ProjectOption = None,
+    limit: Annotated[int, typer.Option(min=1, help="most keys to show")] = 100,
+    url: UrlOption = DEFAULT_URL,
+    api_key: KeyOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """List a project's keys; those of the settings are not among them."""
+    keys = list(AdminClient(url, api_key).pages("/v1/api_keys", limit, project=project))
+    if as_json:
+        return print_json(keys)
+    rows = ((k["id"], k["name"], " ".join(k["scopes"]), _state(k)) for k in keys)
+    print_table(("id", "name", "scopes", "state"), rows)
+
+
+@app.command()
+def rotate(
+    key_id: str,
+    grace_s: Annotated[int, typer.Option(min=0, help="seconds that the old key goes on working")] = 3600,
+    project: ProjectOption = None,
+    url: UrlOption = DEFAULT_URL,
+    api_key: KeyOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Make a key with the same scopes, and print it; the old one ends after a while."""
+    body, params = {"grace_s": grace_s}, {"project": project}
+    _show(AdminClient(url, api_key).call("POST", f"/v1/api_keys/{key_id}/rotate", json=body, params=params), as_json)
+
+
+@app.command()
+def revoke(
+    key_id: str,
+    project: ProjectOption = None,
+    url: UrlOption = DEFAULT_URL,
+    api_key: KeyOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """End a key: it works nowhere any more within a second."""
+    key = AdminClient(url, api_key).call("DELETE", f"/v1/api_keys/{key_id}", params={"project": project})
+    print_json(key) if as_json else out.print(f"{key['id']}  {key['name']}  revoked", markup=False)
+
+
+@projects.command("create")
+def create_project(
+    name: str, url: UrlOption = DEFAULT_URL, api_key: KeyOption = None, as_json: JsonFlag = False
+) -> None:
+    """Make a project; `incomes key create --project` then makes its first key."""
+    item = AdminClient(url, api_key).call("POST", "/v1/projects", json={"name": name})
+    print_json(item) if as_json else out.print(item["name"], markup=False)
+
+
+@projects.command("list")
+def list_projects(
+    limit: Annotated[int, typer.Option(min=1, help="most projects to show")] = 100,
+    url: UrlOption = DEFAULT_URL,
+    api_key: KeyOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """List the projects that were made here."""
+    items = list(AdminClient(url, api_key).pages("/v1/projects", limit))
+    if as_json:
+        return print_json(items)
+    print_table(("name", "created"), ((i["name"], i["created_at"]) for i in items))
+
+
+def _show(key: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        return print_json(key)
+    err.print(
+        f"{key['id']}  project {key['project']}, {' '.join(key['scopes'])}; the key, shown this once:", markup=False
+    )
+    out.print(key["secret"], markup=False)
+
+
+def _state(key: dict[str, Any]) -> str:
+    if key["revoked_at"] is not None:
+        return "revoked"
+    return "works" if key["expires_at"] is None else f"works until {key['expires_at']}"
