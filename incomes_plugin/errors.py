@@ -34,6 +34,7 @@ IncomesError
 ├── Overloaded
 │   ├── QueueFull             queue_full
 │   ├── QuotaExceeded         quota_exceeded
+│   ├── RateLimited           rate_limit_exceeded
 │   └── PoolFull              pool_full
 ├── Unavailable
 │   ├── NotReady              not_ready
@@ -267,6 +268,12 @@ class QuotaExceeded(Overloaded):
     """The project has reached one of its quotas; the message names what it uses and the limit."""
 
     code = "quota_exceeded"
+
+
+class RateLimited(Overloaded):
+    """The project has sent as many requests in a minute as it may."""
+
+    code = "rate_limit_exceeded"
 
 
 class PoolFull(Overloaded):

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 import yaml
-from incomes_server.auth.keys import DEFAULT_PROJECT, ApiKey
-from incomes_server.auth.quotas import Quotas
+from incomes_server.auth.keys import DEFAULT_PROJECT, ApiKey, KeyRing
+from incomes_server.auth.quotas import ProjectQuotas, Quotas
 from pydantic import BeforeValidator, ByteSize, Field, TypeAdapter, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -91,6 +91,12 @@ class Settings(BaseSettings):
         None, ge=1, description="bytes of gists that a project may have; default: an equal part of the pool"
     )
     max_running_requests_per_project: int = Field(256, ge=1, description="generations of a project that may run")
+    max_chat_requests_per_minute_per_project: int | None = Field(
+        None, ge=1, description="generations that a project may begin in a minute; default: any number"
+    )
+    max_writes_per_minute_per_project: int | None = Field(
+        None, ge=1, description="writes that a project may send to the admin port in a minute; default: any number"
+    )
     compression_batch: int = Field(32, ge=1, le=1024, description="edits per capture batch")
     queue_limit: int = Field(4096, ge=1, description="edits the compression queue holds before it answers 429")
     import_batch: int = Field(256, ge=1, le=4096, description="lines of a bulk import written in one transaction")
@@ -146,6 +152,10 @@ class Settings(BaseSettings):
         projects = {key.project for key in self.api_keys} or {DEFAULT_PROJECT}
         return self.operator_project or (projects.pop() if len(projects) == 1 else None)
 
+    def quotas_by(self, keys: KeyRing) -> ProjectQuotas:
+        """Limits of each project, by these settings and by what the database has for it."""
+        return keys.quotas(self.quotas, shared=self.max_gist_bytes_per_project is None)
+
     @property
     def quotas(self) -> Quotas:
         """Limits of a project. Unless set, projects with a key get equal parts of the pool: none can fill it alone."""
@@ -156,6 +166,8 @@ class Settings(BaseSettings):
             self.max_gist_bytes_per_project or usable // len(projects),
             self.max_running_requests_per_project,
             usable,
+            self.max_chat_requests_per_minute_per_project,
+            self.max_writes_per_minute_per_project,
         )
 
     @classmethod

@@ -8,12 +8,13 @@ import hashlib
 import math
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Self
 
 from incomes_server.auth.principal import OPEN_KEY, Principal, Scope
+from incomes_server.auth.quotas import Limits, ProjectQuotas, Quotas
 
 from incomes_plugin.errors import InvalidApiKey, NotReady
 
@@ -22,6 +23,7 @@ FRESH_S = 0.5
 MADE_S = 0.05
 """Unknown keys make the keys be read this often at most."""
 ANSWER_WITHIN_S = 10.0
+NO_LIMITS = Limits()
 OPEN = Principal(DEFAULT_PROJECT, OPEN_KEY, frozenset(Scope))
 """Everybody, where there never was a key."""
 
@@ -68,14 +70,25 @@ class StoredKey:
 
 
 @dataclass(frozen=True)
-class StoredKeys:
-    """The keys of the database that are not revoked; `version` grows with each change, 0 = there never was a key."""
+class Tenancy:
+    """What the database knows of projects.
+
+    Attributes:
+        version: grows with each change.
+        keys: those that are not revoked.
+        had_keys: whether there ever was one.
+        projects: those that were made by the API.
+        limits: what an operator has set, by project.
+    """
 
     version: int
     keys: tuple[StoredKey, ...] = ()
+    had_keys: bool = False
+    projects: frozenset[str] = frozenset()
+    limits: Mapping[str, Limits] = field(default_factory=dict)
 
 
-LoadKeys = Callable[[int], Awaitable[StoredKeys | None]]
+LoadTenancy = Callable[[int], Awaitable[Tenancy | None]]
 """Gets the version that the caller has; None = it is the newest."""
 
 
@@ -87,18 +100,34 @@ class KeyRing:
     working on every server within a second.
     """
 
-    def __init__(self, keys: Iterable[ApiKey], load: LoadKeys | None = None) -> None:
+    def __init__(self, keys: Iterable[ApiKey], load: LoadTenancy | None = None) -> None:
         self._configured = {digest_of(key.key): key for key in keys}
         self._load = load
         self._stored: dict[str, StoredKey] = {}
-        self._version = 0
+        self._tenancy = Tenancy(0)
         self._read_at = -math.inf
         self._reading: asyncio.Task[None] | None = None
 
     @property
     def is_open(self) -> bool:
         """True when there never was a key."""
-        return not self._configured and self._version == 0
+        return not self._configured and not self._tenancy.had_keys
+
+    def quotas(self, default: Quotas, *, shared: bool) -> ProjectQuotas:
+        """What each project may use, by the settings and by what an operator has set.
+
+        Args:
+            shared: projects share the pool equally.
+        """
+        return ProjectQuotas(default, self.count_projects if shared else None, self.limits_of)
+
+    def limits_of(self, project: str) -> Limits:
+        """What an operator has set for the project, as it was at the last reading."""
+        return self._tenancy.limits.get(project, NO_LIMITS)
+
+    def count_projects(self) -> int:
+        """How many projects there are: those with a key in the settings, and those that were made by the API."""
+        return len({key.project for key in self._configured.values()} | self._tenancy.projects) or 1
 
     async def principal_of(self, authorization: str | None) -> Principal:
         """Who sends an `Authorization` header.
@@ -110,6 +139,7 @@ class KeyRing:
         scheme, _, token = (authorization or "").partition(" ")
         digest = digest_of(token.strip()) if scheme.lower() == "bearer" and token.strip() else ""
         if (key := self._configured.get(digest)) is not None:
+            self._begin_reading(FRESH_S)
             return Principal(key.project, config_key_id(key.project, key.key), frozenset(Scope))
         await self._refresh(FRESH_S)
         if self.is_open:
@@ -129,26 +159,31 @@ class KeyRing:
             await self._refresh(MADE_S)
 
     async def _refresh(self, max_age_s: float) -> None:
-        """Read the database's keys unless they were read a moment ago; one reading for all who ask at the same time."""
-        age_s = time.monotonic() - self._read_at
-        if self._load is None or age_s < max_age_s:
-            return
-        if self._reading is None:
-            self._reading = asyncio.create_task(self._read(self._load))
-            self._reading.add_done_callback(self._done)
-        if self.is_open and math.isfinite(age_s):  # nobody needs a key: that one was made is soon enough known
+        """Wait for a reading that is no older. An open server that has read once waits no more: nobody needs a key, and
+        that one was made is soon enough known."""
+        reading = self._begin_reading(max_age_s)
+        if reading is None or (self.is_open and math.isfinite(self._read_at)):
             return
         try:
             async with asyncio.timeout(ANSWER_WITHIN_S):
-                await asyncio.shield(self._reading)
+                await asyncio.shield(reading)
         except TimeoutError:
             raise NotReady(f"the edit store, which knows the keys, does not answer in {ANSWER_WITHIN_S:g} s") from None
 
-    async def _read(self, load: LoadKeys) -> None:
+    def _begin_reading(self, max_age_s: float) -> asyncio.Task[None] | None:
+        """Read the database's keys and limits unless they were read a moment ago; one reading for all who ask."""
+        if self._load is None or time.monotonic() - self._read_at < max_age_s:
+            return None
+        if self._reading is None:
+            self._reading = asyncio.create_task(self._read(self._load))
+            self._reading.add_done_callback(self._done)
+        return self._reading
+
+    async def _read(self, load: LoadTenancy) -> None:
         started = time.monotonic()
-        found = await load(self._version)
+        found = await load(self._tenancy.version)
         if found is not None:
-            self._version, self._stored = found.version, {key.digest: key for key in found.keys}
+            self._tenancy, self._stored = found, {key.digest: key for key in found.keys}
         self._read_at = started
 
     def _done(self, task: asyncio.Task[None]) -> None:

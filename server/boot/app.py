@@ -173,9 +173,9 @@ class Server:
     ) -> AdminContext:
         tokenizer = EditTokenizer(served.base_dir, engine.adapter.max_edit_tokens)
         directory = EditSetDirectory(store, self.settings.default_edit_set)
-        return AdminContext(
-            self.settings, store, queue, tokenizer, directory, PoolRoom(engine, store, self.settings.quotas)
-        )
+        keys = KeyRing(self.settings.api_keys, store.tenancy)
+        room = PoolRoom(engine, store, self.settings.quotas_by(keys))
+        return AdminContext(self.settings, store, queue, tokenizer, directory, room, keys)
 
     async def _handshake(self, engine: EditEngine, context: AdminContext) -> None:
         """Send gists that another model made back to the queue: they must never reach this engine."""
@@ -203,9 +203,8 @@ class Server:
         self, stack: AsyncExitStack, app: Any, engine: EditEngine, context: AdminContext, sockets: Sequence[Any]
     ) -> None:
         settings = self.settings
-        keys = KeyRing(settings.api_keys, context.store.live_keys)
-        chat = build_chat_app(app, engine, context.directory, settings, self.readiness, keys)
-        admin = build_admin_app(context, settings, self.readiness, keys)
+        chat = build_chat_app(app, engine, context.directory, settings, self.readiness, context.keys)
+        admin = build_admin_app(context, settings, self.readiness)
         limits = HttpLimits(settings.header_timeout_s, settings.shutdown_timeout_s)
         apps = dict(zip(sockets, (chat, admin), strict=True))
         await stack.enter_async_context(http_server(apps, limits, log_level=settings.log_level))

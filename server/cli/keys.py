@@ -1,4 +1,4 @@
-"""`incomes key create|list|rotate|revoke` and `incomes project create|list`."""
+"""`incomes key create|list|rotate|revoke` and `incomes project create|list|get|limit`."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from typing import Annotated, Any
 
 import typer
 from incomes_server.cli.client import DEFAULT_URL, AdminClient, KeyOption, UrlOption
-from incomes_server.cli.output import JsonFlag, err, out, print_json, print_table
+from incomes_server.cli.output import JsonFlag, err, out, print_json, print_record, print_table
 
 app = typer.Typer(help="Make, list, rotate and revoke API keys.", no_args_is_help=True)
 projects = typer.Typer(help="Make and list projects (tenants).", no_args_is_help=True)
 
+LimitOption = Annotated[int | None, typer.Option(min=1)]
 ProjectOption = Annotated[str | None, typer.Option("--project", "-p", help="another project than the key's own")]
 
 
@@ -92,6 +93,37 @@ def list_projects(
     if as_json:
         return print_json(items)
     print_table(("name", "created"), ((i["name"], i["created_at"]) for i in items))
+
+
+@projects.command("get")
+def get_project(name: str, url: UrlOption = DEFAULT_URL, api_key: KeyOption = None, as_json: JsonFlag = False) -> None:
+    """Show the limits that are set for a project."""
+    item = AdminClient(url, api_key).call("GET", f"/v1/projects/{name}")
+    print_json(item) if as_json else print_record(item)
+
+
+@projects.command("limit")
+def set_limits(
+    name: str,
+    max_edits: LimitOption = None,
+    max_gist_bytes: LimitOption = None,
+    max_running_requests: LimitOption = None,
+    chat_requests_per_minute: LimitOption = None,
+    writes_per_minute: LimitOption = None,
+    url: UrlOption = DEFAULT_URL,
+    api_key: KeyOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Set the limits of a project; one that is not given is as the settings say."""
+    body = {
+        "max_edits": max_edits,
+        "max_gist_bytes": max_gist_bytes,
+        "max_running_requests": max_running_requests,
+        "chat_requests_per_minute": chat_requests_per_minute,
+        "writes_per_minute": writes_per_minute,
+    }
+    item = AdminClient(url, api_key).call("POST", f"/v1/projects/{name}", json=body)
+    print_json(item) if as_json else print_record(item)
 
 
 def _show(key: dict[str, Any], as_json: bool) -> None:

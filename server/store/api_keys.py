@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
-from incomes_server.auth.keys import StoredKey, StoredKeys
+from incomes_server.auth.keys import StoredKey, Tenancy
 from incomes_server.auth.principal import Scope
-from incomes_server.store.commands import CreateApiKey, CreateProject, RevokeApiKey, RotateApiKey, TenancyCommand
+from incomes_server.auth.quotas import Limits
+from incomes_server.store.commands import (
+    CreateApiKey,
+    CreateProject,
+    RevokeApiKey,
+    RotateApiKey,
+    SetLimits,
+    TenancyCommand,
+)
 from incomes_server.store.pages import page_of
 from incomes_server.store.rows import AnyRow, Transaction
-from incomes_server.store.schema import api_keys, meta, projects
-from sqlalchemy import Connection, insert, select, update
+from incomes_server.store.schema import api_keys, meta, project_limits, projects
+from sqlalchemy import Connection, delete, insert, select, update
 
 from incomes_plugin.errors import ApiKeyNotFound, ProjectExists
 from incomes_plugin.gist.edit import EditKey
 
 k, p = api_keys.c, projects.c
-_VERSION = "api_keys_version"
+_VERSION = "tenancy_version"
 
 
 @dataclass(frozen=True)
@@ -38,12 +47,16 @@ def change(tx: Transaction, command: TenancyCommand) -> list[EditKey]:
             return create_key(tx, StoredKey(command.key_id, command.project, command.name, scopes, digest, tx.now))
         case RotateApiKey():
             return rotate_key(tx, command)
+        case SetLimits():
+            return set_limits(tx, command.project, command.limits)
         case RevokeApiKey():
             return revoke_key(tx, command.project, command.key_id)
 
 
-def load_changed(conn: Connection, command: TenancyCommand, name: str) -> StoredProject | StoredKey:
-    """The command's result: a project by its name, or a key by its id."""
+def load_changed(conn: Connection, command: TenancyCommand, name: str) -> StoredProject | StoredKey | Limits:
+    """The command's result: a project by its name, its limits, or a key by its id."""
+    if isinstance(command, SetLimits):
+        return limits_of(conn, name)
     return load_project(conn, name) if isinstance(command, CreateProject) else load_key(conn, name)
 
 
@@ -53,6 +66,7 @@ def create_project(tx: Transaction, name: str) -> list[EditKey]:
         raise ProjectExists(f"project {name!r} exists", param="name")
     tx.conn.execute(insert(projects).values(name=name, created_at=tx.now))
     tx.note(f"project {name}", None, "there")
+    _count_change(tx)
     return [(name, 0)]
 
 
@@ -118,14 +132,32 @@ def list_keys(
     return [_key_from(row) for row in rows], has_more
 
 
-def live_keys(conn: Connection, known: int) -> StoredKeys | None:
-    """All keys that are not revoked; None when their version is `known`. Whether one has expired the reader's clock
-    says."""
+def set_limits(tx: Transaction, project: str, limits: Limits) -> list[EditKey]:
+    """Replace what is set for a project, which need not be made here: one with a key in the settings has no row."""
+    before = limits_of(tx.conn, project)
+    tx.conn.execute(delete(project_limits).where(project_limits.c.project == project))
+    tx.conn.execute(insert(project_limits).values(project=project, **asdict(limits)))
+    tx.note(f"project {project}", _shown(before), _shown(limits))
+    _count_change(tx)
+    return [(project, 0)]
+
+
+def limits_of(conn: Connection, project: str) -> Limits:
+    """What is set for a project."""
+    row = conn.execute(select(project_limits).where(project_limits.c.project == project)).one_or_none()
+    return Limits() if row is None else _limits_from(row)
+
+
+def tenancy(conn: Connection, known: int) -> Tenancy | None:
+    """Projects, their limits, and all keys that are not revoked; None when their version is `known`. Whether a key has
+    expired the reader's clock says."""
     version = int(conn.scalar(select(meta.c.value).where(meta.c.key == _VERSION)) or 0)
     if version == known:
         return None
-    rows = conn.execute(select(api_keys).where(k.revoked_at.is_(None)))
-    return StoredKeys(version, tuple(_key_from(row) for row in rows))
+    keys = tuple(_key_from(row) for row in conn.execute(select(api_keys).where(k.revoked_at.is_(None))))
+    had_keys = bool(keys) or conn.scalar(select(k.seq).limit(1)) is not None
+    limits = {row.project: _limits_from(row) for row in conn.execute(select(project_limits))}
+    return Tenancy(version, keys, had_keys, frozenset(conn.scalars(select(p.name))), limits)
 
 
 def _find(tx: Transaction, project: str, key_id: str) -> StoredKey:
@@ -137,7 +169,7 @@ def _find(tx: Transaction, project: str, key_id: str) -> StoredKey:
 
 
 def _count_change(tx: Transaction) -> None:
-    """Let every server read the keys again."""
+    """Let every server read keys and limits again."""
     version = tx.conn.scalar(select(meta.c.value).where(meta.c.key == _VERSION).with_for_update())
     if version is None:
         tx.conn.execute(insert(meta).values(key=_VERSION, value="1"))
@@ -149,6 +181,15 @@ def _key_from(row: AnyRow) -> StoredKey:
     scopes = tuple(Scope(name) for name in row.scopes.split())
     fields = {name: value for name, value in row._asdict().items() if name != "seq"}
     return StoredKey(**{**fields, "scopes": scopes})
+
+
+def _limits_from(row: AnyRow) -> Limits:
+    return Limits(**{name: value for name, value in row._asdict().items() if name != "project"})
+
+
+def _shown(limits: Limits) -> str:
+    given = {name: value for name, value in asdict(limits).items() if value is not None}
+    return json.dumps(given) if given else "as the settings say"
 
 
 def _joined(scopes: Sequence[Scope]) -> str:

@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import dataclass, field, fields
 
 from incomes_server.auth.principal import SERVER, Principal, Scope
+from incomes_server.auth.quotas import Limits
 from incomes_server.edits.model import NewEdit
 
 from incomes_plugin.gist.edit import Captured, CaptureJob, EditKey
@@ -130,7 +131,14 @@ class RevokeApiKey(Requested):
     key_id: str
 
 
-TenancyCommand = CreateProject | CreateApiKey | RotateApiKey | RevokeApiKey
+@dataclass(frozen=True)
+class SetLimits(Requested):
+    """Replace the limits that are set for the project. Result: Limits."""
+
+    limits: Limits
+
+
+TenancyCommand = CreateProject | CreateApiKey | RotateApiKey | RevokeApiKey | SetLimits
 
 
 @dataclass(frozen=True)

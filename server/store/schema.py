@@ -204,6 +204,17 @@ projects = Table(
     Column("created_at", BigInteger, nullable=False),
 )
 
+project_limits = Table(
+    "project_limits",
+    metadata,
+    Column("project", String, primary_key=True),
+    Column("max_edits", BigInteger),
+    Column("max_gist_bytes", BigInteger),
+    Column("max_running_requests", BigInteger),
+    Column("chat_requests_per_minute", BigInteger),
+    Column("writes_per_minute", BigInteger),
+)
+
 # A key is kept as its SHA-256: who reads the database cannot use it.
 api_keys = Table(
     "api_keys",

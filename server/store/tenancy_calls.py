@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from incomes_server.auth.keys import StoredKey, StoredKeys
+from incomes_server.auth.keys import StoredKey, Tenancy
 from incomes_server.auth.principal import Scope
+from incomes_server.auth.quotas import Limits
 from incomes_server.edits.audit import AuditEvent
 from incomes_server.store import api_keys, audit, commands
 from incomes_server.store.api_keys import StoredProject
@@ -21,9 +22,17 @@ class TenancyCalls(StoreCalls):
         """A page of the project's audit log, and whether more follow."""
         return await self._read(audit.list_events, project, limit=limit, after=after, order=order)
 
-    async def live_keys(self, known: int) -> StoredKeys | None:
-        """The keys that are not revoked; None when their version is `known`."""
-        return await self._read(api_keys.live_keys, known)
+    async def tenancy(self, known: int) -> Tenancy | None:
+        """Projects, limits, and the keys that are not revoked; None when their version is `known`."""
+        return await self._read(api_keys.tenancy, known)
+
+    async def set_limits(self, project: str, limits: Limits, *, request_id: str) -> Limits:
+        """Replace what is set for the project."""
+        return await self._write(commands.SetLimits(project, request_id, limits))
+
+    async def limits_of(self, project: str) -> Limits:
+        """What is set for the project."""
+        return await self._read(api_keys.limits_of, project)
 
     async def create_project(self, operator: str, name: str, *, request_id: str) -> StoredProject:
         """`operator`: project of who asks. Raises ProjectExists."""

@@ -25,6 +25,7 @@ from incomes_server.api.admin.context import AdminContext
 from incomes_server.api.admin.pool_room import PoolRoom
 from incomes_server.api.admin.tokens import EditTokenizer
 from incomes_server.api.http.readiness import Readiness
+from incomes_server.auth.keys import KeyRing
 from incomes_server.boot.ray_local import prepare_ray_environment
 from incomes_server.compression.client import CompressionClient
 from incomes_server.compression.model import QueueLimits
@@ -95,10 +96,11 @@ async def local_server(database_url: str, model: Path, settings: Settings | None
     scheduler = SchedulerActor("local", QueueLimits(sweep_s=0.2))
     store, queue = StoreClient(Local(actor)), CompressionClient(Local(scheduler))
     scheduler._store = store
-    room = PoolRoom(SimpleNamespace(adapter=adapter, dtype=torch.bfloat16), store, settings.quotas)  # type: ignore[arg-type]
+    keys = KeyRing(settings.api_keys, store.tenancy)
+    room = PoolRoom(SimpleNamespace(adapter=adapter, dtype=torch.bfloat16), store, settings.quotas_by(keys))  # type: ignore[arg-type]
     tokenizer = EditTokenizer(model, adapter.max_edit_tokens)
     directory = EditSetDirectory(store, settings.default_edit_set)
-    context = AdminContext(settings, store, queue, tokenizer, directory, room)
+    context = AdminContext(settings, store, queue, tokenizer, directory, room, keys)
     works, caught_up = asyncio.Event(), asyncio.Event()
     works.set()
 

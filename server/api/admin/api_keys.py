@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated, Literal, Self
 
 from fastapi import APIRouter, Depends, Query
@@ -10,6 +11,7 @@ from incomes_server.api.admin.schemas import Page, RequestBody, Resource, SetNam
 from incomes_server.api.admin.timed import TimedRoute
 from incomes_server.auth.keys import StoredKey, digest_of, new_secret
 from incomes_server.auth.principal import OPEN_KEY, Principal, Scope
+from incomes_server.auth.quotas import Limits
 from incomes_server.edits import IdPrefix, new_id
 from pydantic import Field
 
@@ -31,6 +33,30 @@ class ProjectObject(Resource):
     object: Literal["project"] = "project"
     name: str
     created_at: int
+
+
+AtLeastOne = Annotated[int | None, Field(ge=1, le=2**62)]
+
+
+class LimitsContent(RequestBody):
+    """Body of `POST /v1/projects/{name}`: limits of the project; null or absent = as the settings say."""
+
+    max_edits: AtLeastOne = None
+    max_gist_bytes: AtLeastOne = None
+    max_running_requests: AtLeastOne = None
+    chat_requests_per_minute: AtLeastOne = None
+    writes_per_minute: AtLeastOne = None
+
+
+class ProjectLimits(Resource):
+    """What an operator has set for a project."""
+
+    object: Literal["project.limits"] = "project.limits"
+    max_edits: int | None
+    max_gist_bytes: int | None
+    max_running_requests: int | None
+    chat_requests_per_minute: int | None
+    writes_per_minute: int | None
 
 
 class ApiKeyContent(RequestBody):
@@ -115,6 +141,24 @@ async def list_projects(
     found, has_more = await context.store.list_projects(limit=limit, after=after, order=order)
     items = [ProjectObject(id=each.name, name=each.name, created_at=each.created_at) for each in found]
     return Page[ProjectObject].of(items, has_more)
+
+
+@router.get("/projects/{name}", response_model=ProjectLimits)
+async def get_limits(name: str, context: Context, caller: Caller) -> ProjectLimits:
+    """The limits that are set for a project: an operator asks for any, others for their own."""
+    project = await acts_for(context, caller, name)
+    return ProjectLimits(id=project, **asdict(await context.store.limits_of(project)))
+
+
+@router.post("/projects/{name}", response_model=ProjectLimits)
+async def set_limits(
+    name: str, body: LimitsContent, context: Context, caller: Caller, request_id: WriteId
+) -> ProjectLimits:
+    """Replace the limits of a project; only an operator may. They count within a second on every server."""
+    check_operator(context, caller)
+    project = await acts_for(context, caller, name)
+    limits = await context.store.set_limits(project, Limits(**body.model_dump()), request_id=request_id)
+    return ProjectLimits(id=project, **asdict(limits))
 
 
 @router.post("/api_keys", status_code=201, response_model=ApiKeyObject)

@@ -25,6 +25,7 @@ from incomes_server.api.http.body import BodyLimits, BodyMiddleware
 from incomes_server.api.http.cors import with_cors
 from incomes_server.api.http.errors import install_error_handlers
 from incomes_server.api.http.health import HealthMiddleware
+from incomes_server.api.http.rate import RateMiddleware
 from incomes_server.api.http.readiness import Readiness
 from incomes_server.api.http.request_id import RequestIdMiddleware
 from incomes_server.auth.keys import KeyRing
@@ -43,16 +44,13 @@ MAX_BODY_BYTES = 1 << 20
 """Largest body of a single edit with its metadata. Imports have a setting of their own."""
 
 
-def build_admin_app(
-    context: AdminContext | None, settings: Settings, readiness: Readiness, keys: KeyRing | None = None
-) -> FastAPI:
+def build_admin_app(context: AdminContext | None, settings: Settings, readiness: Readiness) -> FastAPI:
     """Build the app.
 
     Args:
         context: what the routes work with; None when only the OpenAPI description is wanted.
         settings: API keys and limits of bodies.
         readiness: read by /readyz.
-        keys: who may ask; by default the keys of the settings alone.
     """
     app = FastAPI(title="InComeS admin API", version="1", docs_url=None, redoc_url=None)
     app.state.context = context
@@ -64,7 +62,9 @@ def build_admin_app(
     install_error_handlers(app)
     # The last one added is the outermost.
     app.add_middleware(BodyMiddleware, limits=_body_limits(settings))
-    app.add_middleware(AuthMiddleware, keys=keys or KeyRing(settings.api_keys))
+    keys = KeyRing(settings.api_keys) if context is None else context.keys
+    app.add_middleware(RateMiddleware, quotas=settings.quotas_by(keys))
+    app.add_middleware(AuthMiddleware, keys=keys)
     app.add_middleware(HealthMiddleware, readiness=readiness)
     if settings.cors_origins:
         app.add_middleware(with_cors, settings.cors_origins)

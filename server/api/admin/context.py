@@ -12,6 +12,7 @@ from fastapi import Depends, Header, Query, Request
 from incomes_server.api.admin.pool_room import PoolRoom
 from incomes_server.api.admin.schemas import WaitFor
 from incomes_server.api.admin.tokens import EditTokenizer
+from incomes_server.auth.keys import KeyRing
 from incomes_server.auth.principal import Principal
 from incomes_server.compression.client import CompressionClient
 from incomes_server.settings import Settings
@@ -29,6 +30,7 @@ class AdminContext:
     tokenizer: EditTokenizer
     directory: EditSetDirectory
     room: PoolRoom
+    keys: KeyRing
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from incomes_server.auth.quotas import Quotas
+from incomes_server.auth.quotas import QuotaSource
 from incomes_server.store.client import StoreClient
 from incomes_server.store.counts import ProjectUse
 
@@ -31,7 +31,7 @@ class PoolRoom:
     pool's commit checks again: it refuses what does not fit and keeps the old state.
     """
 
-    def __init__(self, engine: EditEngine, store: StoreClient, quotas: Quotas) -> None:
+    def __init__(self, engine: EditEngine, store: StoreClient, quotas: QuotaSource) -> None:
         self._engine = engine
         self._store = store
         self._quotas = quotas
@@ -81,11 +81,12 @@ class PoolRoom:
     def _check(self, project: str, new: ProjectUse, replaces: int) -> None:
         used = self._used_by(project)
         added = ProjectUse(new.edits - bool(replaces), new.tokens - replaces)
-        self._quotas.check_edits(used.edits, added.edits)
+        quotas = self._quotas.of(project)
+        quotas.check_edits(used.edits, added.edits)
         needed = self._bytes(added)
-        self._quotas.check_bytes(self._bytes(used), needed)
+        quotas.check_bytes(self._bytes(used), needed)
         projects = self._stored.keys() | self._promised.keys()
-        free = self._quotas.usable_bytes - sum(self._bytes(self._used_by(each)) for each in projects)
+        free = quotas.usable_bytes - sum(self._bytes(self._used_by(each)) for each in projects)
         if needed > free:
             raise PoolFull(
                 f"the engine's pool has room for {max(0, free)} more bytes of gists, {needed} are needed; "

@@ -13,6 +13,7 @@ from incomes_server.api.http.body import BodyLimits, BodyMiddleware
 from incomes_server.api.http.cors import with_cors
 from incomes_server.api.http.errors import error_response, on_incomes_error
 from incomes_server.api.http.health import HealthMiddleware
+from incomes_server.api.http.rate import RateMiddleware
 from incomes_server.api.http.readiness import Readiness
 from incomes_server.api.http.request_id import RequestIdMiddleware
 from incomes_server.auth.keys import KeyRing
@@ -45,16 +46,18 @@ def build_chat_app(
     async def status(project: str) -> dict[str, Any]:
         return await project_status(engine, directory.store, project)
 
+    quotas = settings.quotas_by(keys)
     app: ASGIApp = ChatGate(
         vllm_app,
         engine,
         ScopeResolver(engine, directory, readiness),
-        RunningRequests(settings.quotas),
+        RunningRequests(quotas),
         alone=lambda: keys.is_open,
         share_blocks=settings.share_prefix_cache,
         status=status,
     )
     app = BodyMiddleware(app, BodyLimits(lambda _: settings.max_body_bytes, settings.body_timeout_s))
+    app = RateMiddleware(app, quotas)
     app = AuthMiddleware(app, keys)
     app = HealthMiddleware(app, readiness)
     app = with_cors(app, settings.cors_origins)

@@ -48,6 +48,8 @@ REQUIRED: dict[str, Scope | None] = {
     "GET /v1/replicas": READ,
     "GET /v1/projects": ADMIN,
     "POST /v1/projects": ADMIN,
+    "GET /v1/projects/{name}": ADMIN,
+    "POST /v1/projects/{name}": ADMIN,
     "GET /v1/api_keys": ADMIN,
     "POST /v1/api_keys": ADMIN,
     "POST /v1/api_keys/{key_id}/rotate": ADMIN,
@@ -65,6 +67,16 @@ def required_scope(method: str, path: str) -> Scope | None:
     if route in REQUIRED:
         return REQUIRED[route]
     return next((scope for pattern, scope in _patterns() if pattern.fullmatch(route)), Scope.ADMIN)
+
+
+def is_chat(method: str, path: str) -> bool:
+    """Whether a request counts as a generation."""
+    return method == "POST" and path in {"/v1/chat/completions", "/v1/completions"}
+
+
+def is_write(method: str, path: str) -> bool:
+    """Whether a request changes something on the admin port."""
+    return method not in {"GET", "HEAD", "OPTIONS"} and required_scope(method, path) is not Scope.CHAT
 
 
 @cache

@@ -5,7 +5,7 @@ import time
 
 import pytest
 from incomes_server.auth import keys
-from incomes_server.auth.keys import ApiKey, KeyRing, StoredKey, StoredKeys, config_key_id, digest_of, new_secret
+from incomes_server.auth.keys import ApiKey, KeyRing, StoredKey, Tenancy, config_key_id, digest_of, new_secret
 from incomes_server.auth.principal import Scope
 
 from incomes_plugin.errors import InvalidApiKey, NotReady
@@ -17,7 +17,7 @@ class Database:
     """Keys that change, as the store tells of them."""
 
     def __init__(self):
-        self.content = StoredKeys(0)
+        self.content = Tenancy(0)
         self.reads = 0
         self.error = None
 
@@ -29,7 +29,7 @@ class Database:
         return None if self.content.version == known else self.content
 
     def put(self, *stored):
-        self.content = StoredKeys(self.content.version + 1, stored)
+        self.content = Tenancy(self.content.version + 1, stored, had_keys=True)
 
 
 def stored(secret, expires_at=None):

@@ -56,11 +56,12 @@ async def serving(
     store = StoreClient(Counted(stack.store._actor, calls))
     queue = CompressionClient(Counted(stack.compression._actor, calls))
     settings = settings or Settings()
+    keys = KeyRing(settings.api_keys, store.tenancy)
     adapter = EditAdapter.load(model / "adapter")
     pool: Any = SimpleNamespace(adapter=adapter, dtype=torch.bfloat16)
     context = AdminContext(
         settings, store, queue, EditTokenizer(model, adapter.max_edit_tokens),
-        EditSetDirectory(store, settings.default_edit_set), PoolRoom(pool, store, settings.quotas),
+        EditSetDirectory(store, settings.default_edit_set), PoolRoom(pool, store, settings.quotas_by(keys)), keys,
     )  # fmt: skip
     caught_up = asyncio.Event()
 
@@ -75,8 +76,7 @@ async def serving(
         asyncio.create_task(run_replica(store, apply, name="one", on_caught_up=caught_up.set)),
     ]
     await asyncio.wait_for(caught_up.wait(), 60)
-    keys = KeyRing(settings.api_keys, store.live_keys)
-    transport = httpx.ASGITransport(app=build_admin_app(context, settings, Readiness(), keys))
+    transport = httpx.ASGITransport(app=build_admin_app(context, settings, Readiness()))
     async with httpx.AsyncClient(transport=transport, base_url="http://test", timeout=60) as client:
         yield client
     for loop in loops:

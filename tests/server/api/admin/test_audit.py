@@ -25,6 +25,7 @@ CALLS: dict[str, dict[str, Any]] = {
     "PUT /v1/edit_sets/{edit_set}/labels/{label}": {"json": {"to": "head"}},
     "DELETE /v1/edit_sets/{edit_set}/labels/{label}": {},
     "POST /v1/projects": {"json": {"name": "umbrella"}},
+    "POST /v1/projects/{name}": {"json": {"writes_per_minute": 1000}},
     "POST /v1/api_keys": {"json": {"name": "bot", "scopes": ["chat"]}},
     "POST /v1/api_keys/{key_id}/rotate": {"json": {"grace_s": 60}},
     "DELETE /v1/api_keys/{key_id}": {},
@@ -56,7 +57,7 @@ async def made(client: Any, name: str) -> dict[str, str]:
     edit = (await client.post("/v1/edits", json=body, params={"wait": "active"})).json()["id"]
     await client.put(f"/v1/edit_sets/{edit_set}/labels/staging", json={"to": "0"})
     key = (await client.post("/v1/api_keys", json={"name": name, "scopes": ["chat"]})).json()["id"]
-    return {"edit_set": edit_set, "edit_id": edit, "label": "staging", "key_id": key}
+    return {"edit_set": edit_set, "edit_id": edit, "label": "staging", "key_id": key, "name": "acme"}
 
 
 async def log_of(client: Any, **headers: str) -> list[dict[str, Any]]:

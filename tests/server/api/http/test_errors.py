@@ -40,6 +40,7 @@ EXPECTED = {
     "snapshot_empty": 409,
     "queue_full": 429,
     "quota_exceeded": 429,
+    "rate_limit_exceeded": 429,
     "pool_full": 503,
     "not_ready": 503,
     "engine_lost": 503,
