@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -58,7 +58,8 @@ class PoolUsage:
 
     Attributes:
         capacity_bytes: what `held_bytes` may reach.
-        used_bytes: features, latents and route keys of every gist that a snapshot reaches, each counted once.
+        used_bytes: features, latents and route keys of every gist that a snapshot reaches, each counted once; a label's
+            state that is not the newest one has route keys of its own.
         held_bytes: the same with whole arenas for route keys: rows without an edit, and room for more.
         edits: number of these gists.
         snapshots: resident ones.
@@ -104,6 +105,7 @@ class _State:
         used_bytes, key_bytes: of all gists, and of their route keys alone.
         arena_bytes: of all arenas.
         edits: number of gists.
+        shared: by serial number of a gist, how many lineages have it beside the first; route keys each has of its own.
     """
 
     heads: dict[str, _Head]
@@ -116,6 +118,7 @@ class _State:
     key_bytes: int = 0
     arena_bytes: int = 0
     edits: int = 0
+    shared: Mapping[int, int] = field(default_factory=dict)
 
     @property
     def held_bytes(self) -> int:
@@ -124,13 +127,29 @@ class _State:
 
     def with_next(self, head: _Head, new: Sequence[Charge], left: tuple[Charge, ...]) -> _State:
         """With a snapshot more, the newest of its edit set."""
-        snapshot = head.snapshot
+        state = self.with_snapshot(head.snapshot, new, left)
+        return replace(state, heads={**self.heads, head.snapshot.edit_set: head})
+
+    def with_branch(self, snapshot: PooledSnapshot, new: Sequence[Charge]) -> _State:
+        """With a snapshot more, in a lineage of its own. Of its gists those that are not `new` are in others too."""
+        state, added = self.with_snapshot(snapshot, new, ()), {charge.serial for charge in new}
+        kept = [charge for charge in snapshot.table.charges if charge.serial not in added]
+        key_bytes = sum(charge.key_bytes for charge in kept)
+        more = {charge.serial: self.shared.get(charge.serial, 0) + 1 for charge in kept}
+        return replace(
+            state,
+            used_bytes=state.used_bytes + key_bytes,
+            key_bytes=state.key_bytes + key_bytes,
+            shared={**self.shared, **more},
+        )
+
+    def with_snapshot(self, snapshot: PooledSnapshot, new: Sequence[Charge], left: tuple[Charge, ...]) -> _State:
+        """With a snapshot more, behind those of its lineage."""
         lineage = self.lineages.get(snapshot.line, Lineage())
         has_arena = any(member.table.arena is snapshot.table.arena for member in lineage.living)
         latest = self.latest + len(new)
         return replace(
             self,
-            heads={**self.heads, snapshot.edit_set: head},
             resident={**self.resident, snapshot.id: snapshot},
             lineages={**self.lineages, snapshot.line: lineage.with_next(snapshot.table, latest, left)},
             latest=latest,
@@ -156,16 +175,22 @@ class _State:
         lineages = {line: kept for line, kept in self.lineages.items() if line != snapshot.line}
         if lineage.living or any(head.snapshot.line == snapshot.line for head in self.heads.values()):
             lineages[snapshot.line] = lineage
+        last = tuple(charge for charge in gone.charges if charge.serial not in self.shared)
+        less = {
+            charge.serial: self.shared[charge.serial] - 1 for charge in gone.charges if charge.serial in self.shared
+        }
+        key_bytes = sum(charge.key_bytes for charge in gone.charges)
         state = replace(
             self,
             leaving={key: held for key, held in self.leaving.items() if held is not snapshot},
             lineages=lineages,
-            used_bytes=self.used_bytes - sum(charge.num_bytes for charge in gone.charges),
-            key_bytes=self.key_bytes - sum(charge.key_bytes for charge in gone.charges),
+            used_bytes=self.used_bytes - key_bytes - sum(charge.data_bytes for charge in last),
+            key_bytes=self.key_bytes - key_bytes,
             arena_bytes=self.arena_bytes - gone.arena_bytes,
-            edits=self.edits - len(gone.charges),
+            edits=self.edits - len(last),
+            shared={serial: more for serial, more in {**self.shared, **less}.items() if more} if less else self.shared,
         )
-        return state, gone
+        return state, replace(gone, charges=last)
 
 
 class GistPool:
@@ -201,13 +226,15 @@ class GistPool:
 
     @torch.no_grad()
     def commit(self, delta: SnapshotDelta[Gist]) -> PooledSnapshot:
-        """Make a snapshot from the edit set's newest one.
+        """Make a snapshot from the edit set's newest one; one for a label from any that is resident.
 
         Raises:
             SnapshotNotFound: `delta.base` is not the newest snapshot of the set, or the delta does not fit it.
             GistFormatError: a gist of another shape.
             PoolFull: no room for what the commit adds beyond what it removes. In all cases nothing has changed.
         """
+        if delta.label is not None:
+            return self._branch(delta)
         edit_set, snapshot_id, num_edits = delta.snapshot.edit_set, delta.snapshot.id, delta.snapshot.num_edits
         base, added, removed, ages = delta.base, delta.added, delta.removed, delta.ages
         head = self._head(edit_set, base)
@@ -275,6 +302,35 @@ class GistPool:
             self.capacity_bytes, state.used_bytes, state.held_bytes, state.edits, len(state.resident), device_bytes
         )
 
+    def _branch(self, delta: SnapshotDelta[Gist]) -> PooledSnapshot:
+        """A state of an edit set beside its newest one. It shares the gists of the snapshot that it is made from; the
+        route keys it has twice. Where the state is resident already there is nothing to do."""
+        state, edit_set, num_edits = self._state, delta.snapshot.edit_set, delta.snapshot.num_edits
+        if (found := state.resident.get(delta.snapshot.id)) is not None:
+            return found
+        base = None if delta.base is None else state.resident.get(delta.base)
+        if delta.base is not None and (base is None or base.edit_set != edit_set):
+            raise SnapshotNotFound(f"delta of {delta.key} starts at {delta.base}, which is not in the pool")
+        old = self._empty if base is None else base.table.alone()
+        head = None if base is None else _Head(base, {edit: row for row, edit in enumerate(old.edits)})
+        removed_rows = self._check(head, num_edits, delta.added, delta.removed, delta.ages)
+        new = [self._charge(state.latest + 1 + i, gist) for i, gist in enumerate(delta.added)]
+        arena_rows = old.owned_after(delta.added, removed_rows)
+        needed = sum(charge.data_bytes for charge in new) + arena_rows * self._row_bytes
+        if needed > self.capacity_bytes - state.held_bytes:
+            raise self._full(needed)
+        table, _ = old.changed(self.adapter.router, delta.added, removed_rows, delta.ages, new, arena_rows)
+        snapshot = PooledSnapshot(delta.snapshot.id, edit_set, num_edits, table, state.latest_line + 1)
+        self._state = state.with_branch(snapshot, new)
+        self._tidy(snapshot, None, None)
+        return snapshot
+
+    def _full(self, needed: int) -> PoolFull:
+        return PoolFull(
+            f"the gist pool needs {needed} bytes more, and as many as its edit set has of route keys while these "
+            f"move, and holds {self._state.held_bytes} of {self.capacity_bytes}; retire edits or raise pool_bytes"
+        )
+
     def _head(self, edit_set: str, base: str | None) -> _Head | None:
         head = self._state.heads.get(edit_set)
         newest = None if head is None else head.snapshot.id
@@ -337,17 +393,14 @@ class GistPool:
             PoolFull: the commit adds more than it removes, and does not fit.
         """
         state = self._state
-        data = sum(charge.num_bytes - charge.key_bytes for charge in new)
+        data = sum(charge.data_bytes for charge in new)
         free = self.capacity_bytes - state.held_bytes - data
         rows = old.new_arena_rows(added, removed_rows, max(0, free) // self._row_bytes)
         wanted = sum(charge.num_bytes for charge in new)
         if wanted <= sum(charge.num_bytes for charge in left):
             return old.new_arena_rows(added, removed_rows, NO_EDIT) or 0 if rows is None else rows
         if rows is None or free < 0:
-            raise PoolFull(
-                f"the gist pool needs {wanted} bytes more, and as many as its edit set has of route keys while these "
-                f"move, and holds {state.held_bytes} of {self.capacity_bytes}; retire edits or raise pool_bytes"
-            )
+            raise self._full(wanted)
         return rows
 
     def _tidy(self, snapshot: PooledSnapshot, replaced: PooledSnapshot | None, gone: Gone | None) -> None:

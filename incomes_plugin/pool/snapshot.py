@@ -80,7 +80,9 @@ class SnapshotDelta(Generic[GistT]):
         removed: edit versions to drop, before anything is added.
         ages: of each added gist, in order; of two edits that contradict one another the one with the larger age wins.
             Empty: every gist is later than those before it.
-        deleted: the set is gone, and nothing else is told of it.
+        deleted: the set, or the label, is gone, and nothing else is told of it.
+        label: the state is for this label of the set, beside the newest one. `base` is any state that the engine has.
+        move: number of the label's move; 0 without a label.
     """
 
     base: str | None
@@ -89,6 +91,19 @@ class SnapshotDelta(Generic[GistT]):
     removed: tuple[EditKey, ...] = ()
     ages: tuple[int, ...] = ()
     deleted: bool = False
+    label: str | None = None
+    move: int = 0
+
+    @property
+    def key(self) -> str:
+        """What replicas count by: the edit set, or the label in it."""
+        edit_set = self.snapshot.edit_set
+        return edit_set if self.label is None else label_key(edit_set, self.label)
+
+    @property
+    def position(self) -> int:
+        """How far the delta leads: a version of the edit set, or a move of the label."""
+        return self.snapshot.version if self.label is None else self.move
 
     def holding(self, added: tuple[OtherT, ...]) -> SnapshotDelta[OtherT]:
         """The same delta with its gists in another form."""

@@ -10,7 +10,7 @@ an index (`indexing.py`). It takes in new rows some time later, and moves with t
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import NamedTuple, TypeVar, overload
 
@@ -45,6 +45,11 @@ class Charge(NamedTuple):
     serial: int
     num_bytes: int
     key_bytes: int
+
+    @property
+    def data_bytes(self) -> int:
+        """Of features and latents."""
+        return self.num_bytes - self.key_bytes
 
 
 class SharedList(Sequence[_Item]):
@@ -158,6 +163,13 @@ class RouteTable:
         """Age of the edit in a row."""
         return self.ages[row]
 
+    def alone(self) -> RouteTable:
+        """The same table with lists that no other one shares, so that it may change although it is not the newest."""
+        edits, gists, ages, charges = (
+            SharedList(list(items), len(items)) for items in (self.edits, self.gists, self.ages, self.charges)
+        )
+        return replace(self, edits=edits, gists=gists, ages=ages, charges=charges)  # type: ignore[arg-type]
+
     def new_arena_rows(self, added: Sequence[Gist], removed_rows: Sequence[int], room: int) -> int | None:
         """Rows of the arena that a commit moves the route keys to; 0: they stay in this one; None: no room.
 
@@ -165,7 +177,7 @@ class RouteTable:
             room: rows that a new arena may have.
         """
         new = sum(map(gist_rows, added))
-        owned = self._owned_after(added, removed_rows)
+        owned = self.owned_after(added, removed_rows)
         needed = len(self.keys.keys) + new
         must_grow = needed > len(self.arena)
         if not must_grow and 4 * (needed - owned) <= needed:
@@ -209,13 +221,14 @@ class RouteTable:
             ages=self.ages.after(moves, left, ages),
             charges=self.charges.after(moves, left, charges),
             next_age=max([self.next_age - 1, *ages]) + 1,
-            owned_rows=self._owned_after(added, removed_rows),
+            owned_rows=self.owned_after(added, removed_rows),
             arena=keys,
             owners=owners,
         )
         return table, moves
 
-    def _owned_after(self, added: Sequence[Gist], removed_rows: Sequence[int]) -> int:
+    def owned_after(self, added: Sequence[Gist], removed_rows: Sequence[int]) -> int:
+        """Rows of route keys that have an owner after a commit."""
         return self.owned_rows + sum(map(gist_rows, added)) - sum(gist_rows(self.gists[row]) for row in removed_rows)
 
     def _moved(

@@ -111,11 +111,11 @@ class EditEngine:
             EngineLost: ranks disagree or the engine is dead.
         """
         # A cancelled caller must not leave the workers a snapshot ahead of the registry.
-        change = self._drop(delta.snapshot.edit_set) if delta.deleted else self._commit(delta)
+        change = self._drop(delta.key) if delta.deleted else self._commit(delta)
         await asyncio.shield(asyncio.ensure_future(change))
 
     def current(self, edit_set: str) -> SnapshotRef | None:
-        """Newest committed snapshot of an edit set; None when it has none."""
+        """Newest committed snapshot of an edit set, or the one at a label of it (`label_key`); None without one."""
         return self._registry.current(edit_set)
 
     def find(self, edit_set: str, snapshot_id: str) -> SnapshotRef:
@@ -174,9 +174,10 @@ class EditEngine:
     async def _commit(self, delta: SnapshotDelta[bytes]) -> None:
         async with self._commits:
             # Retired in this very call, before room is needed; the target may be an older content come back.
-            retire = self._registry.unused(keep=delta.snapshot.id)
-            await self._call("incomes_commit", pack_delta(delta, retire))
-            self._registry.committed(delta.snapshot)
+            if delta.label is None or not self._registry.holds(delta.snapshot):
+                retire = self._registry.unused(keep=delta.snapshot.id)
+                await self._call("incomes_commit", pack_delta(delta, retire))
+            self._registry.committed(delta.snapshot, delta.key)
         self._retire_soon()
 
     async def _drop(self, edit_set: str) -> None:

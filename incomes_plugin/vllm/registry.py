@@ -37,9 +37,13 @@ class SnapshotRegistry:
         self._held: Counter[str] = Counter()
         self._sweep_at = _SWEEP_EVERY
 
-    def current(self, edit_set: str) -> SnapshotRef | None:
-        """Newest committed snapshot of the set."""
-        return self._current.get(edit_set)
+    def current(self, key: str) -> SnapshotRef | None:
+        """Newest committed snapshot of an edit set, or the one at a label (`label_key`)."""
+        return self._current.get(key)
+
+    def holds(self, snapshot: SnapshotRef) -> bool:
+        """Whether it may be pinned as it is."""
+        return snapshot.num_edits == 0 or snapshot.id in self._resident
 
     def find(self, edit_set: str, snapshot_id: str) -> SnapshotRef:
         """A snapshot new requests may pin: the current one, or an older one that is still pinned.
@@ -74,15 +78,15 @@ class SnapshotRegistry:
             self._held[snapshot.id] -= 1
             self._held += Counter()  # drops what is held no more
 
-    def committed(self, snapshot: SnapshotRef) -> None:
-        """The snapshot is on all ranks and becomes the current one of its set."""
-        self._current[snapshot.edit_set] = snapshot
+    def committed(self, snapshot: SnapshotRef, key: str | None = None) -> None:
+        """The snapshot is on all ranks and becomes the current one of its set, or of the label `key`."""
+        self._current[key or snapshot.edit_set] = snapshot
         self._resident[snapshot.id] = snapshot
         self._retired.pop(snapshot.id, None)
 
-    def dropped(self, edit_set: str) -> None:
-        """The set has no current snapshot any more; pinned ones stay until their requests leave."""
-        self._current.pop(edit_set, None)
+    def dropped(self, key: str) -> None:
+        """The set, or label, has no current snapshot any more; pinned ones stay until their requests leave."""
+        self._current.pop(key, None)
 
     def unused(self, keep: str | None = None) -> list[str]:
         """Ids of the snapshots that are not current, pinned, held or in `keep`. From now on nobody can pin them."""
@@ -99,7 +103,7 @@ class SnapshotRegistry:
     @property
     def num_superseded(self) -> int:
         """Resident snapshots that are not current."""
-        return len(self._resident) - len(self._current)
+        return len(self._resident.keys() - {snapshot.id for snapshot in self._current.values()})
 
     @property
     def num_pinned_requests(self) -> int:
@@ -117,7 +121,7 @@ class SnapshotRegistry:
     @property
     def edit_sets(self) -> dict[str, SnapshotRef]:
         """Current snapshot of every set."""
-        return dict(self._current)
+        return {key: snapshot for key, snapshot in self._current.items() if key == snapshot.edit_set}
 
     def _drop_dead_pins(self) -> None:
         live = self._live_requests()

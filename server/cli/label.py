@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import typer
+from incomes_server.api.admin.schemas import Deleted
 from incomes_server.cli.client import DEFAULT_URL, AdminClient, KeyOption, UrlOption
-from incomes_server.cli.output import JsonFlag, fail, out, print_json, print_table
+from incomes_server.cli.output import JsonFlag, fail, out, print_json, print_table, show_removal
 
 app = typer.Typer(help="Point labels such as `production` at states of an edit set.", no_args_is_help=True)
 snapshot_app = typer.Typer(help="List and compare the states of an edit set.", no_args_is_help=True)
@@ -67,7 +68,7 @@ def delete(
 ) -> None:
     """Delete a label; the states stay."""
     item = AdminClient(url, api_key).call("DELETE", _path(edit_set, label))
-    print_json(item) if as_json else out.print(f"{item['id']}  deleted")
+    show_removal(Deleted.model_validate(item), "deleted", as_json)
 
 
 @snapshot_app.command("list")
@@ -110,5 +111,11 @@ def _path(edit_set: str, label: str | None = None) -> str:
 
 def _move(client: AdminClient, edit_set: str, label: str, to: str, as_json: bool) -> None:
     item: dict[str, Any] = client.call("PUT", _path(edit_set, label), json={"to": to})
-    text = f"{item['id']}  at version {item['version']} ({item['num_edits']} edits, {item['snapshot']})"
-    print_json(item) if as_json else out.print(text)
+    place = f"version {item['version']} ({item['num_edits']} edits, {item['snapshot']})"
+    active = item["reached"] == "active"
+    if as_json:
+        print_json(item)
+    else:
+        out.print(f"{item['id']}  at {place}, {'active' if active else 'not yet on every replica'}")
+    if not active:
+        fail(f"{item['id']}: not every replica has followed within the time, and it will")

@@ -46,8 +46,8 @@ async def run_replica(
         on_caught_up: called when the replica has everything and the store waits for it: it may serve from now on.
         on_lost: called with a reason when the store has been out of reach for longer than the lease. Writes may then be
             acknowledged as active without this replica, so it must not serve until `on_caught_up` is called again.
-        on_refused: called with an edit set and the reason when `apply` failed, and with None once it has worked: what
-            the engine has of the set is not what callers were told.
+        on_refused: called with an edit set (or a label's key) and the reason when `apply` failed, and with None once it
+            has worked: what the engine has of it is not what callers were told.
     """
     await _Replica(store, apply, name, on_caught_up, on_lost, on_refused).run()
 
@@ -108,22 +108,22 @@ class _Replica:
 
     async def _take(self, delta: SnapshotDelta[bytes]) -> bool:
         """Apply one delta; a refusal is reported and the delta comes again with the next poll."""
-        edit_set, version = delta.snapshot.edit_set, delta.snapshot.version
+        key, version = delta.key, delta.position
         try:
             async with self._heartbeats():
                 await self.apply(delta)
         except Exception as error:  # noqa: BLE001 - whatever the engine raises is the reason the others get to see
             reason = f"{type(error).__name__}: {error}"
-            self._say_refused(edit_set, reason)
-            logger.warning("%s cannot go to version %d of %s: %s", self.name, version, edit_set, reason)
+            self._say_refused(key, reason)
+            logger.warning("%s cannot go to version %d of %s: %s", self.name, version, key, reason)
             with suppress(IncomesError):
-                await self.store.nack(self.name, edit_set, version, reason)
+                await self.store.nack(self.name, key, version, reason)
             return False
-        self._say_refused(edit_set, None)
+        self._say_refused(key, None)
         if delta.deleted:
-            self.positions.pop(edit_set, None)
+            self.positions.pop(key, None)
         else:
-            self.positions[edit_set] = version
+            self.positions[key] = version
         return True
 
     def _say_refused(self, edit_set: str, reason: str | None) -> None:

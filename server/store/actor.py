@@ -14,12 +14,14 @@ from contextlib import nullcontext
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from incomes_server.edits import SETTLED, Edit
+from incomes_server.store import labels
 from incomes_server.store.commands import Command, Sent
-from incomes_server.store.core import Committed, EditStore, replica_names
+from incomes_server.store.core import Committed, EditStore, heads_of, replica_names
 from incomes_server.store.database import failure_of
-from incomes_server.store.edit_sets import SetHead, heads, news
+from incomes_server.store.edit_sets import news
 from incomes_server.store.edits import get_edits
 from incomes_server.store.group_commit import GroupCommit
+from incomes_server.store.heads import StoreHeads
 from incomes_server.store.log import PAGE_BYTES, read_delta
 from incomes_server.store.replica_table import LEASE_S, ReplicaLag, ReplicaProgress, ReplicaState, ReplicaTable
 from incomes_server.store.signals import Signal, Watch, wait_event
@@ -46,9 +48,8 @@ class EditStoreActor:
         self._reader = ThreadPoolExecutor(1, "store-reader")
         self._writer = ThreadPoolExecutor(1, "store-writer")
         self._group = GroupCommit(self._store, self._writer, self._committed)
-        self._heads: dict[str, SetHead] = {}
-        self._live: set[str] = set()
-        self._merge(self._store.read(heads))
+        self._heads = StoreHeads()
+        self._heads.merge(self._store.read(heads_of))
         self._table = ReplicaTable(lease_s=lease_s)
         self._table.restore(self._store.read(replica_names), time.monotonic())
         self._news = Signal()
@@ -101,9 +102,9 @@ class EditStoreActor:
         deadline_s = time.monotonic() + timeout_s
         while True:
             self._expire()
-            if edit_set not in self._heads:
+            if edit_set not in self._heads.known:
                 raise EditSetNotFound(f"no edit set {edit_set!r}", param="edit_set")
-            progress = self._table.progress(edit_set, version, deleted=self._heads[edit_set].deleted)
+            progress = self._table.progress(edit_set, version, deleted=self._heads.known[edit_set].deleted)
             now_s = time.monotonic()
             if progress.reached or now_s >= deadline_s:
                 return progress
@@ -119,14 +120,14 @@ class EditStoreActor:
             await self._in_thread(self._writer, self._store.keep_replica, replica, serving=serving)
         self._acks.notify()
         await self._check_positions(positions)
-        while not (behind := self._behind(positions)):
+        while not (behind := self._heads.behind(positions, refused=self._table.refusals(replica), serving=serving)):
             left_s = deadline_s - time.monotonic()
             if left_s <= 0:
                 break
             # Another process may write to the same database: two clusters overlap during an upgrade.
             await self._news.wait(min(left_s, OTHER_WRITER_CHECK_S))
             await self._refresh()
-        deltas = await self._pages(behind, positions)
+        deltas = await self._pages(replica, behind, positions)
         self._table.heard(replica, time.monotonic())
         return deltas
 
@@ -160,53 +161,51 @@ class EditStoreActor:
     async def lag(self) -> list[ReplicaLag]:
         """How far each is behind the newest versions."""
         self._expire()
-        return self._table.lag({name: self._heads[name].version for name in self._live}, time.monotonic())
+        return self._table.lag(self._heads.versions, time.monotonic())
 
     def _committed(self, committed: Committed) -> None:
         self._watch.notify(committed.changed)
         if committed.heads:
-            self._merge(committed.heads)
+            self._heads.merge(committed.heads)
             self._news.notify()
 
-    def _behind(self, positions: dict[str, int]) -> list[str]:
-        """Edit sets with news. A deleted one is, until the replica has let go of it."""
-        gone = [edit_set for edit_set in positions if edit_set in self._heads and edit_set not in self._live]
-        return gone + [s for s in sorted(self._live) if self._heads[s].version > positions.get(s, 0)]
-
-    async def _pages(self, behind: list[str], positions: dict[str, int]) -> list[SnapshotDelta[bytes]]:
-        """One page for each set, as long as all together stay near one page's size."""
+    async def _pages(self, replica: str, behind: list[str], positions: dict[str, int]) -> list[SnapshotDelta[bytes]]:
+        """One page for each set, as long as all together stay near one page's size; the whole of a label's move."""
         deltas: list[SnapshotDelta[bytes]] = []
         size = 0
-        for edit_set in behind:
-            delta = await self.read(read_delta, edit_set, positions.get(edit_set, 0))
+        for key in behind:
+            if "@" not in key:
+                delta = await self.read(read_delta, key, positions.get(key, 0))
+            elif (moved := await self._label_delta(replica, key, positions)) is None:
+                continue
+            else:
+                delta = moved
             deltas.append(delta)
             size += sum(map(len, delta.added))
             if size >= PAGE_BYTES:
                 break
         return deltas
 
+    async def _label_delta(self, replica: str, label: str, positions: dict[str, int]) -> SnapshotDelta[bytes] | None:
+        edit_set, move = label.partition("@")[0], self._heads.known[label].version
+        try:
+            return await self.read(labels.read_delta, label, positions.get(label, 0), positions.get(edit_set, 0))
+        except NotReady as error:
+            self._heads.cannot_follow(label, move)
+            self._table.nack(replica, label, move, error.message, time.monotonic())
+            return None
+
     async def _check_positions(self, positions: dict[str, int]) -> None:
         """Refuse a replica that is ahead of the log: the database was replaced by an older one under its feet."""
-        if self._ahead(positions):
+        if self._heads.ahead(positions):
             await self._refresh()
-        if ahead := self._ahead(positions):
+        if ahead := self._heads.ahead(positions):
             raise InvalidValue(f"the replica is ahead of the store in {', '.join(ahead)}; restart the replica")
 
-    def _ahead(self, positions: dict[str, int]) -> list[str]:
-        nothing = SetHead(0, deleted=True)
-        return [name for name, version in positions.items() if version > self._heads.get(name, nothing).version]
-
     async def _refresh(self) -> None:
-        self._merge(await self.read(news, frozenset(self._live)))
-
-    def _merge(self, heads: dict[str, SetHead]) -> None:
-        """Keep the larger version of each set: an answer that was read before a commit and arrives after it must not
-        move the head back."""
-        for edit_set, head in heads.items():
-            known = self._heads.get(edit_set, head)
-            newest = SetHead(max(known.version, head.version), known.deleted or head.deleted)
-            self._heads[edit_set] = newest
-            (self._live.discard if newest.deleted else self._live.add)(edit_set)
+        sets = frozenset(key for key in self._heads.live if "@" not in key)
+        self._heads.merge(await self.read(news, sets))
+        self._heads.merge(await self.read(labels.heads))
 
     def _expire(self) -> None:
         for name in self._table.expire(time.monotonic()):

@@ -8,7 +8,7 @@ from typing import Any
 from incomes_server.edits.label import Label, Sealed, SnapshotDiff
 from incomes_server.edits.model import Edit, EditSet, NewEdit, WaitingText
 from incomes_server.store import commands, counts, edit_sets, edits, labels, outcomes, snapshots
-from incomes_server.store.counts import ProjectUse, StoreCounts
+from incomes_server.store.counts import LabelUse, ProjectUse, StoreCounts
 from incomes_server.store.ray_call import call
 from incomes_server.store.replica_table import ReplicaLag, ReplicaProgress, ReplicaState
 from incomes_server.store.tenancy_calls import TenancyCalls
@@ -86,6 +86,14 @@ class StoreClient(TenancyCalls):
         Raises SnapshotNotFound, LabelNotFound.
         """
         return await self._write(commands.MoveLabel(project, request_id, edit_set, name, to))
+
+    async def use_of_move(self, project: str, edit_set: str, name: str, to: str) -> tuple[LabelUse, LabelUse]:
+        """What a label would take after a move, and what it takes now. Raises as `move_label` does."""
+        return await self._read(labels.use_of_move, project, edit_set, name, to)
+
+    async def use_of_labels(self) -> dict[str, LabelUse]:
+        """What labels take beside the newest states, by project."""
+        return await self._read(counts.use_of_labels)
 
     async def delete_label(self, project: str, edit_set: str, name: str, *, request_id: str) -> Label:
         """Raises LabelNotFound."""

@@ -7,7 +7,7 @@ A new write is a class in `commands.py` and its rule here; a new read is a query
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import singledispatch
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -40,7 +40,7 @@ class Committed:
 
     Attributes:
         changed: edits whose status moved.
-        heads: edit sets that moved, as they are now.
+        heads: edit sets and labels that moved, as they are now.
     """
 
     results: list[Any]
@@ -77,7 +77,7 @@ class EditStore:
                 except IncomesError as error:
                     results.append(error)
             write_events(tx, events)
-            heads = edit_sets.heads(conn, tx.touched)
+            heads = heads_of(conn, tx.touched)
         return Committed(results, frozenset(tx.changed), heads)
 
     def write(self, command: commands.Command | commands.Sent) -> Any:
@@ -109,6 +109,15 @@ class EditStore:
             conn.execute(delete(replicas).where(replicas.c.name == name))
             if serving:
                 conn.execute(insert(replicas).values(name=name, joined_at=int(self._clock())))
+
+
+def heads_of(conn: Connection, only: Collection[str] | None = None) -> dict[str, SetHead]:
+    """What replicas follow: every edit set and label, deleted ones too; or those of `only`."""
+    if only is None:
+        return edit_sets.heads(conn) | labels.heads(conn)
+    at_labels = {key for key in only if "@" in key}
+    found = edit_sets.heads(conn, set(only) - at_labels)
+    return found | labels.heads(conn, at_labels) if at_labels else found
 
 
 def replica_names(conn: Connection) -> list[str]:

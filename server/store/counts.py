@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from incomes_server.edits import WAITING, EditStatus
-from incomes_server.store.schema import edit_sets, edit_versions, edits
+from incomes_server.store.log import REMOVE
+from incomes_server.store.schema import edit_sets, edit_versions, edits, label_moves, log, revisions
 from sqlalchemy import Connection, func, select
 
 e, v = edits.c, edit_versions.c
@@ -39,6 +40,23 @@ class ProjectUse:
         return ProjectUse(self.edits - other.edits, self.tokens - other.tokens)
 
 
+@dataclass(frozen=True)
+class LabelUse:
+    """What labels that do not point at the newest state of their edit sets take beside it.
+
+    Attributes:
+        edits, tokens: at the labels; their route keys may be there twice.
+        left_tokens: of edit versions that are at a label and, at most, no longer in the newest state.
+    """
+
+    edits: int = 0
+    tokens: int = 0
+    left_tokens: int = 0
+
+    def __add__(self, other: LabelUse) -> LabelUse:
+        return LabelUse(self.edits + other.edits, self.tokens + other.tokens, self.left_tokens + other.left_tokens)
+
+
 def count(conn: Connection) -> StoreCounts:
     """Totals over all projects."""
     sets = select(func.count()).select_from(edit_sets).where(edit_sets.c.deleted_at.is_(None))
@@ -56,3 +74,32 @@ def use_of_projects(conn: Connection) -> dict[str, ProjectUse]:
         .group_by(e.project)
     )
     return {project: ProjectUse(int(number), int(tokens)) for project, number, tokens in conn.execute(query)}
+
+
+def use_of_labels(conn: Connection) -> dict[str, LabelUse]:
+    """What labels take beside the newest states, by project; a state with several labels counts once."""
+    m, s = label_moves.c, edit_sets.c
+    last = select(m.edit_set, m.name, func.max(m.move).label("move")).group_by(m.edit_set, m.name).subquery()
+    same = (last.c.edit_set == m.edit_set) & (last.c.name == m.name) & (last.c.move == m.move)
+    query = (
+        select(s.project, m.edit_set, m.version, m.num_tokens)
+        .join_from(label_moves, last, same)
+        .join(edit_sets, s.id == m.edit_set)
+        .where(m.version.is_not(None), m.version != s.version)
+        .distinct()
+    )
+    found: dict[str, LabelUse] = {}
+    for project, edit_set, version, tokens in conn.execute(query).all():
+        found[project] = found.get(project, LabelUse()) + use_at(conn, edit_set, version, tokens)
+    return found
+
+
+def use_at(conn: Connection, edit_set: str, version: int, tokens: int) -> LabelUse:
+    """What a former state of an edit set takes beside the newest one."""
+    n = select(revisions.c.num_edits).where(revisions.c.edit_set == edit_set, revisions.c.version == version)
+    left = (
+        select(func.sum(v.num_tokens))
+        .join_from(log, edit_versions, (v.edit_id == log.c.edit_id) & (v.version == log.c.edit_version))
+        .where(log.c.edit_set == edit_set, log.c.version > version, log.c.op == REMOVE)
+    )
+    return LabelUse(conn.scalar(n) or 0, tokens, min(tokens, int(conn.scalar(left) or 0)))

@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from incomes_server.edits.label import HEAD, Label, check_label
-from incomes_server.store.edit_sets import find_edit_set
-from incomes_server.store.log import net_changes
+from incomes_server.store.counts import LabelUse, use_at
+from incomes_server.store.edit_sets import SetHead, find_edit_set
+from incomes_server.store.log import blobs_of, net_changes
 from incomes_server.store.rows import AnyRow, Transaction, chunks, snapshot_from
 from incomes_server.store.schema import edit_sets, edit_versions, edits, label_moves, revisions
 from sqlalchemy import Connection, func, insert, select, tuple_
 
 from incomes_plugin.errors import LabelNotFound, SnapshotNotFound
 from incomes_plugin.gist.edit import EditKey
-from incomes_plugin.pool.snapshot import SnapshotRef, label_key
+from incomes_plugin.pool.snapshot import SnapshotDelta, SnapshotRef, label_key
 
 m, r, s, e, v = label_moves.c, revisions.c, edit_sets.c, edits.c, edit_versions.c
+
+
+def heads(conn: Connection, only: Collection[str] | None = None) -> dict[str, SetHead]:
+    """Newest move of every label by its key, deleted ones too; or of those in `only`."""
+    newest = select(m.edit_set, m.name, func.max(m.move).label("move")).group_by(m.edit_set, m.name)
+    if only is not None:
+        newest = newest.where(m.edit_set.in_({key.partition("@")[0] for key in only}))
+    last = newest.subquery()
+    same = (last.c.edit_set == m.edit_set) & (last.c.name == m.name) & (last.c.move == m.move)
+    rows = conn.execute(select(m.edit_set, m.name, m.move, m.version).join_from(label_moves, last, same))
+    found = {label_key(row.edit_set, row.name): SetHead(row.move, row.version is None) for row in rows}
+    return found if only is None else {key: head for key, head in found.items() if key in only}
 
 
 def get_label(conn: Connection, project: str, edit_set: str, name: str) -> Label:
@@ -54,6 +69,51 @@ def load_label(conn: Connection, edit_set: str, name: str, move: int) -> Label:
     previous = None if before is None else _state(conn, edit_set, before.version)
     snapshot = previous if now.version is None else _state(conn, edit_set, now.version)
     return Label(edit_set, name, move, snapshot or SnapshotRef.empty(edit_set), now.moved_at, previous)
+
+
+def read_delta(conn: Connection, key: str, move: int, set_version: int) -> SnapshotDelta[bytes]:
+    """What takes a replica to where a label points, all at once.
+
+    Args:
+        move: of the label that the replica has; 0: none yet.
+        set_version: of the edit set that the replica has. The delta starts from that state or the label's former one,
+            whichever is nearer.
+
+    Raises:
+        NotReady: gists of the label's state are missing, or another model made them.
+    """
+    edit_set, _, name = key.partition("@")
+    rows = {row.move: row for row in conn.execute(select(label_moves).where(m.edit_set == edit_set, m.name == name))}
+    newest = rows[max(rows)]
+    if newest.version is None:
+        return SnapshotDelta(None, SnapshotRef.empty(edit_set), deleted=True, label=name, move=newest.move)
+    target = _state(conn, edit_set, newest.version) or SnapshotRef.empty(edit_set)
+    places = [set_version] if move == 0 or rows[move].version is None else [set_version, rows[move].version]
+    states = [state for version in places if (state := _state(conn, edit_set, version)) is not None]
+    base = min(states, key=lambda state: abs(state.version - target.version))
+    added, removed = net_changes(conn, edit_set, base.version, target.version)
+    blobs, ages = blobs_of(conn, target, added)
+    start = base.id if base.num_edits else None
+    return SnapshotDelta(start, target, blobs, tuple(removed), ages, label=name, move=newest.move)
+
+
+def use_of_move(conn: Connection, project: str, edit_set: str, name: str, to: str) -> tuple[LabelUse, LabelUse]:
+    """What replicas would hold for the label beside the newest state, and what they hold for it now. Nothing where
+    another label points there.
+
+    Raises:
+        EditSetNotFound, SnapshotNotFound, LabelNotFound: what is named is not there.
+    """
+    found = find_edit_set(conn, project, edit_set)
+    target = refer(conn, found, to)
+    at = {label.name: label.snapshot.version for label in labels_of(conn, found.id)}
+    old = at.pop(name, found.version)
+    free = {found.version, *at.values()}
+    new, now = (
+        LabelUse() if version in free else use_at(conn, found.id, version, _tokens_at(conn, found.id, version))
+        for version in (target.version, old)
+    )
+    return new, now
 
 
 def move_label(tx: Transaction, project: str, edit_set: str, name: str, to: str) -> list[EditKey]:
@@ -110,6 +170,7 @@ def _append(tx: Transaction, edit_set: str, name: str, newest: AnyRow | None, ve
     num_tokens = 0 if version is None else _tokens_at(tx.conn, edit_set, version)
     row = {"edit_set": edit_set, "name": name, "move": move, "version": version, "num_tokens": num_tokens}
     tx.conn.execute(insert(label_moves).values(row | {"moved_at": tx.now}))
+    tx.touched.add(key)
     tx.note(key, None if before is None else before.id, None if after is None else after.id)
     return key, move
 

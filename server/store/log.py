@@ -8,7 +8,7 @@ from typing import Any
 
 from incomes_server.store.fold import Fold
 from incomes_server.store.rows import AnyRow, Transaction, chunks, snapshot_from
-from incomes_server.store.schema import edit_sets, edit_versions, log, revisions
+from incomes_server.store.schema import edit_sets, edit_versions, log, meta, revisions
 from sqlalchemy import Connection, CursorResult, insert, select, tuple_, update
 
 from incomes_plugin.errors import EditSetNotFound, InvalidValue, NotReady
@@ -17,6 +17,8 @@ from incomes_plugin.pool.snapshot import SnapshotDelta, SnapshotRef
 
 PAGE_BYTES = 8 * 1024 * 1024
 ADD, REMOVE = "add", "remove"
+MODEL = "model_fingerprint"
+"""Row of `meta`: the only model whose gists are accepted."""
 
 
 def append(tx: Transaction, edit_set: str, *, added: Sequence[EditKey] = (), removed: Sequence[EditKey] = ()) -> int:
@@ -59,7 +61,7 @@ def read_delta(conn: Connection, edit_set: str, base: int, *, page_bytes: int = 
     with _changes(conn, edit_set, base) as changes:
         fold, end = _fold_page(changes, floor=row.floor, page_bytes=page_bytes)
     after = _snapshot_at(conn, edit_set, max(end, base))
-    added, ages = _blobs(conn, after, fold.added())
+    added, ages = blobs_of(conn, after, fold.added())
     return SnapshotDelta(before, after, added, tuple(fold.removed()), ages)
 
 
@@ -105,17 +107,26 @@ def _fold_page(changes: Iterable[AnyRow], *, floor: int, page_bytes: int) -> tup
     return fold, end
 
 
-def _blobs(
+def blobs_of(
     conn: Connection, snapshot: SnapshotRef, wanted: Sequence[EditKey]
 ) -> tuple[tuple[bytes, ...], tuple[int, ...]]:
-    """Gists of the edit versions wanted, and where each of those stands in the order of creation."""
+    """Gists of the edit versions wanted, and where each of those stands in the order of creation.
+
+    Raises:
+        NotReady: some are missing, or made by another model than the one that is served.
+    """
     v = edit_versions.c
+    served = conn.scalar(select(meta.c.value).where(meta.c.key == MODEL))
     found: dict[EditKey, tuple[bytes, int]] = {}
     for part in chunks(wanted):
-        query = select(v.edit_id, v.version, v.blob, v.seq).where(tuple_(v.edit_id, v.version).in_(part))
+        query = select(v.edit_id, v.version, v.blob, v.seq, v.fingerprint).where(tuple_(v.edit_id, v.version).in_(part))
         found |= {
-            (row.edit_id, row.version): (row.blob, row.seq) for row in conn.execute(query) if row.blob is not None
+            (row.edit_id, row.version): (row.blob, row.seq)
+            for row in conn.execute(query)
+            if row.blob is not None and served in (None, row.fingerprint)
         }
     if missing := len(wanted) - len(found):
-        raise NotReady(f"{missing} gists of {snapshot.edit_set} up to version {snapshot.version} are missing")
+        raise NotReady(
+            f"{missing} gists of {snapshot.edit_set} up to version {snapshot.version} are missing, or of another model"
+        )
     return tuple(found[edit][0] for edit in wanted), tuple(found[edit][1] for edit in wanted)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from incomes_server.edits import WAITING, EditStatus, WaitingText, sources_of
-from incomes_server.store.log import PAGE_BYTES, append
+from incomes_server.store.log import MODEL, PAGE_BYTES, append
 from incomes_server.store.rows import AnyRow, Transaction, chunks, encode_tokens, job_from
 from incomes_server.store.schema import edit_sets, edit_versions, edits, meta
 from incomes_server.store.superseded import active_of, leave, superseded_by
@@ -19,7 +19,6 @@ from incomes_plugin.gist.header import read_header
 
 e, v = edits.c, edit_versions.c
 
-_FINGERPRINT = "model_fingerprint"
 _THIS_VERSION = (v.edit_id == bindparam("b_edit")) & (v.version == bindparam("b_version"))
 
 
@@ -74,7 +73,7 @@ def mark_compressing(tx: Transaction, refs: Sequence[EditKey]) -> None:
 
 def record_outcomes(tx: Transaction, outcomes: Sequence[Captured]) -> None:
     """Ready edits join the snapshot of their set; versions that wait no longer (retired, replaced, done) are left."""
-    expected = tx.conn.scalar(select(meta.c.value).where(meta.c.key == _FINGERPRINT))
+    expected = tx.conn.scalar(select(meta.c.value).where(meta.c.key == MODEL))
     ready: dict[str, list[_Ready]] = defaultdict(list)
     for outcome, row in _waiting(tx.conn, outcomes):
         tx.changed.add(outcome.edit_id)
@@ -92,8 +91,8 @@ def record_outcomes(tx: Transaction, outcomes: Sequence[Captured]) -> None:
 
 def requeue_stale(tx: Transaction, fingerprint: str) -> int:
     """Gists of other models leave the snapshots and are made again; from now on only this model's are accepted."""
-    tx.conn.execute(delete(meta).where(meta.c.key == _FINGERPRINT))
-    tx.conn.execute(insert(meta).values(key=_FINGERPRINT, value=fingerprint))
+    tx.conn.execute(delete(meta).where(meta.c.key == MODEL))
+    tx.conn.execute(insert(meta).values(key=MODEL, value=fingerprint))
     stale: dict[str, list[EditKey]] = defaultdict(list)
     query = (
         select(e.edit_set, v.edit_id, v.version)

@@ -120,6 +120,11 @@ class ReplicaTable:
             del self._replicas[name]
         return gone
 
+    def refusals(self, name: str) -> dict[str, int]:
+        """What the replica said it cannot apply: versions of edit sets, moves of labels."""
+        replica = self._replicas.get(name)
+        return {} if replica is None else {key: version for key, (version, _) in replica.nacks.items()}
+
     def next_expiry_s(self) -> float | None:
         """When the next lease ends."""
         return min((replica.lease_until_s for replica in self._replicas.values()), default=None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from incomes_server.api.admin.schemas import RequestBody, Resource, SetRef
+from incomes_server.api.admin.schemas import RequestBody, Resource, SetRef, WaitFor
 from incomes_server.edits.label import Label, Sealed, SnapshotDiff
 from pydantic import BaseModel
 
@@ -95,7 +95,8 @@ class LabelMove(RequestBody):
 
 
 class LabelObject(Resource):
-    """A label of an edit set: where it points, and where it pointed before. `moves` counts its moves."""
+    """A label of an edit set: where it points, and where it pointed before. `moves` counts its moves. `reached` is set
+    on answers to writes."""
 
     object: Literal["label"] = "label"
     edit_set: str
@@ -106,9 +107,10 @@ class LabelObject(Resource):
     moves: int
     moved_at: int
     previous: Place | None
+    reached: WaitFor | None = None
 
     @classmethod
-    def of(cls, label: Label) -> Self:
+    def of(cls, label: Label, reached: WaitFor | None = None) -> Self:
         """Render a stored label."""
         return cls(
             id=label.key,
@@ -118,4 +120,5 @@ class LabelObject(Resource):
             moves=label.move,
             moved_at=label.moved_at,
             previous=None if label.previous is None else Place.of(label.previous),
+            reached=reached,
         )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from incomes_server.auth.quotas import QuotaSource
 from incomes_server.store.client import StoreClient
-from incomes_server.store.counts import ProjectUse
+from incomes_server.store.counts import LabelUse, ProjectUse
 
 from incomes_plugin.errors import PoolFull, QuotaExceeded
 from incomes_plugin.pool.gists import room_for
@@ -36,6 +36,7 @@ class PoolRoom:
         self._store = store
         self._quotas = quotas
         self._stored: dict[str, ProjectUse] = {}
+        self._labelled: dict[str, LabelUse] = {}
         self._promised: dict[str, ProjectUse] = {}
         self._stored_meanwhile: dict[str, ProjectUse] = {}
         self._at = float("-inf")
@@ -63,6 +64,18 @@ class PoolRoom:
         finally:
             self._promised[project] -= new
 
+    async def admit_label(self, project: str, new: LabelUse, now: LabelUse) -> None:
+        """Check that there is room for a label's state in place of the one that it has.
+
+        Raises:
+            QuotaExceeded, PoolFull: as `reserve` does.
+        """
+        needed = self._label_bytes(new) - self._label_bytes(now)
+        if needed > 0:
+            async with self._lock:
+                await self._look()
+                self._check_bytes(project, needed)
+
     async def status(self) -> EngineStatus:
         """What the engine says of itself and its pool. Raises EngineLost."""
         return await self._engine.status()
@@ -81,12 +94,14 @@ class PoolRoom:
     def _check(self, project: str, new: ProjectUse, replaces: int) -> None:
         used = self._used_by(project)
         added = ProjectUse(new.edits - bool(replaces), new.tokens - replaces)
+        self._quotas.of(project).check_edits(used.edits, added.edits)
+        self._check_bytes(project, self._bytes(added))
+
+    def _check_bytes(self, project: str, needed: int) -> None:
         quotas = self._quotas.of(project)
-        quotas.check_edits(used.edits, added.edits)
-        needed = self._bytes(added)
-        quotas.check_bytes(self._bytes(used), needed)
-        projects = self._stored.keys() | self._promised.keys()
-        free = quotas.usable_bytes - sum(self._bytes(self._used_by(each)) for each in projects)
+        quotas.check_bytes(self._bytes_of(project), needed)
+        projects = self._stored.keys() | self._promised.keys() | self._labelled.keys()
+        free = quotas.usable_bytes - sum(self._bytes_of(each) for each in projects)
         if needed > free:
             raise PoolFull(
                 f"the engine's pool has room for {max(0, free)} more bytes of gists, {needed} are needed; "
@@ -101,10 +116,22 @@ class PoolRoom:
         too: some may count twice, none is left out."""
         self._stored_meanwhile = {}
         stored = await self._store.use_of_projects()
+        self._labelled = await self._store.use_of_labels()
         for project, new in self._stored_meanwhile.items():
             stored[project] = stored.get(project, NOTHING) + new
         self._stored = stored
         self._at = time.monotonic()
+
+    def _bytes_of(self, project: str) -> int:
+        """All that a project takes or was promised."""
+        return self._bytes(self._used_by(project)) + self._label_bytes(self._labelled.get(project, LabelUse()))
+
+    def _label_bytes(self, use: LabelUse) -> int:
+        """Route keys once more, and whole gists of edits that are no longer in the newest state."""
+        if not use.edits:
+            return 0
+        only_keys = (use.tokens - use.left_tokens) * self._engine.adapter.shape.bytes_per_token
+        return self._bytes(ProjectUse(use.edits, use.tokens)) - only_keys
 
     def _bytes(self, use: ProjectUse) -> int:
         return room_for(self._engine.adapter, self._engine.dtype, use.edits, use.tokens)

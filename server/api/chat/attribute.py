@@ -57,6 +57,8 @@ class Attributor:
             )
         snapshot = self._resolved.snapshot
         place = {"edit_set": snapshot.edit_set, "snapshot": snapshot.id, "reason": self._resolved.reason}
+        if self._resolved.label is not None:
+            place["label"] = self._resolved.label
         return {**place, **_mean(rendered), "choices": rendered}
 
 

@@ -22,13 +22,17 @@ class EditsField(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     edit_set: str | None = Field(None, min_length=1, max_length=128)
+    label: str | None = Field(None, min_length=1, max_length=64)
     snapshot: str | None = Field(None, pattern=r"^snap_[0-9a-f]{24}$")
     mode: Literal["auto", "off", "required"] = "auto"
 
     @model_validator(mode="after")
-    def _off_means_off(self) -> EditsField:
-        if self.mode == "off" and self.snapshot is not None:
-            raise ValueError("`mode: off` contradicts `snapshot`")
+    def _one_state(self) -> EditsField:
+        if self.label is not None and self.snapshot is not None:
+            raise ValueError("`label` and `snapshot` both name a state of the edit set; give one of them")
+        named = "label" if self.label is not None else "snapshot" if self.snapshot is not None else None
+        if self.mode == "off" and named is not None:
+            raise ValueError(f"`mode: off` contradicts `{named}`")
         return self
 
 

@@ -6,14 +6,21 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from incomes_server.api.chat.fields import EditsField
 from incomes_server.api.http.readiness import Readiness
 from incomes_server.store.directory import EditSetDirectory
 
-from incomes_plugin.errors import EditSetNotFound, SnapshotEmpty, SnapshotNotFound, SnapshotRetired
-from incomes_plugin.pool.snapshot import SnapshotRef
+from incomes_plugin.errors import (
+    EditSetNotFound,
+    LabelNotFound,
+    NotReady,
+    SnapshotEmpty,
+    SnapshotNotFound,
+    SnapshotRetired,
+)
+from incomes_plugin.pool.snapshot import SnapshotRef, label_key
 
 if TYPE_CHECKING:
     from incomes_plugin.vllm.engine import EditEngine
@@ -27,16 +34,20 @@ class Resolved:
         snapshot: pinned for the whole request.
         reason: why this one, in OpenFeature's words: DEFAULT, TARGETING_MATCH (named), DISABLED (`mode: off`).
         trace: names the request in the engine when attribution is wanted, else None.
+        label: by which the snapshot was named.
     """
 
     snapshot: SnapshotRef
     reason: str
     trace: str | None
+    label: str | None = None
 
     @property
     def headers(self) -> dict[str, str]:
         """Headers of every answer of a generation route."""
+        label = {} if self.label is None else {"x-incomes-label": self.label}
         return {
+            **label,
             "x-incomes-edit-set": self.snapshot.edit_set,
             "x-incomes-snapshot": self.snapshot.id,
             "x-incomes-edits": str(self.snapshot.num_edits),
@@ -56,7 +67,8 @@ class ScopeResolver:
 
         Raises:
             NotReady, EngineLost: a part that edits need is missing, or the engine refuses a change of the set.
-            EditSetNotFound, SnapshotNotFound, SnapshotRetired: what is named is not there.
+            EditSetNotFound, LabelNotFound, SnapshotNotFound: what is named is not there.
+            SnapshotRetired: the snapshot is there, and neither the newest one nor at a label.
             SnapshotEmpty: `mode: required`, and there is no edit.
         """
         self._readiness.require()
@@ -66,23 +78,44 @@ class ScopeResolver:
         trace = "trace_" + secrets.token_hex(12) if attributions else None
         if wanted.mode == "off":
             return Resolved(SnapshotRef.empty(edit_set), "DISABLED", trace)
-        self._readiness.require_set(edit_set)
-        snapshot = self._snapshot(edit_set, wanted.snapshot)
+        self._readiness.require_set(edit_set if wanted.label is None else label_key(edit_set, wanted.label))
+        snapshot = await self._snapshot(project, edit_set, wanted)
         if wanted.mode == "required" and snapshot.num_edits == 0:
             raise SnapshotEmpty("`mode: required`, and the snapshot has no edit", param="edits.mode")
-        named = wanted.edit_set is not None or wanted.snapshot is not None
-        return Resolved(snapshot, "TARGETING_MATCH" if named else "DEFAULT", trace)
+        named = any(each is not None for each in (wanted.edit_set, wanted.label, wanted.snapshot))
+        return Resolved(snapshot, "TARGETING_MATCH" if named else "DEFAULT", trace, wanted.label)
 
     def loss(self) -> str | None:
         """Why nothing can be answered any more, or None."""
         return self._readiness.reasons()["engine"] if self._readiness.lost else None
 
-    def _snapshot(self, edit_set: str, snapshot_id: str | None) -> SnapshotRef:
+    async def _snapshot(self, project: str, edit_set: str, wanted: EditsField) -> SnapshotRef:
+        """The state that is wanted, as the engine has it: never another one in its place."""
         empty = SnapshotRef.empty(edit_set)
-        if snapshot_id is None:
+        if wanted.label is not None:
+            found = self._engine.current(label_key(edit_set, wanted.label))
+            return found or await self._not_here(project, edit_set, wanted.label)
+        if wanted.snapshot is None:
             return self._engine.current(edit_set) or empty
         with field_at_fault("edits.snapshot"):
-            return empty if snapshot_id == empty.id else self._engine.find(edit_set, snapshot_id)
+            if wanted.snapshot == empty.id:
+                return empty
+            try:
+                return self._engine.find(edit_set, wanted.snapshot)
+            except (SnapshotNotFound, SnapshotRetired) as error:
+                sealed = await self._directory.store.get_snapshot(project, wanted.snapshot)
+                if sealed.snapshot.edit_set != edit_set:
+                    raise
+                raise SnapshotRetired(
+                    f"snapshot {wanted.snapshot} is neither the newest one nor at a label, and engines hold no others; "
+                    f"put a label on it: PUT /v1/edit_sets/{edit_set}/labels/NAME"
+                ) from error
+
+    async def _not_here(self, project: str, edit_set: str, label: str) -> NoReturn:
+        """A label that the engine does not have: the store knows whether it is on its way."""
+        with field_at_fault("edits.label"):
+            await self._directory.store.get_label(project, edit_set, label)
+        raise NotReady(f"label {label!r} has not reached this server yet; PUT with wait=active returns when it has")
 
 
 @contextmanager
@@ -90,6 +123,6 @@ def field_at_fault(param: str) -> Iterator[None]:
     """Put the name of the request's field into errors that store and engine raise about its value."""
     try:
         yield
-    except (EditSetNotFound, SnapshotNotFound, SnapshotRetired) as error:
+    except (EditSetNotFound, LabelNotFound, SnapshotNotFound, SnapshotRetired) as error:
         error.param = param
         raise

@@ -77,9 +77,10 @@ class SmallPool(GistPool):
         added: Sequence[Gist],
         removed: Sequence[EditKey],
         ages: Sequence[int] = (),
+        label: str | None = None,
     ) -> PooledSnapshot:
         snapshot = Named(edit_set, 1, snapshot_id, num_edits)
-        return super().commit(SnapshotDelta(base, snapshot, tuple(added), tuple(removed), tuple(ages)))
+        return super().commit(SnapshotDelta(base, snapshot, tuple(added), tuple(removed), tuple(ages), label=label))
 
 
 def pool_of(

@@ -454,3 +454,45 @@ def test_a_new_version_of_an_edit_is_never_served_from_the_cache_of_the_old() ->
     again = replace(gist("e", 16, version=2), version=1)
     new = pool.commit("s", None, "b", 1, [again], [])
     assert torch.equal(pool.picked(new, 0).keys, decoded(again)[0])
+
+
+def test_a_label_shares_the_gists_of_the_state_that_it_is_made_from() -> None:
+    """The set goes on without them, they stay for the label, and go with it."""
+    pool = pool_of()
+    first = pool.commit("s", None, "a", 3, gists(range(3)), [])
+    newest = pool.commit("s", "a", "b", 3, gists([3]), keys([0]))
+    before = pool.usage()
+    label = pool.commit("s", "b", "c", 3, gists([0]), keys([3]), label="production")
+    assert {edit: found for edit, (found, _) in content_of(label).items() if edit != ("e0", 1)} == {
+        edit: found for edit, (found, _) in content_of(newest).items() if edit != ("e3", 1)
+    }
+    one = gists([0])[0]
+    assert pool.usage().edits == before.edits + 1
+    assert pool.usage().used_bytes == before.used_bytes + one.num_bytes + 3 * ROW_BYTES
+    assert set(first.table.edits) == set(keys(range(3)))
+    pool.commit("s", "b", "d", 0, [], keys([1, 2, 3]))
+    pool.retire("a")
+    pool.retire("b")
+    assert set(label.table.edits) == set(keys(range(3)))
+    assert pool.usage().edits == 3
+    pool.retire("c")
+    assert (pool.usage().edits, pool.usage().used_bytes) == (0, 0)
+
+
+def test_a_label_at_a_state_that_is_there_costs_nothing_and_one_without_room_changes_nothing() -> None:
+    pool = pool_of()
+    first = pool.commit("s", None, "a", 3, gists(range(3)), [])
+    pool.commit("s", "a", "b", 4, gists([3]), [])
+    before = pool.usage()
+    assert pool.commit("s", "b", "a", 3, [], keys([3]), label="production") is first
+    assert pool.usage() == before
+    pool.capacity_bytes = before.held_bytes + 2 * ROW_BYTES - 1
+    with pytest.raises(PoolFull):
+        pool.commit("s", "b", "c", 2, [], keys([0, 3]), label="production")
+    with pytest.raises(SnapshotNotFound, match="not in the pool"):
+        pool.commit("s", "z", "c", 2, [], keys([0, 3]), label="production")
+    with pytest.raises(SnapshotNotFound, match="not in the pool"):
+        pool.commit("t", "a", "c", 2, [], keys([0, 3]), label="production")
+    assert pool.usage() == replace(before, capacity_bytes=pool.capacity_bytes)
+    pool.capacity_bytes += 1
+    assert set(pool.commit("s", "b", "c", 2, [], keys([0, 3]), label="production").table.edits) == set(keys([1, 2]))

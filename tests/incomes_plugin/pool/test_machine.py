@@ -68,6 +68,33 @@ class PoolMachine(RuleBasedStateMachine):
         edits.head, edits.content = new_id, content
         edits.next_age = max([edits.next_age - 1, *given]) + 1
 
+    @rule(
+        data=st.data(), sizes=st.lists(st.integers(1, 40), max_size=3), remove=st.lists(st.integers(0, 99), max_size=3)
+    )
+    def label(self, data: st.DataObject, sizes: list[int], remove: list[int]) -> None:
+        """A state beside the newest one, from any that is there."""
+        if not self.living:
+            return
+        base = data.draw(st.sampled_from(sorted(self.living)))
+        snapshot, before = self.living[base]
+        removed = sorted({list(before)[i % len(before)] for i in remove} if before else set())
+        added = []
+        for size in sizes:
+            self.number += 1
+            added.append(gist(f"e{self.number}", size, version=self.number))
+        content = {edit: kept for edit, kept in before.items() if edit not in removed}
+        content |= {g.edit: (g, 5000 + i) for i, g in enumerate(added)}
+        if not content:
+            return
+        new_id = f"{snapshot.edit_set}-label-{self.number}-{len(self.living)}-{len(self.held)}"
+        if new_id in self.living:
+            assert self.pool.commit(snapshot.edit_set, None, new_id, 1, [], [], label="x") is self.living[new_id][0]
+            return
+        ages = range(5000, 5000 + len(added))
+        found = self.pool.commit(snapshot.edit_set, base, new_id, len(content), added, removed, ages, label="x")
+        assert found.table.arena is not snapshot.table.arena
+        self.living[new_id] = (found, content)
+
     @rule(data=st.data())
     def retire(self, data: st.DataObject) -> None:
         if not self.living:
@@ -120,7 +147,9 @@ class PoolMachine(RuleBasedStateMachine):
         reached = {id(g): g for _, content in [*self.living.values(), *self.held] for g, _ in content.values()}
         usage = self.pool.usage()
         assert usage.edits == len(reached)
-        assert usage.used_bytes == sum(g.num_bytes + gist_rows(g) * ROW_BYTES for g in reached.values())
+        with_keys = {(s.line, id(g)): g for s, c in [*self.living.values(), *self.held] for g, _ in c.values()}
+        keys = sum(gist_rows(g) * ROW_BYTES for g in with_keys.values())
+        assert usage.used_bytes == keys + sum(g.num_bytes for g in reached.values())
         assert usage.snapshots == len(self.living)
 
     def teardown(self) -> None:

@@ -82,3 +82,17 @@ def test_dead_pins_do_not_pile_up(registry: SnapshotRegistry) -> None:
     for i in range(2000):
         registry.pin(f"r{i}", snapshot(1))
     assert len(registry._pins) < 600
+
+
+def test_a_label_keeps_its_snapshot_while_the_set_goes_on(registry: SnapshotRegistry) -> None:
+    registry.committed(snapshot(1))
+    registry.committed(snapshot(1), "eset_a@production")
+    registry.committed(snapshot(2))
+    assert registry.unused() == []
+    assert registry.num_superseded == 0
+    assert (registry.current("eset_a"), registry.current("eset_a@production")) == (snapshot(2), snapshot(1))
+    assert registry.edit_sets == {"eset_a": snapshot(2)}
+    assert registry.holds(snapshot(1))
+    registry.dropped("eset_a@production")
+    assert registry.unused() == [snapshot(1).id]
+    assert not registry.holds(snapshot(1))

@@ -254,8 +254,8 @@ async def test_a_look_for_news_reads_no_deleted_sets(actor, database_url):
         await actor.write(commands.DeleteEditSet("p", f"d{i}", gone.id))
     assert len(actor._store.read(news, frozenset())) == 1
     other = EditStoreActor(database_url, lease_s=LEASE_S)
-    assert (len(other._live), len(other._heads)) == (1, 6)
-    (last,) = other._live
+    assert (len(other._heads.live), len(other._heads.known)) == (1, 6)
+    (last,) = other._heads.live
     await actor.write(commands.DeleteEditSet("p", "last", last))
     (delta,) = await other.poll("r", {last: 0}, 5, True)
     assert delta.deleted

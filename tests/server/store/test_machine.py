@@ -12,16 +12,27 @@ from incomes_server.store.check import problems
 from incomes_server.store.core import EditStore
 from incomes_server.store.edit_sets import get_edit_set
 from incomes_server.store.edits import get_edit, list_edits
-from incomes_server.store.log import read_delta
+from incomes_server.store.labels import heads as label_heads
+from incomes_server.store.labels import list_labels
+from incomes_server.store.labels import read_delta as read_label
+from incomes_server.store.log import net_changes, read_delta
 from incomes_server.store.outcomes import pending_jobs
+from incomes_server.store.schema import edit_versions
+from sqlalchemy import select
 
+from incomes_plugin.errors import NotReady
 from incomes_plugin.gist import read_header
 from incomes_plugin.gist.edit import Captured
-from incomes_plugin.pool.snapshot import EMPTY_DIGEST, add_to_digest
+from incomes_plugin.pool.snapshot import EMPTY_DIGEST, SnapshotRef, add_to_digest, label_key
 from tests.server.gists import keys_of, outcome_of
 
 MODELS = ("mf_a", "mf_b")
+LABELS = ("production", "staging")
 MEMORY = Path("/dev/shm")  # where it exists, thousands of synced commits cost nothing
+
+
+def snapshot_id(edit_set, content):
+    return SnapshotRef.empty(edit_set).advance(list(content), []).id
 
 
 class StoreMachine(RuleBasedStateMachine):
@@ -37,6 +48,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.requests = 0
         self.status = {}
         self.replica, self.position = {}, 0
+        self.labels, self.followed = {}, {}  # what each label should point at; its move and content at the replica
 
     def teardown(self):
         if hasattr(self, "store"):
@@ -98,6 +110,57 @@ class StoreMachine(RuleBasedStateMachine):
         self.store.write(commands.RequeueStale(model))
         if model != self.model:
             self.model, self.replica, self.position = model, {}, 0  # another engine starts with an empty pool
+            self.followed = {}
+
+    @rule(name=st.sampled_from(LABELS), back=st.integers(0, 6))
+    def move_label(self, name, back):
+        head = self.store.read(get_edit_set, "p", "default").snapshot
+        version = max(0, head.version - back)
+        before = self.labels.get(name)
+        command = commands.MoveLabel("p", self.request_id(), "default", name, str(version))
+        label = self.store.write(command)
+        assert self.store.write(command) == label
+        assert label.move == (before.move + (before.snapshot.version != version) if before else label.move)
+        self.labels[name] = label
+
+    @rule(name=st.sampled_from(LABELS))
+    def delete_label(self, name):
+        if self.labels.pop(name, None):
+            self.store.write(commands.DeleteLabel("p", self.request_id(), "default", name))
+
+    @rule(name=st.sampled_from(LABELS))
+    def follow_label(self, name):
+        """All at once, forwards or backwards, from what the replica has of the label or of the set."""
+        key = label_key(self.edit_set, name)
+        move, content = self.followed.get(name, (0, None))
+        if key not in self.store.read(label_heads):
+            return
+        try:
+            delta = self.store.read(read_label, key, move, self.position)
+        except NotReady:
+            assert self.lacks_gists(self.labels[name])
+            return
+        if delta.deleted:
+            assert name not in self.labels
+            self.followed.pop(name, None)
+            return
+        bases = [dict(self.replica)] + ([dict(content)] if content is not None else [])
+        base = next(b for b in bases if (snapshot_id(self.edit_set, b) if b else None) == delta.base)
+        for pair in delta.removed:
+            del base[pair]
+        for pair, blob in zip(keys_of(delta.added), delta.added, strict=True):
+            assert pair not in base
+            base[pair] = blob
+        assert snapshot_id(self.edit_set, base) == delta.snapshot.id == self.labels[name].snapshot.id
+        assert {read_header(blob)["fingerprint"] for blob in base.values()} <= {self.model}
+        self.followed[name] = (delta.move, base)
+
+    def lacks_gists(self, label):
+        """Whether a member of the label's state has no gist of this model."""
+        added, _ = self.store.read(net_changes, self.edit_set, 0, label.snapshot.version)
+        found = self.store.read(lambda conn: conn.execute(select(edit_versions)).all())
+        whole = {(v.edit_id, v.version) for v in found if v.blob is not None and v.fingerprint == self.model}
+        return not whole.issuperset(added)
 
     @rule(page_bytes=st.sampled_from([1, 700, 10_000]), pages=st.integers(1, 4))
     def follow(self, page_bytes, pages):
@@ -119,6 +182,13 @@ class StoreMachine(RuleBasedStateMachine):
             digest = add_to_digest(digest, edit_id, version)
             assert read_header(blob)["fingerprint"] == self.model
         assert (digest, len(self.replica)) == (delta.snapshot.digest, delta.snapshot.num_edits)
+
+    @invariant()
+    def labels_are_where_they_were_put(self):
+        found = {label.name: label for label in self.store.read(list_labels, "p", "default")}
+        assert {n: (x.move, x.snapshot) for n, x in found.items()} == {
+            n: (x.move, x.snapshot) for n, x in self.labels.items()
+        }
 
     @invariant()
     def log_and_present_agree(self):

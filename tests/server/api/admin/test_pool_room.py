@@ -40,6 +40,9 @@ class Source:
         await asyncio.sleep(0.01)
         return dict(self.use)
 
+    async def use_of_labels(self):
+        return {}
+
 
 def room_of(**use):
     source = Source(**use)
