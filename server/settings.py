@@ -105,6 +105,9 @@ class Settings(BaseSettings):
     body_timeout_s: float = Field(60.0, gt=0, description="seconds in which the whole body of a request must arrive")
     header_timeout_s: float = Field(10.0, gt=0, description="seconds in which the head of a request must arrive")
     max_wait_s: float = Field(600.0, gt=0, description="upper limit of `timeout_s` in a request")
+    keep_history_s: float = Field(
+        30 * 86_400.0, ge=0, description="seconds that snapshots without a label are remembered when newer ones came"
+    )
     shutdown_timeout_s: float = Field(10.0, ge=0, description="seconds running answers get at shutdown")
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="log level of the server")
     log_format: str = Field(

@@ -43,6 +43,7 @@ from incomes_server.replicas.sync import run_replica
 from incomes_server.settings import Settings
 from incomes_server.store.client import StoreClient
 from incomes_server.store.directory import EditSetDirectory
+from incomes_server.store.retention import keep_tidy
 
 from incomes_plugin.errors import EngineLost, NotReady
 from incomes_plugin.model.resolve import Served, resolve
@@ -236,7 +237,8 @@ class Server:
             on_lost=on_lost,
             on_refused=self.readiness.refused,
         )
-        for stage, loop in (("store", worker), ("replica", replica)):
+        tidy = keep_tidy(context.store, self.settings.keep_history_s)
+        for stage, loop in (("store", worker), ("replica", replica), ("store", tidy)):
             stack.push_async_callback(self._background(stage, loop))
         return caught_up
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from incomes_server.store.client import StoreClient
 from incomes_server.store.replica_table import LEASE_S
 
-from incomes_plugin.errors import IncomesError
-from incomes_plugin.pool.snapshot import SnapshotDelta
+from incomes_plugin.errors import IncomesError, SnapshotNotFound
+from incomes_plugin.pool.snapshot import SnapshotDelta, SnapshotRef
 
 logger = logging.getLogger("incomes.replicas")
 
@@ -115,6 +115,9 @@ class _Replica:
         except Exception as error:  # noqa: BLE001 - whatever the engine raises is the reason the others get to see
             reason = f"{type(error).__name__}: {error}"
             self._say_refused(key, reason)
+            if isinstance(error, SnapshotNotFound) and delta.label is None and delta.base is not None:
+                await self._start_over(key, reason)
+                return False
             logger.warning("%s cannot go to version %d of %s: %s", self.name, version, key, reason)
             with suppress(IncomesError):
                 await self.store.nack(self.name, key, version, reason)
@@ -125,6 +128,16 @@ class _Replica:
         else:
             self.positions[key] = version
         return True
+
+    async def _start_over(self, edit_set: str, reason: str) -> None:
+        """The store has forgotten the state that this replica has, or never had it: catch up from nothing, and do not
+        serve meanwhile."""
+        if self.serving and self.on_lost is not None:
+            self.on_lost(f"edit set {edit_set} is loaded anew: {reason}")
+        self.serving = False
+        with suppress(IncomesError):
+            await self.apply(SnapshotDelta(None, SnapshotRef.empty(edit_set), deleted=True))
+            self.positions.pop(edit_set, None)
 
     def _say_refused(self, edit_set: str, reason: str | None) -> None:
         if self.on_refused is not None:

@@ -15,7 +15,8 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from incomes_server.edits import SETTLED, Edit
 from incomes_server.store import labels
-from incomes_server.store.commands import Command, Sent
+from incomes_server.store.commands import Command, Compact, Sent
+from incomes_server.store.compaction import compaction_targets
 from incomes_server.store.core import Committed, EditStore, heads_of, replica_names
 from incomes_server.store.database import failure_of
 from incomes_server.store.edit_sets import news
@@ -152,6 +153,19 @@ class EditStoreActor:
         except NotReady as error:
             return error.message
         return None
+
+    async def tidy(self, keep_history_s: float, limit_s: float) -> bool:
+        """Forget states that stopped being the newest one longer ago, and that neither a label nor a replica needs;
+        whether some are left after `limit_s` seconds. Each step is a small transaction among those of others."""
+        deadline_s = time.monotonic() + limit_s
+        targets = await self.read(compaction_targets, int(time.time() - keep_history_s))
+        for edit_set, version in targets.items():
+            while (up_to := self._table.least(edit_set, version)) > 0:
+                if time.monotonic() > deadline_s:
+                    return True
+                if not await self._group.submit(Compact(edit_set, up_to)):
+                    break
+        return False
 
     async def replicas(self) -> list[ReplicaState]:
         """All with a valid lease."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator
+from dataclasses import replace
 
 from incomes_server.store.log import ADD
 from incomes_server.store.rows import AnyRow, snapshot_from
@@ -23,11 +25,12 @@ def problems(conn: Connection) -> list[str]:
 
 def _of_set(conn: Connection, edit_set: AnyRow) -> Iterator[str]:
     head, members = SnapshotRef.empty(edit_set.id), set[EditKey]()
-    changes = _changes(conn, edit_set.id)
+    changes = _changes(conn, edit_set)
     query = select(revisions).where(revisions.c.edit_set == edit_set.id).order_by(revisions.c.version)
     for revision in conn.execute(query):
+        before = head.version + 1 if revision.version > edit_set.oldest else revision.version
         added, removed = changes.pop(revision.version, ([], []))
-        head = head.advance(added, removed)
+        head = replace(head, version=before - 1).advance(added, removed)
         if head != snapshot_from(edit_set.id, revision):
             yield f"revision {revision.version} does not follow from the log"
         if not members.issuperset(removed) or members.intersection(added):
@@ -41,11 +44,15 @@ def _of_set(conn: Connection, edit_set: AnyRow) -> Iterator[str]:
         yield "the log, the ready versions and the active versions differ"
 
 
-def _changes(conn: Connection, edit_set: str) -> dict[int, tuple[list[EditKey], list[EditKey]]]:
+def _changes(conn: Connection, edit_set: AnyRow) -> dict[int, tuple[list[EditKey], list[EditKey]]]:
+    """By version; where the log is compacted, by the next revision that is left."""
+    left = select(revisions.c.version).where(revisions.c.edit_set == edit_set.id)
+    marks = list(conn.scalars(left.where(revisions.c.version <= edit_set.oldest).order_by(revisions.c.version)))
     changes: dict[int, tuple[list[EditKey], list[EditKey]]] = {}
-    query = select(log).where(log.c.edit_set == edit_set).order_by(log.c.version, log.c.position)
+    query = select(log).where(log.c.edit_set == edit_set.id).order_by(log.c.version, log.c.position)
     for row in conn.execute(query):
-        added, removed = changes.setdefault(row.version, ([], []))
+        version = marks[bisect_left(marks, row.version)] if row.version <= edit_set.oldest else row.version
+        added, removed = changes.setdefault(version, ([], []))
         (added if row.op == ADD else removed).append((row.edit_id, row.edit_version))
     return changes
 

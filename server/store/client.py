@@ -214,6 +214,10 @@ class StoreClient(TenancyCalls):
         """None, or why nothing can be written now."""
         return await call(self._actor.health.remote())
 
+    async def tidy(self, keep_history_s: float, *, limit_s: float = 10.0) -> bool:
+        """Forget older states that nothing needs; whether some are left after `limit_s` seconds."""
+        return await call(self._actor.tidy.remote(keep_history_s, limit_s))
+
     async def counts(self) -> StoreCounts:
         """Totals for metrics."""
         return await self._read(counts.count)

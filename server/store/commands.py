@@ -142,6 +142,14 @@ TenancyCommand = CreateProject | CreateApiKey | RotateApiKey | RevokeApiKey | Se
 
 
 @dataclass(frozen=True)
+class Compact:
+    """Forget some of the states of an edit set before `up_to` that no label needs. Result: whether there is more."""
+
+    edit_set: str
+    up_to: int
+
+
+@dataclass(frozen=True)
 class RecordOutcomes:
     """Store what the compressor made. Result: None. Outcomes for versions that wait no longer are ignored."""
 
@@ -178,6 +186,7 @@ Command = (
     | RetireEdit
     | MoveLabel
     | DeleteLabel
+    | Compact
     | TenancyCommand
     | RecordOutcomes
     | MarkCompressing

@@ -16,6 +16,7 @@ from incomes_server.edits import EditSet
 from incomes_server.edits.audit import AuditEvent
 from incomes_server.store import api_keys, commands, edit_sets, edits, labels, outcomes
 from incomes_server.store.audit import events_of, write_events
+from incomes_server.store.compaction import compact
 from incomes_server.store.database import open_reader, open_writer
 from incomes_server.store.edit_sets import SetHead
 from incomes_server.store.requests import find_result, keep_result
@@ -165,6 +166,11 @@ def _(command: commands.Requested, tx: Transaction) -> Any:
 @_apply.register
 def _(command: commands.EnsureEditSet, tx: Transaction) -> EditSet:
     return edit_sets.ensure_edit_set(tx, command.project, command.name)
+
+
+@_apply.register
+def _(command: commands.Compact, tx: Transaction) -> bool:
+    return compact(tx, command.edit_set, command.up_to)
 
 
 @_apply.register

@@ -90,7 +90,7 @@ def read_delta(conn: Connection, key: str, move: int, set_version: int) -> Snaps
     target = _state(conn, edit_set, newest.version) or SnapshotRef.empty(edit_set)
     places = [set_version] if move == 0 or rows[move].version is None else [set_version, rows[move].version]
     states = [state for version in places if (state := _state(conn, edit_set, version)) is not None]
-    base = min(states, key=lambda state: abs(state.version - target.version))
+    base = min(states or [SnapshotRef.empty(edit_set)], key=lambda state: abs(state.version - target.version))
     added, removed = net_changes(conn, edit_set, base.version, target.version)
     blobs, ages = blobs_of(conn, target, added)
     start = base.id if base.num_edits else None
@@ -149,7 +149,11 @@ def refer(conn: Connection, edit_set: AnyRow, to: str, *, param: str = "to") -> 
     if not to.isdecimal() and not to.startswith("snap_"):
         return label_of(conn, edit_set.id, to, param=param).snapshot
     named = r.version == int(to[:18]) if to.isdecimal() else r.snapshot == to
-    row = conn.execute(select(revisions).where(r.edit_set == edit_set.id, named).order_by(r.version.desc())).first()
+    row = conn.execute(
+        select(revisions)
+        .where(r.edit_set == edit_set.id, r.version >= edit_set.oldest, named)
+        .order_by(r.version.desc())
+    ).first()
     if row is None:
         raise SnapshotNotFound(
             f"edit set {edit_set.id} has no snapshot {to!r}; GET /v1/snapshots?edit_set= lists those that it has",
@@ -196,5 +200,7 @@ def _state(conn: Connection, edit_set: str, version: int | None) -> SnapshotRef 
     """None: the label was deleted then, or the state is forgotten."""
     if not version:
         return None if version is None else SnapshotRef.empty(edit_set)
-    row = conn.execute(select(revisions).where(r.edit_set == edit_set, r.version == version)).one_or_none()
+    remembered = select(s.oldest).where(s.id == edit_set).scalar_subquery()
+    query = select(revisions).where(r.edit_set == edit_set, r.version == version, r.version >= remembered)
+    row = conn.execute(query).one_or_none()
     return None if row is None else snapshot_from(edit_set, row)

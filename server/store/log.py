@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import Any
@@ -58,9 +59,11 @@ def read_delta(conn: Connection, edit_set: str, base: int, *, page_bytes: int = 
     before = _snapshot_at(conn, edit_set, base).id if base else None
     if row.deleted_at is not None:
         return SnapshotDelta(before, snapshot_from(edit_set, row), deleted=True)
+    marks = select(revisions.c.version).where(revisions.c.edit_set == edit_set, revisions.c.version < row.oldest)
+    ends = [0, *conn.scalars(marks.order_by(revisions.c.version))] if base < row.oldest else []
     with _changes(conn, edit_set, base) as changes:
-        fold, end = _fold_page(changes, floor=row.floor, page_bytes=page_bytes)
-    after = _snapshot_at(conn, edit_set, max(end, base))
+        fold, end = _fold_page(changes, row, base, ends, page_bytes)
+    after = _snapshot_at(conn, edit_set, end)
     added, ages = blobs_of(conn, after, fold.added())
     return SnapshotDelta(before, after, added, tuple(fold.removed()), ages)
 
@@ -93,18 +96,26 @@ def _changes(conn: Connection, edit_set: str, base: int, end: int | None = None)
     )
 
 
-def _fold_page(changes: Iterable[AnyRow], *, floor: int, page_bytes: int) -> tuple[Fold, int]:
-    """Fold whole versions until the next one would not fit; returns the fold and the version it ends at (0: none)."""
-    fold, end = Fold(), 0
-    for version, rows in groupby(changes, key=lambda row: row.version):
-        group = [(row.op == ADD, (row.edit_id, row.edit_version), row.gist_bytes) for row in rows]
+def _fold_page(
+    changes: Iterable[AnyRow], row: AnyRow, base: int, marks: Sequence[int], page_bytes: int
+) -> tuple[Fold, int]:
+    """Fold whole versions until the next one would not fit; returns the fold and the version it ends at.
+
+    Args:
+        row: of the edit set.
+        marks: versions before `row.oldest` that a page may end at, ascending; from there on any.
+    """
+    fold, last = Fold(), base
+    for version, rows in groupby(changes, key=lambda change: change.version):
+        group = [(each.op == ADD, (each.edit_id, each.edit_version), each.gist_bytes) for each in rows]
         growth = sum(size for is_add, _, size in group if is_add)
-        if end and end >= floor and fold.num_bytes + growth > page_bytes:
-            break
+        end = version - 1 if version > row.oldest else marks[bisect_left(marks, version) - 1]
+        if base < last <= end and end >= row.floor and fold.num_bytes + growth > page_bytes:
+            return fold, end
         for is_add, pair, size in group:
             fold.apply(pair, is_add=is_add, num_bytes=size)
-        end = version
-    return fold, end
+        last = version
+    return fold, row.version
 
 
 def blobs_of(

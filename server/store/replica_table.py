@@ -120,6 +120,13 @@ class ReplicaTable:
             del self._replicas[name]
         return gone
 
+    def least(self, edit_set: str, version: int) -> int:
+        """The version, or the least one that a replica has of the edit set; 0 while it is unknown what one has."""
+        if any(replica.positions is None for replica in self._replicas.values()):
+            return 0
+        positions = [(replica.positions or {}).get(edit_set, 0) for replica in self._replicas.values()]
+        return min([version, *filter(None, positions)])
+
     def refusals(self, name: str) -> dict[str, int]:
         """What the replica said it cannot apply: versions of edit sets, moves of labels."""
         replica = self._replicas.get(name)

@@ -47,6 +47,8 @@ edit_sets = Table(
     Column("num_edits", BigInteger, nullable=False),
     # Oldest version whose gists exist: pages for replicas end at or after it, older states cannot be rebuilt.
     Column("floor", BigInteger, nullable=False),
+    # Oldest version whose state is remembered; before it the log has only what is still there (`compaction.py`).
+    Column("oldest", BigInteger, nullable=False, server_default="0"),
 )
 Index(
     "edit_set_names",
@@ -152,6 +154,7 @@ log = Table(
     Column("edit_id", String, nullable=False),
     Column("edit_version", BigInteger, nullable=False),
 )
+Index("log_by_edit", log.c.edit_id, log.c.edit_version)
 
 requests = Table(
     "requests",

@@ -24,7 +24,7 @@ def get_snapshot(conn: Connection, project: str, snapshot: str) -> Sealed:
     row = conn.execute(
         select(revisions)
         .join_from(revisions, edit_sets, s.id == r.edit_set)
-        .where(r.snapshot == snapshot, s.project == project, s.deleted_at.is_(None))
+        .where(r.snapshot == snapshot, r.version >= s.oldest, s.project == project, s.deleted_at.is_(None))
         .order_by(r.version.desc())
     ).first()
     if row is None:
@@ -40,7 +40,7 @@ def list_snapshots(
     found = find_edit_set(conn, project, edit_set)
     later = revisions.alias()
     again = exists().where(later.c.snapshot == r.snapshot, later.c.edit_set == r.edit_set, later.c.version > r.version)
-    query = select(revisions).where(r.edit_set == found.id, ~again)
+    query = select(revisions).where(r.edit_set == found.id, r.version >= found.oldest, ~again)
     cursor = select(func.max(r.version)).where(r.edit_set == found.id, r.snapshot == after)
     rows, has_more = page_of(conn, query, r.version, cursor, limit=limit, after=after, order=order)
     names = _names(conn, found.id)

@@ -3,12 +3,14 @@
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
 from incomes_server.edits import TRANSITIONS, WAITING, EditStatus, NewEdit
 from incomes_server.store import commands
 from incomes_server.store.check import problems
+from incomes_server.store.compaction import compact
 from incomes_server.store.core import EditStore
 from incomes_server.store.edit_sets import get_edit_set
 from incomes_server.store.edits import get_edit, list_edits
@@ -17,10 +19,11 @@ from incomes_server.store.labels import list_labels
 from incomes_server.store.labels import read_delta as read_label
 from incomes_server.store.log import net_changes, read_delta
 from incomes_server.store.outcomes import pending_jobs
-from incomes_server.store.schema import edit_versions
+from incomes_server.store.rows import Transaction
+from incomes_server.store.schema import edit_sets, edit_versions
 from sqlalchemy import select
 
-from incomes_plugin.errors import NotReady
+from incomes_plugin.errors import NotReady, SnapshotNotFound
 from incomes_plugin.gist import read_header
 from incomes_plugin.gist.edit import Captured
 from incomes_plugin.pool.snapshot import EMPTY_DIGEST, SnapshotRef, add_to_digest, label_key
@@ -112,10 +115,17 @@ class StoreMachine(RuleBasedStateMachine):
             self.model, self.replica, self.position = model, {}, 0  # another engine starts with an empty pool
             self.followed = {}
 
+    def oldest(self):
+        return self.store.read(lambda conn: conn.scalar(select(edit_sets.c.oldest)))
+
     @rule(name=st.sampled_from(LABELS), back=st.integers(0, 6))
     def move_label(self, name, back):
         head = self.store.read(get_edit_set, "p", "default").snapshot
         version = max(0, head.version - back)
+        if 0 < version < self.oldest():
+            with pytest.raises(SnapshotNotFound):
+                self.store.write(commands.MoveLabel("p", self.request_id(), "default", name, str(version)))
+            return
         before = self.labels.get(name)
         command = commands.MoveLabel("p", self.request_id(), "default", name, str(version))
         label = self.store.write(command)
@@ -154,6 +164,15 @@ class StoreMachine(RuleBasedStateMachine):
         assert snapshot_id(self.edit_set, base) == delta.snapshot.id == self.labels[name].snapshot.id
         assert {read_header(blob)["fingerprint"] for blob in base.values()} <= {self.model}
         self.followed[name] = (delta.move, base)
+
+    @rule(back=st.integers(0, 4), step_rows=st.sampled_from([1, 2, 5, 256]), steps=st.integers(1, 9))
+    def compact(self, back, step_rows, steps):
+        """Up to where the replica is at most: the actor sees to that."""
+        up_to = max(0, self.store.read(get_edit_set, "p", "default").snapshot.version - back)
+        up_to = min(up_to, self.position) if self.position else up_to
+        for _ in range(steps):
+            with self.store._writer.begin() as conn:
+                compact(Transaction(conn, 0), self.edit_set, up_to, step_rows)
 
     def lacks_gists(self, label):
         """Whether a member of the label's state has no gist of this model."""

@@ -1,0 +1,126 @@
+"""Forgets history that nothing needs: states before a version, gists and superseded texts that are in no later state.
+
+compaction_targets ──version a set──► Compact, many small transactions ──► the log has each edit of that version once
+    (from settings, labels, replicas)                                        and behind it all changes since
+
+A step moves `edit_sets.oldest` forward. Up to there the log keeps the additions that are still in force, and a few
+revisions, the marks, with the digests of what is left: a replica that starts reads pages between them. States before
+`oldest` are gone: no label can point there, and a replica that is still at one starts from nothing.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+from incomes_server.edits import EditStatus
+from incomes_server.store.labels import labels_of
+from incomes_server.store.log import ADD, REMOVE
+from incomes_server.store.rows import AnyRow, Transaction, chunks
+from incomes_server.store.schema import edit_sets, edit_versions, log, revisions
+from sqlalchemy import Connection, delete, func, select, tuple_, update
+
+from incomes_plugin.gist.edit import EditKey
+from incomes_plugin.pool.snapshot import add_to_digest
+
+STEP_ROWS = 256
+"""Rows of the log that one transaction folds, except where a single version has more."""
+MARK_EDITS = 128
+"""Edits from mark to mark, at least."""
+
+s, r, v, g = edit_sets.c, revisions.c, edit_versions.c, log.c
+
+
+def compaction_targets(conn: Connection, before: int) -> dict[str, int]:
+    """The version of each edit set that was its newest one at a time, where there is something older to forget."""
+    query = (
+        select(r.edit_set, func.max(r.version).label("version"))
+        .join_from(revisions, edit_sets, (s.id == r.edit_set) & (r.version > s.oldest))
+        .where(r.created_at <= before)
+        .group_by(r.edit_set)
+    )
+    return {row.edit_set: row.version for row in conn.execute(query)}
+
+
+def compact(tx: Transaction, edit_set: str, up_to: int, step_rows: int = STEP_ROWS) -> bool:
+    """One step towards a version; whether there may be more to do. Labels are looked at in the same transaction."""
+    row = tx.conn.execute(select(edit_sets).where(s.id == edit_set).with_for_update()).one()
+    labelled = [version for label in labels_of(tx.conn, edit_set) if (version := label.snapshot.version)]
+    end = _end_of_step(tx.conn, row, min([up_to, row.version, *labelled]), step_rows)
+    if end is None:
+        return False
+    gone = _drop_cancelled(tx.conn, edit_set, row.oldest, end)
+    _renew_marks(tx.conn, edit_set, row.oldest, end, gone)
+    tx.conn.execute(
+        update(edit_sets).where(s.id == edit_set).values(oldest=end, floor=0 if row.floor <= end else row.floor)
+    )
+    _free(tx.conn, list(gone))
+    return True
+
+
+def _end_of_step(conn: Connection, row: AnyRow, up_to: int, step_rows: int) -> int | None:
+    end, rows = None, 0
+    sizes = (
+        select(g.version, func.count())
+        .where(g.edit_set == row.id, g.version > row.oldest, g.version <= up_to)
+        .group_by(g.version)
+        .order_by(g.version)
+        .limit(step_rows)
+    )
+    for version, size in conn.execute(sizes):
+        if end is not None and rows + size > step_rows:
+            break
+        end, rows = version, rows + size
+    return end
+
+
+def _drop_cancelled(conn: Connection, edit_set: str, oldest: int, end: int) -> dict[EditKey, int]:
+    """Delete the removals of a step and what they remove.
+
+    Returns:
+        by edit version, the version up to `oldest` from which on it was there; 0 for one that joined later.
+    """
+    query = select(g.edit_id, g.edit_version).where(
+        g.edit_set == edit_set, g.version > oldest, g.version <= end, g.op == REMOVE
+    )
+    removed: list[EditKey] = [(row.edit_id, row.edit_version) for row in conn.execute(query.distinct())]
+    rows: dict[EditKey, list[AnyRow]] = defaultdict(list)
+    for part in chunks(removed):
+        found = select(log).where(g.edit_set == edit_set, g.version <= end, tuple_(g.edit_id, g.edit_version).in_(part))
+        for row in conn.execute(found.order_by(g.version, g.position)):
+            rows[row.edit_id, row.edit_version].append(row)
+    dead = [
+        (row.version, row.position) for each in rows.values() for row in (each[:-1] if each[-1].op == ADD else each)
+    ]
+    for places in chunks(dead):
+        conn.execute(delete(log).where(g.edit_set == edit_set, tuple_(g.version, g.position).in_(places)))
+    return {key: each[0].version if each[0].version <= oldest else 0 for key, each in rows.items()}
+
+
+def _renew_marks(conn: Connection, edit_set: str, oldest: int, end: int, gone: Mapping[EditKey, int]) -> None:
+    """Revisions before `end`: those between go, the marks lose the edits that are gone, and marks that are close to the
+    one before go too."""
+    inside = (r.edit_set == edit_set) & (r.version < end)
+    conn.execute(delete(revisions).where(inside, r.version > oldest))
+    last = 0
+    for mark in conn.execute(select(revisions).where(inside).order_by(r.version)).all():
+        left = [key for key, since in gone.items() if 0 < since <= mark.version]
+        num_edits = mark.num_edits - len(left)
+        this = (r.edit_set == edit_set) & (r.version == mark.version)
+        if num_edits - last < MARK_EDITS:
+            conn.execute(delete(revisions).where(this))
+            continue
+        digest, last = mark.digest, num_edits
+        for edit_id, version in left:
+            digest = add_to_digest(digest, edit_id, version, -1)
+        conn.execute(update(revisions).where(this).values(digest=digest, num_edits=num_edits, snapshot=""))
+
+
+def _free(conn: Connection, keys: Sequence[EditKey]) -> None:
+    """Drop gists of edit versions that no state has any more, and the texts of those that were replaced."""
+    for part in chunks(keys):
+        pair = tuple_(g.edit_id, g.edit_version)
+        kept = {tuple(row) for row in conn.execute(select(g.edit_id, g.edit_version).where(pair.in_(part)))}
+        free = tuple_(v.edit_id, v.version).in_([key for key in part if key not in kept] or [("", 0)])
+        conn.execute(delete(edit_versions).where(free, v.status == EditStatus.SUPERSEDED))
+        conn.execute(update(edit_versions).where(free, v.status == EditStatus.RETIRED).values(blob=None, gist_bytes=0))
