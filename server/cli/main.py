@@ -6,7 +6,7 @@ from importlib.metadata import version as installed_version
 from typing import Annotated
 
 import typer
-from incomes_server.cli import audit, config, demo, doctor, edit, edit_set, keys, label, replicas, serve
+from incomes_server.cli import audit, config, demo, doctor, edit, edit_set, keys, label, replicas, serve, store
 from incomes_server.cli.lazy import IncomesGroup
 from incomes_server.cli.output import out
 
@@ -24,6 +24,7 @@ app.add_typer(label.app, name="label")
 app.add_typer(label.snapshot_app, name="snapshot")
 app.add_typer(keys.app, name="key")
 app.add_typer(keys.projects, name="project")
+app.add_typer(store.app, name="store")
 app.add_typer(config.app, name="config")
 app.command("serve", epilog=serve.EPILOG)(serve.serve)
 app.command("demo")(demo.demo)

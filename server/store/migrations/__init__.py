@@ -48,6 +48,14 @@ def migrate(conn: Connection) -> None:
         raise _unknown(f"schema {schema}", str(SCHEMA_VERSION))
 
 
+def require_newest(conn: Connection) -> None:
+    """Raises NotReady unless the tables are those that this version knows. Changes nothing."""
+    head = ScriptDirectory.from_config(config_for(conn)).get_current_head()
+    found = MigrationContext.configure(conn).get_current_revision()
+    if found != head:
+        raise _unknown(f"revision {found}", f"{head}")
+
+
 def config_for(conn: Connection) -> Config:
     """Alembic's configuration for an open connection: its commands run in the connection's transaction."""
     config = Config()
