@@ -126,8 +126,10 @@ class KeyRing:
         return self._tenancy.limits.get(project, NO_LIMITS)
 
     def count_projects(self) -> int:
-        """How many projects there are: those with a key in the settings, and those that were made by the API."""
-        return len({key.project for key in self._configured.values()} | self._tenancy.projects) or 1
+        """How many projects there are: those with a key in the settings, without any `default`, and those that were
+        made by the API."""
+        configured = {key.project for key in self._configured.values()} or {DEFAULT_PROJECT}
+        return len(configured | self._tenancy.projects)
 
     async def principal_of(self, authorization: str | None) -> Principal:
         """Who sends an `Authorization` header.
@@ -159,10 +161,10 @@ class KeyRing:
             await self._refresh(MADE_S)
 
     async def _refresh(self, max_age_s: float) -> None:
-        """Wait for a reading that is no older. An open server that has read once waits no more: nobody needs a key, and
-        that one was made is soon enough known."""
+        """Wait for a reading that is no older, on an open server too: since its last reading a first key may have been
+        made, here or by another server, and the request after it must not be let in without one."""
         reading = self._begin_reading(max_age_s)
-        if reading is None or (self.is_open and math.isfinite(self._read_at)):
+        if reading is None:
             return
         try:
             async with asyncio.timeout(ANSWER_WITHIN_S):

@@ -112,6 +112,36 @@ async def test_an_open_server_closes_with_the_first_key_and_stays_closed():
     assert not ring.is_open, "no key is left, and the server does not open again"
 
 
+async def test_the_first_request_after_a_pause_does_not_find_the_door_open():
+    """Another server, or this one, has made the first key meanwhile: none gets in on what was read long ago."""
+    database = Database()
+    ring = KeyRing([], database.load)
+    assert (await ring.principal_of(None)).key_id == "open"
+    database.put(stored(new_secret()))
+    await asyncio.sleep(keys.FRESH_S)
+    results = await asyncio.gather(*(ring.principal_of(None) for _ in range(5)), return_exceptions=True)
+    assert {type(result) for result in results} == {InvalidApiKey}
+
+
+async def test_an_open_server_that_cannot_ask_for_keys_lets_nobody_in():
+    database = Database()
+    ring = KeyRing([], database.load)
+    await ring.principal_of(None)
+    database.error = NotReady("the store is gone")
+    await asyncio.sleep(keys.FRESH_S)
+    with pytest.raises(NotReady):
+        await ring.principal_of(None)
+
+
+async def test_the_project_of_an_open_server_counts_beside_those_that_were_made():
+    database = Database()
+    database.content = Tenancy(1, projects=frozenset({"acme"}))
+    ring = KeyRing([], database.load)
+    assert ring.count_projects() == 1
+    await ring.principal_of(None)
+    assert ring.count_projects() == 2, "acme must not get the whole pool as its share: `default` has edits too"
+
+
 async def test_without_the_store_only_keys_of_the_settings_work():
     database, secret = Database(), new_secret()
     database.put(stored(secret))
