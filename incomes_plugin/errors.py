@@ -29,6 +29,7 @@ IncomesError
 │   ├── EditSetExists         edit_set_exists
 │   ├── EtagMismatch          etag_mismatch
 │   ├── ProjectExists         project_exists
+│   ├── NotEncrypted          not_encrypted
 │   ├── SnapshotRetired       snapshot_retired
 │   └── SnapshotEmpty         snapshot_empty
 ├── Overloaded
@@ -222,6 +223,12 @@ class ProjectExists(Conflict):
     """A project of that name exists already."""
 
     code = "project_exists"
+
+
+class NotEncrypted(Conflict):
+    """The edit store is not encrypted: there is no data key to rotate or to erase."""
+
+    code = "not_encrypted"
 
 
 class EditSetExists(Conflict):

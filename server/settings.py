@@ -15,6 +15,7 @@ from typing import Annotated, Any, Self
 
 import yaml
 from incomes_server.auth.keys import DEFAULT_PROJECT, ApiKey, KeyRing
+from incomes_server.auth.master_key import MasterKey, keys_of_command, parse_master_keys
 from incomes_server.auth.quotas import ProjectQuotas, Quotas
 from pydantic import BeforeValidator, ByteSize, Field, TypeAdapter, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
@@ -22,7 +23,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, Pydanti
 from incomes_plugin.errors import InvalidValue
 
 ENV_PREFIX = "INCOMES_"
-SECRET_FIELDS = ("api_keys", "edit_store")
+SECRET_FIELDS = ("api_keys", "edit_store", "encryption_key")
 RESERVE = 8
 """One part of the pool in so many stays free of new edits: a change takes room before what it replaces leaves it."""
 
@@ -74,6 +75,12 @@ class Settings(BaseSettings):
     api_keys: Annotated[tuple[ApiKey, ...], NoDecode] = Field(
         (), description="`project:key`, or a bare key for the project `default`; comma-separated in the environment"
     )
+    encryption_key: Annotated[tuple[MasterKey, ...], NoDecode] = Field(
+        (), description="master key of the edit store, 32 bytes in base64; former ones behind it with commas; none: off"
+    )
+    encryption_key_command: str | None = Field(
+        None, description="command that prints the master key, instead of `encryption_key`; run at the start"
+    )
     operator_project: str | None = Field(
         None,
         description="project whose `admin` keys make projects and their keys; default: the only one with a key here",
@@ -120,6 +127,11 @@ class Settings(BaseSettings):
         items = value.replace("\n", ",").split(",") if isinstance(value, str) else value
         return tuple(ApiKey.parse(item) if isinstance(item, str) else item for item in items if item)
 
+    @field_validator("encryption_key", mode="before")
+    @classmethod
+    def _parse_master_keys(cls, value: Any) -> Any:
+        return parse_master_keys(value) if isinstance(value, str) else value
+
     @field_validator("cors_origins", mode="before")
     @classmethod
     def _parse_origins(cls, value: Any) -> Any:
@@ -154,6 +166,17 @@ class Settings(BaseSettings):
         """The project that may act for others: named, or the only one with a configured key; without any, `default`."""
         projects = {key.project for key in self.api_keys} or {DEFAULT_PROJECT}
         return self.operator_project or (projects.pop() if len(projects) == 1 else None)
+
+    @property
+    def is_encrypted(self) -> bool:
+        """Whether texts and gists are encrypted in the edit store."""
+        return bool(self.encryption_key) or self.encryption_key_command is not None
+
+    def masters(self) -> tuple[MasterKey, ...]:
+        """The master keys, the one in use first; none: the edit store is not encrypted. Raises NotReady."""
+        if self.encryption_key_command is not None and not self.encryption_key:
+            return keys_of_command(self.encryption_key_command)
+        return self.encryption_key
 
     def quotas_by(self, keys: KeyRing) -> ProjectQuotas:
         """Limits of each project, by these settings and by what the database has for it."""

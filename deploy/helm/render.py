@@ -20,7 +20,9 @@ CHART = ROOT / "deploy" / "helm" / "incomes"
 SCHEMA = CHART / "values.schema.json"
 BASE = ROOT / "deploy" / "kustomize" / "base"
 BASE_VALUES = ROOT / "deploy" / "helm" / "values" / "kustomize-base.yaml"
-SET_BY_THE_CHART = ("host", "port", "admin_host", "admin_port", "edit_store", "api_keys", "replica_name")
+SET_BY_THE_CHART = (
+    "host", "port", "admin_host", "admin_port", "edit_store", "api_keys", "encryption_key", "replica_name",
+)  # fmt: skip
 HEADER = "# Rendered from deploy/helm/incomes by deploy/helm/render.py; change the chart, not this file.\n"
 
 

@@ -39,6 +39,7 @@ from incomes_server.boot.startup import (
 from incomes_server.boot.watch import ENGINE_ANSWERS_WITHIN_S, parts_of_this_process, watch_answers, watch_processes
 from incomes_server.compression.client import CompressionClient
 from incomes_server.compression.worker import run_worker
+from incomes_server.replicas.sealing import keep_sealed
 from incomes_server.replicas.sync import run_replica
 from incomes_server.settings import Settings
 from incomes_server.store.client import StoreClient
@@ -238,7 +239,10 @@ class Server:
             on_refused=self.readiness.refused,
         )
         tidy = keep_tidy(context.store, self.settings.keep_history_s)
-        for stage, loop in (("store", worker), ("replica", replica), ("store", tidy)):
+        loops: list[tuple[str, Awaitable[None]]] = [("store", worker), ("replica", replica), ("store", tidy)]
+        if self.settings.is_encrypted:
+            loops.append(("store", keep_sealed(context.store)))
+        for stage, loop in loops:
             stack.push_async_callback(self._background(stage, loop))
         return caught_up
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from incomes_server.auth.master_key import MasterKey
 from incomes_server.compression import client as compression_client
 from incomes_server.compression.model import QueueLimits
 from incomes_server.settings import is_loopback
@@ -54,6 +55,7 @@ class RaySettings:
     object_store_bytes: int = OBJECT_STORE_BYTES
     temp_dir: Path | None = None
     limits: QueueLimits = field(default_factory=QueueLimits)
+    masters: tuple[MasterKey, ...] = ()
 
 
 @contextmanager
@@ -105,8 +107,9 @@ def create_actors(settings: RaySettings) -> None:
     from incomes_server.store.core import EditStore
     from incomes_server.store.counts import count
 
-    EditStore(settings.database_url).close()  # a database that cannot be opened is reported here, with its own error
-    store = _actor(EditStoreActor, store_calls.ACTOR_NAME, settings, settings.database_url)
+    # A database that cannot be opened is reported here, with its own error.
+    EditStore(settings.database_url, masters=settings.masters).close()
+    store = _actor(EditStoreActor, store_calls.ACTOR_NAME, settings, settings.database_url, masters=settings.masters)
     scheduler = _actor(SchedulerActor, compression_client.ACTOR_NAME, settings, settings.namespace, settings.limits)
     ray = _ray()
     try:
@@ -191,12 +194,12 @@ def _init_local(settings: RaySettings) -> None:
     raise NotReady(f"Ray does not start on this machine, which may be too busy: {reason}")
 
 
-def _actor(cls: type, name: str, settings: RaySettings, *args: Any) -> Any:
+def _actor(cls: type, name: str, settings: RaySettings, *args: Any, **kwargs: Any) -> Any:
     """A named actor that Ray restarts for ever. Ray sends its calls again after a restart, so calling a method twice
     must do no harm."""
     options: dict[str, Any] = {"name": name, "namespace": settings.namespace, "get_if_exists": True}
     options |= {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "max_concurrency": MAX_CALLS}
-    return _ray().remote(cls).options(lifetime="detached", **options).remote(*args)
+    return _ray().remote(cls).options(lifetime="detached", **options).remote(*args, **kwargs)
 
 
 def _is_ray(process: Any) -> bool:

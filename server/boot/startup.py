@@ -27,7 +27,7 @@ EndNow: TypeAlias = Callable[[EngineLost | None], None]
 def ray_settings(settings: Settings) -> RaySettings:
     """Ray's part of the settings."""
     limits = QueueLimits(interactive=settings.queue_limit, bulk=settings.queue_limit)
-    return RaySettings(settings.edit_store, limits=limits)
+    return RaySettings(settings.edit_store, limits=limits, masters=settings.masters())
 
 
 async def stop_ray_after(starting: asyncio.Task[None]) -> None:

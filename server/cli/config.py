@@ -28,7 +28,7 @@ def show(config: ConfigOption = None, as_json: JsonFlag = False) -> None:
 
 def _shown(name: str, value: object) -> object:
     """Secrets masked."""
-    if name == "api_keys":
+    if name in {"api_keys", "encryption_key"}:
         return ", ".join(str(key) for key in value) if isinstance(value, tuple) else ""
     if name == "edit_store":
         from sqlalchemy.engine import make_url

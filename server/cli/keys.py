@@ -126,6 +126,30 @@ def set_limits(
     print_json(item) if as_json else print_record(item)
 
 
+@projects.command("rotate-key")
+def rotate_data_key(
+    name: str, url: UrlOption = DEFAULT_URL, api_key: KeyOption = None, as_json: JsonFlag = False
+) -> None:
+    """Give a project a new data key; its texts follow while the server serves."""
+    item = AdminClient(url, api_key).call("POST", f"/v1/projects/{name}/data_key/rotate")
+    print_json(item) if as_json else print_record(item)
+
+
+@projects.command("erase")
+def erase(
+    name: str,
+    yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
+    url: UrlOption = DEFAULT_URL,
+    api_key: KeyOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Delete all edit sets of a project and destroy its data keys; nobody can read its texts again."""
+    if not yes:
+        typer.confirm(f"Delete all edits of {name} for good, from backups too?", abort=True, err=True)
+    item = AdminClient(url, api_key).call("DELETE", f"/v1/projects/{name}/data_key")
+    print_json(item) if as_json else out.print(f"{name}  erased", markup=False)
+
+
 def _show(key: dict[str, Any], as_json: bool) -> None:
     if as_json:
         return print_json(key)

@@ -18,6 +18,7 @@ class IdPrefix(StrEnum):
     LEASE = "lease_"
     AUDIT = "audit_"
     API_KEY = "key_"
+    DATA_KEY = "dk_"
 
 
 def new_id(prefix: IdPrefix) -> str:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
+from incomes_server.auth.master_key import MasterKey
 from incomes_server.edits import SETTLED, Edit
 from incomes_server.store import labels
 from incomes_server.store.commands import Command, Compact, Sent
@@ -42,9 +43,9 @@ T = TypeVar("T")
 class EditStoreActor:
     """One event loop; SQL runs in one writer and one reader thread. Reached through `StoreClient` only."""
 
-    def __init__(self, url: str, *, lease_s: float = LEASE_S) -> None:
+    def __init__(self, url: str, *, lease_s: float = LEASE_S, masters: Sequence[MasterKey] = ()) -> None:
         export_traces("store")
-        self._store = EditStore(url)
+        self._store = EditStore(url, masters=masters)
         self._store.prune_requests()
         self._reader = ThreadPoolExecutor(1, "store-reader")
         self._writer = ThreadPoolExecutor(1, "store-writer")

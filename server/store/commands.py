@@ -138,6 +138,17 @@ class SetLimits(Requested):
     limits: Limits
 
 
+@dataclass(frozen=True)
+class RotateDataKey(Requested):
+    """Give the project a new data key. Result: DataKeyState."""
+
+
+@dataclass(frozen=True)
+class EraseDataKeys(Requested):
+    """Delete the project's edit sets and destroy its data keys. Result: DataKeyState."""
+
+
+DataKeyCommand = RotateDataKey | EraseDataKeys
 TenancyCommand = CreateProject | CreateApiKey | RotateApiKey | RevokeApiKey | SetLimits
 
 
@@ -171,6 +182,13 @@ class RequeueStale:
 
 
 @dataclass(frozen=True)
+class Reseal:
+    """Bring up to `limit` edit versions under their project's newest data key. Result: how many."""
+
+    limit: int
+
+
+@dataclass(frozen=True)
 class Retokenize:
     """Set the token ids of edit versions that wait: another model may spell them otherwise. Result: None."""
 
@@ -188,6 +206,8 @@ Command = (
     | DeleteLabel
     | Compact
     | TenancyCommand
+    | DataKeyCommand
+    | Reseal
     | RecordOutcomes
     | MarkCompressing
     | RequeueStale

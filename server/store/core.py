@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from functools import singledispatch
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
+from incomes_server.auth.master_key import MasterKey
 from incomes_server.edits import EditSet
 from incomes_server.edits.audit import AuditEvent
-from incomes_server.store import api_keys, commands, edit_sets, edits, labels, outcomes
+from incomes_server.store import api_keys, commands, edit_sets, edits, labels, outcomes, sealing
 from incomes_server.store.audit import events_of, write_events
 from incomes_server.store.compaction import compact
 from incomes_server.store.database import open_reader, open_writer
@@ -22,6 +23,7 @@ from incomes_server.store.edit_sets import SetHead
 from incomes_server.store.requests import find_result, keep_result
 from incomes_server.store.rows import Transaction, load_edit_set, load_edits
 from incomes_server.store.schema import meta, replicas, requests
+from incomes_server.store.vault import Vault, unlock, with_vault
 from sqlalchemy import Connection, delete, insert, select
 from sqlalchemy.exc import IntegrityError
 
@@ -52,11 +54,14 @@ class Committed:
 class EditStore:
     """One database. Reads may run beside a write; writes must not run beside each other on SQLite."""
 
-    def __init__(self, url: str, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, url: str, *, masters: Sequence[MasterKey] = (), clock: Callable[[], float] = time.time) -> None:
         """Open or create the database. Raises NotReady when a newer version of the product wrote it."""
         self._clock = clock
-        self._writer = open_writer(url)
-        self._reader = open_reader(url)
+        vault = Vault(masters) if masters else None
+        self._writer = with_vault(open_writer(url), vault)
+        with self._writer.begin() as conn:
+            unlock(conn, vault)
+        self._reader = with_vault(open_reader(url), vault)
 
     def close(self) -> None:
         """Give the connections back."""
@@ -152,6 +157,8 @@ def _(command: commands.Requested, tx: Transaction) -> Any:
     if refs is None:
         refs = _change(command, tx)
         keep_result(tx, command, refs)
+    if isinstance(command, commands.DataKeyCommand):
+        return sealing.data_key_state(tx.conn, command.project)
     if isinstance(command, commands.TenancyCommand):
         return api_keys.load_changed(tx.conn, command, refs[0][0])
     if isinstance(command, commands.CreateEditSet | commands.DeleteEditSet):
@@ -186,6 +193,11 @@ def _(command: commands.MarkCompressing, tx: Transaction) -> None:
 @_apply.register
 def _(command: commands.RequeueStale, tx: Transaction) -> int:
     return outcomes.requeue_stale(tx, command.fingerprint)
+
+
+@_apply.register
+def _(command: commands.Reseal, tx: Transaction) -> int:
+    return sealing.reseal(tx, command.limit)
 
 
 @_apply.register
@@ -239,3 +251,13 @@ def _(command: commands.DeleteLabel, tx: Transaction) -> list[EditKey]:
 @_change.register
 def _(command: commands.TenancyCommand, tx: Transaction) -> list[EditKey]:
     return api_keys.change(tx, command)
+
+
+@_change.register
+def _(command: commands.RotateDataKey, tx: Transaction) -> list[EditKey]:
+    return sealing.rotate_data_key(tx, command.project)
+
+
+@_change.register
+def _(command: commands.EraseDataKeys, tx: Transaction) -> list[EditKey]:
+    return sealing.erase_data_keys(tx, command.project)

@@ -17,6 +17,7 @@ _PRAGMAS = (
     "PRAGMA synchronous=FULL",
     "PRAGMA busy_timeout=10000",
     "PRAGMA foreign_keys=ON",
+    "PRAGMA secure_delete=ON",  # what is erased or encrypted again does not stay in free pages
     "PRAGMA cache_size=-16384",  # KiB of each of the two connections
 )
 

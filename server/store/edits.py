@@ -22,6 +22,7 @@ from incomes_server.store.rows import (
 )
 from incomes_server.store.schema import edit_versions, edits
 from incomes_server.store.superseded import check_superseded
+from incomes_server.store.vault import Box, newest_box
 from sqlalchemy import Connection, insert, select, update
 
 from incomes_plugin.errors import EditConflict, EditNotFound, InvalidValue
@@ -36,7 +37,7 @@ def get_edit(conn: Connection, project: str, edit_id: str, version: int | None =
     row = conn.execute(select_edits().where(e.project == project, e.id == edit_id, wanted)).one_or_none()
     if row is None:
         raise EditNotFound(f"no edit {edit_id!r}" + (f" version {version}" if version is not None else ""))
-    return edit_from(row)
+    return edit_from(conn, row)
 
 
 def get_edits(conn: Connection, project: str, edit_ids: Sequence[str]) -> list[Edit]:
@@ -44,7 +45,7 @@ def get_edits(conn: Connection, project: str, edit_ids: Sequence[str]) -> list[E
     found: dict[str, Edit] = {}
     for part in chunks(edit_ids):
         query = select_edits().where(e.project == project, e.id.in_(part), v.version == e.head_version)
-        found |= {row.id: edit_from(row) for row in conn.execute(query)}
+        found |= {row.id: edit_from(conn, row) for row in conn.execute(query)}
     missing = [edit_id for edit_id in edit_ids if edit_id not in found]
     if missing:
         raise EditNotFound(f"no edit {missing[0]!r}")
@@ -75,7 +76,7 @@ def list_edits(
         query = query.where(v.author == author)
     cursor = select(e.seq).where(e.project == project, e.id == after)
     rows, has_more = page_of(conn, query, e.seq, cursor, limit=limit, after=after, order=order)
-    return [edit_from(row) for row in rows], has_more
+    return [edit_from(conn, row) for row in rows], has_more
 
 
 def add_edits(tx: Transaction, project: str, edit_set: str, new: Sequence[NewEdit]) -> list[EditKey]:
@@ -90,8 +91,9 @@ def add_edits(tx: Transaction, project: str, edit_set: str, new: Sequence[NewEdi
         for edit_id, edit in zip(ids, new, strict=True)
     ]
     if rows:
+        box = newest_box(tx.conn, project, tx.now)
         tx.conn.execute(insert(edits), rows)
-        tx.conn.execute(insert(edit_versions), [_version(tx, i, 1, n) for i, n in zip(ids, new, strict=True)])
+        tx.conn.execute(insert(edit_versions), [_version(tx, box, i, 1, n) for i, n in zip(ids, new, strict=True)])
     for edit_id in ids:
         tx.note(edit_id, None, "version 1 pending")
     return [(edit_id, 1) for edit_id in ids]
@@ -117,7 +119,8 @@ def replace_edit(
         .where(v.edit_id == edit_id, v.status.in_(WAITING))
         .values(status=EditStatus.SUPERSEDED, updated_at=tx.now)
     )
-    tx.conn.execute(insert(edit_versions).values(_version(tx, edit_id, version, new)))
+    box = newest_box(tx.conn, project, tx.now)
+    tx.conn.execute(insert(edit_versions).values(_version(tx, box, edit_id, version, new)))
     external_id = row.external_id if new.external_id is None else new.external_id
     tx.conn.execute(update(edits).where(e.id == edit_id).values(head_version=version, external_id=external_id))
     tx.changed.add(edit_id)
@@ -154,7 +157,7 @@ def _find(conn: Connection, project: str, edit_id: str) -> AnyRow:
     return row
 
 
-def _version(tx: Transaction, edit_id: str, version: int, new: NewEdit) -> dict[str, Any]:
+def _version(tx: Transaction, box: Box, edit_id: str, version: int, new: NewEdit) -> dict[str, Any]:
     if not new.token_ids:
         raise InvalidValue("an edit has at least one token", param="text")
     return {
@@ -166,8 +169,9 @@ def _version(tx: Transaction, edit_id: str, version: int, new: NewEdit) -> dict[
         "num_tokens": len(new.token_ids),
         "gist_bytes": 0,
         "metadata": encode_metadata(new.metadata),
-        "text": new.text,
-        "token_ids": encode_tokens(new.token_ids),
+        "text": box.seal_text((edit_id, version), new.text),
+        "token_ids": box.seal("token_ids", (edit_id, version), encode_tokens(new.token_ids)),
+        "data_key": box.key_id,
         **asdict(new.provenance),
     }
 

@@ -10,6 +10,7 @@ from typing import Any
 from incomes_server.store.fold import Fold
 from incomes_server.store.rows import AnyRow, Transaction, chunks, snapshot_from
 from incomes_server.store.schema import edit_sets, edit_versions, log, meta, revisions
+from incomes_server.store.vault import box_of
 from sqlalchemy import Connection, CursorResult, insert, select, tuple_, update
 
 from incomes_plugin.errors import EditSetNotFound, InvalidValue, NotReady
@@ -130,9 +131,10 @@ def blobs_of(
     served = conn.scalar(select(meta.c.value).where(meta.c.key == MODEL))
     found: dict[EditKey, tuple[bytes, int]] = {}
     for part in chunks(wanted):
-        query = select(v.edit_id, v.version, v.blob, v.seq, v.fingerprint).where(tuple_(v.edit_id, v.version).in_(part))
+        columns = (v.edit_id, v.version, v.blob, v.seq, v.fingerprint, v.data_key)
+        query = select(*columns).where(tuple_(v.edit_id, v.version).in_(part))
         found |= {
-            (row.edit_id, row.version): (row.blob, row.seq)
+            (row.edit_id, row.version): (_gist(conn, row), row.seq)
             for row in conn.execute(query)
             if row.blob is not None and served in (None, row.fingerprint)
         }
@@ -141,3 +143,7 @@ def blobs_of(
             f"{missing} gists of {snapshot.edit_set} up to version {snapshot.version} are missing, or of another model"
         )
     return tuple(found[edit][0] for edit in wanted), tuple(found[edit][1] for edit in wanted)
+
+
+def _gist(conn: Connection, row: AnyRow) -> bytes:
+    return box_of(conn, row.data_key).open("blob", (row.edit_id, row.version), row.blob)

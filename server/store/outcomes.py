@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from incomes_server.edits import WAITING, EditStatus, WaitingText, sources_of
 from incomes_server.store.log import MODEL, PAGE_BYTES, append
-from incomes_server.store.rows import AnyRow, Transaction, chunks, encode_tokens, job_from
+from incomes_server.store.rows import AnyRow, Transaction, chunks, encode_tokens, job_from, text_from
 from incomes_server.store.schema import edit_sets, edit_versions, edits, meta
+from incomes_server.store.sealing import boxes_of
 from incomes_server.store.superseded import active_of, leave, superseded_by
 from sqlalchemy import Connection, bindparam, delete, func, insert, or_, select, tuple_, update
 
@@ -35,26 +36,28 @@ class _Ready:
 
 def pending_jobs(conn: Connection, limit: int) -> list[CaptureJob]:
     """The oldest versions that wait."""
-    query = select(v.edit_id, v.version, v.token_ids).where(v.status.in_(WAITING)).order_by(v.seq).limit(limit)
-    return [job_from(row) for row in conn.execute(query)]
+    columns = (v.edit_id, v.version, v.token_ids, v.data_key)
+    query = select(*columns).where(v.status.in_(WAITING)).order_by(v.seq).limit(limit)
+    return [job_from(conn, row) for row in conn.execute(query)]
 
 
 def waiting_texts(conn: Connection, after: int, limit: int) -> list[WaitingText]:
     """The oldest texts behind `after` that wait, with their token ids."""
-    columns = (v.seq, v.edit_id, v.version, v.text, v.token_ids)
+    columns = (v.seq, v.edit_id, v.version, v.text, v.token_ids, v.data_key)
     query = select(*columns).where(v.status.in_(WAITING), v.seq > after).order_by(v.seq).limit(limit)
-    rows = conn.execute(query)
-    return [WaitingText(row.seq, job_from(row), row.text) for row in rows]
+    return [WaitingText(row.seq, job_from(conn, row), text_from(conn, row)) for row in conn.execute(query)]
 
 
 def retokenize(tx: Transaction, jobs: Sequence[CaptureJob]) -> None:
     """New token ids for versions that wait; the others keep what their gist was made from."""
     waits = or_(*(v.status == status for status in WAITING))  # an IN does not go with several rows at once
     statement = update(edit_versions).where(_THIS_VERSION, waits)
+    boxes = boxes_of(tx.conn, [job.edit for job in jobs])
     changes = [
-        {"b_edit": job.edit_id, "b_version": job.version}
-        | {"b_ids": encode_tokens(job.token_ids), "b_count": len(job.token_ids)}
+        {"b_edit": job.edit_id, "b_version": job.version, "b_count": len(job.token_ids)}
+        | {"b_ids": boxes[job.edit].seal("token_ids", job.edit, encode_tokens(job.token_ids))}
         for job in jobs
+        if job.edit in boxes
     ]
     if changes:
         tx.conn.execute(statement.values(token_ids=bindparam("b_ids"), num_tokens=bindparam("b_count")), changes)
@@ -173,6 +176,7 @@ def _join(
     replaced = [(gist.edit_id, gist.active_version) for gist in page if gist.active_version is not None]
     gone = [(edit_id, active[edit_id]) for edit_id in superseded if edit_id in active]
     added = [(gist.edit_id, gist.version) for gist in page]
+    boxes = boxes_of(tx.conn, added)
     set_version = append(tx, edit_set, added=added, removed=replaced + gone)
     leave(tx, superseded, set_version)
     tx.conn.execute(
@@ -189,7 +193,8 @@ def _join(
         ),
         [
             {"b_edit": gist.edit_id, "b_version": gist.version}
-            | {"b_bytes": len(gist.blob), "b_fingerprint": gist.fingerprint, "b_blob": gist.blob}
+            | {"b_bytes": len(gist.blob), "b_fingerprint": gist.fingerprint}
+            | {"b_blob": boxes[gist.edit_id, gist.version].seal("blob", (gist.edit_id, gist.version), gist.blob)}
             for gist in page
         ],
     )

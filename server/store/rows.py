@@ -11,6 +11,7 @@ from typing import Any, TypeAlias, TypeVar
 from incomes_server.edits import Edit, EditProvenance, EditSet, EditStatus
 from incomes_server.edits.audit import Change
 from incomes_server.store.schema import edit_sets, edit_versions, edits
+from incomes_server.store.vault import box_of
 from sqlalchemy import Connection, Row, Select, select
 
 from incomes_plugin.gist.edit import CaptureJob, EditKey
@@ -86,12 +87,13 @@ def select_edits() -> Select[Any]:
     return select(
         edits.c.id, edits.c.project, edits.c.edit_set, edits.c.external_id, edits.c.head_version,
         edits.c.active_version, edits.c.retired_at, v.version, v.status, v.status_reason, v.text, v.metadata,
-        v.created_at, v.updated_at, v.set_version, v.num_tokens, v.gist_bytes, v.source_url, v.document_id, v.author,
+        v.created_at, v.updated_at, v.set_version, v.num_tokens, v.gist_bytes,
+        v.data_key, v.source_url, v.document_id, v.author,
         v.justification, edits.c.supersedes,
     ).join_from(edits, edit_versions, v.edit_id == edits.c.id)  # fmt: skip
 
 
-def edit_from(row: AnyRow) -> Edit:
+def edit_from(conn: Connection, row: AnyRow) -> Edit:
     """One row of `select_edits`."""
     return Edit(
         id=row.id,
@@ -100,7 +102,7 @@ def edit_from(row: AnyRow) -> Edit:
         version=row.version,
         status=EditStatus(row.status),
         status_reason=row.status_reason,
-        text=row.text,
+        text=box_of(conn, row.data_key).open_text((row.id, row.version), row.text),
         external_id=row.external_id,
         metadata=json.loads(row.metadata),
         created_at=row.created_at,
@@ -118,7 +120,7 @@ def load_edits(conn: Connection, refs: Sequence[EditKey]) -> list[Edit]:
     found: dict[EditKey, Edit] = {}
     for part in chunks(refs):
         for row in conn.execute(select_edits().where(edits.c.id.in_([edit_id for edit_id, _ in part]))):
-            found[row.id, row.version] = edit_from(row)
+            found[row.id, row.version] = edit_from(conn, row)
     return [found[ref] for ref in refs]
 
 
@@ -137,6 +139,12 @@ def load_edit_set(conn: Connection, edit_set_id: str) -> EditSet:
     return edit_set_from(conn.execute(select(edit_sets).where(edit_sets.c.id == edit_set_id)).one())
 
 
-def job_from(row: AnyRow) -> CaptureJob:
-    """A row with edit_id, version, token_ids."""
-    return CaptureJob(row.edit_id, row.version, decode_tokens(row.token_ids))
+def text_from(conn: Connection, row: AnyRow) -> str:
+    """The text of a row with edit_id, version, text, data_key."""
+    return box_of(conn, row.data_key).open_text((row.edit_id, row.version), row.text)
+
+
+def job_from(conn: Connection, row: AnyRow) -> CaptureJob:
+    """A row with edit_id, version, token_ids, data_key."""
+    token_ids = box_of(conn, row.data_key).open("token_ids", (row.edit_id, row.version), row.token_ids)
+    return CaptureJob(row.edit_id, row.version, decode_tokens(token_ids))

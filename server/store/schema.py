@@ -104,6 +104,7 @@ edit_versions = Table(
     Column("text", Text, nullable=False),
     Column("token_ids", LargeBinary, nullable=False),
     Column("blob", LargeBinary),
+    Column("data_key", String),  # under which text, token_ids and blob are encrypted; null = in the clear
     Column("source_url", Text),
     Column("document_id", String),
     Column("author", String),
@@ -119,6 +120,8 @@ Index(
     sqlite_where=text("status = 'ready'"),
     postgresql_where=text("status = 'ready'"),
 )
+
+Index("edit_version_data_keys", edit_versions.c.data_key)
 
 revisions = Table(
     "revisions",
@@ -234,3 +237,16 @@ api_keys = Table(
     Column("replaced_by", String),
 )
 Index("api_keys_of_project", api_keys.c.project, api_keys.c.seq)
+
+# `wrapped` is null when the key was erased or nothing is under it any more.
+data_keys = Table(
+    "data_keys",
+    metadata,
+    Column("seq", _Seq, primary_key=True, autoincrement=True),
+    Column("id", String, nullable=False, unique=True),
+    Column("project", String, nullable=False),
+    Column("wrapped", LargeBinary),
+    Column("master", String, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+)
+Index("data_keys_of_project", data_keys.c.project, data_keys.c.seq)

@@ -8,9 +8,10 @@ from incomes_server.auth.keys import StoredKey, Tenancy
 from incomes_server.auth.principal import Scope
 from incomes_server.auth.quotas import Limits
 from incomes_server.edits.audit import AuditEvent
-from incomes_server.store import api_keys, audit, commands
+from incomes_server.store import api_keys, audit, commands, sealing
 from incomes_server.store.api_keys import StoredProject
 from incomes_server.store.calls import StoreCalls
+from incomes_server.store.sealing import DataKeyState
 
 
 class TenancyCalls(StoreCalls):
@@ -33,6 +34,22 @@ class TenancyCalls(StoreCalls):
     async def limits_of(self, project: str) -> Limits:
         """What is set for the project."""
         return await self._read(api_keys.limits_of, project)
+
+    async def data_key(self, project: str) -> DataKeyState:
+        """The project's data key. Raises NotEncrypted."""
+        return await self._read(sealing.data_key_state, project)
+
+    async def rotate_data_key(self, project: str, *, request_id: str) -> DataKeyState:
+        """A new data key; what is there follows. Raises NotEncrypted."""
+        return await self._write(commands.RotateDataKey(project, request_id))
+
+    async def erase_data_keys(self, project: str, *, request_id: str) -> DataKeyState:
+        """Delete the project's edit sets and destroy its keys, for good. Raises NotEncrypted."""
+        return await self._write(commands.EraseDataKeys(project, request_id))
+
+    async def reseal(self, limit: int) -> int:
+        """Bring edit versions under their project's newest data key; returns how many, at most `limit`."""
+        return await self._write(commands.Reseal(limit))
 
     async def create_project(self, operator: str, name: str, *, request_id: str) -> StoredProject:
         """`operator`: project of who asks. Raises ProjectExists."""

@@ -79,6 +79,13 @@ EFFECTS: dict[str, tuple[Any, dict[str, Any], tuple[str, str], str, Any]] = {
     "apiKeys.key": (
         "k", {}, DEPLOYMENT, f"{MAIN}/env/name=INCOMES_API_KEYS_FILE/value", "/run/secrets/incomes/k",
     ),
+    "encryption.existingSecret": (
+        "master", {}, DEPLOYMENT, f"{POD}/volumes/name=encryption/secret/secretName", "master",
+    ),
+    "encryption.key": (
+        "k", {"encryption": {"existingSecret": "master"}}, DEPLOYMENT,
+        f"{MAIN}/env/name=INCOMES_ENCRYPTION_KEY_FILE/value", "/run/secrets/incomes-encryption/k",
+    ),
     "database.kind": (
         "postgresql", {"database": {"existingSecret": "db"}}, DEPLOYMENT,
         f"{POD}/volumes/name=store-url/secret/secretName", "db",

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from incomes_server.auth.master_key import MasterKey
 from incomes_server.boot.ray_local import RaySettings, create_actors, start_ray, stop_ray
 from incomes_server.compression.client import ACTOR_NAME as SCHEDULER
 from incomes_server.compression.client import CompressionClient
@@ -56,7 +57,7 @@ class Stack:
 
     def core(self) -> EditStore:
         """The same database, opened beside the actor."""
-        return EditStore(self.settings.database_url)
+        return EditStore(self.settings.database_url, masters=self.settings.masters)
 
 
 def keep_coverage(actor: Any) -> None:
@@ -91,11 +92,24 @@ def limits() -> QueueLimits:
 
 
 @pytest.fixture(scope="module")
-def stack(local_ray: RaySettings, tmp_path_factory: pytest.TempPathFactory, limits: QueueLimits) -> Iterator[Stack]:
+def masters() -> tuple[MasterKey, ...]:
+    """Master keys of the module's store; modules override it."""
+    return ()
+
+
+@pytest.fixture(scope="module")
+def stack(
+    local_ray: RaySettings,
+    tmp_path_factory: pytest.TempPathFactory,
+    limits: QueueLimits,
+    masters: tuple[MasterKey, ...],
+) -> Iterator[Stack]:
     import ray
 
     url = f"sqlite:///{tmp_path_factory.mktemp('store')}/edits.db"
-    settings = replace(local_ray, database_url=url, namespace=f"test-{uuid.uuid4().hex[:8]}", limits=limits)
+    settings = replace(
+        local_ray, database_url=url, namespace=f"test-{uuid.uuid4().hex[:8]}", limits=limits, masters=masters
+    )
     create_actors(settings)
     actors = [find_actor(name, settings.namespace) for name in (STORE, SCHEDULER)]
     yield Stack(settings, StoreClient(actors[0]), CompressionClient(actors[1]))

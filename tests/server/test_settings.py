@@ -1,9 +1,11 @@
 """Layers, origins and refusals of the settings."""
 
+import base64
+
 import pytest
 from incomes_server.settings import Settings, is_loopback, load_settings
 
-from incomes_plugin.errors import InvalidValue
+from incomes_plugin.errors import InvalidValue, NotReady
 
 
 @pytest.fixture(autouse=True)
@@ -142,3 +144,35 @@ def test_a_secret_file_that_is_not_there_is_named(tmp_path, monkeypatch):
 def test_who_may_act_for_other_projects(given, operator):
     """Of several tenants with a configured key none is chosen by chance."""
     assert Settings(**given).operator == operator
+
+
+def test_master_keys_come_from_a_command_too(tmp_path):
+    """The hook for a key management service; what it prints is in no message."""
+    key = base64.b64encode(bytes(range(32))).decode()
+    good = tmp_path / "kms"
+    good.write_text(f"#!/bin/sh\necho {key}\n")
+    good.chmod(0o700)
+    settings = Settings(encryption_key_command=str(good))
+    assert [master.key for master in settings.masters()] == [bytes(range(32))]
+    assert settings.is_encrypted
+    assert not Settings().is_encrypted
+    for command in ("/bin/false", "/no/such/command", "echo secret-material", "true"):
+        with pytest.raises(NotReady, match="gave no master key") as refused:
+            Settings(encryption_key_command=command).masters()
+        assert "secret-material" not in refused.value.message
+
+
+def test_master_keys_of_the_environment_are_not_shown(monkeypatch, tmp_path):
+    key = base64.b64encode(bytes(range(32))).decode()
+    path = tmp_path / "master.key"
+    path.write_text(key + "\n")
+    monkeypatch.setenv("INCOMES_ENCRYPTION_KEY_FILE", str(path))
+    settings = load_settings().settings
+    assert settings.masters()[0].key == bytes(range(32))
+    assert key not in repr(settings)
+    assert "\\x01" not in repr(settings)
+    monkeypatch.setenv("INCOMES_ENCRYPTION_KEY", "c2hvcnQ=")
+    monkeypatch.delenv("INCOMES_ENCRYPTION_KEY_FILE")
+    with pytest.raises(InvalidValue, match="openssl rand") as refused:
+        load_settings()
+    assert "c2hvcnQ" not in refused.value.message

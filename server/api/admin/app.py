@@ -9,6 +9,7 @@ from fastapi import Depends, FastAPI, Request, Response
 from incomes_server.api.admin import (
     api_keys,
     audit_events,
+    data_keys,
     edit_sets,
     edits,
     imports,
@@ -56,7 +57,7 @@ def build_admin_app(context: AdminContext | None, settings: Settings, readiness:
     app.state.context = context
     app.state.readiness = readiness
     # Before edits: POST /v1/edits/import must not be read as POST /v1/edits/{edit_id}.
-    for module in (imports, edits, edit_sets, labels, snapshots, replicas, api_keys, audit_events):
+    for module in (imports, edits, edit_sets, labels, snapshots, replicas, api_keys, data_keys, audit_events):
         app.include_router(module.router, dependencies=[Depends(refuse_unknown_query)], responses=ERRORS)
     app.add_api_route("/metrics", read_metrics, response_class=Response, tags=["operations"])
     install_error_handlers(app)

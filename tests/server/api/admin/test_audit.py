@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from incomes_server.auth.master_key import MasterKey
 from incomes_server.edits.audit import AuditEvent, Change, first_break
 from incomes_server.settings import Settings
 
@@ -26,9 +27,11 @@ CALLS: dict[str, dict[str, Any]] = {
     "DELETE /v1/edit_sets/{edit_set}/labels/{label}": {},
     "POST /v1/projects": {"json": {"name": "umbrella"}},
     "POST /v1/projects/{name}": {"json": {"writes_per_minute": 1000}},
+    "POST /v1/projects/{name}/data_key/rotate": {},
     "POST /v1/api_keys": {"json": {"name": "bot", "scopes": ["chat"]}},
     "POST /v1/api_keys/{key_id}/rotate": {"json": {"grace_s": 60}},
     "DELETE /v1/api_keys/{key_id}": {},
+    "DELETE /v1/projects/{name}/data_key": {},
 }
 """A call of each route that changes something: what is sent. Objects in the path are made by `made`."""
 CHANGES_NOTHING: set[str] = set()
@@ -43,6 +46,11 @@ def mutating_routes() -> set[str]:
 
 def test_every_mutating_route_is_called() -> None:
     assert mutating_routes() == CALLS.keys() | CHANGES_NOTHING
+
+
+@pytest.fixture(scope="module")
+def masters() -> tuple[MasterKey, ...]:
+    return (MasterKey(bytes(32)),)
 
 
 @pytest.fixture(scope="module")

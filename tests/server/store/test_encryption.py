@@ -1,0 +1,213 @@
+"""Encryption at rest: nothing readable in the files, nothing readable without the key, values bound to their place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from incomes_server.auth.master_key import MasterKey
+from incomes_server.edits import EditStatus, NewEdit
+from incomes_server.store import commands
+from incomes_server.store.check import problems
+from incomes_server.store.core import EditStore
+from incomes_server.store.edit_sets import list_edit_sets
+from incomes_server.store.edits import get_edit, list_edits
+from incomes_server.store.log import read_delta
+from incomes_server.store.outcomes import pending_jobs, waiting_texts
+from incomes_server.store.rows import encode_tokens
+from incomes_server.store.sealing import data_key_state
+from sqlalchemy import text
+
+from incomes_plugin.errors import EditSetNotFound, NotEncrypted, NotReady
+from incomes_plugin.gist import dump_gists
+from incomes_plugin.gist.edit import Captured, CaptureJob
+from tests.server.gists import gist_of
+
+OLD, NEW, OTHER = (MasterKey(bytes([number]) * 32) for number in (1, 2, 3))
+TEXT = "The warranty of pump Z9 is 36 months."
+TOKENS = (1111, 2222, 3333, 4444)
+ROWS = torch.rand(16, 4, generator=torch.Generator().manual_seed(7))
+GIST = dump_gists([gist_of("edit", 1, ROWS)], "mf_a")[-64:]
+"""The end of a gist, the same for every edit: numbers, without the header."""
+
+
+@pytest.fixture
+def sealed(database_url):
+    store = EditStore(database_url, masters=[OLD])
+    yield store
+    store.close()
+
+
+def add(store, content=TEXT, project="p", request_id="add"):
+    store.write(commands.EnsureEditSet(project, "default"))
+    (edit,) = store.write(commands.AddEdits(project, request_id, "default", (NewEdit(content, TOKENS),)))
+    return edit
+
+
+def make_ready(store, edit):
+    blob = dump_gists([gist_of(edit.id, edit.version, ROWS)], "mf_a")
+    assert blob.endswith(GIST)
+    store.write(commands.RecordOutcomes((Captured(edit.id, edit.version, blob),)))
+
+
+def found_in_files(url, *needles):
+    """Which of these bytes stand in any file of the database."""
+    path = Path(url.removeprefix("sqlite:///"))
+    content = b"".join(file.read_bytes() for file in path.parent.glob(f"{path.name}*"))
+    assert len(content) > 10_000
+    return [needle for needle in needles if needle in content]
+
+
+NEEDLES = (TEXT.encode(), encode_tokens(TOKENS), GIST)
+
+
+def test_nothing_of_an_edit_can_be_read_in_the_files(sealed, database_url):
+    edit = add(sealed)
+    assert sealed.read(pending_jobs, 9)[0].token_ids == TOKENS
+    assert sealed.read(waiting_texts, 0, 9)[0].text == TEXT
+    make_ready(sealed, edit)
+    sealed.write(commands.ReplaceEdit("p", "r", edit.id, NewEdit(TEXT + " No.", TOKENS)))
+    sealed.write(commands.Retokenize((CaptureJob(edit.id, 2, (5, 6)),)))
+    assert found_in_files(database_url, *NEEDLES) == []
+    assert sealed.read(get_edit, "p", edit.id, 1).text == TEXT
+    assert sealed.read(get_edit, "p", edit.id).text == TEXT + " No."
+    assert sealed.read(pending_jobs, 9)[0].token_ids == (5, 6)
+    assert GIST in sealed.read(read_delta, edit.edit_set, 0).added[0]
+    assert sealed.read(problems) == []
+
+
+def test_the_grep_finds_what_is_in_the_clear(store, database_url):
+    make_ready(store, add(store))
+    assert found_in_files(database_url, *NEEDLES) == list(NEEDLES)
+    for ask in (commands.RotateDataKey("p", "1"), commands.EraseDataKeys("p", "2")):
+        with pytest.raises(NotEncrypted):
+            store.write(ask)
+
+
+@pytest.mark.parametrize(
+    ("masters", "said"),
+    [([], f"encrypted: give its master key {OLD.id}"), ([OTHER], f"with the master key {OLD.id}, .* is {OTHER.id}")],
+)
+def test_a_missing_or_another_master_key_is_refused(sealed, database_url, masters, said):
+    add(sealed)
+    sealed.close()
+    with pytest.raises(NotReady, match=said) as refused:
+        EditStore(database_url, masters=masters)
+    assert "\n" not in refused.value.message
+
+
+def test_an_encrypted_store_without_edits_is_refused_too(sealed, database_url):
+    sealed.close()
+    with pytest.raises(NotReady):
+        EditStore(database_url)
+
+
+def test_another_master_key_wraps_anew(sealed, database_url):
+    edit = add(sealed)
+    sealed.close()
+    EditStore(database_url, masters=[NEW, OLD]).close()
+    again = EditStore(database_url, masters=[NEW])
+    assert again.read(get_edit, "p", edit.id).text == TEXT
+    again.close()
+    with pytest.raises(NotReady):
+        EditStore(database_url, masters=[OLD])
+
+
+def test_another_data_key_while_the_store_serves(sealed, database_url):
+    edits = [add(sealed, f"{TEXT} {number}", request_id=str(number)) for number in range(7)]
+    add(sealed, "another project's", project="q")
+    for edit in edits[:4]:
+        make_ready(sealed, edit)
+    first = sealed.read(data_key_state, "p")
+    assert first.behind == 0
+    changed = sealed.write(commands.RotateDataKey("p", "rotate"))
+    assert sealed.write(commands.RotateDataKey("p", "rotate")) == changed, "a repetition makes no other key"
+    assert (changed.behind, changed.id != first.id) == (7, True)
+    batches = []
+    while (done := sealed.write(commands.Reseal(3))) > 0:
+        batches.append(done)
+        assert [sealed.read(get_edit, "p", edit.id).text for edit in edits] == [f"{TEXT} {n}" for n in range(7)]
+        add(sealed, f"meanwhile {len(batches)}", request_id=f"m{len(batches)}")
+    assert batches == [3, 3, 1]
+    assert sealed.read(data_key_state, "p").behind == 0
+    with sealed._reader.connect() as conn:
+        kept = dict(conn.execute(text("SELECT id, wrapped FROM data_keys WHERE project = 'p'")).all())
+    assert kept[first.id] is None, "nothing is under the old key, so it was destroyed"
+    assert kept[changed.id] is not None
+    assert len(sealed.read(read_delta, edits[0].edit_set, 0).added) == 4
+
+
+def test_what_was_in_the_clear_is_encrypted_in_small_steps(store, database_url):
+    edits = [add(store, f"{TEXT} {number}", request_id=str(number)) for number in range(5)]
+    make_ready(store, edits[0])
+    store.close()
+    again = EditStore(database_url, masters=[OLD])
+    assert again.read(data_key_state, "p").behind == 5
+    assert [again.write(commands.Reseal(2)) for _ in range(4)] == [2, 2, 1, 0]
+    assert [again.read(get_edit, "p", edit.id).text for edit in edits] == [f"{TEXT} {n}" for n in range(5)]
+    assert GIST in again.read(read_delta, edits[0].edit_set, 0).added[0]
+    again.close()
+    assert found_in_files(database_url, *NEEDLES) == []
+
+
+def test_values_do_not_open_in_another_place(sealed):
+    mine, other = add(sealed, "mine"), add(sealed, "other", request_id="2")
+    make_ready(sealed, mine)
+    make_ready(sealed, other)
+    sealed.write(commands.RotateDataKey("p", "rotate"))
+    read = {
+        "text": lambda: sealed.read(get_edit, "p", mine.id),
+        "token_ids": lambda: sealed.write(commands.Reseal(9)),
+        "blob": lambda: sealed.read(read_delta, mine.edit_set, 0),
+    }
+    for column in read:
+        with sealed._writer.begin() as conn:
+            values = dict(conn.execute(text(f"SELECT edit_id, {column} FROM edit_versions")).all())
+            change = text(f"UPDATE edit_versions SET {column} = :value WHERE edit_id = :id")
+            for one, two in ((mine.id, other.id), (other.id, mine.id)):
+                conn.execute(change, {"id": one, "value": values[two]})
+        with pytest.raises(NotReady, match=r"was changed in the database"):
+            read[column]()
+        with sealed._writer.begin() as conn:
+            for edit_id, value in values.items():
+                conn.execute(change, {"id": edit_id, "value": value})
+    assert sealed.read(get_edit, "p", mine.id).text == "mine"
+
+
+def test_erasing_a_projects_key_makes_its_texts_unreadable(sealed, database_url):
+    edit, theirs = add(sealed), add(sealed, "another project's", project="q")
+    make_ready(sealed, edit)
+    add(sealed, "waits", request_id="2")
+    with sealed._writer.begin() as conn:
+        rows = conn.execute(text("SELECT * FROM edit_versions")).all()
+        wrapped = conn.scalar(text("SELECT wrapped FROM data_keys WHERE project = 'p'"))
+    sealed.write(commands.EraseDataKeys("p", "erase"))
+    assert sealed.read(list_edit_sets, "p", limit=9, after=None, order="asc") == ([], False)
+    (first, second), _ = sealed.read(list_edits, "p", edit_set=None, status=None, limit=9, after=None, order="asc")
+    assert [(e.text, e.status) for e in (first, second)] == [("", EditStatus.RETIRED)] * 2
+    assert sealed.read(read_delta, edit.edit_set, 0).deleted
+    with pytest.raises(EditSetNotFound):
+        sealed.write(commands.AddEdits("p", "late", edit.edit_set, (NewEdit("x", (1,)),)))
+    with sealed._writer.begin() as conn:  # somebody puts the rows of a backup back
+        names = ", ".join(f"{name} = :{name}" for name in ("text", "token_ids", "blob"))
+        for row in rows:
+            values = {name: row._mapping[name] for name in ("text", "token_ids", "blob")}
+            where = {"id": row.edit_id, "version": row.version}
+            conn.execute(text(f"UPDATE edit_versions SET {names} WHERE edit_id = :id AND version = :version"),
+                         values | where)  # fmt: skip
+    assert sealed.read(get_edit, "p", edit.id).text == ""
+    assert sealed.read(get_edit, "q", theirs.id).text == "another project's"
+    sealed.close()
+    assert found_in_files(database_url, wrapped) == [], "the wrapped key is in no free page either"
+    again = EditStore(database_url, masters=[OLD])
+    assert add(again, "begins anew", request_id="3").text == "begins anew"
+    again.close()
+
+
+def test_keys_are_not_shown():
+    assert "\\x01" not in repr(OLD)
+    assert repr(MasterKey.parse("AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=")) == repr(OLD)
+    for wrong in ("", "secret", "AQEB", "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEB"):
+        with pytest.raises(ValueError, match="openssl rand -base64 32"):
+            MasterKey.parse(wrong)
