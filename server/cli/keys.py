@@ -145,7 +145,7 @@ def erase(
 ) -> None:
     """Delete all edit sets of a project and destroy its data keys; nobody can read its texts again."""
     if not yes:
-        typer.confirm(f"Delete all edits of {name} for good, from backups too?", abort=True, err=True)
+        typer.confirm(f"Delete all edits of {name} for good?", abort=True, err=True)
     item = AdminClient(url, api_key).call("DELETE", f"/v1/projects/{name}/data_key")
     print_json(item) if as_json else out.print(f"{name}  erased", markup=False)
 

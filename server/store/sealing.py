@@ -64,7 +64,7 @@ def rotate_data_key(tx: Transaction, project: str) -> list[EditKey]:
 
 def erase_data_keys(tx: Transaction, project: str) -> list[EditKey]:
     """Delete every edit set of the project, so that no replica uses its edits, and then its keys: nobody can read
-    texts and gists of it again, in backups neither."""
+    texts and gists of it again, in copies of rows neither."""
     vault = _vault(tx.conn)
     live = select(edit_sets.c.id).where(edit_sets.c.project == project, edit_sets.c.deleted_at.is_(None))
     for edit_set in tx.conn.scalars(live).all():

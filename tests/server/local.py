@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import pickle
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +39,7 @@ from incomes_server.store.directory import EditSetDirectory
 
 from incomes_plugin.gist.edit import Captured, CaptureJob
 from incomes_plugin.model.adapter import EditAdapter
+from incomes_plugin.pool.snapshot import SnapshotDelta
 from tests.server.gists import outcome_of
 
 
@@ -83,16 +84,28 @@ async def compress(jobs: Sequence[CaptureJob]) -> list[Captured]:
     ]
 
 
+Make = Callable[[Sequence[CaptureJob]], Awaitable[list[Captured]]]
+
+
 @asynccontextmanager
-async def local_server(database_url: str, model: Path, settings: Settings | None = None) -> AsyncIterator[LocalServer]:
+async def local_server(
+    database_url: str,
+    model: Path,
+    settings: Settings | None = None,
+    *,
+    make: Make = compress,
+    commit: Callable[[SnapshotDelta[bytes]], None] = lambda _: None,
+) -> AsyncIterator[LocalServer]:
     """Store, scheduler, worker and replica, and the admin app on them.
 
     Args:
         model: a folder of `write_tiny_model`.
+        make: compresses edits.
+        commit: gets what the replica applies.
     """
     prepare_ray_environment()  # the clients import Ray for its errors; later tests may start it
     settings, adapter = settings or Settings(), EditAdapter.load(model / "adapter")
-    actor = EditStoreActor(database_url)
+    actor = EditStoreActor(database_url, masters=settings.masters())
     scheduler = SchedulerActor("local", QueueLimits(sweep_s=0.2))
     store, queue = StoreClient(Local(actor)), CompressionClient(Local(scheduler))
     scheduler._store = store
@@ -106,10 +119,10 @@ async def local_server(database_url: str, model: Path, settings: Settings | None
 
     async def when_allowed(jobs: Sequence[CaptureJob]) -> list[Captured]:
         await works.wait()
-        return await compress(jobs)
+        return await make(jobs)
 
-    async def apply(_delta: Any) -> None:
-        return None
+    async def apply(delta: SnapshotDelta[bytes]) -> None:
+        commit(delta)
 
     loops = [
         asyncio.create_task(run_worker(queue, store, when_allowed, name="one", batch=32)),

@@ -51,5 +51,5 @@ async def rotate_data_key(context: Context, project: Owned, request_id: WriteId)
 
 @router.delete("", response_model=DataKeyObject)
 async def erase_data_key(context: Context, project: Owned, request_id: WriteId) -> DataKeyObject:
-    """Delete all edit sets of the project and destroy its keys: its texts are gone for good, from backups too."""
+    """Delete all edit sets of the project and destroy its keys: its texts are gone for good."""
     return DataKeyObject.of(await context.store.erase_data_keys(project, request_id=request_id))
