@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import typer
 from incomes_server.cli.client import DEFAULT_URL, AdminClient, KeyOption, UrlOption
-from incomes_server.cli.output import JsonFlag, err, out, print_json, print_record, print_table
+from incomes_server.cli.output import JsonFlag, err, fail, out, print_json, print_record, print_table
 
 app = typer.Typer(help="Make, list, rotate and revoke API keys.", no_args_is_help=True)
 projects = typer.Typer(help="Make and list projects (tenants).", no_args_is_help=True)
@@ -56,7 +58,10 @@ def rotate(
 ) -> None:
     """Make a key with the same scopes, and print it; the old one ends after a while."""
     body, params = {"grace_s": grace_s}, {"project": project}
-    _show(AdminClient(url, api_key).call("POST", f"/v1/api_keys/{key_id}/rotate", json=body, params=params), as_json)
+    _show(
+        AdminClient(url, api_key).call("POST", f"/v1/api_keys/{_segment(key_id)}/rotate", json=body, params=params),
+        as_json,
+    )
 
 
 @app.command()
@@ -68,7 +73,7 @@ def revoke(
     as_json: JsonFlag = False,
 ) -> None:
     """End a key: it works nowhere any more within a second."""
-    key = AdminClient(url, api_key).call("DELETE", f"/v1/api_keys/{key_id}", params={"project": project})
+    key = AdminClient(url, api_key).call("DELETE", f"/v1/api_keys/{_segment(key_id)}", params={"project": project})
     print_json(key) if as_json else out.print(f"{key['id']}  {key['name']}  revoked", markup=False)
 
 
@@ -98,7 +103,7 @@ def list_projects(
 @projects.command("get")
 def get_project(name: str, url: UrlOption = DEFAULT_URL, api_key: KeyOption = None, as_json: JsonFlag = False) -> None:
     """Show the limits that are set for a project."""
-    item = AdminClient(url, api_key).call("GET", f"/v1/projects/{name}")
+    item = AdminClient(url, api_key).call("GET", f"/v1/projects/{_segment(name)}")
     print_json(item) if as_json else print_record(item)
 
 
@@ -122,7 +127,7 @@ def set_limits(
         "chat_requests_per_minute": chat_requests_per_minute,
         "writes_per_minute": writes_per_minute,
     }
-    item = AdminClient(url, api_key).call("POST", f"/v1/projects/{name}", json=body)
+    item = AdminClient(url, api_key).call("POST", f"/v1/projects/{_segment(name)}", json=body)
     print_json(item) if as_json else print_record(item)
 
 
@@ -153,6 +158,11 @@ def erase(
 def _show(key: dict[str, Any], as_json: bool) -> None:
     if as_json:
         return print_json(key)
+    if key["secret"] is None:
+        fail(
+            f"{key['id']} was made, but its secret was lost with the first answer to this request; rotate it with "
+            "--grace-s 0, or revoke it and make another"
+        )
     err.print(
         f"{key['id']}  project {key['project']}, {' '.join(key['scopes'])}; the key, shown this once:", markup=False
     )
@@ -162,4 +172,11 @@ def _show(key: dict[str, Any], as_json: bool) -> None:
 def _state(key: dict[str, Any]) -> str:
     if key["revoked_at"] is not None:
         return "revoked"
-    return "works" if key["expires_at"] is None else f"works until {key['expires_at']}"
+    if key["expires_at"] is None:
+        return "works"
+    return f"works until {key['expires_at']}" if key["expires_at"] > time.time() else "expired"
+
+
+def _segment(value: str) -> str:
+    """One segment of a path, whatever it holds."""
+    return quote(value, safe="")
