@@ -16,9 +16,9 @@ from collections.abc import Mapping, Sequence
 from incomes_server.edits import EditStatus
 from incomes_server.store.labels import labels_of
 from incomes_server.store.log import ADD, REMOVE
-from incomes_server.store.rows import AnyRow, Transaction, chunks
+from incomes_server.store.rows import AnyRow, Transaction, chunks, in_pairs
 from incomes_server.store.schema import edit_sets, edit_versions, log, revisions
-from sqlalchemy import Connection, delete, func, select, tuple_, update
+from sqlalchemy import Connection, delete, func, select, update
 
 from incomes_plugin.gist.edit import EditKey
 from incomes_plugin.pool.snapshot import add_to_digest
@@ -86,14 +86,14 @@ def _drop_cancelled(conn: Connection, edit_set: str, oldest: int, end: int) -> d
     removed: list[EditKey] = [(row.edit_id, row.edit_version) for row in conn.execute(query.distinct())]
     rows: dict[EditKey, list[AnyRow]] = defaultdict(list)
     for part in chunks(removed):
-        found = select(log).where(g.edit_set == edit_set, g.version <= end, tuple_(g.edit_id, g.edit_version).in_(part))
+        found = select(log).where(g.edit_set == edit_set, g.version <= end, in_pairs(g.edit_id, g.edit_version, part))
         for row in conn.execute(found.order_by(g.version, g.position)):
             rows[row.edit_id, row.edit_version].append(row)
     dead = [
         (row.version, row.position) for each in rows.values() for row in (each[:-1] if each[-1].op == ADD else each)
     ]
     for places in chunks(dead):
-        conn.execute(delete(log).where(g.edit_set == edit_set, tuple_(g.version, g.position).in_(places)))
+        conn.execute(delete(log).where(g.edit_set == edit_set, in_pairs(g.version, g.position, places)))
     return {key: each[0].version if each[0].version <= oldest else 0 for key, each in rows.items()}
 
 
@@ -119,8 +119,8 @@ def _renew_marks(conn: Connection, edit_set: str, oldest: int, end: int, gone: M
 def _free(conn: Connection, keys: Sequence[EditKey]) -> None:
     """Drop gists of edit versions that no state has any more, and the texts of those that were replaced."""
     for part in chunks(keys):
-        pair = tuple_(g.edit_id, g.edit_version)
-        kept = {tuple(row) for row in conn.execute(select(g.edit_id, g.edit_version).where(pair.in_(part)))}
-        free = tuple_(v.edit_id, v.version).in_([key for key in part if key not in kept] or [("", 0)])
+        still = select(g.edit_id, g.edit_version).where(in_pairs(g.edit_id, g.edit_version, part))
+        kept = {tuple(row) for row in conn.execute(still)}
+        free = in_pairs(v.edit_id, v.version, [key for key in part if key not in kept])
         conn.execute(delete(edit_versions).where(free, v.status == EditStatus.SUPERSEDED))
         conn.execute(update(edit_versions).where(free, v.status == EditStatus.RETIRED).values(blob=None, gist_bytes=0))

@@ -7,16 +7,16 @@ from collections.abc import Collection
 from incomes_server.edits.label import HEAD, Label, check_label
 from incomes_server.store.counts import LabelUse, use_at
 from incomes_server.store.edit_sets import SetHead, find_edit_set
-from incomes_server.store.log import blobs_of, net_changes
-from incomes_server.store.rows import AnyRow, Transaction, chunks, snapshot_from
-from incomes_server.store.schema import edit_sets, edit_versions, edits, label_moves, revisions
-from sqlalchemy import Connection, func, insert, select, tuple_
+from incomes_server.store.log import ADD, blobs_of, net_changes
+from incomes_server.store.rows import AnyRow, Transaction, snapshot_from
+from incomes_server.store.schema import edit_sets, edit_versions, label_moves, log, revisions
+from sqlalchemy import Connection, case, func, insert, select
 
 from incomes_plugin.errors import LabelNotFound, SnapshotNotFound
 from incomes_plugin.gist.edit import EditKey
 from incomes_plugin.pool.snapshot import SnapshotDelta, SnapshotRef, label_key
 
-m, r, s, e, v = label_moves.c, revisions.c, edit_sets.c, edits.c, edit_versions.c
+m, r, s, v = label_moves.c, revisions.c, edit_sets.c, edit_versions.c
 
 
 def heads(conn: Connection, only: Collection[str] | None = None) -> dict[str, SetHead]:
@@ -180,15 +180,14 @@ def _append(tx: Transaction, edit_set: str, name: str, newest: AnyRow | None, ve
 
 
 def _tokens_at(conn: Connection, edit_set: str, version: int) -> int:
-    """Of all edits of a state, from those of the newest one and what lies between."""
-    head = conn.execute(select(s.version).where(s.id == edit_set)).scalar_one()
-    active = select(func.sum(v.num_tokens)).join_from(edits, edit_versions, (v.edit_id == e.id))
-    total = conn.scalar(active.where(e.edit_set == edit_set, v.version == e.active_version)) or 0
-    for sign, part in zip((1, -1), net_changes(conn, edit_set, head, version), strict=True):
-        for keys in chunks(part):
-            pairs = tuple_(v.edit_id, v.version).in_(keys)
-            total += sign * int(conn.scalar(select(func.sum(v.num_tokens)).where(pairs)) or 0)
-    return int(total)
+    """Of all edits of a state: what joined up to then, without what left."""
+    signed = case((log.c.op == ADD, v.num_tokens), else_=-v.num_tokens)
+    query = (
+        select(func.sum(signed))
+        .join_from(log, edit_versions, (v.edit_id == log.c.edit_id) & (v.version == log.c.edit_version))
+        .where(log.c.edit_set == edit_set, log.c.version <= version)
+    )
+    return int(conn.scalar(query) or 0)
 
 
 def _newest(conn: Connection, edit_set: str, name: str) -> AnyRow | None:

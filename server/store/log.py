@@ -8,10 +8,10 @@ from itertools import groupby
 from typing import Any
 
 from incomes_server.store.fold import Fold
-from incomes_server.store.rows import AnyRow, Transaction, chunks, snapshot_from
+from incomes_server.store.rows import AnyRow, Transaction, chunks, in_pairs, snapshot_from
 from incomes_server.store.schema import edit_sets, edit_versions, log, meta, revisions
 from incomes_server.store.vault import box_of
-from sqlalchemy import Connection, CursorResult, insert, select, tuple_, update
+from sqlalchemy import Connection, CursorResult, insert, select, update
 
 from incomes_plugin.errors import EditSetNotFound, InvalidValue, NotReady
 from incomes_plugin.gist.edit import EditKey
@@ -132,7 +132,7 @@ def blobs_of(
     found: dict[EditKey, tuple[bytes, int]] = {}
     for part in chunks(wanted):
         columns = (v.edit_id, v.version, v.blob, v.seq, v.fingerprint, v.data_key)
-        query = select(*columns).where(tuple_(v.edit_id, v.version).in_(part))
+        query = select(*columns).where(in_pairs(v.edit_id, v.version, part))
         found |= {
             (row.edit_id, row.version): (_gist(conn, row), row.seq)
             for row in conn.execute(query)

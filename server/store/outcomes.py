@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from incomes_server.edits import WAITING, EditStatus, WaitingText, sources_of
 from incomes_server.store.log import MODEL, PAGE_BYTES, append
-from incomes_server.store.rows import AnyRow, Transaction, chunks, encode_tokens, job_from, text_from
+from incomes_server.store.rows import AnyRow, Transaction, chunks, encode_tokens, in_pairs, job_from, text_from
 from incomes_server.store.schema import edit_sets, edit_versions, edits, meta
 from incomes_server.store.sealing import boxes_of
 from incomes_server.store.superseded import active_of, leave, superseded_by
-from sqlalchemy import Connection, bindparam, delete, func, insert, or_, select, tuple_, update
+from sqlalchemy import Connection, bindparam, delete, func, insert, or_, select, update
 
 from incomes_plugin.errors import GistFormatError
 from incomes_plugin.gist.edit import Captured, CaptureJob, EditKey
@@ -69,7 +69,7 @@ def mark_compressing(tx: Transaction, refs: Sequence[EditKey]) -> None:
     for part in chunks(refs):
         tx.conn.execute(
             update(edit_versions)
-            .where(tuple_(v.edit_id, v.version).in_(part), v.status.in_(sources_of(EditStatus.COMPRESSING)))
+            .where(in_pairs(v.edit_id, v.version, part), v.status.in_(sources_of(EditStatus.COMPRESSING)))
             .values(status=EditStatus.COMPRESSING, updated_at=tx.now)
         )
 

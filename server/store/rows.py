@@ -12,7 +12,7 @@ from incomes_server.edits import Edit, EditProvenance, EditSet, EditStatus
 from incomes_server.edits.audit import Change
 from incomes_server.store.schema import edit_sets, edit_versions, edits
 from incomes_server.store.vault import box_of
-from sqlalchemy import Connection, Row, Select, select
+from sqlalchemy import Column, ColumnElement, Connection, Row, Select, select, tuple_
 
 from incomes_plugin.gist.edit import CaptureJob, EditKey
 from incomes_plugin.pool.snapshot import SnapshotRef
@@ -54,6 +54,11 @@ def chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
     """Pieces small enough for one statement's parameters."""
     for start in range(0, len(items), _CHUNK):
         yield items[start : start + _CHUNK]
+
+
+def in_pairs(first: Column[Any], second: Column[Any], pairs: Sequence[tuple[Any, Any]]) -> ColumnElement[bool]:
+    """`(first, second)` is one of the pairs. For pairs alone SQLite searches no index and reads the whole table."""
+    return first.in_({one for one, _ in pairs}) & tuple_(first, second).in_(pairs)
 
 
 def encode_tokens(token_ids: Sequence[int]) -> bytes:

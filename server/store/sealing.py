@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from incomes_server.store.edit_sets import delete_edit_set
-from incomes_server.store.rows import Transaction, chunks
+from incomes_server.store.rows import Transaction, chunks, in_pairs
 from incomes_server.store.schema import data_keys, edit_sets, edit_versions, edits
 from incomes_server.store.vault import Box, Vault, box_of, make_data_key, newest_box, vault_of
-from sqlalchemy import Connection, bindparam, func, or_, select, tuple_, update
+from sqlalchemy import Connection, bindparam, func, or_, select, update
 
 from incomes_plugin.errors import NotEncrypted
 from incomes_plugin.gist.edit import EditKey
@@ -36,7 +36,7 @@ def boxes_of(conn: Connection, edits: Sequence[EditKey]) -> dict[EditKey, Box]:
     """The boxes that these versions are written with. Locked: they must not get others meanwhile."""
     found: dict[EditKey, Box] = {}
     for part in chunks(edits):
-        query = select(v.edit_id, v.version, v.data_key).where(tuple_(v.edit_id, v.version).in_(part))
+        query = select(v.edit_id, v.version, v.data_key).where(in_pairs(v.edit_id, v.version, part))
         for row in conn.execute(query.with_for_update()).all():
             found[row.edit_id, row.version] = box_of(conn, row.data_key)
     return found
