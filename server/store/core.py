@@ -6,6 +6,7 @@ A new write is a class in `commands.py` and its rule here; a new read is a query
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -25,11 +26,12 @@ from incomes_server.store.rows import Transaction, load_edit_set, load_edits
 from incomes_server.store.schema import meta, replicas, requests
 from incomes_server.store.vault import Vault, unlock, with_vault
 from sqlalchemy import Connection, delete, insert, select
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from incomes_plugin.errors import IncomesError
 from incomes_plugin.gist.edit import EditKey
 
+logger = logging.getLogger("incomes.store")
 KEEP_REQUESTS_S = 7 * 86_400.0
 _TOUCHED = "touched_at"
 
@@ -143,7 +145,14 @@ def _apply_alone(command: commands.Command, tx: Transaction) -> Any:
 def _apply_once(command: commands.Command, tx: Transaction) -> Any:
     tx.notes, tx.replayed = {}, False
     with tx.conn.begin_nested():
-        return _apply(command, tx)
+        try:
+            return _apply(command, tx)
+        except (IncomesError, SQLAlchemyError):
+            raise
+        except Exception as error:  # a defect: it must not fail the writes of others in the transaction
+            name = type(command).__name__
+            logger.exception("%s failed", name)
+            raise IncomesError(f"internal error ({type(error).__name__}) in {name}; the server's log has it") from error
 
 
 @singledispatch

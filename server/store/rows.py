@@ -14,6 +14,7 @@ from incomes_server.store.schema import edit_sets, edit_versions, edits
 from incomes_server.store.vault import box_of
 from sqlalchemy import Column, ColumnElement, Connection, Row, Select, select, tuple_
 
+from incomes_plugin.errors import EditNotFound
 from incomes_plugin.gist.edit import CaptureJob, EditKey
 from incomes_plugin.pool.snapshot import SnapshotRef
 
@@ -121,11 +122,13 @@ def edit_from(conn: Connection, row: AnyRow) -> Edit:
 
 
 def load_edits(conn: Connection, refs: Sequence[EditKey]) -> list[Edit]:
-    """The given edit versions, in the given order."""
+    """The given edit versions, in the given order. Raises EditNotFound: one is forgotten (`compaction.py`)."""
     found: dict[EditKey, Edit] = {}
     for part in chunks(refs):
         for row in conn.execute(select_edits().where(edits.c.id.in_([edit_id for edit_id, _ in part]))):
             found[row.id, row.version] = edit_from(conn, row)
+    if missing := next((ref for ref in refs if ref not in found), None):
+        raise EditNotFound(f"version {missing[1]} of edit {missing[0]} was superseded, and is forgotten by now")
     return [found[ref] for ref in refs]
 
 

@@ -10,7 +10,7 @@ from incomes_server.store.actor import EditStoreActor
 from incomes_server.store.core import replica_names
 from incomes_server.store.edit_sets import heads, news
 
-from incomes_plugin.errors import EditNotFound, EditSetNotFound, InvalidValue, NotReady
+from incomes_plugin.errors import EditNotFound, EditSetNotFound, IncomesError, InvalidValue, NotReady
 from tests.server.gists import outcome_of
 
 LEASE_S = 0.4
@@ -217,10 +217,12 @@ async def test_a_slow_read_does_not_take_a_head_back(actor):
     assert await actor.poll("r1", {delta.snapshot.edit_set: delta.snapshot.version}, 0, True) == []
 
 
-async def test_a_bug_in_a_write_does_not_leave_its_caller_waiting(actor):
-    with pytest.raises(TypeError):
-        await asyncio.wait_for(actor.write("not a command"), 5)
-    assert await add(actor, "a"), "and the next write works"
+async def test_a_bug_in_a_write_is_told_to_its_caller_alone(actor):
+    bad, good = await asyncio.gather(actor.write("not a command"), add(actor, "a"), return_exceptions=True)
+    assert type(bad) is IncomesError
+    assert "TypeError" in bad.message
+    assert good, "a write in the same transaction, and the next one, work"
+    assert await add(actor, "b", request_id="b")
 
 
 async def test_a_read_cannot_write(actor):

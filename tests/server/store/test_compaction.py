@@ -223,3 +223,15 @@ async def test_a_replica_whose_state_was_forgotten_starts_over(database_url):
     actor._writer.shutdown()
     for each in (actor._store, store):
         each.close()
+
+
+def test_what_asks_for_a_forgotten_version_fails_alone(store):
+    (edit_id,) = add(store, 1)
+    new = NewEdit("new", (1, 2), supersedes=(edit_id,))
+    (by,) = store.write(commands.AddEdits("p", "new", "default", (new,)))
+    store.write(commands.RecordOutcomes((outcome_of(by.id, 1),)))
+    compact(store)
+    repeated = commands.AddEdits("p", "add", "default", (NewEdit("add 0", (1, 2)),))
+    other = commands.AddEdits("p", "other", "default", (NewEdit("other", (1,)),))
+    results = store.commit([repeated, commands.RetireEdit("p", "retire", edit_id), other]).results
+    assert [type(result) for result in results] == [EditNotFound, EditNotFound, list]
