@@ -19,7 +19,7 @@ from incomes_server.store import labels
 from incomes_server.store.commands import Command, Compact, Sent
 from incomes_server.store.compaction import compaction_targets
 from incomes_server.store.core import Committed, EditStore, heads_of, replica_names
-from incomes_server.store.database import failure_of
+from incomes_server.store.database import failure_of, will_pass
 from incomes_server.store.edit_sets import news
 from incomes_server.store.edits import get_edits
 from incomes_server.store.group_commit import GroupCommit
@@ -35,9 +35,24 @@ from incomes_plugin.pool.snapshot import SnapshotDelta
 from incomes_plugin.telemetry import context_of, export_traces, span
 
 OTHER_WRITER_CHECK_S = 1.0
+OPEN_S = 300.0
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+def _open_patiently(url: str, masters: Sequence[MasterKey]) -> EditStore:
+    """The store. An actor whose constructor fails is never restarted by Ray, so a restart of the actor during one of
+    PostgreSQL waits for it."""
+    give_up_s = time.monotonic() + OPEN_S
+    while True:
+        try:
+            return EditStore(url, masters=masters)
+        except NotReady as error:
+            cause = error.__cause__
+            if not isinstance(cause, SQLAlchemyError) or not will_pass(cause) or time.monotonic() > give_up_s:
+                raise
+            time.sleep(1.0)
 
 
 class EditStoreActor:
@@ -45,7 +60,7 @@ class EditStoreActor:
 
     def __init__(self, url: str, *, lease_s: float = LEASE_S, masters: Sequence[MasterKey] = ()) -> None:
         export_traces("store")
-        self._store = EditStore(url, masters=masters)
+        self._store = _open_patiently(url, masters)
         self._store.prune_requests()
         self._reader = ThreadPoolExecutor(1, "store-reader")
         self._writer = ThreadPoolExecutor(1, "store-writer")

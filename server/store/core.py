@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Collection, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import singledispatch
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -19,20 +20,23 @@ from incomes_server.edits.audit import AuditEvent
 from incomes_server.store import api_keys, commands, edit_sets, edits, labels, outcomes, sealing
 from incomes_server.store.audit import events_of, write_events
 from incomes_server.store.compaction import compact
-from incomes_server.store.database import open_reader, open_writer
+from incomes_server.store.database import failure_of, open_reader, open_writer, will_pass
 from incomes_server.store.edit_sets import SetHead
 from incomes_server.store.requests import find_result, keep_result
 from incomes_server.store.rows import Transaction, load_edit_set, load_edits
 from incomes_server.store.schema import meta, replicas, requests
 from incomes_server.store.vault import Vault, unlock, with_vault
-from sqlalchemy import Connection, delete, insert, select
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
 from incomes_plugin.errors import IncomesError
 from incomes_plugin.gist.edit import EditKey
 
 logger = logging.getLogger("incomes.store")
 KEEP_REQUESTS_S = 7 * 86_400.0
+RETRY_S = 10.0
+"""So long a write waits for PostgreSQL to come back, e.g. from a restart, before its caller is told."""
+RETRY_EVERY_S = 0.2
 _TOUCHED = "touched_at"
 
 P = ParamSpec("P")
@@ -57,12 +61,15 @@ class EditStore:
     """One database. Reads may run beside a write; writes must not run beside each other on SQLite."""
 
     def __init__(self, url: str, *, masters: Sequence[MasterKey] = (), clock: Callable[[], float] = time.time) -> None:
-        """Open or create the database. Raises NotReady when a newer version of the product wrote it."""
+        """Open or create the database. Raises NotReady when it does not answer, or a newer version wrote it."""
         self._clock = clock
         vault = Vault(masters) if masters else None
         self._writer = with_vault(open_writer(url), vault)
-        with self._writer.begin() as conn:
-            unlock(conn, vault)
+        with ExitStack() as undo:
+            undo.callback(self._writer.dispose)
+            with self._writer.begin() as conn:
+                unlock(conn, vault)
+            undo.pop_all()
         self._reader = with_vault(open_reader(url), vault)
 
     def close(self) -> None:
@@ -72,11 +79,25 @@ class EditStore:
 
     def commit(self, batch: Sequence[commands.Command | commands.Sent]) -> Committed:
         """Apply all commands in one durable transaction; a command that fails leaves no trace and stops no other.
-        A command without an envelope is the server's own."""
+        A command without an envelope is the server's own. A transaction that PostgreSQL broke off is tried again."""
+        changed: set[str] = set()  # of all attempts: one may have been committed although its answer was lost
+        touched: set[str] = set()
+        give_up_s = time.monotonic() + RETRY_S
+        while True:
+            try:
+                return self._attempt(batch, changed, touched)
+            except SQLAlchemyError as error:
+                if not will_pass(error) or time.monotonic() > give_up_s:
+                    raise
+                time.sleep(RETRY_EVERY_S)
+
+    def _attempt(
+        self, batch: Sequence[commands.Command | commands.Sent], changed: set[str], touched: set[str]
+    ) -> Committed:
         results: list[Any] = []
         events: list[AuditEvent] = []
         with self._writer.begin() as conn:
-            tx = Transaction(conn, int(self._clock()))
+            tx = Transaction(conn, int(self._clock()), changed, touched)
             for item in batch:
                 sent = item if isinstance(item, commands.Sent) else commands.Sent(item)
                 try:
@@ -84,9 +105,11 @@ class EditStore:
                     events += events_of(tx, sent.command, sent.origin)
                 except IncomesError as error:
                     results.append(error)
+                except DataError as error:
+                    results.append(failure_of(error))
             write_events(tx, events)
-            heads = heads_of(conn, tx.touched)
-        return Committed(results, frozenset(tx.changed), heads)
+            heads = heads_of(conn, touched)
+        return Committed(results, frozenset(changed), heads)
 
     def write(self, command: commands.Command | commands.Sent) -> Any:
         """One command in its own transaction; raises its error."""
@@ -107,9 +130,10 @@ class EditStore:
 
     def touch(self) -> None:
         """Write something small, durably. Raises SQLAlchemyError when nothing can be written."""
+        now = str(int(self._clock()))
         with self._writer.begin() as conn:
-            conn.execute(delete(meta).where(meta.c.key == _TOUCHED))
-            conn.execute(insert(meta).values(key=_TOUCHED, value=str(int(self._clock()))))
+            if conn.execute(update(meta).where(meta.c.key == _TOUCHED).values(value=now)).rowcount == 0:
+                conn.execute(insert(meta).values(key=_TOUCHED, value=now))
 
     def keep_replica(self, name: str, *, serving: bool) -> None:
         """Record whether a replica serves, so that a restarted store knows which replicas to wait for."""

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from incomes_server.store.migrations import migrate
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DataError, DBAPIError, OperationalError, SQLAlchemyError
 
-from incomes_plugin.errors import NotReady
+from incomes_plugin.errors import IncomesError, InvalidValue, NotReady
+
+_CONNECT_TIMEOUT_S = 10
+_PASSING = ("08", "40", "57P")
+"""Classes of PostgreSQL's errors that a second attempt gets over: no connection, deadlock, server ends or starts."""
 
 _PRAGMAS = (
     "PRAGMA journal_mode=WAL",
@@ -26,15 +31,21 @@ def open_writer(url: str) -> Engine:
     """Engine whose transactions write, with all tables as this version knows them.
 
     Raises:
-        NotReady: the database belongs to another version of the product.
+        NotReady: the database does not answer, or belongs to another version of the product.
     """
     path = make_url(url).database
     if url.startswith("sqlite") and path:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         Path(path).touch(mode=0o600)  # edit texts are nobody else's business; the -wal and -shm files take it over
     engine = _open(url, begin="BEGIN IMMEDIATE")
-    with engine.begin() as conn:
-        migrate(conn)
+    with ExitStack() as undo:
+        undo.callback(engine.dispose)
+        try:
+            with engine.begin() as conn:
+                migrate(conn)
+        except SQLAlchemyError as error:
+            raise failure_of(error) from error
+        undo.pop_all()
     return engine
 
 
@@ -44,8 +55,21 @@ def open_reader(url: str) -> Engine:
     return engine.execution_options(postgresql_readonly=True)
 
 
-def failure_of(error: SQLAlchemyError) -> NotReady:
+def will_pass(error: SQLAlchemyError) -> bool:
+    """True when the transaction may be tried again: PostgreSQL broke it off, it was not at fault itself."""
+    if not isinstance(error, DBAPIError) or not hasattr(error.orig, "sqlstate"):
+        return False
+    state: str | None = getattr(error.orig, "sqlstate", None)
+    no_server = state is None and isinstance(error, OperationalError)
+    return error.connection_invalidated or no_server or str(state).startswith(_PASSING)
+
+
+def failure_of(error: SQLAlchemyError) -> IncomesError:
     """What a caller is told of a database that fails: the database's own words, without statements and values."""
+    if isinstance(error, DataError):
+        return InvalidValue(
+            "the database cannot store a value of this request: leave out U+0000 and numbers of 64 bits"
+        )
     cause = error.orig if isinstance(error, DBAPIError) else None
     if any("disk is full" in str(earlier) for earlier in _chain(cause)):
         return NotReady("the edit database cannot grow: the disk is full; make room on it, then send the write again")
@@ -61,7 +85,9 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 def _open(url: str, *, begin: str, pragmas: Sequence[str] = _PRAGMAS) -> Engine:
     if not url.startswith("sqlite"):
-        return create_engine(url, isolation_level="READ COMMITTED" if begin == "BEGIN IMMEDIATE" else "REPEATABLE READ")
+        level = "READ COMMITTED" if begin == "BEGIN IMMEDIATE" else "REPEATABLE READ"
+        patience = {} if "connect_timeout" in make_url(url).query else {"connect_timeout": _CONNECT_TIMEOUT_S}
+        return create_engine(url, isolation_level=level, pool_pre_ping=True, connect_args=patience)
     engine = create_engine(url)
 
     @event.listens_for(engine, "connect")

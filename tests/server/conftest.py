@@ -104,12 +104,17 @@ def stack(
     limits: QueueLimits,
     masters: tuple[MasterKey, ...],
 ) -> Iterator[Stack]:
-    import ray
-
     url = f"sqlite:///{tmp_path_factory.mktemp('store')}/edits.db"
     settings = replace(
         local_ray, database_url=url, namespace=f"test-{uuid.uuid4().hex[:8]}", limits=limits, masters=masters
     )
+    yield from stack_on(settings)
+
+
+def stack_on(settings: RaySettings) -> Iterator[Stack]:
+    """The actors of these settings, killed at the end."""
+    import ray
+
     create_actors(settings)
     actors = [find_actor(name, settings.namespace) for name in (STORE, SCHEDULER)]
     yield Stack(settings, StoreClient(actors[0]), CompressionClient(actors[1]))

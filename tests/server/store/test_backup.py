@@ -1,26 +1,18 @@
 """A backup of a database that is being written has one state of it, whole; what is restored is what was backed up."""
 
-import json
-import os
 import stat
 import threading
-import uuid
 from pathlib import Path
 
 import pytest
-from incomes_server.cli.main import app
 from incomes_server.edits import NewEdit
 from incomes_server.store import commands
 from incomes_server.store.backup import backup, restore
 from incomes_server.store.check import problems
 from incomes_server.store.core import EditStore
-from incomes_server.store.edit_sets import list_edit_sets
 from incomes_server.store.edits import get_edits
-from incomes_server.store.labels import list_labels
-from incomes_server.store.log import read_delta
 from incomes_server.store.schema import metadata
-from sqlalchemy import create_engine, select
-from typer.testing import CliRunner
+from sqlalchemy import select
 
 from incomes_plugin.errors import InvalidValue, NotReady
 from tests.server.gists import outcome_of
@@ -116,66 +108,19 @@ def test_what_is_refused(database_url, tmp_path):
     store.close()
 
 
-@pytest.mark.skipif("INCOMES_TEST_POSTGRES_URL" not in os.environ, reason="INCOMES_TEST_POSTGRES_URL names no database")
-def test_between_sqlite_and_postgresql_both_ways(database_url, tmp_path):
-    url, name = os.environ["INCOMES_TEST_POSTGRES_URL"], f"test_{uuid.uuid4().hex[:8]}"
-    engine = create_engine(url, isolation_level="AUTOCOMMIT")
-    with engine.connect() as conn:
-        conn.exec_driver_sql(f"CREATE SCHEMA {name}")
-    store, other = filled(database_url), f"{url}?options=-csearch_path%3D{name}"
-    before = content(store)
-    backup(database_url, tmp_path / "there.db")
-    assert restore(tmp_path / "there.db", other).edits == 4
-    backup(other, tmp_path / "back.db")
-    restore(tmp_path / "back.db", f"sqlite:///{tmp_path}/again.db")
-    again, there = EditStore(f"sqlite:///{tmp_path}/again.db"), EditStore(other)
-    assert {table: sorted(map(repr, rows)) for table, rows in content(again).items()} == {
-        table: sorted(map(repr, rows)) for table, rows in before.items()
-    }
-    assert add(there, "numbers go on")
-    assert there.read(problems) == []
-    for each in (store, again, there):
-        each.close()
-    with engine.connect() as conn:
-        conn.exec_driver_sql(f"DROP SCHEMA {name} CASCADE")
-    engine.dispose()
-
-
-def test_a_damaged_backup_is_refused(database_url, tmp_path):
-    filled(database_url).close()
-    file, new = tmp_path / "backup.db", f"sqlite:///{tmp_path}/new.db"
-    backup(database_url, file)
-    store = EditStore(f"sqlite:///{file}")
-    with store._writer.begin() as conn:
-        conn.exec_driver_sql("DELETE FROM log WHERE version = 2")
-    store.close()
-    with pytest.raises(NotReady, match="is not whole"):
-        restore(file, new)
-
-
-def test_a_backup_of_a_former_version_is_brought_up(tmp_path):
-    import sqlite3
-
-    with sqlite3.connect(tmp_path / "old.db") as conn:
-        conn.executescript(BEFORE.read_text())
-    conn.close()
-    with pytest.raises(NotReady, match="revision None"):
-        backup(f"sqlite:///{tmp_path}/old.db", tmp_path / "b.db")
-    assert not (tmp_path / "b.db").exists()
-    assert restore(tmp_path / "old.db", f"sqlite:///{tmp_path}/new.db").edit_sets > 1
-
-
-def test_the_commands(database_url, tmp_path):
-    store = filled(database_url)
-    file, other = str(tmp_path / "backup.db"), f"sqlite:///{tmp_path}/restored.db"
-    run = CliRunner().invoke(app, ["store", "backup", file, "--edit-store", database_url, "--json"])
-    assert (run.exit_code, json.loads(run.stdout)["edits"]) == (0, 4)
-    run = CliRunner().invoke(app, ["store", "restore", file, "--edit-store", other])
-    assert (run.exit_code, run.stdout.split(",")[0]) == (0, "restored: 1 edit sets")
-    again = EditStore(other)
-    (item,), _ = again.read(list_edit_sets, "p", limit=9, after=None, order="asc")
-    assert len(again.read(read_delta, item.id, 0).added) == 4
-    assert [label.name for label in again.read(list_labels, "p", "default")] == ["production"]
-    assert CliRunner().invoke(app, ["store", "restore", file, "--edit-store", other]).exit_code == 2
-    for each in (store, again):
-        each.close()
+def test_between_sqlite_and_postgresql_both_ways(sqlite_url, postgres, tmp_path):
+    with postgres.database() as other:
+        store = filled(sqlite_url)
+        before = content(store)
+        backup(sqlite_url, tmp_path / "there.db")
+        assert restore(tmp_path / "there.db", other).edits == 4
+        backup(other, tmp_path / "back.db")
+        restore(tmp_path / "back.db", f"sqlite:///{tmp_path}/again.db")
+        again, there = EditStore(f"sqlite:///{tmp_path}/again.db"), EditStore(other)
+        assert {table: sorted(map(repr, rows)) for table, rows in content(again).items()} == {
+            table: sorted(map(repr, rows)) for table, rows in before.items()
+        }
+        assert add(there, "numbers go on")
+        assert there.read(problems) == []
+        for each in (store, again, there):
+            each.close()

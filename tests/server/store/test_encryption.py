@@ -16,8 +16,9 @@ from incomes_server.store.edits import get_edit, list_edits
 from incomes_server.store.log import read_delta
 from incomes_server.store.outcomes import pending_jobs, waiting_texts
 from incomes_server.store.rows import encode_tokens
+from incomes_server.store.schema import metadata
 from incomes_server.store.sealing import data_key_state
-from sqlalchemy import text
+from sqlalchemy import create_engine, text
 
 from incomes_plugin.errors import EditSetNotFound, NotEncrypted, NotReady
 from incomes_plugin.gist import dump_gists
@@ -51,8 +52,18 @@ def make_ready(store, edit):
     store.write(commands.RecordOutcomes((Captured(edit.id, edit.version, blob),)))
 
 
+def values_of(url):
+    engine = create_engine(url)
+    with engine.connect() as conn:
+        rows = [row for table in metadata.tables for row in conn.exec_driver_sql(f"SELECT * FROM {table}")]
+    engine.dispose()
+    return b"\n".join(bytes(v) if isinstance(v, bytes | memoryview) else str(v).encode() for row in rows for v in row)
+
+
 def found_in_files(url, *needles):
-    """Which of these bytes stand in any file of the database."""
+    """Which of these bytes stand in any file of the database; of PostgreSQL, which keeps old rows, in any value."""
+    if not url.startswith("sqlite"):
+        return [needle for needle in needles if needle in values_of(url)]
     path = Path(url.removeprefix("sqlite:///"))
     content = b"".join(file.read_bytes() for file in path.parent.glob(f"{path.name}*"))
     assert len(content) > 10_000

@@ -1,12 +1,22 @@
 """The store under writes in any order: its log, the rules of the lifecycle, and a replica that follows page by page."""
 
 import tempfile
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    initialize,
+    invariant,
+    multiple,
+    rule,
+    run_state_machine_as_test,
+)
 from incomes_server.edits import TRANSITIONS, WAITING, EditStatus, NewEdit
 from incomes_server.store import commands
 from incomes_server.store.check import problems
@@ -38,13 +48,20 @@ def snapshot_id(edit_set, content):
     return SnapshotRef.empty(edit_set).advance(list(content), []).id
 
 
+@contextmanager
+def in_memory():
+    with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder:
+        yield f"sqlite:///{folder}/edits.db"
+
+
 class StoreMachine(RuleBasedStateMachine):
+    database = staticmethod(in_memory)
     live = Bundle("live")
 
     @initialize()
     def open(self):
-        self.folder = tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None)
-        self.store = EditStore(f"sqlite:///{self.folder.name}/edits.db")
+        self.opened = ExitStack()
+        self.store = EditStore(self.opened.enter_context(self.database()))
         self.edit_set = self.store.write(commands.EnsureEditSet("p", "default")).id
         self.model = MODELS[0]
         self.store.write(commands.RequeueStale(self.model))
@@ -56,7 +73,7 @@ class StoreMachine(RuleBasedStateMachine):
     def teardown(self):
         if hasattr(self, "store"):
             self.store.close()
-            self.folder.cleanup()
+            self.opened.close()
 
     def request_id(self):
         self.requests += 1
@@ -227,7 +244,15 @@ class StoreMachine(RuleBasedStateMachine):
         self.status = status
 
 
-TestStoreMachine = StoreMachine.TestCase
-TestStoreMachine.settings = settings(
-    max_examples=20, stateful_step_count=20, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
+STEPS = settings(max_examples=20, stateful_step_count=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+def test_store_machine():
+    run_state_machine_as_test(StoreMachine, settings=STEPS)
+
+
+def test_store_machine_on_postgresql(postgres):
+    class OnPostgres(StoreMachine):
+        database = staticmethod(postgres.database)
+
+    run_state_machine_as_test(OnPostgres, settings=settings(STEPS, max_examples=8))
