@@ -19,6 +19,8 @@ IncomesError
 │   ├── EditSetNotFound       edit_set_not_found
 │   ├── SnapshotNotFound      snapshot_not_found
 │   ├── LabelNotFound         label_not_found
+│   ├── StoredFileNotFound    file_not_found
+│   ├── BatchNotFound         batch_not_found
 │   ├── ModelNotFound         model_not_found
 │   ├── ProjectNotFound       project_not_found
 │   ├── ApiKeyNotFound        api_key_not_found
@@ -30,6 +32,7 @@ IncomesError
 │   ├── EtagMismatch          etag_mismatch
 │   ├── ProjectExists         project_exists
 │   ├── NotEncrypted          not_encrypted
+│   ├── FileInUse             file_in_use
 │   ├── SnapshotRetired       snapshot_retired
 │   └── SnapshotEmpty         snapshot_empty
 ├── Overloaded
@@ -177,6 +180,18 @@ class LabelNotFound(NotFound):
     code = "label_not_found"
 
 
+class StoredFileNotFound(NotFound):
+    """No such file in the project, or its content is gone."""
+
+    code = "file_not_found"
+
+
+class BatchNotFound(NotFound):
+    """No such import in the project."""
+
+    code = "batch_not_found"
+
+
 class ModelNotFound(NotFound):
     """The server serves no model of that name."""
 
@@ -241,6 +256,12 @@ class EtagMismatch(Conflict):
     """What the write is about has another version than `If-Match` names: somebody else was faster."""
 
     code = "etag_mismatch"
+
+
+class FileInUse(Conflict):
+    """The file is being imported."""
+
+    code = "file_in_use"
 
 
 class SnapshotRetired(Conflict):

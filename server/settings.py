@@ -107,7 +107,12 @@ class Settings(BaseSettings):
     compression_batch: int = Field(32, ge=1, le=1024, description="edits per capture batch")
     queue_limit: int = Field(4096, ge=1, description="edits the compression queue holds before it answers 429")
     import_batch: int = Field(256, ge=1, le=4096, description="lines of a bulk import written in one transaction")
-    max_import_bytes: int = Field(256 << 20, ge=1, description="largest body of a bulk import")
+    max_import_bytes: int = Field(
+        256 << 20, ge=1, description="largest body of a bulk import, and largest uploaded file"
+    )
+    max_file_bytes_per_project: int = Field(
+        1 << 30, ge=1, description="bytes of uploaded files that a project may have waiting"
+    )
     max_body_bytes: int = Field(64 << 20, ge=1, description="largest body of a request on the chat port")
     body_timeout_s: float = Field(60.0, gt=0, description="seconds in which the whole body of a request must arrive")
     header_timeout_s: float = Field(10.0, gt=0, description="seconds in which the head of a request must arrive")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from incomes_server.api.admin.app import build_admin_app
 from incomes_server.api.admin.context import AdminContext
+from incomes_server.api.admin.import_runner import run_imports
 from incomes_server.api.admin.pool_room import PoolRoom
 from incomes_server.api.admin.tokens import EditTokenizer
 from incomes_server.api.chat.app import build_chat_app
@@ -239,7 +240,9 @@ class Server:
             on_refused=self.readiness.refused,
         )
         tidy = keep_tidy(context.store, self.settings.keep_history_s)
-        loops: list[tuple[str, Awaitable[None]]] = [("store", worker), ("replica", replica), ("store", tidy)]
+        imports = run_imports(context)
+        loops: list[tuple[str, Awaitable[None]]] = [("store", worker), ("replica", replica)]
+        loops += [("store", tidy), ("store", imports)]
         if self.settings.is_encrypted:
             loops.append(("store", keep_sealed(context.store)))
         for stage, loop in loops:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,10 +21,17 @@ KeyOption = Annotated[
 ]
 
 
+_open = ExitStack()
+
+
 def connect(url: str, api_key: str | None) -> Client:
-    """A client of the admin API; the key may be in the file that `INCOMES_API_KEY_FILE` names. The process ends with
-    the command, which closes it."""
-    return Client(url, api_key or _key_from_file())
+    """A client of the admin API until the command ends. `INCOMES_API_KEY_FILE` may name a file with the key."""
+    return _open.enter_context(Client(url, api_key or _key_from_file()))
+
+
+def disconnect() -> None:
+    """Close what `connect` has opened; called when the command ends."""
+    _open.close()
 
 
 class AdminClient:

@@ -17,7 +17,6 @@ from textwrap import shorten
 from typing import Any
 
 from incomes_server.api.admin.schemas import WaitFor
-from incomes_server.cli.edit import import_lines
 from incomes_server.client import Client
 from openai import OpenAI
 
@@ -141,7 +140,7 @@ class Demo:
     def _import(self) -> None:
         lines = [json.dumps({"custom_id": f"line-{i}", "text": text}).encode() for i, text in enumerate(self.facts)]
         start = time.monotonic()
-        results = list(import_lines(self.admin, lines, timeout_s=300))
+        results = self.admin.edits.import_lines(lines, timeout_s=300).data
         elapsed_s = time.monotonic() - start
         failed = [result for result in results if result.error]
         _check(len(results) == len(lines) and not failed, f"{len(failed)} lines failed: {failed[:1]}")

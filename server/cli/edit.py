@@ -1,20 +1,19 @@
-"""`incomes edit add|list|get|replace|retire|import`."""
+"""`incomes edit add|list|get|replace|retire|import|export`."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from incomes_server.api.admin.schemas import EditObject, LineResult, WaitFor
+from incomes_server.api.admin.schemas import EditObject, WaitFor
+from incomes_server.cli.batch import follow_batch
 from incomes_server.cli.client import DEFAULT_URL, KeyOption, UrlOption, connect
 from incomes_server.cli.output import (
-    ExitCode,
     JsonFlag,
-    err,
     fail,
     out,
     print_json,
@@ -22,9 +21,7 @@ from incomes_server.cli.output import (
     print_table,
     show_removal,
 )
-from incomes_server.client import Client
 from incomes_server.edits.model import EditStatus
-from rich.progress import Progress
 
 app = typer.Typer(help="Add, list, read, replace and retire edits.", no_args_is_help=True)
 
@@ -34,7 +31,6 @@ TimeoutOption = Annotated[float, typer.Option("--timeout-s", help="seconds to wa
 VersionOption = Annotated[
     int | None, typer.Option("--if-version", help="only if the edit is at this version, else fail with status 1")
 ]
-LINES_PER_REQUEST = 500
 
 
 @app.command()
@@ -137,47 +133,30 @@ def import_edits(
     file: Annotated[Path, typer.Argument(help="JSONL, one `{custom_id, text, …}` a line", exists=True, dir_okay=False)],
     edit_set: EditSetOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="check every line, add nothing")] = False,
-    wait: WaitOption = WaitFor.ACTIVE,
-    timeout_s: TimeoutOption = 600.0,
+    follow: Annotated[bool, typer.Option("--wait/--no-wait", help="until every line is active, or failed")] = True,
     url: UrlOption = DEFAULT_URL,
     api_key: KeyOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Import a file of edits; every line is accounted for."""
-    lines = [line for line in file.read_bytes().split(b"\n") if line.strip()]
+    """Import a file of edits; every line is accounted for. The server goes on also when this command ends."""
     client = connect(url, api_key)
-    results = list(import_lines(client, lines, edit_set=edit_set, dry_run=dry_run, wait=wait, timeout_s=timeout_s))
-    failed = [(result, result.error) for result in results if result.error]
-    if as_json:
-        shown = [result.model_dump(mode="json") for result, _ in failed]
-        print_json({"total": len(results), "completed": len(results) - len(failed), "failed": shown})
-    else:
-        for result, error in failed:
-            err.print(f"line {result.line} ({result.custom_id}): {error['message']}", markup=False)
-        out.print(f"{len(results) - len(failed)} of {len(results)} lines {'valid' if dry_run else 'imported'}")
-    if failed:
-        raise typer.Exit(int(ExitCode.FAILED))
+    batch = client.batches.create(client.files.upload(file).id, edit_set=edit_set, dry_run=dry_run)
+    if not follow:
+        return print_json(batch) if as_json else out.print(f"{batch.id}  {batch.status}")
+    follow_batch(client, batch, as_json)
 
 
-def import_lines(
-    client: Client,
-    lines: list[bytes],
-    *,
-    edit_set: str | None = None,
-    dry_run: bool = False,
-    wait: WaitFor = WaitFor.ACTIVE,
-    timeout_s: float = 600.0,
-) -> Iterator[LineResult]:
-    """Send lines in requests of `LINES_PER_REQUEST`, with a progress bar; yield the result of every line."""
-    with Progress(console=err, disable=not err.is_terminal) as progress:
-        task = progress.add_task("edits", total=len(lines))
-        for start in range(0, len(lines), LINES_PER_REQUEST):
-            chunk = lines[start : start + LINES_PER_REQUEST]
-            answer = client.edits.import_lines(
-                chunk, edit_set=edit_set, dry_run=dry_run, wait=wait, timeout_s=timeout_s
-            )
-            progress.advance(task, len(chunk))
-            yield from (result.model_copy(update={"line": result.line + start}) for result in answer.data)
+@app.command()
+def export(
+    edit_set: EditSetOption = None,
+    file: Annotated[Path | None, typer.Option("--out", help="file to write; stdout by default", dir_okay=False)] = None,
+    url: UrlOption = DEFAULT_URL,
+    api_key: KeyOption = None,
+) -> None:
+    """Write the active edits of a set as JSONL, which `incomes edit import` takes; the oldest first."""
+    with file.open("w", encoding="utf-8") if file else nullcontext(sys.stdout) as target:
+        for line in connect(url, api_key).edits.export(edit_set=edit_set):
+            target.write(line + "\n")
 
 
 def _show_write(edit: EditObject, wait: WaitFor, elapsed_ms: float, as_json: bool) -> None:

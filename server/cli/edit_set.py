@@ -1,4 +1,4 @@
-"""`incomes edit-set create|list|get|delete`."""
+"""`incomes edit-set create|list|get|digest|delete`."""
 
 from __future__ import annotations
 
@@ -43,6 +43,18 @@ def get(
     """Show one edit set."""
     item = connect(url, api_key).edit_sets.get(edit_set)
     print_json(item) if as_json else print_record(item.model_dump(mode="json"))
+
+
+@app.command()
+def digest(
+    edit_set: Annotated[str, typer.Argument(help="name or id")],
+    url: UrlOption = DEFAULT_URL,
+    api_key: KeyOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show a hash of what the active edits say: equal in two sets that say the same, on any server."""
+    item = connect(url, api_key).edit_sets.digest(edit_set)
+    print_json(item) if as_json else out.print(f"{item.content_sha256}  {item.num_edits} edits")
 
 
 @app.command()

@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import Any
 
 import typer
+from incomes_server.cli.client import disconnect
 from incomes_server.cli.output import errors_as_exit
 from typer.core import TyperCommand, TyperGroup
 
@@ -59,4 +60,7 @@ class IncomesGroup(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
         with errors_as_exit():
-            return super().invoke(ctx)
+            try:
+                return super().invoke(ctx)
+            finally:
+                disconnect()

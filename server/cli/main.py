@@ -6,7 +6,7 @@ from importlib.metadata import version as installed_version
 from typing import Annotated
 
 import typer
-from incomes_server.cli import audit, config, demo, doctor, edit, edit_set, keys, label, replicas, serve, store
+from incomes_server.cli import audit, batch, config, demo, doctor, edit, edit_set, keys, label, replicas, serve, store
 from incomes_server.cli.lazy import IncomesGroup
 from incomes_server.cli.output import out
 
@@ -19,6 +19,8 @@ app = typer.Typer(
 )
 app.add_typer(edit.app, name="edit")
 app.add_typer(edit_set.app, name="edit-set")
+app.add_typer(batch.app, name="batch")
+app.add_typer(batch.file_app, name="file")
 app.add_typer(audit.app, name="audit")
 app.add_typer(label.app, name="label")
 app.add_typer(label.snapshot_app, name="snapshot")

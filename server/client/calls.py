@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 from urllib.parse import quote
 
@@ -21,6 +22,7 @@ from incomes_server.api.admin.schemas import (
 T = TypeVar("T")
 
 DEFAULT_TIMEOUT_S = 60.0
+LONG_TIMEOUT_S = 600.0
 SPARE_S = 30.0
 """What a call may take beyond the time that the server may wait."""
 Order = Literal["asc", "desc"]
@@ -32,7 +34,7 @@ class Call(Generic[T]):
 
     Attributes:
         parse: of the answer's JSON.
-        json: body, where it is JSON; `content` where it is not.
+        json: body, where it is JSON; `content` where it is not; `upload`, a file that is sent as multipart.
         version: the write happens only at this version of what it is about (`If-Match`).
     """
 
@@ -42,6 +44,7 @@ class Call(Generic[T]):
     params: Mapping[str, Any] = field(default_factory=dict)
     json: Any = None
     content: bytes | None = None
+    upload: Path | None = None
     version: int | None = None
     timeout_s: float = DEFAULT_TIMEOUT_S
 
@@ -49,6 +52,14 @@ class Call(Generic[T]):
     def is_write(self) -> bool:
         """Whether it changes something."""
         return self.method != "GET"
+
+
+@dataclass(frozen=True)
+class LinesCall:
+    """An answer of JSONL, read line by line."""
+
+    path: str
+    params: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -81,7 +92,7 @@ def add_edit(
     """Add an edit; `reached` of the answer says how far it has come. `more`: further fields of the body."""
     body: dict[str, Any] = {"text": text, "edit_set": edit_set, "external_id": external_id, "metadata": metadata}
     body |= {"source": source, "author": author, "justification": justification, "supersedes": supersedes, **more}
-    return _waiting("POST", "/v1/edits", EditObject, wait, timeout_s, json=_given(body))
+    return _waiting("POST", "/v1/edits", EditObject, wait, timeout_s, json=given(body))
 
 
 def replace_edit(
@@ -96,19 +107,19 @@ def replace_edit(
     **more: Any,
 ) -> Call[EditObject]:
     """Give an edit a new text, as its next version. Fails with `EtagMismatch` unless it is at `version`."""
-    body = _given({"text": text, "external_id": external_id, "metadata": metadata, **more})
-    return _waiting("POST", f"/v1/edits/{_id(edit_id)}", EditObject, wait, timeout_s, json=body, version=version)
+    body = given({"text": text, "external_id": external_id, "metadata": metadata, **more})
+    return _waiting("POST", f"/v1/edits/{segment(edit_id)}", EditObject, wait, timeout_s, json=body, version=version)
 
 
 def retire_edit(edit_id: str, *, version: int | None = None, timeout_s: float = 30.0) -> Call[EditObject]:
     """Take an edit out of service; `reached` is `active` when no replica uses it any more."""
-    path = f"/v1/edits/{_id(edit_id)}/retire"
+    path = f"/v1/edits/{segment(edit_id)}/retire"
     return _waiting("POST", path, EditObject, WaitFor.ACTIVE, timeout_s, version=version)
 
 
 def get_edit(edit_id: str, *, version: int | None = None) -> Call[EditObject]:
     """An edit, at its newest version or an older one."""
-    return Call("GET", f"/v1/edits/{_id(edit_id)}", EditObject.model_validate, {"version": version})
+    return Call("GET", f"/v1/edits/{segment(edit_id)}", EditObject.model_validate, {"version": version})
 
 
 def list_edits(
@@ -122,7 +133,7 @@ def list_edits(
 ) -> ListCall[EditObject]:
     """Edits, the newest first."""
     wanted = {"edit_set": edit_set, "status": status, "document_id": document_id, "author": author}
-    return _list("/v1/edits", Page[EditObject], most, **wanted, order=order)
+    return list_call("/v1/edits", Page[EditObject], most, **wanted, order=order)
 
 
 def import_edits(
@@ -146,17 +157,17 @@ def create_edit_set(name: str) -> Call[EditSetObject]:
 
 def get_edit_set(edit_set: str) -> Call[EditSetObject]:
     """An edit set by its name or id."""
-    return Call("GET", f"/v1/edit_sets/{_id(edit_set)}", EditSetObject.model_validate)
+    return Call("GET", f"/v1/edit_sets/{segment(edit_set)}", EditSetObject.model_validate)
 
 
 def list_edit_sets(*, order: Order = "desc", most: int | None = None) -> ListCall[EditSetObject]:
     """The project's edit sets, the newest first."""
-    return _list("/v1/edit_sets", Page[EditSetObject], most, order=order)
+    return list_call("/v1/edit_sets", Page[EditSetObject], most, order=order)
 
 
 def delete_edit_set(edit_set: str, *, version: int | None = None, timeout_s: float = 30.0) -> Call[Deleted]:
     """Retire every edit of the set and hide it. Fails with `EtagMismatch` unless the set is at `version`."""
-    path = f"/v1/edit_sets/{_id(edit_set)}"
+    path = f"/v1/edit_sets/{segment(edit_set)}"
     return _waiting("DELETE", path, Deleted, WaitFor.ACTIVE, timeout_s, version=version)
 
 
@@ -172,14 +183,16 @@ def _waiting(
     return Call(method, path, kind.model_validate, params, timeout_s=timeout_s + SPARE_S, **more)
 
 
-def _list(path: str, kind: type[Page[ResourceT]], most: int | None, **params: Any) -> ListCall[ResourceT]:
+def list_call(path: str, kind: type[Page[ResourceT]], most: int | None, **params: Any) -> ListCall[ResourceT]:
+    """The call of a list of resources of a kind."""
     return ListCall(Call("GET", path, kind.model_validate, params), most)
 
 
-def _given(body: Mapping[str, Any]) -> dict[str, Any]:
+def given(body: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that have a value."""
     return {name: value for name, value in body.items() if value is not None}
 
 
-def _id(value: str) -> str:
+def segment(value: str) -> str:
     """One segment of a path, whatever it holds."""
     return quote(value, safe="")

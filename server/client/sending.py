@@ -6,6 +6,8 @@ import json
 import random
 import secrets
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
@@ -21,7 +23,7 @@ FIRST_WAIT_S, LONGEST_WAIT_S = 0.25, 8.0
 HttpOutcome = httpx.Response | httpx.TransportError
 
 
-def request_of(http: httpx.Client | httpx.AsyncClient, call: Call[Any]) -> httpx.Request:
+def request_of(http: httpx.Client | httpx.AsyncClient, call: Call[Any], form: dict[str, Any]) -> httpx.Request:
     """The request of a call; a write gets an Idempotency-Key, which its retries keep.
 
     Raises:
@@ -34,12 +36,22 @@ def request_of(http: httpx.Client | httpx.AsyncClient, call: Call[Any]) -> httpx
     try:
         return http.build_request(
             call.method, call.path, params=params, json=call.json, content=call.content, headers=headers,
-            timeout=call.timeout_s,
+            timeout=call.timeout_s, **form,
         )  # fmt: skip
     except UnicodeEncodeError as error:
         raise errors.InvalidValue("the text is not in this terminal's encoding (see `locale`)") from error
     except httpx.InvalidURL as error:
         raise not_an_address(str(http.base_url), error) from error
+
+
+@contextmanager
+def form_of(upload: Path | None) -> Iterator[dict[str, Any]]:
+    """A file as a form, if there is one. httpx reads it piece by piece, and anew when it is sent again."""
+    if upload is None:
+        yield {}
+        return
+    with upload.open("rb") as file:
+        yield {"files": {"file": (upload.name, file)}, "data": {"purpose": "edits"}}
 
 
 def wait_before_retry(outcome: HttpOutcome, attempt: int, retries: int) -> float | None:
@@ -63,8 +75,7 @@ def result_of(call: Call[T], outcome: HttpOutcome) -> T:
         IncomesError: what the server answered, by its code.
     """
     if isinstance(outcome, httpx.TransportError):
-        asked = outcome.request.url.copy_with(path="/", query=None)
-        raise errors.NotReady(f"no answer from {asked} ({outcome}); is `incomes serve` running? See --url") from outcome
+        raise no_answer(outcome) from outcome
     if outcome.is_error:
         raise error_of(outcome)
     try:
@@ -85,6 +96,12 @@ def error_of(response: httpx.Response) -> errors.IncomesError:
     kind = {cls.code: cls for cls in _all_errors(errors.IncomesError)}.get(code, errors.IncomesError)
     request = f", request {response.headers.get('x-request-id')}" if response.status_code >= 500 else ""
     return kind(f"{message} [{code}{request}]", param=content.get("param"))
+
+
+def no_answer(error: httpx.TransportError) -> errors.NotReady:
+    """What is told of an address at which nothing answers."""
+    asked = error.request.url.copy_with(path="/", query=None)
+    return errors.NotReady(f"no answer from {asked} ({error}); is `incomes serve` running? See --url")
 
 
 def not_an_address(url: str, error: Exception) -> errors.InvalidValue:

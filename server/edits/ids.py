@@ -16,6 +16,8 @@ class IdPrefix(StrEnum):
     EDIT_SET = "eset_"
     EDIT = "edit_"
     LEASE = "lease_"
+    FILE = "file-"
+    BATCH = "batch_"
     AUDIT = "audit_"
     API_KEY = "key_"
     DATA_KEY = "dk_"

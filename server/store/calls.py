@@ -50,6 +50,9 @@ class StoreCalls:
             found: T = await call(self._actor.read.remote(query, *args, **kwargs))
         return found
 
+    write, read = _write, _read
+    """Any command, any query: what has no method of its own."""
+
     @contextmanager
     def _timed(self, kind: str) -> Iterator[None]:
         start_s = time.monotonic()

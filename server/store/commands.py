@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 
 from incomes_server.auth.principal import SERVER, Principal, Scope
 from incomes_server.auth.quotas import Limits
+from incomes_server.edits.batch import FilePart, ImportedLine, LineError
 from incomes_server.edits.model import NewEdit
 
 from incomes_plugin.gist.edit import Captured, CaptureJob, EditKey
@@ -195,6 +196,83 @@ class Retokenize:
     jobs: tuple[CaptureJob, ...]
 
 
+@dataclass(frozen=True)
+class AddFileParts:
+    """Keep parts of a file that is still arriving, under the key of its owner, a project. Result: None."""
+
+    owner: str
+    file_id: str
+    parts: tuple[FilePart, ...]
+
+
+@dataclass(frozen=True)
+class KeepFile(Requested):
+    """The file has arrived. Result: StoredFile. A request that comes again arrives under another id: its content says
+    whether it is the same."""
+
+    filename: str
+    purpose: str
+    num_bytes: int
+    num_parts: int
+    sha256: str
+    limit_bytes: int
+    file_id: str = field(compare=False)
+
+
+@dataclass(frozen=True)
+class DeleteFile(Requested):
+    """Delete a file and what is in it. Result: its id."""
+
+    file_id: str
+
+
+@dataclass(frozen=True)
+class CreateBatch(Requested):
+    """Import a file. Result: Batch."""
+
+    input_file: str
+    edit_set: str
+    dry_run: bool
+    metadata: dict[str, str]
+
+
+@dataclass(frozen=True)
+class CancelBatch(Requested):
+    """Read no more lines of an import. Result: Batch."""
+
+    batch_id: str
+
+
+@dataclass(frozen=True)
+class ImportLines:
+    """Add the edits of the part at `position` and move on. Result: Batch as it is then."""
+
+    project: str
+    batch_id: str
+    position: int
+    lines: tuple[ImportedLine, ...]
+
+
+@dataclass(frozen=True)
+class SettleLines:
+    """The lines behind `settled`, up to `upto`, wait for nothing any more; those in `failed` have no gist. Result:
+    Batch."""
+
+    batch_id: str
+    settled: int
+    upto: int
+    failed: tuple[tuple[int, LineError], ...]
+
+
+@dataclass(frozen=True)
+class FinishBatch:
+    """End an import whose lines are all settled. Result: Batch."""
+
+    batch_id: str
+    output_bytes: int
+    error_bytes: int
+
+
 Command = (
     CreateEditSet
     | EnsureEditSet
@@ -212,6 +290,14 @@ Command = (
     | MarkCompressing
     | RequeueStale
     | Retokenize
+    | AddFileParts
+    | KeepFile
+    | DeleteFile
+    | CreateBatch
+    | CancelBatch
+    | ImportLines
+    | SettleLines
+    | FinishBatch
 )
 
 

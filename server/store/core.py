@@ -17,7 +17,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from incomes_server.auth.master_key import MasterKey
 from incomes_server.edits import EditSet
 from incomes_server.edits.audit import AuditEvent
-from incomes_server.store import api_keys, commands, edit_sets, edits, labels, outcomes, sealing
+from incomes_server.store import api_keys, batches, commands, edit_sets, edits, files, labels, outcomes, sealing
 from incomes_server.store.audit import events_of, write_events
 from incomes_server.store.compaction import compact
 from incomes_server.store.database import failure_of, open_reader, open_writer, will_pass
@@ -124,9 +124,10 @@ class EditStore:
             return query(conn, *args, **kwargs)
 
     def prune_requests(self, *, older_than_s: float = KEEP_REQUESTS_S) -> None:
-        """Forget request ids that nobody will send again."""
+        """Forget request ids that nobody will send again, and files that never arrived as a whole."""
         with self._writer.begin() as conn:
             conn.execute(delete(requests).where(requests.c.created_at < int(self._clock() - older_than_s)))
+            files.prune_parts(conn)
 
     def touch(self) -> None:
         """Write something small, durably. Raises SQLAlchemyError when nothing can be written."""
@@ -199,6 +200,10 @@ def _(command: commands.Requested, tx: Transaction) -> Any:
     if isinstance(command, commands.MoveLabel | commands.DeleteLabel):
         edit_set, _, name = refs[0][0].partition("@")
         return labels.load_label(tx.conn, edit_set, name, refs[0][1])
+    if isinstance(command, commands.KeepFile | commands.DeleteFile):
+        return files.kept(command, tx, refs[0][0])
+    if isinstance(command, commands.CreateBatch | commands.CancelBatch):
+        return batches.get_batch(tx.conn, command.project, refs[0][0])
     loaded = load_edits(tx.conn, refs)
     return loaded if isinstance(command, commands.AddEdits) else loaded[0]
 
@@ -236,6 +241,10 @@ def _(command: commands.Reseal, tx: Transaction) -> int:
 @_apply.register
 def _(command: commands.Retokenize, tx: Transaction) -> None:
     outcomes.retokenize(tx, command.jobs)
+
+
+for _kind, _rule in ({commands.AddFileParts: files.add_parts} | batches.STEPS).items():
+    _apply.register(_kind, _rule)
 
 
 @singledispatch
@@ -294,3 +303,7 @@ def _(command: commands.RotateDataKey, tx: Transaction) -> list[EditKey]:
 @_change.register
 def _(command: commands.EraseDataKeys, tx: Transaction) -> list[EditKey]:
     return sealing.erase_data_keys(tx, command.project)
+
+
+for _kind, _rule in (files.REQUESTS | batches.REQUESTS).items():
+    _change.register(_kind, _rule)

@@ -3,6 +3,7 @@
 edit_sets 1─n edits 1─n edit_versions (text, token ids, gist blob)
     1─n revisions (version, digest) 1─n log (op, edit version)
     1─n label_moves (label, version that it points at)
+files 1─n file_parts (whole lines)      batches (how far the import of a file is) 1─n batch_lines (edit, or error)
 
 A change here needs a revision in `migrations/`.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     ForeignKey,
     Index,
@@ -250,3 +252,72 @@ data_keys = Table(
     Column("created_at", BigInteger, nullable=False),
 )
 Index("data_keys_of_project", data_keys.c.project, data_keys.c.seq)
+
+files = Table(
+    "files",
+    metadata,
+    Column("seq", _Seq, primary_key=True, autoincrement=True),
+    Column("id", String, nullable=False, unique=True),
+    Column("project", String, nullable=False),
+    Column("filename", String, nullable=False),
+    Column("purpose", String, nullable=False),
+    Column("num_bytes", BigInteger, nullable=False),
+    Column("num_lines", BigInteger, nullable=False),
+    Column("num_parts", BigInteger, nullable=False),
+    Column("has_content", Boolean, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("batch", String),
+    Column("of_errors", Boolean, nullable=False),
+)
+Index("files_of_project", files.c.project, files.c.seq)
+
+file_parts = Table(
+    "file_parts",
+    metadata,
+    Column("file_id", String, primary_key=True),
+    Column("position", BigInteger, primary_key=True, autoincrement=False),
+    Column("first_line", BigInteger, nullable=False),
+    Column("num_lines", BigInteger, nullable=False),
+    Column("num_bytes", BigInteger, nullable=False),
+    Column("content", LargeBinary, nullable=False),
+    Column("data_key", String),
+)
+
+batches = Table(
+    "batches",
+    metadata,
+    Column("seq", _Seq, primary_key=True, autoincrement=True),
+    Column("id", String, nullable=False, unique=True),
+    Column("project", String, nullable=False),
+    Column("edit_set", String, ForeignKey("edit_sets.id"), nullable=False),
+    Column("input_file", String, nullable=False),
+    Column("dry_run", Boolean, nullable=False),
+    Column("status", String, nullable=False),
+    Column("position", BigInteger, nullable=False),
+    Column("num_parts", BigInteger, nullable=False),
+    Column("settled", BigInteger, nullable=False),
+    Column("total", BigInteger, nullable=False),
+    Column("completed", BigInteger, nullable=False),
+    Column("failed", BigInteger, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("in_progress_at", BigInteger),
+    Column("finalizing_at", BigInteger),
+    Column("cancelling_at", BigInteger),
+    Column("ended_at", BigInteger),
+    Column("output_file", String),
+    Column("error_file", String),
+    Column("metadata", Text, nullable=False),
+)
+Index("batches_of_project", batches.c.project, batches.c.seq)
+Index("batches_unfinished", batches.c.status, batches.c.seq)
+
+batch_lines = Table(
+    "batch_lines",
+    metadata,
+    Column("batch", String, primary_key=True),
+    Column("line", BigInteger, primary_key=True, autoincrement=False),
+    Column("custom_id", String),
+    Column("edit_id", String),
+    Column("error", Text),
+)
+Index("batch_custom_ids", batch_lines.c.batch, batch_lines.c.custom_id)

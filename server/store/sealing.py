@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from incomes_server.store.edit_sets import delete_edit_set
 from incomes_server.store.rows import Transaction, chunks, in_pairs
-from incomes_server.store.schema import data_keys, edit_sets, edit_versions, edits
+from incomes_server.store.schema import data_keys, edit_sets, edit_versions, edits, file_parts
 from incomes_server.store.vault import Box, Vault, box_of, make_data_key, newest_box, vault_of
 from sqlalchemy import Connection, bindparam, func, or_, select, update
 
@@ -114,9 +114,10 @@ def reseal(tx: Transaction, limit: int) -> int:
 
 
 def _destroy(conn: Connection, older: Sequence[str]) -> None:
-    """Destroy keys that no version is under. The lock waits for those who are just writing under one."""
+    """Destroy keys that no version and no file is under. The lock waits for those who are just writing under one."""
     locked = conn.scalars(select(k.id).where(k.id.in_(older)).with_for_update()).all()
     used = set(conn.scalars(select(v.data_key).where(v.data_key.in_(locked)).distinct()))
+    used |= set(conn.scalars(select(file_parts.c.data_key).where(file_parts.c.data_key.in_(locked)).distinct()))
     conn.execute(update(data_keys).where(k.id.in_(set(locked) - used)).values(wrapped=None))
 
 

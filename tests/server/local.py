@@ -22,6 +22,7 @@ import uvicorn
 from fastapi import FastAPI
 from incomes_server.api.admin.app import build_admin_app
 from incomes_server.api.admin.context import AdminContext
+from incomes_server.api.admin.import_runner import run_imports
 from incomes_server.api.admin.pool_room import PoolRoom
 from incomes_server.api.admin.tokens import EditTokenizer
 from incomes_server.api.http.readiness import Readiness
@@ -127,6 +128,7 @@ async def local_server(
     loops = [
         asyncio.create_task(run_worker(queue, store, when_allowed, name="one", batch=32)),
         asyncio.create_task(run_replica(store, apply, name="one", on_caught_up=caught_up.set)),
+        asyncio.create_task(run_imports(context)),
     ]
     await asyncio.wait_for(caught_up.wait(), 60)
     try:

@@ -9,9 +9,12 @@ from fastapi import Depends, FastAPI, Request, Response
 from incomes_server.api.admin import (
     api_keys,
     audit_events,
+    batches,
     data_keys,
     edit_sets,
     edits,
+    exports,
+    files,
     imports,
     labels,
     replicas,
@@ -57,7 +60,8 @@ def build_admin_app(context: AdminContext | None, settings: Settings, readiness:
     app.state.context = context
     app.state.readiness = readiness
     # Before edits: POST /v1/edits/import must not be read as POST /v1/edits/{edit_id}.
-    for module in (imports, edits, edit_sets, labels, snapshots, replicas, api_keys, data_keys, audit_events):
+    own = (edits, edit_sets, labels, snapshots, files, batches, replicas, api_keys, data_keys, audit_events)
+    for module in (imports, exports, *own):
         app.include_router(module.router, dependencies=[Depends(refuse_unknown_query)], responses=ERRORS)
     app.add_api_route("/metrics", read_metrics, response_class=Response, tags=["operations"])
     install_error_handlers(app)
@@ -75,9 +79,10 @@ def build_admin_app(context: AdminContext | None, settings: Settings, readiness:
 
 def _body_limits(settings: Settings) -> BodyLimits:
     return BodyLimits(
-        lambda path: settings.max_import_bytes if path == IMPORT_PATH else MAX_BODY_BYTES,
+        lambda path: settings.max_import_bytes if path in (IMPORT_PATH, files.FILES_PATH) else MAX_BODY_BYTES,
         settings.body_timeout_s,
         raw_paths=frozenset({IMPORT_PATH}),
+        streamed_paths=frozenset({files.FILES_PATH}),
     )
 
 

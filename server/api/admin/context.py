@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import secrets
 import time
@@ -22,7 +23,11 @@ from incomes_server.store.directory import EditSetDirectory
 
 @dataclass(frozen=True)
 class AdminContext:
-    """Clients and pure parts behind the admin routes."""
+    """Clients and pure parts behind the admin routes.
+
+    Attributes:
+        imports: set when there is an import to begin or to end.
+    """
 
     settings: Settings
     store: StoreClient
@@ -31,6 +36,7 @@ class AdminContext:
     directory: EditSetDirectory
     room: PoolRoom
     keys: KeyRing
+    imports: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from fastapi.routing import APIRoute
 from incomes_plugin.errors import NotReady
 
 DEFAULT_TIMEOUT_S = 30.0
+LONG_PATHS = ("/import", "/files")
 GRACE_S = 1.0
 """At the caller's timeout a route begins to write its answer, which says how far a write has come. It gets this many
 seconds more to finish."""
@@ -48,11 +49,12 @@ async def answered_within(limit_s: float) -> AsyncIterator[None]:
 
 def _limit_s(request: Request) -> float:
     """Seconds that a route may take. Imports may take longer: they wait for the queue for up to `max_wait_s`, and then
-    for the caller's timeout. What they ask of the store has a limit of its own each time (imports.py)."""
+    for the caller's timeout. What they ask of the store has a limit of its own each time (imports.py). Uploads are
+    stored while they arrive."""
     longest_s: float = request.app.state.context.settings.max_wait_s
     try:
         timeout_s = float(request.query_params.get("timeout_s", DEFAULT_TIMEOUT_S))
     except ValueError:
         timeout_s = DEFAULT_TIMEOUT_S  # the route refuses it
     timeout_s = min(timeout_s, longest_s) if math.isfinite(timeout_s) and timeout_s > 0 else DEFAULT_TIMEOUT_S
-    return timeout_s + GRACE_S + (longest_s if request.url.path.endswith("/import") else 0.0)
+    return timeout_s + GRACE_S + (longest_s if request.url.path.endswith(LONG_PATHS) else 0.0)

@@ -26,11 +26,13 @@ class BodyLimits:
         max_bytes: of a request by its path.
         timeout_s: for the whole body to arrive.
         raw_paths: whose bodies are no JSON documents.
+        streamed_paths: whose bodies are read by the route, piece by piece; each piece has `timeout_s` to arrive.
     """
 
     max_bytes: Callable[[str], int]
     timeout_s: float
     raw_paths: frozenset[str] = frozenset()
+    streamed_paths: frozenset[str] = frozenset()
 
 
 class BodyMiddleware:
@@ -44,6 +46,8 @@ class BodyMiddleware:
         """Hand the request on with its body in one piece, or refuse it."""
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
+        if scope["path"] in self.limits.streamed_paths:
+            return await self.app(scope, self._limited(scope, receive), send)
         try:
             body = await self._read(scope, receive)
             if body and scope["path"] not in self.limits.raw_paths:
@@ -53,6 +57,24 @@ class BodyMiddleware:
             return await error_response(error)(scope, receive, send)
         if body is not None:
             await self.app(scope, replay(body, receive), send)
+
+    def _limited(self, scope: Scope, receive: Receive) -> Receive:
+        """`receive` within the limits. What it raises is answered as an error of the route."""
+        limit, size = self.limits.max_bytes(scope["path"]), 0
+
+        async def limited() -> Message:
+            nonlocal size
+            try:
+                async with asyncio.timeout(self.limits.timeout_s):
+                    message = await receive()
+            except TimeoutError:
+                raise self._too_slow() from None
+            size += len(message.get("body", b""))
+            if size > limit:
+                raise _too_large(limit)
+            return message
+
+        return limited
 
     async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
         """The body; None when the client went away. Raises BodyTooLarge, RequestTimeout."""
@@ -64,9 +86,12 @@ class BodyMiddleware:
             async with asyncio.timeout(self.limits.timeout_s):
                 return await _collect(receive, limit)
         except TimeoutError:
-            raise RequestTimeout(
-                f"the request body did not arrive within {self.limits.timeout_s:g} s (setting `body_timeout_s`)"
-            ) from None
+            raise self._too_slow() from None
+
+    def _too_slow(self) -> RequestTimeout:
+        return RequestTimeout(
+            f"the request body did not arrive within {self.limits.timeout_s:g} s (setting `body_timeout_s`)"
+        )
 
 
 def replay(body: bytes, receive: Receive) -> Receive:
@@ -88,11 +113,13 @@ async def _collect(receive: Receive, limit: int) -> bytes | None:
             return None
         body += message.get("body", b"")
         if len(body) > limit:
-            raise BodyTooLarge(
-                f"the request body has more than {limit} bytes, this route takes no more; send it in parts"
-            )
+            raise _too_large(limit)
         if not message.get("more_body", False):
             return bytes(body)
+
+
+def _too_large(limit: int) -> BodyTooLarge:
+    return BodyTooLarge(f"the request body has more than {limit} bytes, this route takes no more; send it in parts")
 
 
 async def _check_json(body: bytes) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import json
 import subprocess
 import sys
+import time
 
 import pytest
 from incomes_server.api.admin.schemas import EditObject, EditSetObject, WaitFor
-from incomes_server.client import AsyncClient, Client
+from incomes_server.client import AsyncClient, Client, resources
 from incomes_server.client import client as module
 from incomes_server.client.sending import wait_before_retry
 from incomes_server.edits import EditStatus
@@ -25,6 +27,7 @@ from incomes_plugin.errors import (
     InvalidValue,
     NotReady,
     RouteNotFound,
+    StoredFileNotFound,
     UnknownParameter,
 )
 from tests.server.local import local_server, over_http
@@ -50,7 +53,7 @@ async def url(server):
         yield url
 
 
-def use_everything(url):
+def use_everything(url, folder):
     """Each method of the synchronous client once."""
     with Client(url, "k-acme") as client:
         made = client.edit_sets.create("support")
@@ -68,13 +71,31 @@ def use_everything(url):
         assert [e.text for e in client.edits.list(most=1, status="ready")] == ["Fact c."]
         assert client.edits.retire(edit.id, version=2).status is EditStatus.RETIRED
         assert [replica.lag for replica in client.replicas.list().data] == [0]
+        path = folder / "kb.jsonl"
+        path.write_bytes(lines[0])
+        file = client.files.upload(path)
+        batch = client.batches.create(file.id, edit_set="support", dry_run=True)
+        while (batch := client.batches.get(batch.id)).status != "completed":
+            time.sleep(0.05)
+        assert (batch.request_counts.completed, client.batches.cancel(batch.id)) == (1, batch)
+        assert [list(map(type, client.files.content(each))) for each in (file.id, batch.output_file_id)] == [[str]] * 2
+        assert [each.id for each in client.batches.list()] == [batch.id]
+        assert {each.purpose for each in client.files.list()} == {"edits", "batch_output"}
+        assert client.files.delete(file.id).deleted
+        with pytest.raises(StoredFileNotFound):
+            client.files.get(file.id)
+        with pytest.raises(StoredFileNotFound):
+            list(client.files.content(file.id))
+        exported = [json.loads(line)["text"] for line in client.edits.export(edit_set="support")]
+        assert exported == ["Fact a.", "Fact c."]
+        assert client.edit_sets.digest("support").num_edits == 2
         assert client.edit_sets.delete("support").deleted
         assert list(client.edit_sets.list()) == []
 
 
 @loop
-async def test_the_synchronous_client(url):
-    await asyncio.to_thread(use_everything, url)
+async def test_the_synchronous_client(url, tmp_path):
+    await asyncio.to_thread(use_everything, url, tmp_path)
 
 
 @loop
@@ -87,6 +108,7 @@ async def test_the_asynchronous_client_pages_through_more_than_one_page(url):
         edit = await client.edits.add("Pump Z9 is red.", wait="ready")
         assert edit.reached is WaitFor.READY
         assert [e.id async for e in client.edits.list(edit_set="default")] == [edit.id]
+        assert [json.loads(line)["custom_id"] async for line in client.edits.export()] == [edit.id]
 
 
 @loop
@@ -182,9 +204,9 @@ def test_waits_grow_and_end():
 
 
 def test_both_clients_have_the_same_methods():
-    groups = [(module.Edits, module.AsyncEdits), (module.EditSets, module.AsyncEditSets)]
-    groups += [(module.Replicas, module.AsyncReplicas)]
-    for sync, later in groups:
+    groups = resources.Group.__subclasses__()
+    assert {"Edits", "EditSets", "Files", "Batches", "Replicas"} <= {group.__name__ for group in groups}
+    for sync, later in ((group, vars(resources)["Async" + group.__name__]) for group in groups):
         methods = {name: value.make for name, value in vars(sync).items() if hasattr(value, "make")}
         assert methods == {name: value.make for name, value in vars(later).items() if hasattr(value, "make")}
         assert methods

@@ -16,6 +16,8 @@ from tests.tiny_model import write_tiny_model
 
 pytestmark = pytest.mark.ray
 
+LINES = b'{"custom_id": "1", "text": "Pump Z9 is made in Oslo."}'
+UPLOAD: dict[str, Any] = {"files": {"file": ("kb.jsonl", LINES)}, "data": {"purpose": "edits"}}
 CALLS: dict[str, dict[str, Any]] = {
     "POST /v1/edits": {"json": {"text": "The warranty of pump Z9 is 36 months."}},
     "POST /v1/edits/import": {"content": b'{"custom_id": "1", "text": "Pump Z9 is made in Oslo."}'},
@@ -32,6 +34,10 @@ CALLS: dict[str, dict[str, Any]] = {
     "POST /v1/api_keys/{key_id}/rotate": {"json": {"grace_s": 60}},
     "DELETE /v1/api_keys/{key_id}": {},
     "DELETE /v1/projects/{name}/data_key": {},
+    "POST /v1/files": UPLOAD,
+    "DELETE /v1/files/{file_id}": {},
+    "POST /v1/batches": {"json": {"input_file_id": "{file_id}", "endpoint": "/v1/edits"}},
+    "POST /v1/batches/{batch_id}/cancel": {},
 }
 """A call of each route that changes something: what is sent. Objects in the path are made by `made`."""
 CHANGES_NOTHING: set[str] = set()
@@ -65,7 +71,18 @@ async def made(client: Any, name: str) -> dict[str, str]:
     edit = (await client.post("/v1/edits", json=body, params={"wait": "active"})).json()["id"]
     await client.put(f"/v1/edit_sets/{edit_set}/labels/staging", json={"to": "0"})
     key = (await client.post("/v1/api_keys", json={"name": name, "scopes": ["chat"]})).json()["id"]
-    return {"edit_set": edit_set, "edit_id": edit, "label": "staging", "key_id": key, "name": "acme"}
+    file, other = [(await client.post("/v1/files", **UPLOAD)).json()["id"] for _ in range(2)]
+    body = {"input_file_id": other, "endpoint": "/v1/edits", "edit_set": edit_set}
+    batch = (await client.post("/v1/batches", json=body)).json()["id"]
+    return {"edit_set": edit_set, "edit_id": edit, "label": "staging", "file_id": file, "batch_id": batch} | {
+        "key_id": key,
+        "name": "acme",
+    }
+
+
+def filled(body: dict[str, Any], objects: dict[str, str]) -> dict[str, Any]:
+    """A body, with the objects that it names."""
+    return {name: objects.get(str(value).strip("{}"), value) for name, value in body.items()}
 
 
 async def log_of(client: Any, **headers: str) -> list[dict[str, Any]]:
@@ -86,7 +103,9 @@ async def test_one_event_for_each_route_and_none_for_its_repetition(stack: Any, 
         await client.post("/v1/edits", json={"text": "The first edit makes the default set."})
         for number, (route, sent) in enumerate(CALLS.items()):
             method, path = route.split()
-            path = path.format(**await made(client, f"set-{number}"))
+            objects = await made(client, f"set-{number}")
+            path = path.format(**objects)
+            sent = sent | {"json": filled(sent["json"], objects)} if "json" in sent else sent
             before = {event["id"] for event in await log_of(client)}
             headers = {"idempotency-key": f"key-{number}", "x-request-id": f"walk-{number}"}
             for _ in range(2):
