@@ -33,6 +33,7 @@ IncomesError
 │   ├── ProjectExists         project_exists
 │   ├── NotEncrypted          not_encrypted
 │   ├── FileInUse             file_in_use
+│   ├── EditsDisabled         edits_disabled
 │   ├── SnapshotRetired       snapshot_retired
 │   └── SnapshotEmpty         snapshot_empty
 ├── Overloaded
@@ -262,6 +263,12 @@ class FileInUse(Conflict):
     """The file is being imported."""
 
     code = "file_in_use"
+
+
+class EditsDisabled(Conflict):
+    """The request cannot be answered without edits, and these are switched off."""
+
+    code = "edits_disabled"
 
 
 class SnapshotRetired(Conflict):

@@ -223,6 +223,7 @@ class GistPool:
         self._empty = RouteTable.empty(adapter.router.key.out_features, _key_dtype(dtype), device)
         self._row_bytes = _row_bytes(adapter, dtype)
         self._state = _State({}, {}, {}, {})
+        self._barred: dict[str, frozenset[str]] = {}
 
     @torch.no_grad()
     def commit(self, delta: SnapshotDelta[Gist]) -> PooledSnapshot:
@@ -236,16 +237,16 @@ class GistPool:
         if delta.label is not None:
             return self._branch(delta)
         edit_set, snapshot_id, num_edits = delta.snapshot.edit_set, delta.snapshot.id, delta.snapshot.num_edits
-        base, added, removed, ages = delta.base, delta.added, delta.removed, delta.ages
+        base, added, removed, ages, until = delta.base, delta.added, delta.removed, delta.ages, delta.until
         head = self._head(edit_set, base)
-        removed_rows = self._check(head, num_edits, added, removed, ages)
+        removed_rows = self._check(head, num_edits, added, removed, {"ages": ages, "ends": until})
         state = self._state
         old = self._empty if head is None else head.snapshot.table
         line = state.latest_line + 1 if head is None else head.snapshot.line
         left = tuple(old.charges[row] for row in removed_rows)
         new = [self._charge(state.latest + 1 + i, gist) for i, gist in enumerate(added)]
         new_arena_rows = self._new_arena_rows(old, added, removed_rows, new, left)
-        table, moves = old.changed(self.adapter.router, added, removed_rows, ages, new, new_arena_rows)
+        table, moves = old.changed(self.adapter.router, added, removed_rows, ages, until, new, new_arena_rows)
         rows = _rows_after({} if head is None else head.rows, table, removed, moves, len(added))
         snapshot = PooledSnapshot(snapshot_id, edit_set, num_edits, table, line)
         replaced, gone = state.resident.get(snapshot_id), None
@@ -253,6 +254,7 @@ class GistPool:
         if replaced is not None:  # the same content came back: its newer copy is read from now on
             state, gone = state.retired(replaced)
         self._state = state
+        self._barred[edit_set] = frozenset(delta.barred)
         self._tidy(snapshot, replaced, gone)
         return snapshot
 
@@ -288,6 +290,13 @@ class GistPool:
         heads = {name: head for name, head in self._state.heads.items() if name != edit_set}
         self._state = replace(self._state, heads=heads)
 
+    def may_read(self, snapshot: PooledSnapshot, row: int, at_s: int) -> bool:
+        """Whether a request that came at that second may read the edit in a row of a snapshot's table: it has not ended
+        by then, and is not switched off now."""
+        table = snapshot.table
+        barred = self._barred.get(snapshot.edit_set)
+        return table.ends[row] > at_s and not (barred and table.edits[row][0] in barred)
+
     def picked(self, snapshot: PooledSnapshot, row: int) -> PickedEdit:
         """The edit in a row of a snapshot's table, on the device for as long as the caller holds it."""
         return self._picked.get(snapshot.table.charges[row].serial, snapshot.table.gists[row])
@@ -313,13 +322,15 @@ class GistPool:
             raise SnapshotNotFound(f"delta of {delta.key} starts at {delta.base}, which is not in the pool")
         old = self._empty if base is None else base.table.alone()
         head = None if base is None else _Head(base, {edit: row for row, edit in enumerate(old.edits)})
-        removed_rows = self._check(head, num_edits, delta.added, delta.removed, delta.ages)
+        removed_rows = self._check(
+            head, num_edits, delta.added, delta.removed, {"ages": delta.ages, "ends": delta.until}
+        )
         new = [self._charge(state.latest + 1 + i, gist) for i, gist in enumerate(delta.added)]
         arena_rows = old.owned_after(delta.added, removed_rows)
         needed = sum(charge.data_bytes for charge in new) + arena_rows * self._row_bytes
         if needed > self.capacity_bytes - state.held_bytes:
             raise self._full(needed)
-        table, _ = old.changed(self.adapter.router, delta.added, removed_rows, delta.ages, new, arena_rows)
+        table, _ = old.changed(self.adapter.router, delta.added, removed_rows, delta.ages, delta.until, new, arena_rows)
         snapshot = PooledSnapshot(delta.snapshot.id, edit_set, num_edits, table, state.latest_line + 1)
         self._state = state.with_branch(snapshot, new)
         self._tidy(snapshot, None, None)
@@ -344,7 +355,7 @@ class GistPool:
         num_edits: int,
         added: Sequence[Gist],
         removed: Sequence[EditKey],
-        ages: Sequence[int],
+        given: Mapping[str, Sequence[object]],
     ) -> list[int]:
         """Rows of the removed edits. Raises if the delta does not fit the snapshot that it starts from, or a gist does
         not fit the adapter."""
@@ -359,8 +370,9 @@ class GistPool:
         after = (0 if head is None else head.snapshot.num_edits) + len(added) - len(removed)
         if num_edits != after:
             raise SnapshotNotFound(f"delta leads to {after} edits, not {num_edits}")
-        if ages and len(ages) != len(added):
-            raise SnapshotNotFound(f"delta has {len(ages)} ages for {len(added)} gists")
+        for name, values in given.items():
+            if values and len(values) != len(added):
+                raise SnapshotNotFound(f"delta has {len(values)} {name} for {len(added)} gists")
         for gist in added:
             self._check_shape(gist)
         return [row for edit in removed if (row := rows[edit]) is not None]

@@ -80,6 +80,11 @@ class SnapshotDelta(Generic[GistT]):
         removed: edit versions to drop, before anything is added.
         ages: of each added gist, in order; of two edits that contradict one another the one with the larger age wins.
             Empty: every gist is later than those before it.
+        until: of each added gist, in order, the unix second from which on no request reads it any more; None: no end.
+            Empty: none has an end.
+        barred: edits of the set that are switched off: no request reads them, in whatever snapshot. All of them, in
+            each delta of the newest state.
+        off: whose switch takes all edits from the set's requests, `edit_set` or `server`; None: nobody's.
         deleted: the set, or the label, is gone, and nothing else is told of it.
         label: the state is for this label of the set, beside the newest one. `base` is any state that the engine has.
         move: number of the label's move; 0 without a label.
@@ -90,9 +95,12 @@ class SnapshotDelta(Generic[GistT]):
     added: tuple[GistT, ...] = ()
     removed: tuple[EditKey, ...] = ()
     ages: tuple[int, ...] = ()
+    until: tuple[int | None, ...] = ()
     deleted: bool = False
     label: str | None = None
     move: int = 0
+    barred: tuple[str, ...] = ()
+    off: str | None = None
 
     @property
     def key(self) -> str:

@@ -27,6 +27,9 @@ ROW_TOKENS = 16
 SPARE_SHARE = 8
 """A new arena has one row in so many more than it needs. Doubling would save copies and cost memory."""
 
+NO_END = 2**63 - 1
+"""Of an edit that does not expire."""
+
 NO_EDIT = torch.iinfo(torch.int64).max
 """Owner of a row without one."""
 
@@ -115,6 +118,7 @@ class RouteTable:
         edits: edit version in each row.
         gists: its gist.
         ages: of two edits that contradict each other the one with the larger age counts as the later.
+        ends: unix second from which on no request reads it, or `NO_END`.
         charges: what each gist costs.
         next_age: age of the next edit whose age is not given.
         owned_rows: rows of `keys` that have an owner.
@@ -126,6 +130,7 @@ class RouteTable:
     edits: SharedList[EditKey]
     gists: SharedList[Gist]
     ages: SharedList[int]
+    ends: SharedList[int]
     charges: SharedList[Charge]
     next_age: int
     owned_rows: int
@@ -142,6 +147,7 @@ class RouteTable:
             edits=SharedList([], 0),
             gists=SharedList([], 0),
             ages=SharedList([], 0),
+            ends=SharedList([], 0),
             charges=SharedList([], 0),
             next_age=0,
             owned_rows=0,
@@ -165,10 +171,11 @@ class RouteTable:
 
     def alone(self) -> RouteTable:
         """The same table with lists that no other one shares, so that it may change although it is not the newest."""
-        edits, gists, ages, charges = (
-            SharedList(list(items), len(items)) for items in (self.edits, self.gists, self.ages, self.charges)
+        edits, gists, ages, ends, charges = (
+            SharedList(list(items), len(items))
+            for items in (self.edits, self.gists, self.ages, self.ends, self.charges)
         )
-        return replace(self, edits=edits, gists=gists, ages=ages, charges=charges)  # type: ignore[arg-type]
+        return replace(self, edits=edits, gists=gists, ages=ages, ends=ends, charges=charges)  # type: ignore[arg-type]
 
     def new_arena_rows(self, added: Sequence[Gist], removed_rows: Sequence[int], room: int) -> int | None:
         """Rows of the arena that a commit moves the route keys to; 0: they stay in this one; None: no room.
@@ -193,6 +200,7 @@ class RouteTable:
         added: Sequence[Gist],
         removed_rows: Sequence[int],
         ages: Sequence[int],
+        until: Sequence[int | None],
         charges: Sequence[Charge],
         new_arena_rows: int,
     ) -> tuple[RouteTable, dict[int, int]]:
@@ -202,10 +210,12 @@ class RouteTable:
         Args:
             removed_rows: rows in this table of the edits that leave.
             ages: of the added gists; none: each is later than all before it.
+            until: of the added gists; none: they have no end.
             charges: of the added gists.
             new_arena_rows: see the method of that name.
         """
         ages = list(ages) or list(range(self.next_age, self.next_age + len(added)))
+        ends = [NO_END if end is None else end for end in until or [None] * len(added)]
         left = len(self.edits) - len(removed_rows)
         moves = _moves(len(self.edits), left, removed_rows)
         start, keys, owners, index = self._moved(removed_rows, moves, left, new_arena_rows)
@@ -219,6 +229,7 @@ class RouteTable:
             edits=self.edits.after(moves, left, [gist.edit for gist in added]),
             gists=self.gists.after(moves, left, added),
             ages=self.ages.after(moves, left, ages),
+            ends=self.ends.after(moves, left, ends),
             charges=self.charges.after(moves, left, charges),
             next_age=max([self.next_age - 1, *ages]) + 1,
             owned_rows=self.owned_after(added, removed_rows),

@@ -86,6 +86,7 @@ def choose(
     table: RouteKeys,
     features_of: FeaturesOf,
     age_of: Callable[[int], int],
+    may_read: Callable[[int], bool] = lambda _: True,
 ) -> Picks:
     """Pick edits for one question.
 
@@ -94,13 +95,16 @@ def choose(
         table: route keys of the edits it may see.
         features_of: features `[E, F]` of the edit in a row of the table.
         age_of: of that edit; of two rivals the one with the larger number is the later.
+        may_read: of that edit; one that may not be read is passed over, as if it were not in the table.
     """
     if not table.num_edits:
         return Picks.none()
     question = question[-QUESTION_TOKENS:].float()
     weights = router.weights(question, distances_from_end(len(question), question.device))
-    found, similar = best_edits(weights, router.directions(question), table, rules.candidates)
+    found, similar = _best_readable(weights, router.directions(question), table, rules.candidates, may_read)
     candidates = found.tolist()
+    if not candidates:
+        return Picks.none()
     logits = verify(router, verifier, question, weights, [features_of(edit) for edit in candidates])
     order = logits.argsort(descending=True, stable=True).tolist()
     least = rules.threshold_among(table.num_edits)
@@ -109,20 +113,20 @@ def choose(
     kept = kept[: rules.most_picks]
     picked = {candidates[place]: logits[place] for place in kept}
     if picked and open_share(weights, similar[:, kept].amax(1)) >= rules.open:
-        _go_on(router, verifier, rules, question, table, features_of, picked)
+        _go_on(router, verifier, rules, question, table, features_of, picked, may_read)
     bias = F.logsigmoid(torch.stack(list(picked.values()))) if picked else logits[:0]
     return Picks(tuple(picked), bias, tuple(candidates), logits)
 
 
 def _go_on(
     router: Router, verifier: Verifier, rules: RoutingRules, question: torch.Tensor, table: RouteKeys,
-    features_of: FeaturesOf, picked: dict[int, torch.Tensor],
+    features_of: FeaturesOf, picked: dict[int, torch.Tensor], may_read: Callable[[int], bool],
 ) -> None:  # fmt: skip
     """Add the edits that the best pick leads to, one after the other, each by what the one before says."""
     lead = next(iter(picked))
     while len(picked) < rules.most_picks:
         question = onward(question, features_of(lead), verifier.num_parts)
-        found = best_onward(router, verifier, question, table, features_of, rules.candidates, picked)
+        found = best_onward(router, verifier, question, table, features_of, rules.candidates, picked, may_read)
         if found is None or found[1] < rules.onward:
             return
         lead, logit = found
@@ -131,7 +135,7 @@ def _go_on(
 
 def best_onward(
     router: Router, verifier: Verifier, question: torch.Tensor, table: RouteKeys, features_of: FeaturesOf, count: int,
-    picked: Collection[int],
+    picked: Collection[int], may_read: Callable[[int], bool] = lambda _: True,
 ) -> tuple[int, torch.Tensor] | None:  # fmt: skip
     """The edit outside `picked` that answers what is left open, with the verifier's logit; None where there is none.
 
@@ -142,13 +146,28 @@ def best_onward(
     if not len(question):
         return None
     weights = router.weights(question, distances_from_end(len(question), question.device))
-    rows, _ = best_edits(weights, router.directions(question), table, count + len(picked))
+    rows, _ = _best_readable(weights, router.directions(question), table, count + len(picked), may_read)
     others = [edit for edit in rows.tolist() if edit not in picked][:count]
     if not others:
         return None
     logits = verify(router, verifier, question, weights, [features_of(edit) for edit in others])
     best = int(logits.argmax())
     return others[best], logits[best]
+
+
+def _best_readable(
+    weights: torch.Tensor, directions: torch.Tensor, table: RouteKeys, count: int, may_read: Callable[[int], bool]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`best_edits` of those that may be read. While some of the best may not, it looks further."""
+    asked = count
+    while True:
+        found, similar = best_edits(weights, directions, table, asked)
+        kept = [place for place, edit in enumerate(found.tolist()) if may_read(edit)][:count]
+        if len(kept) == len(found):
+            return found, similar
+        if len(kept) == count or len(found) < asked:
+            return found[kept], similar[:, kept]
+        asked *= 4
 
 
 def verify(

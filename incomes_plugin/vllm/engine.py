@@ -118,6 +118,10 @@ class EditEngine:
         """Newest committed snapshot of an edit set, or the one at a label of it (`label_key`); None without one."""
         return self._registry.current(edit_set)
 
+    def off(self, edit_set: str) -> str | None:
+        """Whose switch takes all edits from the set's requests, `edit_set` or `server`; None: nobody's."""
+        return self._registry.off(edit_set)
+
     def find(self, edit_set: str, snapshot_id: str) -> SnapshotRef:
         """A snapshot that may be pinned now. Raises SnapshotNotFound, SnapshotRetired."""
         return self._registry.find(edit_set, snapshot_id)
@@ -178,6 +182,8 @@ class EditEngine:
                 retire = self._registry.unused(keep=delta.snapshot.id)
                 await self._call("incomes_commit", pack_delta(delta, retire))
             self._registry.committed(delta.snapshot, delta.key)
+            if delta.label is None:
+                self._registry.switched(delta.snapshot.edit_set, delta.off)
         self._retire_soon()
 
     async def _drop(self, edit_set: str) -> None:

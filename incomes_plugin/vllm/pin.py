@@ -8,6 +8,7 @@ the prompt to the request itself (`blocks.py`). Without a scope the request is r
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -125,6 +126,7 @@ def _pin_snapshot(
         trace=scope.trace,
         traceparent=traceparent(),
         prompt=prompt_of(request.request_id) if scope.numbered and scope.trace else 0,
+        at_s=int(time.time()),  # taken once, so that all ranks and preempted requests choose alike
         force=scope.force,
     )
     params.extra_args = {**extra, **tag.to_extra_args()}

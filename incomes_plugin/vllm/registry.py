@@ -35,6 +35,7 @@ class SnapshotRegistry:
         self._retired: OrderedDict[str, str] = OrderedDict()
         self._pins: dict[str, set[str]] = {}
         self._held: Counter[str] = Counter()
+        self._off: dict[str, str] = {}
         self._sweep_at = _SWEEP_EVERY
 
     def current(self, key: str) -> SnapshotRef | None:
@@ -84,9 +85,21 @@ class SnapshotRegistry:
         self._resident[snapshot.id] = snapshot
         self._retired.pop(snapshot.id, None)
 
+    def switched(self, edit_set: str, off: str | None) -> None:
+        """Whose switch takes all edits from the set's requests from now on."""
+        if off is None:
+            self._off.pop(edit_set, None)
+        else:
+            self._off[edit_set] = off
+
+    def off(self, edit_set: str) -> str | None:
+        """The same again; None: nobody's."""
+        return self._off.get(edit_set)
+
     def dropped(self, key: str) -> None:
         """The set, or label, has no current snapshot any more; pinned ones stay until their requests leave."""
         self._current.pop(key, None)
+        self._off.pop(key, None)
 
     def unused(self, keep: str | None = None) -> list[str]:
         """Ids of the snapshots that are not current, pinned, held or in `keep`. From now on nobody can pin them."""

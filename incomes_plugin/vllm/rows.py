@@ -36,6 +36,7 @@ class RequestTag:
         trace: id under which weights are collected, or None.
         traceparent: span of the caller's request that the engine's spans belong under, or None when nobody records it.
         prompt: which of the prompts of the caller's request it is.
+        at_s: unix second at which the request came; edits that end by then are not read.
         force: the canary's: picks are read in full, whatever verifier and gate say.
         capture: id under which the gist of this prompt is kept, or None.
         first, count: positions of the captured text in the prompt.
@@ -47,6 +48,7 @@ class RequestTag:
     trace: str | None = None
     traceparent: str | None = None
     prompt: int = 0
+    at_s: int = 0
     force: bool = False
     capture: str | None = None
     first: int = 0

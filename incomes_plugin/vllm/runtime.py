@@ -209,8 +209,9 @@ class SelectionRuntime:
         rules = replace(self.adapter.rules, threshold=-math.inf, rivalry=0.0) if tag.force else self.adapter.rules
         table = snapshot.table
         picks = choose(
-            self.adapter.router, self.adapter.verifier, rules, features, table.keys, table.features_of, table.age_of
-        )
+            self.adapter.router, self.adapter.verifier, rules, features, table.keys, table.features_of, table.age_of,
+            lambda row: self.pool.may_read(snapshot, row, tag.at_s),
+        )  # fmt: skip
         return replace(picks, bias=torch.full_like(picks.bias, FORCED_BIAS)) if tag.force else picks
 
     def _let_go(self, request: _Request) -> None:

@@ -23,7 +23,9 @@ from incomes_server.cli.output import (
 )
 from incomes_server.edits.model import EditStatus
 
-app = typer.Typer(help="Add, list, read, replace and retire edits.", no_args_is_help=True)
+app = typer.Typer(
+    help="Add, list, read, replace, retire, restore, switch, approve and erase edits.", no_args_is_help=True
+)
 
 EditSetOption = Annotated[str | None, typer.Option("--edit-set", "-s", help="name or id of the edit set")]
 WaitOption = Annotated[WaitFor, typer.Option("--wait", help="how far the write goes before the command returns")]
@@ -43,6 +45,8 @@ def add(
     author: Annotated[str | None, typer.Option(help="who answers for it")] = None,
     justification: Annotated[str | None, typer.Option(help="why it is written")] = None,
     supersedes: Annotated[list[str] | None, typer.Option(help="an edit that leaves when this one joins")] = None,
+    effective_from: Annotated[str | None, typer.Option(help="when it joins, as 2026-11-29T17:20:00Z")] = None,
+    expires_at: Annotated[str | None, typer.Option(help="when it leaves")] = None,
     wait: WaitOption = WaitFor.ACTIVE,
     timeout_s: TimeoutOption = 60.0,
     url: UrlOption = DEFAULT_URL,
@@ -55,7 +59,8 @@ def add(
     started = time.monotonic()
     edit = connect(url, api_key).edits.add(
         text, edit_set=edit_set, external_id=external_id, source=source or None, author=author,
-        justification=justification, supersedes=supersedes or None, wait=wait, timeout_s=timeout_s,
+        justification=justification, supersedes=supersedes or None, effective_from=effective_from,
+        expires_at=expires_at, wait=wait, timeout_s=timeout_s,
     )  # fmt: skip
     _show_write(edit, wait, (time.monotonic() - started) * 1000, as_json)
 
@@ -91,6 +96,36 @@ def retire(
     edit = connect(url, api_key).edits.retire(edit_id, version=version, timeout_s=timeout_s)
     elapsed_ms = (time.monotonic() - started) * 1000
     show_removal(edit, f"version {edit.version}  retired", as_json, f" ({elapsed_ms:.0f} ms)")
+
+
+@app.command()
+def restore(
+    edit_id: str,
+    version: VersionOption = None,
+    wait: WaitOption = WaitFor.ACTIVE,
+    timeout_s: TimeoutOption = 60.0,
+    url: UrlOption = DEFAULT_URL,
+    api_key: KeyOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Bring a retired edit back, as its next version."""
+    started = time.monotonic()
+    edit = connect(url, api_key).edits.restore(edit_id, version=version, wait=wait, timeout_s=timeout_s)
+    _show_write(edit, wait, (time.monotonic() - started) * 1000, as_json)
+
+
+@app.command()
+def erase(
+    edit_id: str,
+    version: VersionOption = None,
+    timeout_s: TimeoutOption = 60.0,
+    url: UrlOption = DEFAULT_URL,
+    api_key: KeyOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Take an edit out of service and erase its text and gists; there is no way back."""
+    gone = connect(url, api_key).edits.erase(edit_id, version=version, timeout_s=timeout_s)
+    show_removal(gone, "erased", as_json)
 
 
 @app.command()

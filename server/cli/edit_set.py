@@ -12,9 +12,15 @@ app = typer.Typer(help="Create, list, read and delete edit sets.", no_args_is_he
 
 
 @app.command()
-def create(name: str, url: UrlOption = DEFAULT_URL, api_key: KeyOption = None, as_json: JsonFlag = False) -> None:
+def create(
+    name: str,
+    two_person: Annotated[bool, typer.Option("--two-person", help="what a key writes waits for another key")] = False,
+    url: UrlOption = DEFAULT_URL,
+    api_key: KeyOption = None,
+    as_json: JsonFlag = False,
+) -> None:
     """Create an empty edit set."""
-    item = connect(url, api_key).edit_sets.create(name)
+    item = connect(url, api_key).edit_sets.create(name, two_person=two_person)
     print_json(item) if as_json else out.print(f"{item.id}  {item.name}")
 
 

@@ -6,7 +6,21 @@ from importlib.metadata import version as installed_version
 from typing import Annotated
 
 import typer
-from incomes_server.cli import audit, batch, config, demo, doctor, edit, edit_set, keys, label, replicas, serve, store
+from incomes_server.cli import (
+    audit,
+    batch,
+    config,
+    demo,
+    doctor,
+    edit,
+    edit_set,
+    keys,
+    label,
+    replicas,
+    serve,
+    store,
+    switch,
+)
 from incomes_server.cli.lazy import IncomesGroup
 from incomes_server.cli.output import out
 
@@ -17,6 +31,11 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,  # locals may hold an edit's text or a key
 )
+edit.app.command("disable")(switch.disable_edit)
+edit.app.command("enable")(switch.enable_edit)
+edit.app.command("approve")(switch.approve_edit)
+edit_set.app.command("disable")(switch.disable_set)
+edit_set.app.command("enable")(switch.enable_set)
 app.add_typer(edit.app, name="edit")
 app.add_typer(edit_set.app, name="edit-set")
 app.add_typer(batch.app, name="batch")

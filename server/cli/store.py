@@ -30,12 +30,18 @@ def backup(
 
 @app.command()
 def restore(
-    file: FileArgument, edit_store: StoreOption = None, config: ConfigOption = None, as_json: JsonFlag = False
+    file: FileArgument,
+    edit_store: StoreOption = None,
+    erased_in: Annotated[
+        str | None, typer.Option(help="URL of a database used after the backup: erase what was erased there")
+    ] = None,
+    config: ConfigOption = None,
+    as_json: JsonFlag = False,
 ) -> None:
     """Fill a new edit store from a backup; start the server on it afterwards."""
     from incomes_server.store import backup as backups
 
-    _show(backups.restore(file, _url(edit_store, config)), "restored: ", as_json)
+    _show(backups.restore(file, _url(edit_store, config), erased_in), "restored: ", as_json)
 
 
 def _url(edit_store: str | None, config: Path | None) -> str:

@@ -117,6 +117,36 @@ def retire_edit(edit_id: str, *, version: int | None = None, timeout_s: float = 
     return _waiting("POST", path, EditObject, WaitFor.ACTIVE, timeout_s, version=version)
 
 
+def restore_edit(
+    edit_id: str, *, version: int | None = None, wait: WaitFor | str = WaitFor.ACTIVE, timeout_s: float = 30.0
+) -> Call[EditObject]:
+    """Bring a retired edit back, as its next version."""
+    return _waiting("POST", f"/v1/edits/{segment(edit_id)}/restore", EditObject, wait, timeout_s, version=version)
+
+
+def erase_edit(edit_id: str, *, version: int | None = None, timeout_s: float = 30.0) -> Call[Deleted]:
+    """Take an edit out of service and erase its text and gists, for good."""
+    return _waiting("DELETE", f"/v1/edits/{segment(edit_id)}", Deleted, WaitFor.ACTIVE, timeout_s, version=version)
+
+
+def disable_edit(edit_id: str, *, version: int | None = None, timeout_s: float = 30.0) -> Call[EditObject]:
+    """Switch an edit off: no later request reads it."""
+    path = f"/v1/edits/{segment(edit_id)}/disable"
+    return _waiting("POST", path, EditObject, WaitFor.ACTIVE, timeout_s, version=version)
+
+
+def enable_edit(edit_id: str, *, version: int | None = None, timeout_s: float = 30.0) -> Call[EditObject]:
+    """Switch an edit on again."""
+    path = f"/v1/edits/{segment(edit_id)}/enable"
+    return _waiting("POST", path, EditObject, WaitFor.ACTIVE, timeout_s, version=version)
+
+
+def approve_edit(edit_id: str, *, version: int | None = None, timeout_s: float = 30.0) -> Call[EditObject]:
+    """Let the newest version of an edit of a two-person set in; another key wrote it."""
+    path = f"/v1/edits/{segment(edit_id)}/approve"
+    return _waiting("POST", path, EditObject, WaitFor.ACTIVE, timeout_s, version=version)
+
+
 def get_edit(edit_id: str, *, version: int | None = None) -> Call[EditObject]:
     """An edit, at its newest version or an older one."""
     return Call("GET", f"/v1/edits/{segment(edit_id)}", EditObject.model_validate, {"version": version})
@@ -150,9 +180,21 @@ def import_edits(
     return Call("POST", "/v1/edits/import", ImportResult.model_validate, params, content=content, timeout_s=timeout_s)
 
 
-def create_edit_set(name: str) -> Call[EditSetObject]:
+def create_edit_set(name: str, *, two_person: bool = False) -> Call[EditSetObject]:
     """Make an empty edit set."""
-    return Call("POST", "/v1/edit_sets", EditSetObject.model_validate, json={"name": name})
+    body = {"name": name, "two_person": two_person}
+    return Call("POST", "/v1/edit_sets", EditSetObject.model_validate, json=body)
+
+
+def disable_edit_set(edit_set: str, *, timeout_s: float = 30.0) -> Call[EditSetObject]:
+    """Switch a set off: its requests are answered without edits, and say so."""
+    path = f"/v1/edit_sets/{segment(edit_set)}/disable"
+    return _waiting("POST", path, EditSetObject, WaitFor.ACTIVE, timeout_s)
+
+
+def enable_edit_set(edit_set: str, *, timeout_s: float = 30.0) -> Call[EditSetObject]:
+    """Switch a set on again."""
+    return _waiting("POST", f"/v1/edit_sets/{segment(edit_set)}/enable", EditSetObject, WaitFor.ACTIVE, timeout_s)
 
 
 def get_edit_set(edit_set: str) -> Call[EditSetObject]:

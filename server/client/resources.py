@@ -23,6 +23,11 @@ class Edits(Group):
     list = ListMethod(calls.list_edits)
     replace = ApiMethod(calls.replace_edit)
     retire = ApiMethod(calls.retire_edit)
+    restore = ApiMethod(calls.restore_edit)
+    erase = ApiMethod(calls.erase_edit)
+    disable = ApiMethod(calls.disable_edit)
+    enable = ApiMethod(calls.enable_edit)
+    approve = ApiMethod(calls.approve_edit)
     import_lines = ApiMethod(calls.import_edits)
     export = LinesMethod(import_calls.export_edits)
 
@@ -35,6 +40,11 @@ class AsyncEdits(AsyncGroup):
     list = AsyncListMethod(calls.list_edits)
     replace = AsyncMethod(calls.replace_edit)
     retire = AsyncMethod(calls.retire_edit)
+    restore = AsyncMethod(calls.restore_edit)
+    erase = AsyncMethod(calls.erase_edit)
+    disable = AsyncMethod(calls.disable_edit)
+    enable = AsyncMethod(calls.enable_edit)
+    approve = AsyncMethod(calls.approve_edit)
     import_lines = AsyncMethod(calls.import_edits)
     export = AsyncLinesMethod(import_calls.export_edits)
 
@@ -46,6 +56,8 @@ class EditSets(Group):
     get = ApiMethod(calls.get_edit_set)
     list = ListMethod(calls.list_edit_sets)
     delete = ApiMethod(calls.delete_edit_set)
+    disable = ApiMethod(calls.disable_edit_set)
+    enable = ApiMethod(calls.enable_edit_set)
     digest = ApiMethod(import_calls.digest_edit_set)
 
 
@@ -56,6 +68,8 @@ class AsyncEditSets(AsyncGroup):
     get = AsyncMethod(calls.get_edit_set)
     list = AsyncListMethod(calls.list_edit_sets)
     delete = AsyncMethod(calls.delete_edit_set)
+    disable = AsyncMethod(calls.disable_edit_set)
+    enable = AsyncMethod(calls.enable_edit_set)
     digest = AsyncMethod(import_calls.digest_edit_set)
 
 

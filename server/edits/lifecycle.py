@@ -4,7 +4,8 @@ pending ──► compressing ──► ready
    ▲                 └────► failed
    └── ready, when another model made the gist: compressed again
 
-All but `superseded` may become `retired`; all but `failed` and `retired` may become `superseded` by a newer version.
+All but `superseded` may become `retired`; all but `failed` and `retired` may become `superseded` by a newer version or
+by another edit. Any may become `erased`, and stays so.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ from incomes_plugin.errors import EtagMismatch, InvalidValue
 S = EditStatus
 
 TRANSITIONS: dict[EditStatus, frozenset[EditStatus]] = {
-    S.PENDING: frozenset({S.COMPRESSING, S.READY, S.FAILED, S.RETIRED, S.SUPERSEDED}),
-    S.COMPRESSING: frozenset({S.READY, S.FAILED, S.RETIRED, S.SUPERSEDED}),
-    S.READY: frozenset({S.PENDING, S.RETIRED, S.SUPERSEDED}),
-    S.FAILED: frozenset({S.RETIRED}),
-    S.RETIRED: frozenset(),
-    S.SUPERSEDED: frozenset(),
+    S.PENDING: frozenset({S.COMPRESSING, S.READY, S.FAILED, S.RETIRED, S.SUPERSEDED, S.ERASED}),
+    S.COMPRESSING: frozenset({S.READY, S.FAILED, S.RETIRED, S.SUPERSEDED, S.ERASED}),
+    S.READY: frozenset({S.PENDING, S.RETIRED, S.SUPERSEDED, S.ERASED}),
+    S.FAILED: frozenset({S.RETIRED, S.ERASED}),
+    S.RETIRED: frozenset({S.ERASED}),
+    S.SUPERSEDED: frozenset({S.ERASED}),
+    S.ERASED: frozenset(),
 }
 
 
@@ -62,3 +64,34 @@ def check_name(name: str) -> str:
     if is_id(name, IdPrefix.EDIT_SET):
         raise InvalidValue(f"an edit set name must not begin with {IdPrefix.EDIT_SET!s}", param="name")
     return name
+
+
+EARLIEST_S, LATEST_S = 946_684_800, 4_102_444_800
+"""2000-01-01 and 2100-01-01 in UTC: a time beyond them is a mistake, such as milliseconds for seconds."""
+
+
+def check_schedule(effective_from: int | None, expires_at: int | None, now: int) -> None:
+    """Times between which an edit is in the snapshot.
+
+    Raises:
+        InvalidValue: out of bounds, past, or in the wrong order.
+    """
+    for name, at in (("effective_from", effective_from), ("expires_at", expires_at)):
+        if at is not None and not EARLIEST_S <= at <= LATEST_S:
+            raise InvalidValue(f"`{name}` lies between the years 2000 and 2100", param=name)
+    if expires_at is None:
+        return
+    if expires_at <= now:
+        raise InvalidValue("`expires_at` has passed; give a later time, or do not add the edit", param="expires_at")
+    if effective_from is not None and effective_from >= expires_at:
+        raise InvalidValue("`effective_from` is before `expires_at`", param="effective_from")
+
+
+def in_force(effective_from: int | None, expires_at: int | None, now: int) -> bool:
+    """Whether a version belongs into the snapshot at that second: from the first on, before the second."""
+    return (effective_from is None or effective_from <= now) and (expires_at is None or now < expires_at)
+
+
+def next_due(effective_from: int | None, expires_at: int | None, now: int) -> int | None:
+    """When the clock changes next whether it is in force; None = never."""
+    return min((at for at in (effective_from, expires_at) if at is not None and at > now), default=None)

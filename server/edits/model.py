@@ -18,6 +18,7 @@ class EditStatus(StrEnum):
     RETIRED = "retired"
     FAILED = "failed"
     SUPERSEDED = "superseded"
+    ERASED = "erased"
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class EditSet:
         project: tenant it belongs to.
         name: unique within the project, e.g. `default`.
         snapshot: head of its log; its version grows by one with every committed batch of adds or removals.
+        disabled: switched off: its requests are answered without edits.
+        two_person: what one key writes joins when another key has approved it.
     """
 
     id: str
@@ -36,6 +39,8 @@ class EditSet:
     name: str
     created_at: int
     snapshot: SnapshotRef
+    disabled: bool = False
+    two_person: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,7 @@ class NewEdit:
 
     Attributes:
         supersedes: ids of edits that leave in the step in which this one joins.
+        effective_from, expires_at: unix seconds; it is in the snapshot from the first on and until the second.
     """
 
     text: str
@@ -68,6 +74,8 @@ class NewEdit:
     metadata: dict[str, str] = field(default_factory=dict)
     provenance: EditProvenance = EditProvenance()
     supersedes: tuple[str, ...] = ()
+    effective_from: int | None = None
+    expires_at: int | None = None
 
 
 @dataclass(frozen=True)
@@ -82,7 +90,10 @@ class Edit:
         set_version: version of the edit set at which this edit version joined (or, retired, left) the snapshot.
         num_tokens: of the text, as the model's tokenizer cuts it.
         gist_bytes: size of the gist; 0 until ready.
-        provenance, supersedes: as it was written.
+        provenance, supersedes, effective_from, expires_at: as it was written.
+        held: why a version that is ready is not in the snapshot: `disabled`, `approval`, `scheduled`; None for all
+            others.
+        written_by, approved_by: ids of the keys that did.
     """
 
     id: str
@@ -99,8 +110,13 @@ class Edit:
     set_version: int | None
     num_tokens: int
     gist_bytes: int
-    provenance: EditProvenance
-    supersedes: tuple[str, ...]
+    provenance: EditProvenance = EditProvenance()
+    supersedes: tuple[str, ...] = ()
+    effective_from: int | None = None
+    expires_at: int | None = None
+    held: str | None = None
+    written_by: str | None = None
+    approved_by: str | None = None
 
 
 @dataclass(frozen=True)

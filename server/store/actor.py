@@ -7,6 +7,7 @@ ids make repeated writes harmless, and replicas tell their positions with the ne
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from incomes_server.auth.master_key import MasterKey
 from incomes_server.edits import SETTLED, Edit
 from incomes_server.store import labels
-from incomes_server.store.commands import Command, Compact, Sent
+from incomes_server.store.commands import ApplyDue, Command, Compact, Sent
 from incomes_server.store.compaction import compaction_targets
 from incomes_server.store.core import Committed, EditStore, heads_of, replica_names
 from incomes_server.store.database import failure_of, will_pass
@@ -25,6 +26,7 @@ from incomes_server.store.edits import get_edits
 from incomes_server.store.group_commit import GroupCommit
 from incomes_server.store.heads import StoreHeads
 from incomes_server.store.log import PAGE_BYTES, read_delta
+from incomes_server.store.membership import next_due_at
 from incomes_server.store.replica_table import LEASE_S, ReplicaLag, ReplicaProgress, ReplicaState, ReplicaTable
 from incomes_server.store.signals import Signal, Watch, wait_event
 from sqlalchemy import Connection
@@ -36,6 +38,10 @@ from incomes_plugin.telemetry import context_of, export_traces, span
 
 OTHER_WRITER_CHECK_S = 1.0
 OPEN_S = 300.0
+CLOCK_CHECK_S = 0.5
+"""How often the clock looks for the next time at which an edit joins or expires; it may have been written meanwhile."""
+
+logger = logging.getLogger("incomes.store")
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -62,6 +68,8 @@ class EditStoreActor:
         export_traces("store")
         self._store = _open_patiently(url, masters)
         self._store.prune_requests()
+        self._store.write(ApplyDue())  # what expired while no store ran is gone before anybody asks
+        self._clock: asyncio.Task[None] | None = None
         self._reader = ThreadPoolExecutor(1, "store-reader")
         self._writer = ThreadPoolExecutor(1, "store-writer")
         self._group = GroupCommit(self._store, self._writer, self._committed)
@@ -75,6 +83,7 @@ class EditStoreActor:
 
     async def write(self, command: Command | Sent, traceparent: str | None = None) -> Any:
         """Apply one command, durably. `traceparent`: the caller's span."""
+        self._start_clock()
         with span("store.commit", context=context_of(traceparent)) if traceparent else nullcontext():
             return await self._group.submit(command)
 
@@ -132,6 +141,7 @@ class EditStoreActor:
         self, replica: str, positions: dict[str, int], timeout_s: float, serving: bool
     ) -> list[SnapshotDelta[bytes]]:
         """Acknowledge, wait for news, answer with the next pages."""
+        self._start_clock()
         deadline_s = time.monotonic() + timeout_s
         if self._table.ack(replica, positions, time.monotonic(), wait_s=timeout_s, serving=serving):
             await self._in_thread(self._writer, self._store.keep_replica, replica, serving=serving)
@@ -192,6 +202,26 @@ class EditStoreActor:
         """How far each is behind the newest versions."""
         self._expire()
         return self._table.lag(self._heads.versions, time.monotonic())
+
+    def _start_clock(self) -> None:
+        """The first call after a start begins to keep the times of edits."""
+        if self._clock is None or self._clock.done():
+            self._clock = asyncio.create_task(self._keep_time())
+
+    async def _keep_time(self) -> None:
+        """Edits join and leave at their times. While the database fails, engines pass over what expires."""
+        while True:
+            wait_s = CLOCK_CHECK_S
+            try:
+                due_at = await self.read(next_due_at)
+                if due_at is not None:
+                    if due_at <= time.time():
+                        await self._group.submit(ApplyDue())
+                        continue
+                    wait_s = min(wait_s, due_at - time.time())
+            except NotReady as error:
+                logger.warning("times of edits could not be kept, trying again: %s", error.message)
+            await asyncio.sleep(max(0.01, wait_s))
 
     def _committed(self, committed: Committed) -> None:
         self._watch.notify(committed.changed)

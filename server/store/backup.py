@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import tempfile
+import time
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -16,7 +17,9 @@ from pathlib import Path
 
 from incomes_server.store.check import problems
 from incomes_server.store.database import failure_of, open_reader, open_writer
+from incomes_server.store.erasure import erase_again, erased_ids, scrub
 from incomes_server.store.migrations import require_newest
+from incomes_server.store.rows import Transaction
 from incomes_server.store.schema import edit_sets, edits, metadata
 from sqlalchemy import Connection, Engine, delete, func, insert, make_url, select, text
 from sqlalchemy.exc import SQLAlchemyError
@@ -63,8 +66,11 @@ def backup(url: str, path: Path) -> BackupReport:
     return report
 
 
-def restore(path: Path, url: str) -> BackupReport:
+def restore(path: Path, url: str, erased_in: str | None = None) -> BackupReport:
     """Fill a database that has no edit set yet; the server must not run on it.
+
+    Args:
+        erased_in: URL of a database that was in use after the backup: what was erased there is erased here too.
 
     Raises:
         InvalidValue: there is no such file, or the database has edit sets.
@@ -79,11 +85,28 @@ def restore(path: Path, url: str) -> BackupReport:
             open_writer(copy).dispose()  # brings a backup of a former version up
             _checked(copy)
             _copy_rows(copy, url, into=open_writer(url))
+            if erased_in is not None:
+                _erase_again(erased_in, url)
             return _checked(url)
         except SQLAlchemyError as error:
             raise failure_of(error) from error
         except sqlite3.Error as error:
             raise NotReady(f"{path} is no backup of an edit store: {error}") from error
+
+
+def _erase_again(used: str, restored: str) -> None:
+    """Without master keys: what is encrypted is dropped without being read."""
+    reader, writer = open_reader(used), open_writer(restored)
+    try:
+        with reader.begin() as conn:
+            require_newest(conn)
+            tombstones = erased_ids(conn)
+        with writer.begin() as conn:
+            erase_again(Transaction(conn, int(time.time())), tombstones)
+        scrub(writer)
+    finally:
+        writer.dispose()
+        reader.dispose()
 
 
 def _copy_out(url: str, part: Path) -> None:

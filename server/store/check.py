@@ -40,8 +40,8 @@ def _of_set(conn: Connection, edit_set: AnyRow) -> Iterator[str]:
         yield f"log versions {sorted(changes)} have no revision"
     if head != snapshot_from(edit_set.id, edit_set):
         yield f"head is {edit_set.version}, the log ends at {head.version}"
-    if members != _ready(conn, edit_set.id) or members != _active(conn, edit_set.id):
-        yield "the log, the ready versions and the active versions differ"
+    if members != _active(conn, edit_set.id) or not members <= _ready(conn, edit_set.id):
+        yield "the log and the active versions differ, or one of these is not ready"
 
 
 def _changes(conn: Connection, edit_set: AnyRow) -> dict[int, tuple[list[EditKey], list[EditKey]]]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from incomes_server.edits.label import Label, Sealed, SnapshotDiff
 from incomes_server.edits.model import Edit, EditSet, NewEdit, WaitingText
-from incomes_server.store import commands, counts, edit_sets, edits, labels, outcomes, snapshots
+from incomes_server.store import commands, counts, edit_sets, edits, labels, outcomes, snapshots, switches
 from incomes_server.store.counts import LabelUse, ProjectUse, StoreCounts
 from incomes_server.store.ray_call import call
 from incomes_server.store.replica_table import ReplicaLag, ReplicaProgress, ReplicaState
@@ -24,9 +24,17 @@ class StoreClient(TenancyCalls):
     objects, and nothing is written twice. Ids of other projects are as unknown as ids that never existed.
     """
 
-    async def create_edit_set(self, project: str, name: str, *, request_id: str) -> EditSet:
+    async def create_edit_set(self, project: str, name: str, *, request_id: str, two_person: bool = False) -> EditSet:
         """Raises EditSetExists."""
-        return await self._write(commands.CreateEditSet(project, request_id, name))
+        return await self._write(commands.CreateEditSet(project, request_id, name, two_person))
+
+    async def switch(self, command: commands.SwitchCommand | commands.SwitchServer) -> Any:
+        """Kill switches and approvals; see the command."""
+        return await self._write(command)
+
+    async def is_server_on(self) -> bool:
+        """Whether the server's edits are switched on."""
+        return await self._read(switches.is_server_on)
 
     async def ensure_edit_set(self, project: str, name: str) -> EditSet:
         """Get the set, made if needed."""
@@ -120,6 +128,25 @@ class StoreClient(TenancyCalls):
     async def diff(self, project: str, edit_set: str, base: str, target: str) -> SnapshotDiff:
         """What lies between two states, each named as in `move_label`. Raises SnapshotNotFound, LabelNotFound."""
         return await self._read(snapshots.diff, project, edit_set, base, target)
+
+    async def restore_edit(
+        self,
+        project: str,
+        edit: Edit,
+        token_ids: Sequence[int],
+        *,
+        request_id: str,
+        if_match: tuple[int, ...] | None = None,
+    ) -> Edit:
+        """A retired edit as it was read, as its next version, pending. Raises EditConflict, EtagMismatch."""
+        command = commands.RestoreEdit(project, request_id, edit.id, edit.version, tuple(token_ids), if_match)
+        return await self._write(command)
+
+    async def erase_edit(
+        self, project: str, edit_id: str, *, request_id: str, if_match: tuple[int, ...] | None = None
+    ) -> Edit:
+        """Out of the snapshot as `retire_edit`, and out of the database for good. Raises EtagMismatch."""
+        return await self._write(commands.EraseEdit(project, request_id, edit_id, if_match))
 
     async def get_edit(self, project: str, edit_id: str, version: int | None = None) -> Edit:
         """The newest version, or the given one. Raises EditNotFound."""

@@ -37,6 +37,7 @@ class CreateEditSet(Requested):
     """Make a named edit set. Result: EditSet."""
 
     name: str
+    two_person: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,73 @@ class RetireEdit(Requested):
 
     edit_id: str
     if_match: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class RestoreEdit(Requested):
+    """Bring a retired edit back as its next version. Result: Edit, pending.
+
+    Attributes:
+        version: its newest, whose content comes back.
+        token_ids: of its text, as the present model's tokenizer cuts it.
+    """
+
+    edit_id: str
+    version: int = field(compare=False)
+    token_ids: tuple[int, ...] = field(compare=False)
+    if_match: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class SwitchEdit(Requested):
+    """Switch an edit on or off. Result: Edit."""
+
+    edit_id: str
+    on: bool
+    if_match: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class SwitchEditSet(Requested):
+    """Switch an edit set on or off. Result: EditSet."""
+
+    edit_set: str
+    on: bool
+
+
+@dataclass(frozen=True)
+class SwitchServer:
+    """Switch all edits of the server on or off; `project` is the one of the operator who asks. Result: the versions of
+    the edit sets to wait for."""
+
+    project: str
+    on: bool
+
+
+@dataclass(frozen=True)
+class ApproveEdit(Requested):
+    """Let the newest version of an edit of a two-person set in; the sender is another than its writer. Result: Edit."""
+
+    edit_id: str
+    if_match: tuple[int, ...] | None = None
+
+
+SwitchCommand = SwitchEdit | SwitchEditSet | ApproveEdit
+
+
+@dataclass(frozen=True)
+class EraseEdit(Requested):
+    """Take an edit out of service and its content out of the database. Result: Edit, without content."""
+
+    edit_id: str
+    if_match: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class EraseAgain:
+    """Erase what was erased before a backup came back. Result: how many of these edits had content."""
+
+    edits: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -166,6 +234,11 @@ class RecordOutcomes:
     """Store what the compressor made. Result: None. Outcomes for versions that wait no longer are ignored."""
 
     outcomes: tuple[Captured, ...]
+
+
+@dataclass(frozen=True)
+class ApplyDue:
+    """Let in what is in force from now on, retire what has expired. Result: None. Sent by the store's own clock."""
 
 
 @dataclass(frozen=True)
@@ -280,6 +353,11 @@ Command = (
     | AddEdits
     | ReplaceEdit
     | RetireEdit
+    | RestoreEdit
+    | SwitchCommand
+    | SwitchServer
+    | EraseEdit
+    | EraseAgain
     | MoveLabel
     | DeleteLabel
     | Compact
@@ -287,6 +365,7 @@ Command = (
     | DataKeyCommand
     | Reseal
     | RecordOutcomes
+    | ApplyDue
     | MarkCompressing
     | RequeueStale
     | Retokenize

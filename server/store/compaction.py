@@ -17,7 +17,7 @@ from incomes_server.edits import EditStatus
 from incomes_server.store.labels import labels_of
 from incomes_server.store.log import ADD, REMOVE
 from incomes_server.store.rows import AnyRow, Transaction, chunks, in_pairs
-from incomes_server.store.schema import edit_sets, edit_versions, log, revisions
+from incomes_server.store.schema import edit_sets, edit_versions, edits, log, revisions
 from sqlalchemy import Connection, delete, func, select, update
 
 from incomes_plugin.gist.edit import EditKey
@@ -122,5 +122,7 @@ def _free(conn: Connection, keys: Sequence[EditKey]) -> None:
         still = select(g.edit_id, g.edit_version).where(in_pairs(g.edit_id, g.edit_version, part))
         kept = {tuple(row) for row in conn.execute(still)}
         free = in_pairs(v.edit_id, v.version, [key for key in part if key not in kept])
-        conn.execute(delete(edit_versions).where(free, v.status == EditStatus.SUPERSEDED))
-        conn.execute(update(edit_versions).where(free, v.status == EditStatus.RETIRED).values(blob=None, gist_bytes=0))
+        newest = v.version == select(edits.c.head_version).where(edits.c.id == v.edit_id).scalar_subquery()
+        conn.execute(delete(edit_versions).where(free, v.status == EditStatus.SUPERSEDED, ~newest))
+        over = v.status.in_([EditStatus.RETIRED, EditStatus.SUPERSEDED, EditStatus.ERASED])
+        conn.execute(update(edit_versions).where(free, over).values(blob=None, gist_bytes=0))

@@ -17,11 +17,25 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from incomes_server.auth.master_key import MasterKey
 from incomes_server.edits import EditSet
 from incomes_server.edits.audit import AuditEvent
-from incomes_server.store import api_keys, batches, commands, edit_sets, edits, files, labels, outcomes, sealing
+from incomes_server.store import (
+    api_keys,
+    batches,
+    commands,
+    edit_sets,
+    edits,
+    erasure,
+    files,
+    labels,
+    membership,
+    outcomes,
+    sealing,
+    switches,
+)
 from incomes_server.store.audit import events_of, write_events
 from incomes_server.store.compaction import compact
 from incomes_server.store.database import failure_of, open_reader, open_writer, will_pass
 from incomes_server.store.edit_sets import SetHead
+from incomes_server.store.erasure import scrub
 from incomes_server.store.requests import find_result, keep_result
 from incomes_server.store.rows import Transaction, load_edit_set, load_edits
 from incomes_server.store.schema import meta, replicas, requests
@@ -71,6 +85,7 @@ class EditStore:
                 unlock(conn, vault)
             undo.pop_all()
         self._reader = with_vault(open_reader(url), vault)
+        self._clean = scrub(self._writer)
 
     def close(self) -> None:
         """Give the connections back."""
@@ -101,6 +116,7 @@ class EditStore:
             for item in batch:
                 sent = item if isinstance(item, commands.Sent) else commands.Sent(item)
                 try:
+                    tx.actor = sent.origin.principal.key_id
                     results.append(_apply_alone(sent.command, tx))
                     events += events_of(tx, sent.command, sent.origin)
                 except IncomesError as error:
@@ -109,6 +125,8 @@ class EditStore:
                     results.append(failure_of(error))
             write_events(tx, events)
             heads = heads_of(conn, touched)
+        if tx.erased:
+            self._clean = scrub(self._writer)
         return Committed(results, frozenset(changed), heads)
 
     def write(self, command: commands.Command | commands.Sent) -> Any:
@@ -130,8 +148,10 @@ class EditStore:
             files.prune_parts(conn)
 
     def touch(self) -> None:
-        """Write something small, durably. Raises SQLAlchemyError when nothing can be written."""
+        """Write something small, durably, and clear away what could not be before. Raises SQLAlchemyError when nothing
+        can be written."""
         now = str(int(self._clock()))
+        self._clean = self._clean or scrub(self._writer)
         with self._writer.begin() as conn:
             if conn.execute(update(meta).where(meta.c.key == _TOUCHED).values(value=now)).rowcount == 0:
                 conn.execute(insert(meta).values(key=_TOUCHED, value=now))
@@ -195,7 +215,7 @@ def _(command: commands.Requested, tx: Transaction) -> Any:
         return sealing.data_key_state(tx.conn, command.project)
     if isinstance(command, commands.TenancyCommand):
         return api_keys.load_changed(tx.conn, command, refs[0][0])
-    if isinstance(command, commands.CreateEditSet | commands.DeleteEditSet):
+    if isinstance(command, commands.CreateEditSet | commands.DeleteEditSet | commands.SwitchEditSet):
         return load_edit_set(tx.conn, refs[0][0])
     if isinstance(command, commands.MoveLabel | commands.DeleteLabel):
         edit_set, _, name = refs[0][0].partition("@")
@@ -224,6 +244,11 @@ def _(command: commands.RecordOutcomes, tx: Transaction) -> None:
 
 
 @_apply.register
+def _(command: commands.ApplyDue, tx: Transaction) -> None:
+    membership.apply_due(tx)
+
+
+@_apply.register
 def _(command: commands.MarkCompressing, tx: Transaction) -> None:
     outcomes.mark_compressing(tx, command.edits)
 
@@ -243,6 +268,16 @@ def _(command: commands.Retokenize, tx: Transaction) -> None:
     outcomes.retokenize(tx, command.jobs)
 
 
+@_apply.register
+def _(command: commands.SwitchServer, tx: Transaction) -> dict[str, int]:
+    return switches.switch_server(tx, command.on)
+
+
+@_apply.register
+def _(command: commands.EraseAgain, tx: Transaction) -> int:
+    return erasure.erase_again(tx, command.edits)
+
+
 for _kind, _rule in ({commands.AddFileParts: files.add_parts} | batches.STEPS).items():
     _apply.register(_kind, _rule)
 
@@ -255,7 +290,7 @@ def _change(command: commands.Requested, tx: Transaction) -> list[EditKey]:
 
 @_change.register
 def _(command: commands.CreateEditSet, tx: Transaction) -> list[EditKey]:
-    return edit_sets.create_edit_set(tx, command.project, command.name)
+    return edit_sets.create_edit_set(tx, command.project, command.name, two_person=command.two_person)
 
 
 @_change.register
@@ -303,6 +338,27 @@ def _(command: commands.RotateDataKey, tx: Transaction) -> list[EditKey]:
 @_change.register
 def _(command: commands.EraseDataKeys, tx: Transaction) -> list[EditKey]:
     return sealing.erase_data_keys(tx, command.project)
+
+
+@_change.register
+def _(command: commands.RestoreEdit, tx: Transaction) -> list[EditKey]:
+    return edits.restore_edit(
+        tx, command.project, command.edit_id, command.version, command.token_ids, command.if_match
+    )
+
+
+@_change.register
+def _(command: commands.SwitchCommand, tx: Transaction) -> list[EditKey]:
+    if isinstance(command, commands.SwitchEditSet):
+        return switches.switch_edit_set(tx, command.project, command.edit_set, command.on)
+    if isinstance(command, commands.ApproveEdit):
+        return switches.approve_edit(tx, command.project, command.edit_id, command.if_match)
+    return switches.switch_edit(tx, command.project, command.edit_id, command.on, command.if_match)
+
+
+@_change.register
+def _(command: commands.EraseEdit, tx: Transaction) -> list[EditKey]:
+    return erasure.erase_edit(tx, command.project, command.edit_id, command.if_match)
 
 
 for _kind, _rule in (files.REQUESTS | batches.REQUESTS).items():

@@ -24,6 +24,7 @@ _PRAGMAS = (
     "PRAGMA foreign_keys=ON",
     "PRAGMA secure_delete=ON",  # what is erased or encrypted again does not stay in free pages
     "PRAGMA cache_size=-16384",  # KiB of each of the two connections
+    "PRAGMA secure_delete=ON",  # what a row leaves is overwritten: erased texts must not stay in free pages
 )
 
 

@@ -57,11 +57,11 @@ def list_edit_sets(
     return [edit_set_from(row) for row in rows], has_more
 
 
-def create_edit_set(tx: Transaction, project: str, name: str) -> list[EditKey]:
+def create_edit_set(tx: Transaction, project: str, name: str, *, two_person: bool = False) -> list[EditKey]:
     """Raises EditSetExists."""
     if _id_of(tx.conn, project, name) is not None:
         raise EditSetExists(f"edit set {name!r} exists", param="name")
-    return [(_insert(tx, project, name), 0)]
+    return [(_insert(tx, project, name, two_person=two_person), 0)]
 
 
 def ensure_edit_set(tx: Transaction, project: str, name: str) -> EditSet:
@@ -121,7 +121,7 @@ def _id_of(conn: Connection, project: str, name: str) -> str | None:
     return conn.scalar(select(c.id).where(c.project == project, c.name == name, c.deleted_at.is_(None)))
 
 
-def _insert(tx: Transaction, project: str, name: str) -> str:
+def _insert(tx: Transaction, project: str, name: str, *, two_person: bool = False) -> str:
     edit_set = new_id(IdPrefix.EDIT_SET)
     tx.conn.execute(
         insert(edit_sets).values(
@@ -133,6 +133,7 @@ def _insert(tx: Transaction, project: str, name: str) -> str:
             digest=EMPTY_DIGEST,
             num_edits=0,
             floor=0,
+            two_person=1 if two_person else None,
         )
     )
     tx.touched.add(edit_set)

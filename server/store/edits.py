@@ -1,4 +1,4 @@
-"""Edits in the database: add, replace, retire, get, list."""
+"""Edits in the database: add, replace, retire, restore, get, list."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from incomes_server.edits import WAITING, Edit, EditStatus, IdPrefix, NewEdit, check_version, new_id, sources_of
+from incomes_server.edits.lifecycle import next_due
 from incomes_server.store.edit_sets import find_edit_set
 from incomes_server.store.log import append
 from incomes_server.store.pages import page_of
@@ -19,8 +20,9 @@ from incomes_server.store.rows import (
     encode_metadata,
     encode_tokens,
     select_edits,
+    text_from,
 )
-from incomes_server.store.schema import edit_versions, edits
+from incomes_server.store.schema import edit_sets, edit_versions, edits
 from incomes_server.store.superseded import check_superseded
 from incomes_server.store.vault import Box, newest_box
 from sqlalchemy import Connection, insert, select, update
@@ -29,6 +31,9 @@ from incomes_plugin.errors import EditConflict, EditNotFound, InvalidValue
 from incomes_plugin.gist.edit import EditKey
 
 e, v = edits.c, edit_versions.c
+
+_CONTENT = ("text", "metadata", "source_url", "document_id", "author", "justification")
+"""Columns of a version that its writer gave."""
 
 
 def get_edit(conn: Connection, project: str, edit_id: str, version: int | None = None) -> Edit:
@@ -93,7 +98,8 @@ def add_edits(tx: Transaction, project: str, edit_set: str, new: Sequence[NewEdi
     if rows:
         box = newest_box(tx.conn, project, tx.now)
         tx.conn.execute(insert(edits), rows)
-        tx.conn.execute(insert(edit_versions), [_version(tx, box, i, 1, n) for i, n in zip(ids, new, strict=True)])
+        versions = [_version(tx, box, i, 1, n, found.two_person) for i, n in zip(ids, new, strict=True)]
+        tx.conn.execute(insert(edit_versions), versions)
     for edit_id in ids:
         tx.note(edit_id, None, "version 1 pending")
     return [(edit_id, 1) for edit_id in ids]
@@ -107,7 +113,7 @@ def replace_edit(
     Raises:
         EditConflict, EtagMismatch: nothing changes.
     """
-    row = _find(tx.conn, project, edit_id)
+    row = find_row(tx.conn, project, edit_id)
     check_version(edit_id, row.head_version, if_match)
     if row.retired_at is not None:
         raise EditConflict(f"edit {edit_id} is retired")
@@ -119,8 +125,8 @@ def replace_edit(
         .where(v.edit_id == edit_id, v.status.in_(WAITING))
         .values(status=EditStatus.SUPERSEDED, updated_at=tx.now)
     )
-    box = newest_box(tx.conn, project, tx.now)
-    tx.conn.execute(insert(edit_versions).values(_version(tx, box, edit_id, version, new)))
+    box, two_person = newest_box(tx.conn, project, tx.now), _two_person(tx.conn, row.edit_set)
+    tx.conn.execute(insert(edit_versions).values(_version(tx, box, edit_id, version, new, two_person)))
     external_id = row.external_id if new.external_id is None else new.external_id
     tx.conn.execute(update(edits).where(e.id == edit_id).values(head_version=version, external_id=external_id))
     tx.changed.add(edit_id)
@@ -131,7 +137,7 @@ def replace_edit(
 def retire_edit(tx: Transaction, project: str, edit_id: str, if_match: tuple[int, ...] | None = None) -> list[EditKey]:
     """Take an edit out of the snapshot for good. Retiring it again is no error: the caller may not have received the
     first answer. Raises EtagMismatch."""
-    row = _find(tx.conn, project, edit_id)
+    row = find_row(tx.conn, project, edit_id)
     check_version(edit_id, row.head_version, if_match)
     if row.retired_at is not None:
         tx.note(edit_id, "retired", "retired")
@@ -150,29 +156,87 @@ def retire_edit(tx: Transaction, project: str, edit_id: str, if_match: tuple[int
     return [(edit_id, row.head_version)]
 
 
-def _find(conn: Connection, project: str, edit_id: str) -> AnyRow:
+def restore_edit(
+    tx: Transaction,
+    project: str,
+    edit_id: str,
+    version: int,
+    token_ids: Sequence[int],
+    if_match: tuple[int, ...] | None = None,
+) -> list[EditKey]:
+    """The content of a retired edit's newest version as the next one, pending; times that have passed are left out.
+    Raises EditConflict, EtagMismatch."""
+    row = find_row(tx.conn, project, edit_id)
+    check_version(edit_id, row.head_version, if_match)
+    if row.retired_at is None or row.erased_at is not None:
+        why = "erased; add it anew" if row.erased_at is not None else "not retired"
+        raise EditConflict(f"edit {edit_id} is {why}")
+    if row.head_version != version:
+        raise EditConflict(f"edit {edit_id} has a newer version than {version}; read it again")
+    if tx.conn.scalar(select(edit_sets.c.deleted_at).where(edit_sets.c.id == row.edit_set)) is not None:
+        raise EditConflict(f"the edit set of {edit_id} is deleted")
+    if row.external_id is not None:
+        _check_external_ids(tx.conn, row.edit_set, [row.external_id])
+    old = tx.conn.execute(select(edit_versions).where(v.edit_id == edit_id, v.version == version)).one()
+    start, end = (at if at is not None and at > tx.now else None for at in (old.effective_from, old.expires_at))
+    new = {name: getattr(old, name) for name in _CONTENT} | {"effective_from": start, "expires_at": end}
+    box = newest_box(tx.conn, project, tx.now)
+    new["text"] = box.seal_text((edit_id, version + 1), text_from(tx.conn, old))
+    new |= _pending(tx, box, edit_id, version + 1, token_ids, start, end)
+    new["needs_approval"] = _two_person(tx.conn, row.edit_set)
+    tx.conn.execute(insert(edit_versions).values(new))
+    tx.conn.execute(update(edits).where(e.id == edit_id).values(head_version=version + 1, retired_at=None))
+    tx.changed.add(edit_id)
+    tx.note(edit_id, "retired", f"version {version + 1} pending")
+    return [(edit_id, version + 1)]
+
+
+def find_row(conn: Connection, project: str, edit_id: str) -> AnyRow:
+    """Its row, locked. Raises EditNotFound."""
     row = conn.execute(select(edits).where(e.project == project, e.id == edit_id).with_for_update()).one_or_none()
     if row is None:
         raise EditNotFound(f"no edit {edit_id!r}")
     return row
 
 
-def _version(tx: Transaction, box: Box, edit_id: str, version: int, new: NewEdit) -> dict[str, Any]:
+def _version(
+    tx: Transaction, box: Box, edit_id: str, version: int, new: NewEdit, two_person: int | None
+) -> dict[str, Any]:
     if not new.token_ids:
         raise InvalidValue("an edit has at least one token", param="text")
+    text = box.seal_text((edit_id, version), new.text)
+    content = {"text": text, "metadata": encode_metadata(new.metadata), **asdict(new.provenance)}
+    content |= {"effective_from": new.effective_from, "expires_at": new.expires_at}
+    pending = _pending(tx, box, edit_id, version, new.token_ids, new.effective_from, new.expires_at)
+    return content | pending | {"needs_approval": two_person}
+
+
+def _two_person(conn: Connection, edit_set: str) -> int | None:
+    return conn.scalar(select(edit_sets.c.two_person).where(edit_sets.c.id == edit_set))
+
+
+def _pending(
+    tx: Transaction,
+    box: Box,
+    edit_id: str,
+    version: int,
+    token_ids: Sequence[int],
+    effective_from: int | None,
+    expires_at: int | None,
+) -> dict[str, Any]:
+    """All but the content of a version that is to be compressed."""
     return {
         "edit_id": edit_id,
         "version": version,
         "status": EditStatus.PENDING,
         "created_at": tx.now,
         "updated_at": tx.now,
-        "num_tokens": len(new.token_ids),
+        "num_tokens": len(token_ids),
         "gist_bytes": 0,
-        "metadata": encode_metadata(new.metadata),
-        "text": box.seal_text((edit_id, version), new.text),
-        "token_ids": box.seal("token_ids", (edit_id, version), encode_tokens(new.token_ids)),
+        "token_ids": box.seal("token_ids", (edit_id, version), encode_tokens(token_ids)),
         "data_key": box.key_id,
-        **asdict(new.provenance),
+        "due_at": next_due(effective_from, expires_at, tx.now),
+        "written_by": tx.actor,
     }
 
 

@@ -92,9 +92,9 @@ def read_delta(conn: Connection, key: str, move: int, set_version: int) -> Snaps
     states = [state for version in places if (state := _state(conn, edit_set, version)) is not None]
     base = min(states or [SnapshotRef.empty(edit_set)], key=lambda state: abs(state.version - target.version))
     added, removed = net_changes(conn, edit_set, base.version, target.version)
-    blobs, ages = blobs_of(conn, target, added)
+    blobs, ages, until = blobs_of(conn, target, added)
     start = base.id if base.num_edits else None
-    return SnapshotDelta(start, target, blobs, tuple(removed), ages, label=name, move=newest.move)
+    return SnapshotDelta(start, target, blobs, tuple(removed), ages, until, label=name, move=newest.move)
 
 
 def use_of_move(conn: Connection, project: str, edit_set: str, name: str, to: str) -> tuple[LabelUse, LabelUse]:

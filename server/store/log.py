@@ -9,7 +9,7 @@ from typing import Any
 
 from incomes_server.store.fold import Fold
 from incomes_server.store.rows import AnyRow, Transaction, chunks, in_pairs, snapshot_from
-from incomes_server.store.schema import edit_sets, edit_versions, log, meta, revisions
+from incomes_server.store.schema import edit_sets, edit_versions, edits, log, meta, revisions
 from incomes_server.store.vault import box_of
 from sqlalchemy import Connection, CursorResult, insert, select, update
 
@@ -19,6 +19,8 @@ from incomes_plugin.pool.snapshot import SnapshotDelta, SnapshotRef
 
 PAGE_BYTES = 8 * 1024 * 1024
 ADD, REMOVE = "add", "remove"
+SERVER_OFF = "edits_off"
+"""Row of `meta`: all edits are switched off."""
 MODEL = "model_fingerprint"
 """Row of `meta`: the only model whose gists are accepted."""
 
@@ -33,16 +35,16 @@ def append(tx: Transaction, edit_set: str, *, added: Sequence[EditKey] = (), rem
     tx.conn.execute(update(edit_sets).where(c.id == edit_set).values(state))
     tx.conn.execute(insert(revisions).values(edit_set=edit_set, created_at=tx.now, snapshot=head.id, **state))
     changes = [(REMOVE, pair) for pair in removed] + [(ADD, pair) for pair in added]
-    tx.conn.execute(
-        insert(log),
-        [
-            {"edit_set": edit_set, "version": head.version, "position": position, "op": op}
-            | {"edit_id": edit_id, "edit_version": edit_version}
-            for position, (op, (edit_id, edit_version)) in enumerate(changes)
-        ],
-    )
+    rows = [
+        {"edit_set": edit_set, "version": head.version, "position": position, "op": op}
+        | {"edit_id": edit_id, "edit_version": edit_version}
+        for position, (op, (edit_id, edit_version)) in enumerate(changes)
+    ]
+    if rows:  # none: a switch was moved, and replicas shall hear of it
+        tx.conn.execute(insert(log), rows)
     tx.touched.add(edit_set)
-    tx.note(edit_set, before.id, head.id)
+    if changes:
+        tx.note(edit_set, before.id, head.id)
     return head.version
 
 
@@ -65,8 +67,14 @@ def read_delta(conn: Connection, edit_set: str, base: int, *, page_bytes: int = 
     with _changes(conn, edit_set, base) as changes:
         fold, end = _fold_page(changes, row, base, ends, page_bytes)
     after = _snapshot_at(conn, edit_set, end)
-    added, ages = blobs_of(conn, after, fold.added())
-    return SnapshotDelta(before, after, added, tuple(fold.removed()), ages)
+    added, ages, until = blobs_of(conn, after, fold.added())
+    e = edits.c
+    barred = conn.scalars(select(e.id).where(e.edit_set == edit_set, e.disabled_at.is_not(None)).order_by(e.seq))
+    off = "edit_set" if row.disabled_at is not None else None
+    if conn.scalar(select(meta.c.value).where(meta.c.key == SERVER_OFF)) is not None:
+        off = "server"
+    removed = tuple(fold.removed())
+    return SnapshotDelta(before, after, added, removed, ages, until, barred=tuple(barred), off=off)
 
 
 def net_changes(conn: Connection, edit_set: str, base: int, target: int) -> tuple[list[EditKey], list[EditKey]]:
@@ -121,20 +129,20 @@ def _fold_page(
 
 def blobs_of(
     conn: Connection, snapshot: SnapshotRef, wanted: Sequence[EditKey]
-) -> tuple[tuple[bytes, ...], tuple[int, ...]]:
-    """Gists of the edit versions wanted, and where each of those stands in the order of creation.
+) -> tuple[tuple[bytes, ...], tuple[int, ...], tuple[int | None, ...]]:
+    """Gists of the edit versions wanted, where each of those stands in the order of creation, and when it expires.
 
     Raises:
         NotReady: some are missing, or made by another model than the one that is served.
     """
     v = edit_versions.c
     served = conn.scalar(select(meta.c.value).where(meta.c.key == MODEL))
-    found: dict[EditKey, tuple[bytes, int]] = {}
+    found: dict[EditKey, tuple[bytes, int, int | None]] = {}
+    columns = (v.edit_id, v.version, v.blob, v.seq, v.fingerprint, v.expires_at, v.data_key)
     for part in chunks(wanted):
-        columns = (v.edit_id, v.version, v.blob, v.seq, v.fingerprint, v.data_key)
         query = select(*columns).where(in_pairs(v.edit_id, v.version, part))
         found |= {
-            (row.edit_id, row.version): (_gist(conn, row), row.seq)
+            (row.edit_id, row.version): (_gist(conn, row), row.seq, row.expires_at)
             for row in conn.execute(query)
             if row.blob is not None and served in (None, row.fingerprint)
         }
@@ -142,7 +150,8 @@ def blobs_of(
         raise NotReady(
             f"{missing} gists of {snapshot.edit_set} up to version {snapshot.version} are missing, or of another model"
         )
-    return tuple(found[edit][0] for edit in wanted), tuple(found[edit][1] for edit in wanted)
+    blobs, ages, until = zip(*(found[edit] for edit in wanted), strict=True) if wanted else ((), (), ())
+    return blobs, ages, until
 
 
 def _gist(conn: Connection, row: AnyRow) -> bytes:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
 from incomes_server.edits import WAITING, EditStatus, WaitingText, sources_of
-from incomes_server.store.log import MODEL, PAGE_BYTES, append
-from incomes_server.store.rows import AnyRow, Transaction, chunks, encode_tokens, in_pairs, job_from, text_from
+from incomes_server.store.log import MODEL, append
+from incomes_server.store.membership import MadeGist, mark, settle
+from incomes_server.store.rows import Transaction, chunks, encode_tokens, in_pairs, job_from, text_from
 from incomes_server.store.schema import edit_sets, edit_versions, edits, meta
 from incomes_server.store.sealing import boxes_of
-from incomes_server.store.superseded import active_of, leave, superseded_by
-from sqlalchemy import Connection, bindparam, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, bindparam, delete, insert, or_, select, update
 
 from incomes_plugin.errors import GistFormatError
 from incomes_plugin.gist.edit import Captured, CaptureJob, EditKey
@@ -21,17 +20,6 @@ from incomes_plugin.gist.header import read_header
 e, v = edits.c, edit_versions.c
 
 _THIS_VERSION = (v.edit_id == bindparam("b_edit")) & (v.version == bindparam("b_version"))
-
-
-@dataclass(frozen=True)
-class _Ready:
-    """A gist that may join the snapshot."""
-
-    edit_id: str
-    version: int
-    active_version: int | None
-    blob: bytes
-    fingerprint: str
 
 
 def pending_jobs(conn: Connection, limit: int) -> list[CaptureJob]:
@@ -77,19 +65,16 @@ def mark_compressing(tx: Transaction, refs: Sequence[EditKey]) -> None:
 def record_outcomes(tx: Transaction, outcomes: Sequence[Captured]) -> None:
     """Ready edits join the snapshot of their set; versions that wait no longer (retired, replaced, done) are left."""
     expected = tx.conn.scalar(select(meta.c.value).where(meta.c.key == MODEL))
-    ready: dict[str, list[_Ready]] = defaultdict(list)
-    for outcome, row in _waiting(tx.conn, outcomes):
+    made: dict[str, dict[EditKey, MadeGist]] = defaultdict(dict)
+    for outcome, edit_set in _waiting(tx.conn, outcomes):
         tx.changed.add(outcome.edit_id)
-        checked = _check(outcome, row, expected)
+        checked = _check(outcome, expected)
         if isinstance(checked, str):
             _fail(tx, outcome, checked)
         else:
-            ready[row.edit_set].append(checked)
-    for edit_set in sorted(ready):
-        by = superseded_by(tx.conn, [gist.edit_id for gist in ready[edit_set]])
-        active = active_of(tx.conn, list(by))
-        for page in _pages([gist for gist in ready[edit_set] if gist.edit_id not in by]):
-            _join(tx, edit_set, page, by, active)
+            made[edit_set][outcome.edit] = checked
+    for edit_set in sorted(made):
+        settle(tx, edit_set, list(dict.fromkeys(edit_id for edit_id, _ in made[edit_set])), made[edit_set])
 
 
 def requeue_stale(tx: Transaction, fingerprint: str) -> int:
@@ -97,35 +82,38 @@ def requeue_stale(tx: Transaction, fingerprint: str) -> int:
     tx.conn.execute(delete(meta).where(meta.c.key == MODEL))
     tx.conn.execute(insert(meta).values(key=MODEL, value=fingerprint))
     stale: dict[str, list[EditKey]] = defaultdict(list)
+    active: dict[str, list[EditKey]] = defaultdict(list)
     query = (
-        select(e.edit_set, v.edit_id, v.version)
+        select(e.edit_set, e.active_version, v.edit_id, v.version)
         .join_from(edit_versions, edits, e.id == v.edit_id)
         .where(v.status == EditStatus.READY, v.fingerprint != fingerprint)
         .order_by(v.seq)
     )
     for row in tx.conn.execute(query):
         stale[row.edit_set].append((row.edit_id, row.version))
+        if row.active_version == row.version:
+            active[row.edit_set].append((row.edit_id, row.version))
     for edit_set in sorted(stale):
-        _requeue(tx, edit_set, stale[edit_set])
+        _requeue(tx, edit_set, stale[edit_set], active[edit_set])
     return sum(map(len, stale.values()))
 
 
-def _waiting(conn: Connection, outcomes: Sequence[Captured]) -> Iterator[tuple[Captured, AnyRow]]:
-    """Each outcome whose edit version still waits, once, with its row."""
+def _waiting(conn: Connection, outcomes: Sequence[Captured]) -> Iterator[tuple[Captured, str]]:
+    """Each outcome whose edit version still waits, once, with its edit set."""
     by_ref = {outcome.edit: outcome for outcome in reversed(outcomes)}
     for part in chunks(list(by_ref)):
         query = (
-            select(e.id, e.edit_set, e.active_version, v.version)
+            select(e.id, e.edit_set, v.version)
             .join_from(edits, edit_versions, v.edit_id == e.id)
             .where(e.id.in_([edit_id for edit_id, _ in part]), v.status.in_(WAITING))
             .order_by(v.seq)
         )
         for row in conn.execute(query).all():
             if (row.id, row.version) in by_ref:
-                yield by_ref[row.id, row.version], row
+                yield by_ref[row.id, row.version], row.edit_set
 
 
-def _check(outcome: Captured, row: AnyRow, expected: str | None) -> _Ready | str:
+def _check(outcome: Captured, expected: str | None) -> MadeGist | str:
     """The gist, or why it must not be used."""
     if outcome.error is not None or outcome.blob is None:
         return outcome.error or "the worker returned neither a gist nor a reason"
@@ -138,7 +126,7 @@ def _check(outcome: Captured, row: AnyRow, expected: str | None) -> _Ready | str
     fingerprint = str(header.get("fingerprint"))
     if expected is not None and fingerprint != expected:
         return f"the gist was made by model {fingerprint}, this server runs {expected}"
-    return _Ready(row.id, row.version, row.active_version, outcome.blob, fingerprint)
+    return MadeGist(outcome.blob, fingerprint)
 
 
 def _fail(tx: Transaction, outcome: Captured, reason: str) -> None:
@@ -149,69 +137,13 @@ def _fail(tx: Transaction, outcome: Captured, reason: str) -> None:
     )
 
 
-def _pages(ready: Sequence[_Ready]) -> Iterator[list[_Ready]]:
-    """Split so that one version of the log fits one page of a delta."""
-    page: list[_Ready] = []
-    size = 0
-    for gist in ready:
-        if page and size + len(gist.blob) > PAGE_BYTES:
-            yield page
-            page, size = [], 0
-        page.append(gist)
-        size += len(gist.blob)
-    if page:
-        yield page
-
-
-def _join(
-    tx: Transaction, edit_set: str, page: Sequence[_Ready], by: Mapping[str, str], active: Mapping[str, int]
-) -> None:
-    """One version of the edit set: new gists in, the versions they replace and the edits they supersede out.
-
-    Args:
-        by, active: what all gists of the set that join now supersede, and which of it is in the snapshot.
-    """
-    joining = {gist.edit_id for gist in page}
-    superseded = {edit_id: new for edit_id, new in by.items() if new in joining}
-    replaced = [(gist.edit_id, gist.active_version) for gist in page if gist.active_version is not None]
-    gone = [(edit_id, active[edit_id]) for edit_id in superseded if edit_id in active]
-    added = [(gist.edit_id, gist.version) for gist in page]
-    boxes = boxes_of(tx.conn, added)
-    set_version = append(tx, edit_set, added=added, removed=replaced + gone)
-    leave(tx, superseded, set_version)
-    tx.conn.execute(
-        update(edit_versions)
-        .where(_THIS_VERSION)
-        .values(
-            status=EditStatus.READY,
-            status_reason=None,
-            updated_at=tx.now,
-            set_version=set_version,
-            gist_bytes=bindparam("b_bytes"),
-            fingerprint=bindparam("b_fingerprint"),
-            blob=bindparam("b_blob"),
-        ),
-        [
-            {"b_edit": gist.edit_id, "b_version": gist.version}
-            | {"b_bytes": len(gist.blob), "b_fingerprint": gist.fingerprint}
-            | {"b_blob": boxes[gist.edit_id, gist.version].seal("blob", (gist.edit_id, gist.version), gist.blob)}
-            for gist in page
-        ],
-    )
-    _leave(tx, replaced, status=EditStatus.SUPERSEDED, set_version=set_version)
-    tx.conn.execute(
-        update(edits)
-        .where(e.id == bindparam("b_edit"))
-        .values(active_version=bindparam("b_version"), joined_at=func.coalesce(e.joined_at, tx.now)),
-        [{"b_edit": gist.edit_id, "b_version": gist.version} for gist in page],
-    )
-
-
-def _requeue(tx: Transaction, edit_set: str, stale: Sequence[EditKey]) -> None:
+def _requeue(tx: Transaction, edit_set: str, stale: Sequence[EditKey], active: Sequence[EditKey]) -> None:
     """Take these gists out of their edit set, as one version of it. A page for a replica must not end before that
     version, because their gists are deleted."""
-    floor = append(tx, edit_set, removed=stale)
-    tx.conn.execute(update(edit_sets).where(edit_sets.c.id == edit_set).values(floor=floor))
+    floor = None
+    if active:
+        floor = append(tx, edit_set, removed=active)
+        tx.conn.execute(update(edit_sets).where(edit_sets.c.id == edit_set).values(floor=floor))
     newer_waits = [
         edit_id
         for part in chunks(stale)
@@ -220,8 +152,8 @@ def _requeue(tx: Transaction, edit_set: str, stale: Sequence[EditKey]) -> None:
         )
     ]
     superseded = [ref for ref in stale if ref[0] in set(newer_waits)]
-    _leave(tx, stale, status=EditStatus.PENDING, set_version=None)
-    _leave(tx, superseded, status=EditStatus.SUPERSEDED, set_version=floor)
+    mark(tx, stale, status=EditStatus.PENDING, set_version=None)
+    mark(tx, superseded, status=EditStatus.SUPERSEDED, set_version=floor)
     tx.conn.execute(
         update(edit_versions).where(_THIS_VERSION).values(blob=None, gist_bytes=0, fingerprint=None),
         [{"b_edit": edit_id, "b_version": version} for edit_id, version in stale],
@@ -231,13 +163,3 @@ def _requeue(tx: Transaction, edit_set: str, stale: Sequence[EditKey]) -> None:
         [{"b_edit": edit_id} for edit_id, _ in stale],
     )
     tx.changed.update(edit_id for edit_id, _ in stale)
-
-
-def _leave(tx: Transaction, refs: Sequence[EditKey], *, status: EditStatus, set_version: int | None) -> None:
-    if refs:
-        tx.conn.execute(
-            update(edit_versions)
-            .where(_THIS_VERSION)
-            .values(status=status, set_version=set_version, updated_at=tx.now),
-            [{"b_edit": edit_id, "b_version": version} for edit_id, version in refs],
-        )

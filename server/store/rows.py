@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
 
+from incomes_server.auth.principal import SERVER
 from incomes_server.edits import Edit, EditProvenance, EditSet, EditStatus
 from incomes_server.edits.audit import Change
 from incomes_server.store.schema import edit_sets, edit_versions, edits
@@ -36,6 +37,8 @@ class Transaction:
         touched: edit sets that were made, moved to a new version or deleted.
         notes: what the command that is being applied did to which object, for its audit event.
         replayed: that command was applied before, or found everything as it wants it: it leaves no event.
+        actor: id of the key that sent the command that is being applied.
+        erased: content was erased; its traces in the files have to follow.
     """
 
     conn: Connection
@@ -44,6 +47,8 @@ class Transaction:
     touched: set[str] = field(default_factory=set)
     notes: dict[str, Change] = field(default_factory=dict)
     replayed: bool = False
+    actor: str = SERVER.key_id
+    erased: bool = False
 
     def note(self, target: str, before: str | None, after: str | None) -> None:
         """Remember a change for the audit log; of several changes of one object the first `before` counts."""
@@ -93,9 +98,10 @@ def select_edits() -> Select[Any]:
     return select(
         edits.c.id, edits.c.project, edits.c.edit_set, edits.c.external_id, edits.c.head_version,
         edits.c.active_version, edits.c.retired_at, v.version, v.status, v.status_reason, v.text, v.metadata,
-        v.created_at, v.updated_at, v.set_version, v.num_tokens, v.gist_bytes,
-        v.data_key, v.source_url, v.document_id, v.author,
-        v.justification, edits.c.supersedes,
+        v.created_at, v.updated_at, v.set_version, v.num_tokens, v.gist_bytes, v.data_key,
+        v.source_url, v.document_id, v.author,
+        v.justification, edits.c.supersedes, v.effective_from, v.expires_at, edits.c.disabled_at,
+        v.needs_approval, v.written_by, v.approved_by,
     ).join_from(edits, edit_versions, v.edit_id == edits.c.id)  # fmt: skip
 
 
@@ -118,7 +124,20 @@ def edit_from(conn: Connection, row: AnyRow) -> Edit:
         gist_bytes=row.gist_bytes,
         provenance=EditProvenance(row.source_url, row.document_id, row.author, row.justification),
         supersedes=decode_ids(row.supersedes),
+        effective_from=row.effective_from,
+        expires_at=row.expires_at,
+        held=_held(row),
+        written_by=row.written_by,
+        approved_by=row.approved_by,
     )
+
+
+def _held(row: AnyRow) -> str | None:
+    if row.status != EditStatus.READY or row.active_version == row.version:
+        return None
+    if row.disabled_at is not None:
+        return "disabled"
+    return "approval" if row.needs_approval is not None and row.approved_by is None else "scheduled"
 
 
 def load_edits(conn: Connection, refs: Sequence[EditKey]) -> list[Edit]:
@@ -134,7 +153,8 @@ def load_edits(conn: Connection, refs: Sequence[EditKey]) -> list[Edit]:
 
 def edit_set_from(row: AnyRow) -> EditSet:
     """One row of `edit_sets`."""
-    return EditSet(row.id, row.project, row.name, row.created_at, snapshot_from(row.id, row))
+    switches = row.disabled_at is not None, row.two_person is not None
+    return EditSet(row.id, row.project, row.name, row.created_at, snapshot_from(row.id, row), *switches)
 
 
 def snapshot_from(edit_set: str, row: AnyRow | None) -> SnapshotRef:

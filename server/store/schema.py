@@ -51,6 +51,8 @@ edit_sets = Table(
     Column("floor", BigInteger, nullable=False),
     # Oldest version whose state is remembered; before it the log has only what is still there (`compaction.py`).
     Column("oldest", BigInteger, nullable=False, server_default="0"),
+    Column("disabled_at", BigInteger),
+    Column("two_person", BigInteger),
 )
 Index(
     "edit_set_names",
@@ -74,10 +76,18 @@ edits = Table(
     Column("head_version", BigInteger, nullable=False),
     Column("active_version", BigInteger),
     Column("supersedes", Text),
+    Column("erased_at", BigInteger),
+    Column("disabled_at", BigInteger),
     # When it first was in a snapshot; what it supersedes has left then, and does not leave again.
     Column("joined_at", BigInteger),
 )
 Index("edits_of_set", edits.c.edit_set, edits.c.seq)
+Index(
+    "edits_disabled",
+    edits.c.edit_set,
+    sqlite_where=text("disabled_at IS NOT NULL"),
+    postgresql_where=text("disabled_at IS NOT NULL"),
+)
 Index("edits_of_project", edits.c.project, edits.c.seq)
 Index(
     "edit_external_ids",
@@ -111,10 +121,20 @@ edit_versions = Table(
     Column("document_id", String),
     Column("author", String),
     Column("justification", Text),
+    Column("effective_from", BigInteger),
+    Column("expires_at", BigInteger),
+    # When the clock changes next whether it is in the snapshot; empty when it never does.
+    Column("due_at", BigInteger),
+    # Id of the key that wrote it. Where it needs an approval, another one has to approve it.
+    Column("written_by", String),
+    Column("needs_approval", BigInteger),
+    Column("approved_by", String),
+    Column("approved_at", BigInteger),
     UniqueConstraint("edit_id", "version"),
 )
 Index("edit_version_documents", edit_versions.c.document_id)
 Index("edit_version_authors", edit_versions.c.author)
+Index("edit_version_due", edit_versions.c.due_at)
 Index("edit_version_states", edit_versions.c.status, edit_versions.c.seq)
 Index(
     "edit_version_models",

@@ -34,14 +34,12 @@ def superseded_by(conn: Connection, joining: Sequence[str]) -> dict[str, str]:
     by: dict[str, str] = {}
     names = _names_of(conn, joining)
     while names:
-        new = {
-            named: by.get(edit_id, edit_id)
-            for edit_id, all_named in names.items()
-            for named in all_named
-            if named not in by
-        }
+        new = {named: edit_id for edit_id, all_named in names.items() for named in all_named if named not in by}
         by |= new
         names = _names_of(conn, list(new))
+    for edit_id in by:
+        while by[edit_id] in by:  # it does not join itself; what it names is older, so this ends
+            by[edit_id] = by[by[edit_id]]
     return by
 
 
@@ -74,6 +72,8 @@ def leave(tx: Transaction, by: Mapping[str, str], set_version: int) -> None:
         [{"b_edit": edit_id} for edit_id in by],
     )
     tx.changed.update(by)
+    for edit_id, new in by.items():
+        tx.note(edit_id, None, f"superseded by {new}")
 
 
 def _names_of(conn: Connection, edit_ids: Sequence[str]) -> dict[str, tuple[str, ...]]:

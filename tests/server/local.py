@@ -134,7 +134,7 @@ async def local_server(
     try:
         yield LocalServer(build_admin_app(context, settings, Readiness()), context, works)
     finally:
-        ticker = [scheduler._ticker] if scheduler._ticker else []
+        ticker = [task for task in (scheduler._ticker, actor._clock) if task]
         for loop in [*loops, *ticker]:
             loop.cancel()
         await asyncio.gather(*loops, *ticker, *scheduler._marks, return_exceptions=True)

@@ -19,6 +19,7 @@ from incomes_server.api.admin import (
     labels,
     replicas,
     snapshots,
+    switches,
 )
 from incomes_server.api.admin.context import AdminContext
 from incomes_server.api.admin.schemas import ErrorEnvelope
@@ -60,7 +61,19 @@ def build_admin_app(context: AdminContext | None, settings: Settings, readiness:
     app.state.context = context
     app.state.readiness = readiness
     # Before edits: POST /v1/edits/import must not be read as POST /v1/edits/{edit_id}.
-    own = (edits, edit_sets, labels, snapshots, files, batches, replicas, api_keys, data_keys, audit_events)
+    own = (
+        edits,
+        switches,
+        edit_sets,
+        labels,
+        snapshots,
+        files,
+        batches,
+        replicas,
+        api_keys,
+        data_keys,
+        audit_events,
+    )
     for module in (imports, exports, *own):
         app.include_router(module.router, dependencies=[Depends(refuse_unknown_query)], responses=ERRORS)
     app.add_api_route("/metrics", read_metrics, response_class=Response, tags=["operations"])

@@ -19,7 +19,7 @@ async def create_edit_set(
     body: EditSetContent, context: Context, project: Project, request_id: WriteId, response: Response
 ) -> EditSetObject:
     """Create an empty edit set."""
-    item = await context.store.create_edit_set(project, body.name, request_id=request_id)
+    item = await context.store.create_edit_set(project, body.name, request_id=request_id, two_person=body.two_person)
     show_version(response, item.snapshot.version)
     return EditSetObject.of(item)
 

@@ -1,4 +1,4 @@
-"""/v1/edits: add, list, read, replace and retire single edits."""
+"""/v1/edits: add, list, read, replace, retire, restore and erase single edits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from incomes_server.api.admin.context import (
     WaitToRemove,
     WriteId,
 )
-from incomes_server.api.admin.schemas import CreateEdit, EditContent, EditObject, Page, WaitFor
+from incomes_server.api.admin.schemas import CreateEdit, Deleted, EditContent, EditObject, Page, WaitFor
 from incomes_server.api.admin.timed import TimedRoute
 from incomes_server.api.admin.writes import (
     admitted,
@@ -28,7 +28,7 @@ from incomes_server.api.admin.writes import (
     wait_for_edits,
 )
 from incomes_server.api.http.metrics import ACTIVATION_S
-from incomes_server.edits import WAITING, Edit, EditStatus
+from incomes_server.edits import WAITING, Edit, EditStatus, NewEdit
 
 MAX_VERSION = 2**31 - 1
 TAKES_ROOM = frozenset({*WAITING, EditStatus.READY})
@@ -122,17 +122,58 @@ async def retire_edit(
 ) -> EditObject:
     """Take an edit out of service; 200 means that no replica uses it in any later request."""
     edit = await context.store.retire_edit(project, edit_id, request_id=request_id, if_match=if_match)
+    reached = await _gone(context, edit, wait)
+    response.status_code = status_code(wait, reached, done=200)
+    show_version(response, edit.version)
+    return EditObject.of(edit, reached)
+
+
+@router.post("/{edit_id}/restore", status_code=202, response_model=EditObject, responses={200: {"model": EditObject}})
+async def restore_edit(
+    edit_id: str,
+    context: Context,
+    project: Project,
+    request_id: WriteId,
+    if_match: IfMatch,
+    wait: WaitToAdd,
+    response: Response,
+) -> EditObject:
+    """Bring a retired edit back: the content of its newest version is compressed again, as the next version."""
+    old = await context.store.get_edit(project, edit_id)
+    new = NewEdit(old.text, context.tokenizer.encode(old.text) if old.text else ())
+    async with admitted(context, project, [new]):
+        edit = await context.store.restore_edit(project, old, new.token_ids, request_id=request_id, if_match=if_match)
+    await submit(context, [edit], [new], interactive=True)
+    return await _answer(context, project, edit, wait, response, done=200)
+
+
+@router.delete("/{edit_id}", response_model=Deleted, responses={202: {"model": Deleted}})
+async def erase_edit(
+    edit_id: str,
+    context: Context,
+    project: Project,
+    request_id: WriteId,
+    if_match: IfMatch,
+    wait: WaitToRemove,
+    response: Response,
+) -> Deleted:
+    """Erase an edit: text, tokens and gists of all its versions go, ids and times stay. There is no way back."""
+    edit = await context.store.erase_edit(project, edit_id, request_id=request_id, if_match=if_match)
+    reached = await _gone(context, edit, wait)
+    response.status_code = status_code(wait, reached, done=200)
+    return Deleted(id=edit.id, object="edit.deleted", reached=reached)
+
+
+async def _gone(context: AdminContext, edit: Edit, wait: Wait) -> WaitFor:
+    """How far an edit has left: `active` when no replica uses it in any later request."""
     # Without a set_version the edit never was in a snapshot: there is nothing to wait for.
     never_served = edit.set_version is None
     gone = never_served or (
         wait.target is WaitFor.ACTIVE and await is_active(context, edit.edit_set, edit.set_version or 0, wait)
     )
-    reached = WaitFor.ACTIVE if gone else WaitFor.READY
     if gone and not never_served:
         ACTIVATION_S.observe(wait.elapsed_s)
-    response.status_code = status_code(wait, reached, done=200)
-    show_version(response, edit.version)
-    return EditObject.of(edit, reached)
+    return WaitFor.ACTIVE if gone else WaitFor.READY
 
 
 async def _answer(

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
-from incomes_server.api.admin.provenance import EditSource, Justification, OneLine
-from incomes_server.edits.model import Edit, EditProvenance, EditSet, EditStatus
+from incomes_server.api.admin.details import EditDetails, EditSource
+from incomes_server.api.admin.times import ShownTime
+from incomes_server.edits.model import Edit, EditSet, EditStatus
 from incomes_server.store.replica_table import ReplicaState
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
@@ -44,23 +45,15 @@ class EditSetContent(RequestBody):
     """Body of `POST /v1/edit_sets`."""
 
     name: SetName
+    two_person: bool = Field(False, description="what one key writes joins when another key has approved it; for good")
 
 
-class EditContent(RequestBody):
+class EditContent(EditDetails, RequestBody):
     """What an edit says; body of `POST /v1/edits/{id}` (a new version)."""
 
     text: EditText
     external_id: ExternalId | None = None
     metadata: Metadata = Field(default_factory=dict)
-    source: EditSource | None = None
-    author: OneLine | None = None
-    justification: Justification | None = None
-
-    @property
-    def provenance(self) -> EditProvenance:
-        """The store's form of `source`, `author` and `justification`."""
-        source = self.source or EditSource.model_construct()
-        return EditProvenance(source.url, source.document_id, self.author, self.justification)
 
 
 class CreateEdit(EditContent):
@@ -102,6 +95,8 @@ class EditSetObject(Resource):
     version: int
     num_edits: int
     snapshot: str
+    disabled: bool
+    two_person: bool
 
     @classmethod
     def of(cls, item: EditSet) -> Self:
@@ -114,6 +109,8 @@ class EditSetObject(Resource):
             version=head.version,
             num_edits=head.num_edits,
             snapshot=head.id,
+            disabled=item.disabled,
+            two_person=item.two_person,
         )
 
 
@@ -137,6 +134,11 @@ class EditObject(Resource):
     author: str | None
     justification: str | None
     supersedes: list[str]
+    effective_from: ShownTime | None
+    expires_at: ShownTime | None
+    held: str | None
+    written_by: str | None
+    approved_by: str | None
     reached: WaitFor | None = None
 
     @classmethod

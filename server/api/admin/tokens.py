@@ -60,4 +60,6 @@ class EditTokenizer:
             content.metadata,
             content.provenance,
             tuple(content.supersedes) if isinstance(content, CreateEdit) else (),
+            content.effective_from,
+            content.expires_at,
         )

@@ -92,7 +92,7 @@ async def wait_for_edits(
         active &= bool(progress) and all([has_reached(each) for each in progress.values()])
     if any(e.status in {EditStatus.PENDING, EditStatus.COMPRESSING} for e in now):
         return now, WaitFor.ACCEPTED
-    if not active:
+    if not active or any(e.held for e in now):
         return now, WaitFor.READY
     ACTIVATION_S.observe(wait.elapsed_s)
     return now, WaitFor.ACTIVE

@@ -13,6 +13,7 @@ from incomes_server.api.http.readiness import Readiness
 from incomes_server.store.directory import EditSetDirectory
 
 from incomes_plugin.errors import (
+    EditsDisabled,
     EditSetNotFound,
     LabelNotFound,
     NotReady,
@@ -35,19 +36,21 @@ class Resolved:
         reason: why this one, in OpenFeature's words: DEFAULT, TARGETING_MATCH (named), DISABLED (`mode: off`).
         trace: names the request in the engine when attribution is wanted, else None.
         label: by which the snapshot was named.
+        off: whose switch took the edits away: `edit_set` or `server`.
     """
 
     snapshot: SnapshotRef
     reason: str
     trace: str | None
     label: str | None = None
+    off: str | None = None
 
     @property
     def headers(self) -> dict[str, str]:
         """Headers of every answer of a generation route."""
-        label = {} if self.label is None else {"x-incomes-label": self.label}
+        said = {"x-incomes-label": self.label, "x-incomes-disabled": self.off}
         return {
-            **label,
+            **{name: value for name, value in said.items() if value is not None},
             "x-incomes-edit-set": self.snapshot.edit_set,
             "x-incomes-snapshot": self.snapshot.id,
             "x-incomes-edits": str(self.snapshot.num_edits),
@@ -70,6 +73,7 @@ class ScopeResolver:
             EditSetNotFound, LabelNotFound, SnapshotNotFound: what is named is not there.
             SnapshotRetired: the snapshot is there, and neither the newest one nor at a label.
             SnapshotEmpty: `mode: required`, and there is no edit.
+            EditsDisabled: edits are switched off, and the request requires them or names a state.
         """
         self._readiness.require()
         wanted = field or EditsField()
@@ -78,12 +82,25 @@ class ScopeResolver:
         trace = "trace_" + secrets.token_hex(12) if attributions else None
         if wanted.mode == "off":
             return Resolved(SnapshotRef.empty(edit_set), "DISABLED", trace)
+        named = any(each is not None for each in (wanted.edit_set, wanted.label, wanted.snapshot))
+        if (off := self._engine.off(edit_set)) is not None:
+            return self._without(edit_set, wanted, trace, off)
         self._readiness.require_set(edit_set if wanted.label is None else label_key(edit_set, wanted.label))
         snapshot = await self._snapshot(project, edit_set, wanted)
         if wanted.mode == "required" and snapshot.num_edits == 0:
             raise SnapshotEmpty("`mode: required`, and the snapshot has no edit", param="edits.mode")
-        named = any(each is not None for each in (wanted.edit_set, wanted.label, wanted.snapshot))
         return Resolved(snapshot, "TARGETING_MATCH" if named else "DEFAULT", trace, wanted.label)
+
+    def _without(self, edit_set: str, wanted: EditsField, trace: str | None, off: str) -> Resolved:
+        """A request whose edits are switched off: what leaves the choice to the server is answered without, and the
+        answer says so; the others are refused."""
+        if wanted.mode == "required" or wanted.label is not None or wanted.snapshot is not None:
+            whose = "this server" if off == "server" else "this edit set"
+            raise EditsDisabled(
+                f"all edits of {whose} are switched off; ask with `mode: off`, or without naming a state",
+                param="edits",
+            )
+        return Resolved(SnapshotRef.empty(edit_set), "DISABLED", trace, off=off)
 
     def loss(self) -> str | None:
         """Why nothing can be answered any more, or None."""

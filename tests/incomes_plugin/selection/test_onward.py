@@ -46,12 +46,21 @@ EDITS = ["founder of Xcor is Ann", "home town of Ann is Quill", "mayor of Ann is
 CHAIN = "what is home town of founder of Xcor"
 
 
-def picks(router: Router, rules: RoutingRules, question: str) -> tuple[int, ...]:
+def picks(router: Router, rules: RoutingRules, question: str, barred: frozenset[int] = frozenset()) -> tuple[int, ...]:
     edits = [say(text) for text in EDITS]
     own = [router.route_keys(edit) for edit in edits]
     keys = torch.stack([torch.cat([k, k[-1:].expand(6 - len(k), -1)]) for k in own])
     table = RouteKeys(keys, None, len(edits))
-    return choose(router, Matching(), rules, say(question), table, edits.__getitem__, lambda row: row).edits
+    return choose(
+        router,
+        Matching(),
+        rules,
+        say(question),
+        table,
+        edits.__getitem__,
+        lambda row: row,
+        lambda row: row not in barred,
+    ).edits  # fmt: skip
 
 
 def test_what_is_left_open_are_the_tokens_that_the_other_lacks() -> None:
@@ -64,6 +73,12 @@ def test_an_edit_leads_to_the_next_one(router: Router) -> None:
     rules = RoutingRules(candidates=3, threshold=0.0, open=0.1)
     assert picks(router, RoutingRules(candidates=3), CHAIN) == (0,)
     assert picks(router, rules, CHAIN) == (0, 1)
+
+
+def test_an_edit_that_may_not_be_read_is_no_step_on_the_way(router: Router) -> None:
+    rules = RoutingRules(candidates=3, threshold=0.0, open=0.1)
+    assert picks(router, rules, CHAIN, frozenset({1})) == (0,)
+    assert picks(router, rules, CHAIN, frozenset({0})) == ()
 
 
 def test_a_question_that_its_pick_covers_is_not_asked_again(router: Router) -> None:

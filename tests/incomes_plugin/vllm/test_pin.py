@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -61,7 +62,8 @@ def test_a_scope_with_edits_pins_and_tags() -> None:
         pin_request(asked, pins)
     tag = RequestTag.parse(asked.sampling_params.extra_args)
     assert tag is not None
-    assert tag == RequestTag(SNAPSHOT.id, (3, 6), tag.read_salt, "t")
+    assert tag == RequestTag(SNAPSHOT.id, (3, 6), tag.read_salt, "t", at_s=tag.at_s)
+    assert abs(tag.at_s - time.time()) < 5
     assert len(tag.read_salt or "") >= 32
     assert asked.sampling_params.extra_args["theirs"] == 1
     assert pins.pinned == [("r", SNAPSHOT.id)]

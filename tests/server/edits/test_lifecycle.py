@@ -18,7 +18,7 @@ def test_every_walk_ends_and_only_model_changes_go_back(data):
         path.append(status)
     for before, after in pairwise(path):
         assert after is not S.PENDING or before is S.READY
-        assert before not in (S.RETIRED, S.SUPERSEDED)
+        assert before not in (S.RETIRED, S.SUPERSEDED) or after is S.ERASED
 
 
 def test_sources_are_the_inverse_of_the_transitions():
@@ -33,7 +33,8 @@ def test_waiting_versions_are_those_the_compressor_may_settle():
 
 
 def test_whatever_lives_can_be_retired():
-    assert sources_of(S.RETIRED) == set(S) - {S.RETIRED, S.SUPERSEDED}
+    assert sources_of(S.RETIRED) == set(S) - {S.RETIRED, S.SUPERSEDED, S.ERASED}
+    assert sources_of(S.ERASED) == set(S) - {S.ERASED}
 
 
 @pytest.mark.parametrize("name", ["default", "support kb", "Ünïcode", "x" * 128])

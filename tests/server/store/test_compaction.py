@@ -227,11 +227,23 @@ async def test_a_replica_whose_state_was_forgotten_starts_over(database_url):
 
 def test_what_asks_for_a_forgotten_version_fails_alone(store):
     (edit_id,) = add(store, 1)
+    new = store.write(commands.ReplaceEdit("p", "new", edit_id, NewEdit("new", (1, 2))))
+    store.write(commands.RecordOutcomes((outcome_of(edit_id, new.version),)))
+    compact(store)
+    repeated = commands.AddEdits("p", "add", "default", (NewEdit("add 0", (1, 2)),))
+    other = commands.AddEdits("p", "other", "default", (NewEdit("other", (1,)),))
+    results = store.commit([repeated, other]).results
+    assert [type(result) for result in results] == [EditNotFound, list]
+
+
+def test_an_edit_that_another_superseded_keeps_its_record(store):
+    """It can be looked at, and restored."""
+    (edit_id,) = add(store, 1)
     new = NewEdit("new", (1, 2), supersedes=(edit_id,))
     (by,) = store.write(commands.AddEdits("p", "new", "default", (new,)))
     store.write(commands.RecordOutcomes((outcome_of(by.id, 1),)))
     compact(store)
-    repeated = commands.AddEdits("p", "add", "default", (NewEdit("add 0", (1, 2)),))
-    other = commands.AddEdits("p", "other", "default", (NewEdit("other", (1,)),))
-    results = store.commit([repeated, commands.RetireEdit("p", "retire", edit_id), other]).results
-    assert [type(result) for result in results] == [EditNotFound, EditNotFound, list]
+    left = store.read(get_edit, "p", edit_id)
+    assert (left.status_reason, left.gist_bytes) == (f"superseded by {by.id}", 0)
+    back = store.write(commands.RestoreEdit("p", "back", edit_id, left.version, (1, 2)))
+    assert (back.version, back.text) == (2, left.text)

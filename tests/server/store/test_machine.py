@@ -17,7 +17,8 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from incomes_server.edits import TRANSITIONS, WAITING, EditStatus, NewEdit
+from incomes_server.edits import TRANSITIONS, EditStatus, NewEdit
+from incomes_server.edits.lifecycle import in_force
 from incomes_server.store import commands
 from incomes_server.store.check import problems
 from incomes_server.store.compaction import compact
@@ -30,16 +31,17 @@ from incomes_server.store.labels import read_delta as read_label
 from incomes_server.store.log import net_changes, read_delta
 from incomes_server.store.outcomes import pending_jobs
 from incomes_server.store.rows import Transaction
-from incomes_server.store.schema import edit_sets, edit_versions
+from incomes_server.store.schema import edit_sets, edit_versions, edits
 from sqlalchemy import select
 
-from incomes_plugin.errors import NotReady, SnapshotNotFound
+from incomes_plugin.errors import EditConflict, NotReady, SnapshotNotFound
 from incomes_plugin.gist import read_header
 from incomes_plugin.gist.edit import Captured
 from incomes_plugin.pool.snapshot import EMPTY_DIGEST, SnapshotRef, add_to_digest, label_key
 from tests.server.gists import keys_of, outcome_of
 
 MODELS = ("mf_a", "mf_b")
+NOW = 1_800_000_000
 LABELS = ("production", "staging")
 MEMORY = Path("/dev/shm")  # where it exists, thousands of synced commits cost nothing
 
@@ -57,11 +59,12 @@ def in_memory():
 class StoreMachine(RuleBasedStateMachine):
     database = staticmethod(in_memory)
     live = Bundle("live")
+    gone = Bundle("gone")
 
     @initialize()
     def open(self):
-        self.opened = ExitStack()
-        self.store = EditStore(self.opened.enter_context(self.database()))
+        self.opened, self.now = ExitStack(), NOW
+        self.store = EditStore(self.opened.enter_context(self.database()), clock=lambda: self.now)
         self.edit_set = self.store.write(commands.EnsureEditSet("p", "default")).id
         self.model = MODELS[0]
         self.store.write(commands.RequeueStale(self.model))
@@ -87,6 +90,35 @@ class StoreMachine(RuleBasedStateMachine):
         assert self.store.write(command) == edits
         return multiple(*(edit.id for edit in edits))
 
+    @rule(start=st.none() | st.integers(-2, 6), length=st.none() | st.integers(1, 6))
+    def add_for_a_time(self, start, length):
+        """It may be gone when other rules would touch it, so they do not."""
+        begin = None if start is None else self.now + start
+        end = None if length is None else max(self.now, begin or 0) + length
+        new = NewEdit("for a time", (3, 2, 1), effective_from=begin, expires_at=end)
+        self.store.write(commands.AddEdits("p", self.request_id(), "default", (new,)))
+
+    @rule(edit=live, start=st.integers(1, 6))
+    def replace_later(self, edit, start):
+        new = NewEdit("later", (9, 9), effective_from=self.now + start)
+        self.store.write(commands.ReplaceEdit("p", self.request_id(), edit, new))
+
+    @rule(edit=live, on=st.booleans())
+    def switch(self, edit, on):
+        head = self.store.read(get_edit_set, "p", "default").snapshot.version
+        disabled = edit in self.store.read(read_delta, self.edit_set, head).barred
+        try:
+            self.store.write(commands.SwitchEdit("p", self.request_id(), edit, on))
+        except EditConflict:
+            return
+        moved = self.store.read(get_edit_set, "p", "default").snapshot.version - head
+        assert moved == (on == disabled), "one step for a switch that moves"
+
+    @rule(seconds=st.integers(1, 4))
+    def wait(self, seconds):
+        self.now += seconds
+        self.store.write(commands.ApplyDue())
+
     @rule(edit=live)
     def replace(self, edit):
         before = self.store.read(get_edit, "p", edit)
@@ -100,9 +132,27 @@ class StoreMachine(RuleBasedStateMachine):
         assert edit.supersedes == tuple(named)
         return edit.id
 
-    @rule(edit=consumes(live))
+    @rule(target=gone, edit=consumes(live))
     def retire(self, edit):
         assert self.store.write(commands.RetireEdit("p", self.request_id(), edit)).status is EditStatus.RETIRED
+        return edit
+
+    @rule(target=live, edit=consumes(gone))
+    def restore(self, edit):
+        before = self.store.read(get_edit, "p", edit)
+        command = commands.RestoreEdit("p", self.request_id(), edit, before.version, (5, 6))
+        after = self.store.write(command)
+        assert (after.version, after.text, after.status) == (before.version + 1, before.text, EditStatus.PENDING)
+        return edit
+
+    @rule(edit=st.one_of(consumes(live), consumes(gone)))
+    def erase(self, edit):
+        try:
+            after = self.store.write(commands.EraseEdit("p", self.request_id(), edit))
+        except EditConflict:
+            assert self.store.read(list_labels, "p", "default"), "only a label keeps an edit from being erased"
+            return
+        assert (after.status, after.text, after.num_tokens) == (EditStatus.ERASED, "", 0)
 
     @rule(limit=st.integers(1, 5))
     def compress(self, limit):
@@ -111,7 +161,8 @@ class StoreMachine(RuleBasedStateMachine):
         head = self.store.read(get_edit_set, "p", "default").snapshot.version
         self.store.write(commands.RecordOutcomes(outcomes))
         self.store.write(commands.RecordOutcomes(outcomes))
-        assert self.store.read(get_edit_set, "p", "default").snapshot.version == head + bool(jobs)
+        moved = self.store.read(get_edit_set, "p", "default").snapshot.version - head
+        assert moved in {0, bool(jobs)}, "one step for all, or none where all are held"
 
     @rule(edit=live, version=st.integers(1, 3), good=st.booleans())
     def late_outcome(self, edit, version, good):
@@ -240,8 +291,21 @@ class StoreMachine(RuleBasedStateMachine):
             assert status[ref] in {before} | TRANSITIONS[before] | {
                 t for s in TRANSITIONS[before] for t in TRANSITIONS[s]
             }
-        assert all(sum(status[r] in WAITING for r in status if r[0] == edit) <= 1 for edit, _ in status)
+        self.times_are_kept()
         self.status = status
+
+    def times_are_kept(self):
+        """Of each edit the newest ready version that is in force is in the snapshot, and no other."""
+        v, e = edit_versions.c, edits.c
+        query = select(v.edit_id, v.version, v.status, v.effective_from, v.expires_at, e.active_version, e.disabled_at)
+        with self.store._reader.begin() as conn:
+            rows = conn.execute(query.join_from(edit_versions, edits, e.id == v.edit_id).order_by(v.seq)).all()
+        expected = dict.fromkeys(row.edit_id for row in rows)
+        for row in rows:
+            on = row.status == EditStatus.READY and row.disabled_at is None
+            if on and in_force(row.effective_from, row.expires_at, self.now):
+                expected[row.edit_id] = row.version
+        assert {row.edit_id: row.active_version for row in rows} == expected
 
 
 STEPS = settings(max_examples=20, stateful_step_count=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])

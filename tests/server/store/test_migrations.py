@@ -119,6 +119,7 @@ def test_up_down_and_up_again_with_rows_of_each_kind(database_url: str) -> None:
         columns = columns_of_the_baseline(conn)
         assert layout(conn) == newest
         rows = rows_of(conn, columns)
+        rows["meta"] = [row for row in rows["meta"] if "scrub" not in row]  # asked for by the way up
         for table, names in columns.items():
             assert sorted(rows[table]) == sorted(tuple(row[name] for name in names) for row in before[table]) != []
     store = EditStore(database_url)

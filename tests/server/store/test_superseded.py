@@ -1,4 +1,4 @@
-"""Provenance of an edit, and edits that take the place of others in one step of the snapshot."""
+"""EditProvenance of an edit, and edits that take the place of others in one step of the snapshot."""
 
 import pytest
 from incomes_server.edits import EditProvenance, EditStatus, NewEdit
@@ -93,6 +93,17 @@ def test_a_superseded_edit_that_never_joined_passes_on_what_it_names(store):
     make_ready(store, second)
     assert members(store, first) == {(third.id, 1)}
     assert store.read(get_edit, "p", first.id).status_reason == f"superseded by {third.id}"
+
+
+def test_of_two_that_come_together_the_one_superseded_passes_on_what_it_names(store):
+    first, other = add(store, "first", "other")
+    make_ready(store, first)
+    second = superseding(store, first, other, request_id="2")
+    third = superseding(store, second, request_id="3")
+    make_ready(store, other, second, third)
+    assert members(store, first) == {(third.id, 1)}
+    statuses = {store.read(get_edit, "p", edit.id).status for edit in (first, other, second)}
+    assert statuses == {EditStatus.SUPERSEDED}
 
 
 def test_a_replacement_before_the_first_joining_keeps_the_promise(store):

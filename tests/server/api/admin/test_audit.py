@@ -23,6 +23,15 @@ CALLS: dict[str, dict[str, Any]] = {
     "POST /v1/edits/import": {"content": b'{"custom_id": "1", "text": "Pump Z9 is made in Oslo."}'},
     "POST /v1/edits/{edit_id}": {"json": {"text": "The warranty of pump Z9 is 48 months."}},
     "POST /v1/edits/{edit_id}/retire": {},
+    "POST /v1/edits/{edit_id}/restore": {},
+    "DELETE /v1/edits/{edit_id}": {},
+    "POST /v1/edits/{edit_id}/disable": {},
+    "POST /v1/edits/{edit_id}/enable": {},
+    "POST /v1/edits/{edit_id}/approve": {},
+    "POST /v1/edit_sets/{edit_set}/disable": {},
+    "POST /v1/edit_sets/{edit_set}/enable": {},
+    "POST /v1/server/disable": {},
+    "POST /v1/server/enable": {},
     "POST /v1/edit_sets": {"json": {"name": "another"}},
     "DELETE /v1/edit_sets/{edit_set}": {},
     "PUT /v1/edit_sets/{edit_set}/labels/{label}": {"json": {"to": "head"}},
@@ -64,13 +73,20 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_model(tmp_path_factory.mktemp("model"))
 
 
-async def made(client: Any, name: str) -> dict[str, str]:
-    """New objects that a path may name."""
-    edit_set = (await client.post("/v1/edit_sets", json={"name": name})).json()["id"]
+async def made(client: Any, name: str, route: str) -> dict[str, str]:
+    """New objects that a path may name, in a state in which the route does something."""
+    new_set = {"name": name, "two_person": route.endswith("/approve")}
+    edit_set = (await client.post("/v1/edit_sets", json=new_set)).json()["id"]
     body = {"text": "The colour of pump Z9 is red.", "edit_set": edit_set}
-    edit = (await client.post("/v1/edits", json=body, params={"wait": "active"})).json()["id"]
+    writer = {"authorization": "Bearer k-acme-2"}
+    edit = (await client.post("/v1/edits", json=body, params={"wait": "active"}, headers=writer)).json()["id"]
     await client.put(f"/v1/edit_sets/{edit_set}/labels/staging", json={"to": "0"})
     key = (await client.post("/v1/api_keys", json={"name": name, "scopes": ["chat"]})).json()["id"]
+    if route.endswith("/restore"):
+        await client.post(f"/v1/edits/{edit}/retire")
+    if route.endswith("/enable"):
+        await client.post(f"/v1/edits/{edit}/disable")
+        await client.post(f"/v1/edit_sets/{edit_set}/disable")
     file, other = [(await client.post("/v1/files", **UPLOAD)).json()["id"] for _ in range(2)]
     body = {"input_file_id": other, "endpoint": "/v1/edits", "edit_set": edit_set}
     batch = (await client.post("/v1/batches", json=body)).json()["id"]
@@ -97,13 +113,13 @@ def event_of(item: dict[str, Any]) -> AuditEvent:
 
 
 async def test_one_event_for_each_route_and_none_for_its_repetition(stack: Any, model: Path) -> None:
-    settings = Settings(api_keys=("acme:k-acme", "zen:k-zen"), operator_project="acme")
+    settings = Settings(api_keys=("acme:k-acme", "acme:k-acme-2", "zen:k-zen"), operator_project="acme")
     async with serving(stack, model, settings=settings) as client:
         client.headers.update(KEYS)
         await client.post("/v1/edits", json={"text": "The first edit makes the default set."})
         for number, (route, sent) in enumerate(CALLS.items()):
             method, path = route.split()
-            objects = await made(client, f"set-{number}")
+            objects = await made(client, f"set-{number}", route)
             path = path.format(**objects)
             sent = sent | {"json": filled(sent["json"], objects)} if "json" in sent else sent
             before = {event["id"] for event in await log_of(client)}

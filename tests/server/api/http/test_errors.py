@@ -42,6 +42,7 @@ EXPECTED = {
     "batch_not_found": 404,
     "snapshot_retired": 409,
     "snapshot_empty": 409,
+    "edits_disabled": 409,
     "queue_full": 429,
     "quota_exceeded": 429,
     "rate_limit_exceeded": 429,

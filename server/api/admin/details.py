@@ -1,12 +1,26 @@
-"""Where an edit comes from, as JSON in and out: `source`, `author`, `justification`. Checked at the write."""
+"""What a caller says of an edit beside its text: where it comes from, when it is in force. Checked at the write."""
 
 from __future__ import annotations
 
+import time
 from typing import Annotated, Self
 from urllib.parse import urlsplit
 
+from incomes_server.api.admin.times import GivenTime
+from incomes_server.edits.lifecycle import check_schedule
 from incomes_server.edits.model import EditProvenance
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from incomes_plugin.errors import InvalidValue
 
 SCHEMES = ("https", "http", "s3", "gs", "file")
 MAX_URL_CHARS = 2048
@@ -60,3 +74,29 @@ class EditSource(BaseModel):
         if provenance.source_url is None and provenance.document_id is None:
             return None
         return cls.model_construct(url=provenance.source_url, document_id=provenance.document_id)
+
+
+class EditDetails(BaseModel):
+    """Fields of an edit's body beside its text, its names and its metadata."""
+
+    source: EditSource | None = None
+    author: OneLine | None = None
+    justification: Justification | None = None
+    effective_from: GivenTime | None = Field(None, description="in the snapshot from this second on; default: at once")
+    expires_at: GivenTime | None = Field(None, description="out of it from this second on; default: never")
+
+    @field_validator("effective_from", "expires_at")
+    @classmethod
+    def _times_make_sense(cls, at: int | None, info: ValidationInfo) -> int | None:
+        start, end = (at, None) if info.field_name == "effective_from" else (info.data.get("effective_from"), at)
+        try:
+            check_schedule(start, end, int(time.time()))
+        except InvalidValue as error:
+            raise ValueError(error.message) from error
+        return at
+
+    @property
+    def provenance(self) -> EditProvenance:
+        """The store's form of `source`, `author` and `justification`."""
+        source = self.source or EditSource.model_construct()
+        return EditProvenance(source.url, source.document_id, self.author, self.justification)

@@ -1,7 +1,7 @@
-"""What a caller may say of an edit's origin, and how it comes back."""
+"""What a caller may say of an edit beside its text, and how it comes back."""
 
 import pytest
-from incomes_server.api.admin.provenance import EditSource
+from incomes_server.api.admin.details import EditSource
 from incomes_server.api.admin.schemas import CreateEdit, EditContent
 from incomes_server.edits.model import EditProvenance
 from pydantic import ValidationError
@@ -36,6 +36,14 @@ def test_what_is_said_reaches_the_store_and_comes_back():
         ("justification", ""),
         ("supersedes", ["edit_a"] * 33),
         ("supersedes", [""]),
+        ("effective_from", "2026-11-29 17:20"),
+        ("effective_from", 1_764_436_800),
+        ("effective_from", "1999-12-31T23:59:59Z"),
+        ("effective_from", "2100-01-01T00:00:01Z"),
+        ("expires_at", "2026-11-29T17:20:00"),
+        ("expires_at", "2020-01-01T00:00:00Z"),
+        ("expires_at", "2099-02-30T00:00:00Z"),
+        ("expires_at", "soon"),
     ],
 )
 def test_what_is_wrong_is_refused_by_name(field, value):
@@ -47,3 +55,13 @@ def test_what_is_wrong_is_refused_by_name(field, value):
 def test_only_a_new_edit_supersedes():
     with pytest.raises(ValidationError, match="supersedes"):
         EditContent.model_validate({"text": "t", "supersedes": ["edit_a"]})
+
+
+def test_times_have_an_order_and_may_begin_in_the_past():
+    said = CreateEdit.model_validate(
+        GOOD | {"effective_from": "2020-01-01T00:00:00+02:00", "expires_at": "2099-01-01T00:00:00Z"}
+    )
+    assert (said.effective_from, said.expires_at) == (1577829600, 4070908800)
+    for start in ("2099-01-01T00:00:00Z", "2099-01-01T00:00:01Z"):
+        with pytest.raises(ValidationError, match="before `expires_at`"):
+            CreateEdit.model_validate(GOOD | {"effective_from": start, "expires_at": "2099-01-01T00:00:00Z"})
