@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from incomes_server.store.commands import Requested
 from incomes_server.store.rows import Transaction
 from incomes_server.store.schema import requests
-from sqlalchemy import insert, select
+from sqlalchemy import Connection, insert, select
 
 from incomes_plugin.errors import IdempotencyKeyReuse
 from incomes_plugin.gist.edit import EditKey
@@ -31,6 +31,12 @@ def find_result(tx: Transaction, command: Requested) -> list[EditKey] | None:
         )
     tx.replayed = True
     return [(str(name), int(version)) for name, version in json.loads(row.result)]
+
+
+def has_request(conn: Connection, project: str, request_id: str) -> bool:
+    """Whether a write with this id was applied."""
+    query = select(requests.c.request_id).where(requests.c.project == project, requests.c.request_id == request_id)
+    return conn.scalar(query) is not None
 
 
 def keep_result(tx: Transaction, command: Requested, refs: Sequence[EditKey]) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from incomes_server.store.edit_sets import delete_edit_set
 from incomes_server.store.rows import Transaction, chunks, in_pairs
-from incomes_server.store.schema import data_keys, edit_sets, edit_versions, edits, file_parts
+from incomes_server.store.schema import data_keys, edit_sets, edit_versions, edits, file_parts, files
 from incomes_server.store.vault import Box, Vault, box_of, make_data_key, newest_box, vault_of
 from sqlalchemy import Connection, bindparam, func, or_, select, update
 
@@ -71,6 +71,8 @@ def erase_data_keys(tx: Transaction, project: str) -> list[EditKey]:
         delete_edit_set(tx, project, edit_set)
     versions = v.edit_id.in_(select(e.id).where(e.project == project))
     tx.conn.execute(update(edit_versions).where(versions).values(text="", token_ids=b"", blob=None))
+    parts = file_parts.c.file_id.in_(select(files.c.id).where(files.c.project == project))
+    tx.conn.execute(update(file_parts).where(parts).values(content=b""))  # some may be in the clear
     tx.conn.execute(update(data_keys).where(k.project == project).values(wrapped=None))
     vault.forget()
     tx.note(f"data key of {project}", "there", "erased")

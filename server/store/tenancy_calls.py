@@ -8,7 +8,7 @@ from incomes_server.auth.keys import StoredKey, Tenancy
 from incomes_server.auth.principal import Scope
 from incomes_server.auth.quotas import Limits
 from incomes_server.edits.audit import AuditEvent
-from incomes_server.store import api_keys, audit, commands, sealing
+from incomes_server.store import api_keys, audit, commands, requests, sealing
 from incomes_server.store.api_keys import StoredProject
 from incomes_server.store.calls import StoreCalls
 from incomes_server.store.sealing import DataKeyState
@@ -22,6 +22,10 @@ class TenancyCalls(StoreCalls):
     ) -> tuple[list[AuditEvent], bool]:
         """A page of the project's audit log, and whether more follow."""
         return await self._read(audit.list_events, project, limit=limit, after=after, order=order)
+
+    async def has_request(self, project: str, request_id: str) -> bool:
+        """Whether a write with this id was applied: sent again, it needs no room."""
+        return await self._read(requests.has_request, project, request_id)
 
     async def tenancy(self, known: int) -> Tenancy | None:
         """Projects, limits, and the keys that are not revoked; None when their version is `known`."""

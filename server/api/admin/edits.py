@@ -43,7 +43,7 @@ async def create_edit(
     """Add an edit; 202 as soon as it is durable, 201 when it has reached the state named by `wait`."""
     edit_set = body.edit_set or context.settings.default_edit_set
     new = context.tokenizer.new_edit(body)
-    async with admitted(context, project, [new]):
+    async with admitted(context, project, request_id, [new]):
         edits = await store_edits(context, project, edit_set, [new], request_id)
     await submit(context, edits, [new], interactive=True)
     return await _answer(context, project, edits[0], wait, response, done=201)
@@ -104,7 +104,7 @@ async def replace_edit(
     new = context.tokenizer.new_edit(body)
     old = await context.store.get_edit(project, edit_id)
     replaces = old.num_tokens if old.status in TAKES_ROOM else 0
-    async with admitted(context, project, [new], replaces=replaces):
+    async with admitted(context, project, request_id, [new], replaces=replaces):
         edit = await context.store.replace_edit(project, edit_id, new, request_id=request_id, if_match=if_match)
     await submit(context, [edit], [new], interactive=True)
     return await _answer(context, project, edit, wait, response, done=200)
@@ -141,7 +141,7 @@ async def restore_edit(
     """Bring a retired edit back: the content of its newest version is compressed again, as the next version."""
     old = await context.store.get_edit(project, edit_id)
     new = NewEdit(old.text, context.tokenizer.encode(old.text) if old.text else ())
-    async with admitted(context, project, [new]):
+    async with admitted(context, project, request_id, [new]):
         edit = await context.store.restore_edit(project, old, new.token_ids, request_id=request_id, if_match=if_match)
     await submit(context, [edit], [new], interactive=True)
     return await _answer(context, project, edit, wait, response, done=200)

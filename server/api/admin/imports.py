@@ -15,7 +15,7 @@ from incomes_server.api.admin.context import AdminContext, Context, Project, Wai
 from incomes_server.api.admin.import_lines import Line, parse_lines
 from incomes_server.api.admin.schemas import ImportResult, LineResult, RequestCounts, WaitFor
 from incomes_server.api.admin.timed import GRACE_S, TimedRoute, answered_within
-from incomes_server.api.admin.writes import status_code, store_edits, submit, wait_for_edits
+from incomes_server.api.admin.writes import admitted, status_code, store_edits, submit, wait_for_edits
 from incomes_server.api.http.errors import envelope
 from incomes_server.edits.model import Edit, EditStatus, NewEdit
 
@@ -150,7 +150,7 @@ class _Importer:
         return edits
 
     async def _store(self, edit_set: str, news: Sequence[NewEdit], request_id: str) -> Sequence[Edit]:
-        async with self.context.room.reserve(self.project, [len(new.token_ids) for new in news]):
+        async with admitted(self.context, self.project, request_id, news, queued=True):
             edits = await store_edits(self.context, self.project, edit_set, news, request_id)
         await submit(self.context, edits, news, interactive=False)
         return edits

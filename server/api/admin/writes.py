@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from incomes_server.api.admin.context import AdminContext, Wait
 from incomes_server.api.admin.schemas import WaitFor
@@ -11,7 +11,7 @@ from incomes_server.api.http.metrics import ACTIVATION_S, QUEUE_OVERFLOWS
 from incomes_server.edits.model import Edit, EditStatus, NewEdit
 from incomes_server.store.replica_table import ReplicaProgress
 
-from incomes_plugin.errors import CompressionFailed, EditSetNotFound, PoolFull, QueueFull, Unavailable
+from incomes_plugin.errors import CompressionFailed, EditSetNotFound, Overloaded, PoolFull, QueueFull, Unavailable
 from incomes_plugin.gist.edit import CaptureJob
 from incomes_plugin.telemetry import span, traceparent
 
@@ -21,18 +21,33 @@ AT_ONCE = 256
 
 @asynccontextmanager
 async def admitted(
-    context: AdminContext, project: str, news: Sequence[NewEdit], *, replaces: int = 0
+    context: AdminContext,
+    project: str,
+    request_id: str,
+    news: Sequence[NewEdit],
+    *,
+    replaces: int = 0,
+    queued: bool = False,
 ) -> AsyncIterator[None]:
-    """Check that the queue has a place, and reserve room in the pool while the block stores the edits.
+    """Check that the queue has a place, and reserve room in the pool while the block stores the edits. A request that
+    was done before and is sent again needs neither.
 
     Args:
         replaces: tokens of the edit that the new one takes the place of.
+        queued: the queue was asked for a place already.
 
     Raises:
         QuotaExceeded, PoolFull, QueueFull: the edits would have to wait for others to go.
     """
-    await context.queue.admit(len(news), interactive=True)
-    async with context.room.reserve(project, [len(new.token_ids) for new in news], replaces=replaces):
+    async with AsyncExitStack() as stack:
+        try:
+            if not queued:
+                await context.queue.admit(len(news), interactive=True)
+            room = context.room.reserve(project, [len(new.token_ids) for new in news], replaces=replaces)
+            await stack.enter_async_context(room)
+        except Overloaded:
+            if not await context.store.has_request(project, request_id):
+                raise
         yield
 
 

@@ -225,3 +225,18 @@ def test_an_uploaded_file_is_encrypted_and_goes_with_its_key(tmp_path):
     assert store.read(get_batch, "p", batch.id).position == 0
     store.close()
     assert all(secret not in each.read_bytes() for each in tmp_path.glob("sealed.db*"))
+
+
+def test_a_file_from_before_the_encryption_goes_with_the_key_too(tmp_path):
+    url, secret = f"sqlite:///{tmp_path}/late.db", b"the text of a customer"
+    store = EditStore(url)
+    store.write(commands.AddFileParts("p", "file-1", (FilePart(0, 1, 1, secret),)))
+    store.write(commands.KeepFile("p", "r", "a", "edits", len(secret), 1, "s", LIMIT, file_id="file-1"))
+    store.close()
+    store = EditStore(url, masters=[MasterKey(bytes(32))])
+    assert store.read(get_part, "file-1", 0).content == secret
+    store.write(commands.EraseDataKeys("p", "erase"))
+    with pytest.raises(StoredFileNotFound):
+        store.read(get_part, "file-1", 0)
+    store.close()
+    assert all(secret not in each.read_bytes() for each in tmp_path.glob("late.db*"))

@@ -9,6 +9,7 @@ import torch
 from incomes_server.auth.master_key import MasterKey
 from incomes_server.edits import EditStatus, NewEdit
 from incomes_server.store import commands
+from incomes_server.store.backup import backup
 from incomes_server.store.check import problems
 from incomes_server.store.core import EditStore
 from incomes_server.store.edit_sets import list_edit_sets
@@ -222,3 +223,17 @@ def test_keys_are_not_shown():
     for wrong in ("", "secret", "AQEB", "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEB"):
         with pytest.raises(ValueError, match="openssl rand -base64 32"):
             MasterKey.parse(wrong)
+
+
+def test_a_backup_is_encrypted_too(sealed, database_url, tmp_path):
+    edit = add(sealed)
+    make_ready(sealed, edit)
+    path = tmp_path / "backup.db"
+    backup(database_url, path)
+    assert found_in_files(f"sqlite:///{path}", *NEEDLES) == []
+    with pytest.raises(NotReady, match="encrypted"):
+        EditStore(f"sqlite:///{path}")
+    again = EditStore(f"sqlite:///{path}", masters=[OLD])
+    assert again.read(get_edit, "p", edit.id).text == TEXT
+    assert GIST in again.read(read_delta, edit.edit_set, 0).added[0]
+    again.close()

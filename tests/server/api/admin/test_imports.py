@@ -3,13 +3,13 @@
 from incomes_server.api.admin.import_lines import Line
 from incomes_server.api.admin.imports import _render
 from incomes_server.api.admin.schemas import ImportResult, WaitFor
-from incomes_server.edits.model import Edit, EditStatus, NewEdit
+from incomes_server.edits.model import Edit, EditProvenance, EditStatus, NewEdit
 
 from incomes_plugin.errors import EditConflict, InvalidValue
 
 
 def edit(number, status=EditStatus.PENDING, reason=None):
-    return Edit(f"edit_{number}", "p", "eset", 1, status, reason, "t", None, {}, 0, 0, None, 3, 0)
+    return Edit(f"edit_{number}", "p", "eset", 1, status, reason, "t", None, {}, 0, 0, None, 3, 0, EditProvenance(), ())
 
 
 def test_every_line_is_accounted_for():

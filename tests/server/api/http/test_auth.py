@@ -6,7 +6,9 @@ from incomes_server.api.http.auth import AuthMiddleware
 from incomes_server.api.http.health import HealthMiddleware
 from incomes_server.api.http.readiness import CHECKS, STAGES, Readiness
 from incomes_server.api.http.request_id import RequestIdMiddleware
-from incomes_server.auth.keys import ApiKey, KeyRing
+from incomes_server.api.http.scopes import REQUIRED
+from incomes_server.auth.keys import ApiKey, KeyRing, StoredKey, Tenancy, digest_of, new_secret
+from incomes_server.auth.principal import Scope
 from starlette.responses import JSONResponse
 
 
@@ -60,3 +62,24 @@ async def test_a_watched_part_that_dies_closes_readiness():
     readiness.watch("engine", lambda: "died")
     response = await client(readiness).get("/readyz")
     assert (response.status_code, response.json()["checks"]["engine"]["reason"]) == (503, "died")
+
+
+@pytest.mark.parametrize("scope", Scope)
+async def test_each_route_is_open_to_its_scope_alone(scope):
+    """A walk over both ports: a key with one scope, on every route."""
+    secret = new_secret()
+    key = StoredKey("key_1", "acme", "one", (scope,), digest_of(secret), 0)
+
+    async def load(known):
+        return None if known else Tenancy(1, (key,), had_keys=True)
+
+    app = RequestIdMiddleware(AuthMiddleware(inner, KeyRing([], load)))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://test") as asking:
+        for route, needed in REQUIRED.items():
+            if needed is None:
+                continue
+            method, path = route.split()
+            answer = await asking.request(method, path, headers={"authorization": f"Bearer {secret}"})
+            allowed = scope in (needed, Scope.ADMIN)
+            assert answer.status_code == (200 if allowed else 403), route
+            assert allowed or answer.json()["error"]["code"] == "permission_denied"
