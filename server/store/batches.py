@@ -18,6 +18,7 @@ from incomes_server.store.pages import page_of
 from incomes_server.store.rows import AnyRow, Transaction, chunks
 from incomes_server.store.schema import batch_lines, batches, edit_sets, edit_versions, edits
 from sqlalchemy import Connection, bindparam, func, insert, select, update
+from sqlalchemy.exc import DataError
 
 from incomes_plugin.errors import BatchNotFound, IncomesError, InvalidValue
 from incomes_plugin.gist.edit import EditKey
@@ -214,9 +215,11 @@ def _add_to(tx: Transaction, project: str, edit_set: str, lines: Sequence[Import
         with tx.conn.begin_nested():
             keys = add_edits(tx, project, edit_set, [line.edit for line in lines if line.edit is not None])
             return {line.number: edit_id for line, (edit_id, _) in zip(lines, keys, strict=True)}
-    except IncomesError as error:
-        if len(lines) == 1:
+    except (IncomesError, DataError) as error:
+        if len(lines) == 1 and isinstance(error, IncomesError):
             return {lines[0].number: LineError(error.code, error.message, error.param)}
+        if len(lines) == 1:
+            return {lines[0].number: LineError(InvalidValue.code, "the database cannot keep a value of this line")}
         halves = (lines[: len(lines) // 2], lines[len(lines) // 2 :])
         return _add_to(tx, project, edit_set, halves[0]) | _add_to(tx, project, edit_set, halves[1])
 

@@ -122,7 +122,7 @@ async def _store(context: AdminContext, project: str, request_id: str, sent: Upl
         await context.store.write(commands.AddFileParts(project, file_id, tuple(some)))
     if num_parts == 0:
         raise InvalidValue("the file has no lines", param="file")
-    name = (sent.filename or "file.jsonl")[-128:]
+    name = (sent.filename or "file.jsonl").replace("\0", "")[-128:]
     limit = context.settings.max_file_bytes_per_project
     kept = commands.KeepFile(
         project, request_id, name, "edits", num_bytes, num_parts, digest.hexdigest(), limit, file_id=file_id

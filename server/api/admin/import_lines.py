@@ -67,4 +67,4 @@ def _body_of(data: dict[str, Any]) -> CreateEdit:
 def _custom_id_of(data: dict[str, Any]) -> str | None:
     """The caller's name for a line. It is read from wrong lines too, so that the caller finds them again."""
     custom_id = data.get("custom_id")
-    return custom_id if isinstance(custom_id, str) else None
+    return custom_id.replace("\0", "") if isinstance(custom_id, str) else None

@@ -10,7 +10,7 @@ from incomes_server.api.admin.details import EditDetails, EditSource
 from incomes_server.api.admin.times import ShownTime
 from incomes_server.edits.model import Edit, EditSet, EditStatus
 from incomes_server.store.replica_table import ReplicaState
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
 Metadata = Annotated[
     dict[
@@ -33,6 +33,15 @@ class RequestBody(BaseModel):
     """Base of what callers send: a misspelt field is an error."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _without_nul(cls, value: Any) -> Any:
+        """Refuse U+0000, which PostgreSQL does not keep: what one database takes, the other takes too."""
+        texts = [value] if isinstance(value, str) else [*value, *value.values()] if isinstance(value, dict) else []
+        if any(isinstance(text, str) and "\0" in text for text in texts):
+            raise ValueError("the character U+0000 is not text")
+        return value
 
 
 class Resource(BaseModel):
