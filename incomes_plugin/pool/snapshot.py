@@ -31,6 +31,11 @@ def add_to_digest(digest: str, edit_id: str, version: int, sign: int = 1) -> str
     return f"{(int(digest, 16) + sign * item) % _MODULUS:064x}"
 
 
+def subtract_digests(digest: str, part: str) -> str:
+    """The digest of what is left when everything in `part` is taken out."""
+    return f"{(int(digest, 16) - int(part, 16)) % _MODULUS:064x}"
+
+
 @dataclass(frozen=True)
 class SnapshotRef:
     """A sealed state of one edit set. Two states of a set with the same content have the same id, however they came

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from incomes_server.api.admin.schemas import Deleted
-from incomes_server.cli.client import DEFAULT_URL, AdminClient, KeyOption, UrlOption
+from incomes_server.api.admin.schemas import WaitFor
+from incomes_server.cli.client import DEFAULT_URL, KeyOption, UrlOption, connect
 from incomes_server.cli.output import JsonFlag, fail, out, print_json, print_table, show_removal
+from incomes_server.client import Client
 
 app = typer.Typer(help="Point labels such as `production` at states of an edit set.", no_args_is_help=True)
 snapshot_app = typer.Typer(help="List and compare the states of an edit set.", no_args_is_help=True)
@@ -20,12 +21,10 @@ def list_labels(
     edit_set: SetOption = "default", url: UrlOption = DEFAULT_URL, api_key: KeyOption = None, as_json: JsonFlag = False
 ) -> None:
     """List the labels of an edit set."""
-    items = AdminClient(url, api_key).call("GET", _path(edit_set))["data"]
+    items = connect(url, api_key).labels.list(edit_set).data
     if as_json:
         return print_json(items)
-    rows = (
-        (i["name"], i["version"], i["num_edits"], i["snapshot"], (i["previous"] or {}).get("version")) for i in items
-    )
+    rows = ((i.name, i.version, i.num_edits, i.snapshot, i.previous.version if i.previous else None) for i in items)
     print_table(("label", "version", "edits", "snapshot", "before"), rows)
 
 
@@ -39,7 +38,7 @@ def move(
     as_json: JsonFlag = False,
 ) -> None:
     """Promote: point a label, made if needed, at a state of the edit set."""
-    _move(AdminClient(url, api_key), edit_set, label, to, as_json)
+    _move(connect(url, api_key), edit_set, label, to, as_json)
 
 
 @app.command()
@@ -51,11 +50,11 @@ def rollback(
     as_json: JsonFlag = False,
 ) -> None:
     """Point a label where it pointed before its last move."""
-    client = AdminClient(url, api_key)
-    previous = client.call("GET", _path(edit_set, label))["previous"]
-    if previous is None:
+    client = connect(url, api_key)
+    found = client.labels.get(edit_set, label)
+    if found.previous is None:
         fail(f"label {label} has not been moved yet, or where it was is forgotten; name a state: incomes label move")
-    _move(client, edit_set, label, str(previous["version"]), as_json)
+    _move(client, edit_set, label, str(found.previous.version), as_json, moves=found.moves)
 
 
 @app.command()
@@ -67,8 +66,7 @@ def delete(
     as_json: JsonFlag = False,
 ) -> None:
     """Delete a label; the states stay."""
-    item = AdminClient(url, api_key).call("DELETE", _path(edit_set, label))
-    show_removal(Deleted.model_validate(item), "deleted", as_json)
+    show_removal(connect(url, api_key).labels.delete(edit_set, label), "deleted", as_json)
 
 
 @snapshot_app.command("list")
@@ -80,10 +78,10 @@ def list_snapshots(
     as_json: JsonFlag = False,
 ) -> None:
     """List the states of an edit set, newest first."""
-    items = list(AdminClient(url, api_key).pages("/v1/snapshots", limit, edit_set=edit_set))
+    items = list(connect(url, api_key).snapshots.list(edit_set, most=limit))
     if as_json:
         return print_json(items)
-    rows = ((i["id"], i["version"], i["num_edits"], " ".join(i["labels"])) for i in items)
+    rows = ((i.id, i.version, i.num_edits, " ".join(i.labels)) for i in items)
     print_table(("snapshot", "version", "edits", "labels"), rows)
 
 
@@ -97,25 +95,20 @@ def diff(
     as_json: JsonFlag = False,
 ) -> None:
     """What a state has more (+) and less (-) than another."""
-    path = f"/v1/edit_sets/{edit_set}/diff"
-    found = AdminClient(url, api_key).call("GET", path, params={"from": base, "to": target})
+    found = connect(url, api_key).snapshots.diff(edit_set, base, target)
     if as_json:
         return print_json(found)
-    signs = [("+", edit) for edit in found["added"]] + [("-", edit) for edit in found["removed"]]
-    print_table(("", "edit", "version"), ((sign, edit["edit"], edit["version"]) for sign, edit in signs))
+    signs = [("+", edit) for edit in found.added] + [("-", edit) for edit in found.removed]
+    print_table(("", "edit", "version"), ((sign, edit.edit, edit.version) for sign, edit in signs))
 
 
-def _path(edit_set: str, label: str | None = None) -> str:
-    return f"/v1/edit_sets/{edit_set}/labels" + (f"/{label}" if label else "")
-
-
-def _move(client: AdminClient, edit_set: str, label: str, to: str, as_json: bool) -> None:
-    item: dict[str, Any] = client.call("PUT", _path(edit_set, label), json={"to": to})
-    place = f"version {item['version']} ({item['num_edits']} edits, {item['snapshot']})"
-    active = item["reached"] == "active"
+def _move(client: Client, edit_set: str, label: str, to: str, as_json: bool, moves: int | None = None) -> None:
+    item = client.labels.move(edit_set, label, to, moves=moves)
+    active = item.reached is WaitFor.ACTIVE
     if as_json:
         print_json(item)
     else:
-        out.print(f"{item['id']}  at {place}, {'active' if active else 'not yet on every replica'}")
+        place = f"version {item.version} ({item.num_edits} edits, {item.snapshot})"
+        out.print(f"{item.id}  at {place}, {'active' if active else 'not yet on every replica'}")
     if not active:
-        fail(f"{item['id']}: not every replica has followed within the time, and it will")
+        fail(f"{item.id}: not every replica has followed within the time, and it will")

@@ -92,7 +92,7 @@ def add_edit(
     """Add an edit; `reached` of the answer says how far it has come. `more`: further fields of the body."""
     body: dict[str, Any] = {"text": text, "edit_set": edit_set, "external_id": external_id, "metadata": metadata}
     body |= {"source": source, "author": author, "justification": justification, "supersedes": supersedes, **more}
-    return _waiting("POST", "/v1/edits", EditObject, wait, timeout_s, json=given(body))
+    return waiting_call("POST", "/v1/edits", EditObject, wait, timeout_s, json=given(body))
 
 
 def replace_edit(
@@ -108,43 +108,45 @@ def replace_edit(
 ) -> Call[EditObject]:
     """Give an edit a new text, as its next version. Fails with `EtagMismatch` unless it is at `version`."""
     body = given({"text": text, "external_id": external_id, "metadata": metadata, **more})
-    return _waiting("POST", f"/v1/edits/{segment(edit_id)}", EditObject, wait, timeout_s, json=body, version=version)
+    return waiting_call(
+        "POST", f"/v1/edits/{segment(edit_id)}", EditObject, wait, timeout_s, json=body, version=version
+    )
 
 
 def retire_edit(edit_id: str, *, version: int | None = None, timeout_s: float = 30.0) -> Call[EditObject]:
     """Take an edit out of service; `reached` is `active` when no replica uses it any more."""
     path = f"/v1/edits/{segment(edit_id)}/retire"
-    return _waiting("POST", path, EditObject, WaitFor.ACTIVE, timeout_s, version=version)
+    return waiting_call("POST", path, EditObject, WaitFor.ACTIVE, timeout_s, version=version)
 
 
 def restore_edit(
     edit_id: str, *, version: int | None = None, wait: WaitFor | str = WaitFor.ACTIVE, timeout_s: float = 30.0
 ) -> Call[EditObject]:
     """Bring a retired edit back, as its next version."""
-    return _waiting("POST", f"/v1/edits/{segment(edit_id)}/restore", EditObject, wait, timeout_s, version=version)
+    return waiting_call("POST", f"/v1/edits/{segment(edit_id)}/restore", EditObject, wait, timeout_s, version=version)
 
 
 def erase_edit(edit_id: str, *, version: int | None = None, timeout_s: float = 30.0) -> Call[Deleted]:
     """Take an edit out of service and erase its text and gists, for good."""
-    return _waiting("DELETE", f"/v1/edits/{segment(edit_id)}", Deleted, WaitFor.ACTIVE, timeout_s, version=version)
+    return waiting_call("DELETE", f"/v1/edits/{segment(edit_id)}", Deleted, WaitFor.ACTIVE, timeout_s, version=version)
 
 
 def disable_edit(edit_id: str, *, version: int | None = None, timeout_s: float = 30.0) -> Call[EditObject]:
     """Switch an edit off: no later request reads it."""
     path = f"/v1/edits/{segment(edit_id)}/disable"
-    return _waiting("POST", path, EditObject, WaitFor.ACTIVE, timeout_s, version=version)
+    return waiting_call("POST", path, EditObject, WaitFor.ACTIVE, timeout_s, version=version)
 
 
 def enable_edit(edit_id: str, *, version: int | None = None, timeout_s: float = 30.0) -> Call[EditObject]:
     """Switch an edit on again."""
     path = f"/v1/edits/{segment(edit_id)}/enable"
-    return _waiting("POST", path, EditObject, WaitFor.ACTIVE, timeout_s, version=version)
+    return waiting_call("POST", path, EditObject, WaitFor.ACTIVE, timeout_s, version=version)
 
 
 def approve_edit(edit_id: str, *, version: int | None = None, timeout_s: float = 30.0) -> Call[EditObject]:
     """Let the newest version of an edit of a two-person set in; another key wrote it."""
     path = f"/v1/edits/{segment(edit_id)}/approve"
-    return _waiting("POST", path, EditObject, WaitFor.ACTIVE, timeout_s, version=version)
+    return waiting_call("POST", path, EditObject, WaitFor.ACTIVE, timeout_s, version=version)
 
 
 def get_edit(edit_id: str, *, version: int | None = None) -> Call[EditObject]:
@@ -189,12 +191,12 @@ def create_edit_set(name: str, *, two_person: bool = False) -> Call[EditSetObjec
 def disable_edit_set(edit_set: str, *, timeout_s: float = 30.0) -> Call[EditSetObject]:
     """Switch a set off: its requests are answered without edits, and say so."""
     path = f"/v1/edit_sets/{segment(edit_set)}/disable"
-    return _waiting("POST", path, EditSetObject, WaitFor.ACTIVE, timeout_s)
+    return waiting_call("POST", path, EditSetObject, WaitFor.ACTIVE, timeout_s)
 
 
 def enable_edit_set(edit_set: str, *, timeout_s: float = 30.0) -> Call[EditSetObject]:
     """Switch a set on again."""
-    return _waiting("POST", f"/v1/edit_sets/{segment(edit_set)}/enable", EditSetObject, WaitFor.ACTIVE, timeout_s)
+    return waiting_call("POST", f"/v1/edit_sets/{segment(edit_set)}/enable", EditSetObject, WaitFor.ACTIVE, timeout_s)
 
 
 def get_edit_set(edit_set: str) -> Call[EditSetObject]:
@@ -210,7 +212,7 @@ def list_edit_sets(*, order: Order = "desc", most: int | None = None) -> ListCal
 def delete_edit_set(edit_set: str, *, version: int | None = None, timeout_s: float = 30.0) -> Call[Deleted]:
     """Retire every edit of the set and hide it. Fails with `EtagMismatch` unless the set is at `version`."""
     path = f"/v1/edit_sets/{segment(edit_set)}"
-    return _waiting("DELETE", path, Deleted, WaitFor.ACTIVE, timeout_s, version=version)
+    return waiting_call("DELETE", path, Deleted, WaitFor.ACTIVE, timeout_s, version=version)
 
 
 def list_replicas() -> Call[Page[ReplicaObject]]:
@@ -218,9 +220,10 @@ def list_replicas() -> Call[Page[ReplicaObject]]:
     return Call("GET", "/v1/replicas", Page[ReplicaObject].model_validate)
 
 
-def _waiting(
+def waiting_call(
     method: str, path: str, kind: type[ResourceT], wait: WaitFor | str, timeout_s: float, **more: Any
 ) -> Call[ResourceT]:
+    """The call of a write that waits."""
     params = {"wait": str(wait), "timeout_s": timeout_s}
     return Call(method, path, kind.model_validate, params, timeout_s=timeout_s + SPARE_S, **more)
 

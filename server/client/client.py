@@ -16,12 +16,16 @@ from incomes_server.client.resources import (
     AsyncEdits,
     AsyncEditSets,
     AsyncFiles,
+    AsyncLabels,
     AsyncReplicas,
+    AsyncSnapshots,
     Batches,
     Edits,
     EditSets,
     Files,
+    Labels,
     Replicas,
+    Snapshots,
 )
 from incomes_server.client.sending import (
     HttpOutcome,
@@ -60,6 +64,8 @@ class Client:
             raise not_an_address(url, error) from error
         self.edits = Edits(self)
         self.edit_sets = EditSets(self)
+        self.labels = Labels(self)
+        self.snapshots = Snapshots(self)
         self.files = Files(self)
         self.batches = Batches(self)
         self.replicas = Replicas(self)
@@ -130,6 +136,8 @@ class AsyncClient:
             raise not_an_address(url, error) from error
         self.edits = AsyncEdits(self)
         self.edit_sets = AsyncEditSets(self)
+        self.labels = AsyncLabels(self)
+        self.snapshots = AsyncSnapshots(self)
         self.files = AsyncFiles(self)
         self.batches = AsyncBatches(self)
         self.replicas = AsyncReplicas(self)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from incomes_server.client import calls, import_calls
+from incomes_server.client import calls, import_calls, label_calls
 from incomes_server.client.methods import (
     ApiMethod,
     AsyncGroup,
@@ -109,6 +109,40 @@ class AsyncBatches(AsyncGroup):
     get = AsyncMethod(import_calls.get_batch)
     list = AsyncListMethod(import_calls.list_batches)
     cancel = AsyncMethod(import_calls.cancel_batch)
+
+
+class Labels(Group):
+    """/v1/edit_sets/{edit_set}/labels."""
+
+    list = ApiMethod(label_calls.list_labels)
+    get = ApiMethod(label_calls.get_label)
+    move = ApiMethod(label_calls.move_label)
+    delete = ApiMethod(label_calls.delete_label)
+
+
+class AsyncLabels(AsyncGroup):
+    """/v1/edit_sets/{edit_set}/labels."""
+
+    list = AsyncMethod(label_calls.list_labels)
+    get = AsyncMethod(label_calls.get_label)
+    move = AsyncMethod(label_calls.move_label)
+    delete = AsyncMethod(label_calls.delete_label)
+
+
+class Snapshots(Group):
+    """/v1/snapshots, and the difference of two."""
+
+    list = ListMethod(label_calls.list_snapshots)
+    get = ApiMethod(label_calls.get_snapshot)
+    diff = ApiMethod(label_calls.diff_snapshots)
+
+
+class AsyncSnapshots(AsyncGroup):
+    """/v1/snapshots, and the difference of two."""
+
+    list = AsyncListMethod(label_calls.list_snapshots)
+    get = AsyncMethod(label_calls.get_snapshot)
+    diff = AsyncMethod(label_calls.diff_snapshots)
 
 
 class Replicas(Group):

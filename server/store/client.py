@@ -88,12 +88,31 @@ class StoreClient(TenancyCalls):
         EtagMismatch."""
         return await self._write(commands.RetireEdit(project, request_id, edit_id, if_match))
 
-    async def move_label(self, project: str, edit_set: str, name: str, to: str, *, request_id: str) -> Label:
+    async def move_label(
+        self,
+        project: str,
+        edit_set: str,
+        name: str,
+        to: str,
+        *,
+        request_id: str,
+        if_match: tuple[int, ...] | None = None,
+    ) -> Label:
         """Point a label at `head`, a version, a snapshot or another label's state; made if needed.
 
-        Raises SnapshotNotFound, LabelNotFound.
+        Raises SnapshotNotFound, LabelNotFound, EtagMismatch.
         """
-        return await self._write(commands.MoveLabel(project, request_id, edit_set, name, to))
+        return await self._write(commands.MoveLabel(project, request_id, edit_set, name, to, if_match))
+
+    async def delete_label(
+        self, project: str, edit_set: str, name: str, *, request_id: str, if_match: tuple[int, ...] | None = None
+    ) -> Label:
+        """Raises LabelNotFound, EtagMismatch."""
+        return await self._write(commands.DeleteLabel(project, request_id, edit_set, name, if_match))
+
+    async def label_moves_of(self, project: str) -> dict[str, int]:
+        """Newest move of every label of the project, by its key."""
+        return await self._read(labels.moves_of, project)
 
     async def use_of_move(self, project: str, edit_set: str, name: str, to: str) -> tuple[LabelUse, LabelUse]:
         """What a label would take after a move, and what it takes now. Raises as `move_label` does."""
@@ -102,10 +121,6 @@ class StoreClient(TenancyCalls):
     async def use_of_labels(self) -> dict[str, LabelUse]:
         """What labels take beside the newest states, by project."""
         return await self._read(counts.use_of_labels)
-
-    async def delete_label(self, project: str, edit_set: str, name: str, *, request_id: str) -> Label:
-        """Raises LabelNotFound."""
-        return await self._write(commands.DeleteLabel(project, request_id, edit_set, name))
 
     async def get_label(self, project: str, edit_set: str, name: str) -> Label:
         """Raises LabelNotFound."""

@@ -150,12 +150,13 @@ class EraseAgain:
 
 @dataclass(frozen=True)
 class MoveLabel(Requested):
-    """Point a label, made if needed, at what `to` refers to (`snapshots.refer`). Result: Label. Where it points there
+    """Point a label, made if needed, at what `to` refers to (`labels.refer`). Result: Label. Where it points there
     already, nothing changes."""
 
     edit_set: str
     name: str
     to: str
+    if_match: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -164,6 +165,7 @@ class DeleteLabel(Requested):
 
     edit_set: str
     name: str
+    if_match: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,10 @@ from incomes_server.store.labels import labels_of
 from incomes_server.store.log import ADD, REMOVE
 from incomes_server.store.rows import AnyRow, Transaction, chunks, in_pairs
 from incomes_server.store.schema import edit_sets, edit_versions, edits, log, revisions
-from sqlalchemy import Connection, delete, func, select, update
+from sqlalchemy import Connection, bindparam, delete, func, select, update
 
 from incomes_plugin.gist.edit import EditKey
-from incomes_plugin.pool.snapshot import add_to_digest
+from incomes_plugin.pool.snapshot import EMPTY_DIGEST, add_to_digest, subtract_digests
 
 STEP_ROWS = 256
 """Rows of the log that one transaction folds, except where a single version has more."""
@@ -102,22 +102,33 @@ def _renew_marks(conn: Connection, edit_set: str, oldest: int, end: int, gone: M
     one before go too."""
     inside = (r.edit_set == edit_set) & (r.version < end)
     conn.execute(delete(revisions).where(inside, r.version > oldest))
-    last = 0
+    leaving = sorted((since, key) for key, since in gone.items() if since)
+    left, lost, last = 0, EMPTY_DIGEST, 0
+    kept: list[dict[str, object]] = []
+    close: list[int] = []
     for mark in conn.execute(select(revisions).where(inside).order_by(r.version)).all():
-        left = [key for key, since in gone.items() if 0 < since <= mark.version]
-        num_edits = mark.num_edits - len(left)
-        this = (r.edit_set == edit_set) & (r.version == mark.version)
+        while left < len(leaving) and leaving[left][0] <= mark.version:
+            lost = add_to_digest(lost, *leaving[left][1])
+            left += 1
+        num_edits = mark.num_edits - left
         if num_edits - last < MARK_EDITS:
-            conn.execute(delete(revisions).where(this))
+            close.append(mark.version)
             continue
-        digest, last = mark.digest, num_edits
-        for edit_id, version in left:
-            digest = add_to_digest(digest, edit_id, version, -1)
-        conn.execute(update(revisions).where(this).values(digest=digest, num_edits=num_edits, snapshot=""))
+        last = num_edits
+        if left:
+            digest = subtract_digests(mark.digest, lost)
+            kept.append({"b_version": mark.version, "b_digest": digest, "b_edits": num_edits})
+    for versions in chunks(close):
+        conn.execute(delete(revisions).where(inside, r.version.in_(versions)))
+    this = (r.edit_set == edit_set) & (r.version == bindparam("b_version"))
+    changed = {"digest": bindparam("b_digest"), "num_edits": bindparam("b_edits"), "snapshot": ""}
+    if kept:
+        conn.execute(update(revisions).where(this).values(changed), kept)
 
 
 def _free(conn: Connection, keys: Sequence[EditKey]) -> None:
-    """Drop gists of edit versions that no state has any more, and the texts of those that were replaced."""
+    """Drop gists of edit versions that no state has any more, and former versions of edits with their texts. What an
+    edit says last stays with it, also where another edit took its place."""
     for part in chunks(keys):
         still = select(g.edit_id, g.edit_version).where(in_pairs(g.edit_id, g.edit_version, part))
         kept = {tuple(row) for row in conn.execute(still)}

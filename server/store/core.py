@@ -317,12 +317,12 @@ def _(command: commands.RetireEdit, tx: Transaction) -> list[EditKey]:
 
 @_change.register
 def _(command: commands.MoveLabel, tx: Transaction) -> list[EditKey]:
-    return labels.move_label(tx, command.project, command.edit_set, command.name, command.to)
+    return labels.move_label(tx, command)
 
 
 @_change.register
 def _(command: commands.DeleteLabel, tx: Transaction) -> list[EditKey]:
-    return labels.delete_label(tx, command.project, command.edit_set, command.name)
+    return labels.delete_label(tx, command)
 
 
 @_change.register

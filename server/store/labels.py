@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from incomes_server.edits.label import HEAD, Label, check_label
+from incomes_server.edits.lifecycle import check_version
+from incomes_server.store.commands import DeleteLabel, MoveLabel
 from incomes_server.store.counts import LabelUse, use_at
 from incomes_server.store.edit_sets import SetHead, find_edit_set
 from incomes_server.store.log import ADD, blobs_of, net_changes
@@ -29,6 +31,13 @@ def heads(conn: Connection, only: Collection[str] | None = None) -> dict[str, Se
     rows = conn.execute(select(m.edit_set, m.name, m.move, m.version).join_from(label_moves, last, same))
     found = {label_key(row.edit_set, row.name): SetHead(row.move, row.version is None) for row in rows}
     return found if only is None else {key: head for key, head in found.items() if key in only}
+
+
+def moves_of(conn: Connection, project: str) -> dict[str, int]:
+    """Newest move of every label of the project, by its key."""
+    sets = set(conn.scalars(select(s.id).where(s.project == project, s.deleted_at.is_(None))))
+    found = heads(conn).items()
+    return {key: head.version for key, head in found if not head.deleted and key.partition("@")[0] in sets}
 
 
 def get_label(conn: Connection, project: str, edit_set: str, name: str) -> Label:
@@ -116,23 +125,30 @@ def use_of_move(conn: Connection, project: str, edit_set: str, name: str, to: st
     return new, now
 
 
-def move_label(tx: Transaction, project: str, edit_set: str, name: str, to: str) -> list[EditKey]:
-    """Point it there, made if needed. Raises EditSetNotFound, SnapshotNotFound, LabelNotFound, InvalidValue."""
-    found = find_edit_set(tx.conn, project, edit_set, lock=True)
-    check_label(name)
-    version = refer(tx.conn, found, to).version
+def move_label(tx: Transaction, command: MoveLabel) -> list[EditKey]:
+    """Point it there, made if needed.
+
+    Raises:
+        EditSetNotFound, SnapshotNotFound, LabelNotFound, InvalidValue: what is named is not there, or cannot be.
+        EtagMismatch: the label has moved since the caller read it.
+    """
+    found = find_edit_set(tx.conn, command.project, command.edit_set, lock=True)
+    name = check_label(command.name)
     newest = _newest(tx.conn, found.id, name)
+    check_version(f"label {name}", 0 if newest is None else newest.move, command.if_match)
+    version = refer(tx.conn, found, command.to).version
     if newest is not None and newest.version == version:
         tx.replayed = True
         return [(label_key(found.id, name), newest.move)]
     return [_append(tx, found.id, name, newest, version)]
 
 
-def delete_label(tx: Transaction, project: str, edit_set: str, name: str) -> list[EditKey]:
-    """Raises EditSetNotFound, LabelNotFound."""
-    found = find_edit_set(tx.conn, project, edit_set, lock=True)
-    label_of(tx.conn, found.id, name)
-    return [_append(tx, found.id, name, _newest(tx.conn, found.id, name), None)]
+def delete_label(tx: Transaction, command: DeleteLabel) -> list[EditKey]:
+    """Raises EditSetNotFound, LabelNotFound, EtagMismatch."""
+    found = find_edit_set(tx.conn, command.project, command.edit_set, lock=True)
+    label = label_of(tx.conn, found.id, command.name)
+    check_version(f"label {label.name}", label.move, command.if_match)
+    return [_append(tx, found.id, label.name, _newest(tx.conn, found.id, label.name), None)]
 
 
 def refer(conn: Connection, edit_set: AnyRow, to: str, *, param: str = "to") -> SnapshotRef:

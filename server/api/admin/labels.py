@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fastapi import APIRouter, Response
+from incomes_server.api.admin.conditional import IfMatch, show_version
 from incomes_server.api.admin.context import Context, Project, WaitToRemove, WriteId
 from incomes_server.api.admin.label_schemas import LabelMove, LabelObject
 from incomes_server.api.admin.schemas import Deleted, Page, WaitFor
@@ -20,9 +21,11 @@ async def list_labels(edit_set: str, context: Context, project: Project) -> Page
 
 
 @router.get("/{label}", response_model=LabelObject)
-async def get_label(edit_set: str, label: str, context: Context, project: Project) -> LabelObject:
+async def get_label(edit_set: str, label: str, context: Context, project: Project, response: Response) -> LabelObject:
     """Read where a label points."""
-    return LabelObject.of(await context.store.get_label(project, edit_set, label))
+    found = await context.store.get_label(project, edit_set, label)
+    show_version(response, found.move)
+    return LabelObject.of(found)
 
 
 @router.put("/{label}", response_model=LabelObject, responses={202: {"model": LabelObject}})
@@ -33,16 +36,18 @@ async def move_label(
     context: Context,
     project: Project,
     request_id: WriteId,
+    if_match: IfMatch,
     wait: WaitToRemove,
     response: Response,
 ) -> LabelObject:
     """Point a label, made if needed, at a state of its edit set: promote, or roll back. 200 means that every later
     request that names the label gets that state, on every live replica; each replica changes all at once."""
     await context.room.admit_label(project, *await context.store.use_of_move(project, edit_set, label, body.to))
-    found = await context.store.move_label(project, edit_set, label, body.to, request_id=request_id)
+    found = await context.store.move_label(project, edit_set, label, body.to, request_id=request_id, if_match=if_match)
     active = wait.target is WaitFor.ACTIVE and await is_active(context, found.key, found.move, wait)
     reached = WaitFor.ACTIVE if active else WaitFor.READY
     response.status_code = status_code(wait, reached, done=200)
+    show_version(response, found.move)
     return LabelObject.of(found, reached)
 
 
@@ -53,11 +58,12 @@ async def delete_label(
     context: Context,
     project: Project,
     request_id: WriteId,
+    if_match: IfMatch,
     wait: WaitToRemove,
     response: Response,
 ) -> Deleted:
     """Delete a label; the states of its edit set stay. 200 means that later requests that name it are refused."""
-    found = await context.store.delete_label(project, edit_set, label, request_id=request_id)
+    found = await context.store.delete_label(project, edit_set, label, request_id=request_id, if_match=if_match)
     active = wait.target is WaitFor.ACTIVE and await is_active(context, found.key, found.move, wait)
     reached = WaitFor.ACTIVE if active else WaitFor.READY
     response.status_code = status_code(wait, reached, done=200)

@@ -12,7 +12,8 @@ router = APIRouter(prefix="/v1/replicas", tags=["replicas"], route_class=TimedRo
 
 @router.get("", response_model=Page[ReplicaObject])
 async def list_replicas(context: Context, project: Project) -> Page[ReplicaObject]:
-    """List the engines that poll the store, with the version of each edit set they have acknowledged."""
-    own = await context.store.versions_of(project)
+    """List the engines that poll the store, with the version of each edit set and the move of each label that they
+    have acknowledged."""
+    own = await context.store.versions_of(project) | await context.store.label_moves_of(project)
     data = [ReplicaObject.of(state, own) for state in await context.store.replicas()]
     return Page[ReplicaObject].of(data, has_more=False)

@@ -69,6 +69,16 @@ def use_everything(url, folder):
         assert (done.request_counts.completed, done.data[1].error["code"]) == (2, "invalid_value")
         assert [e.text for e in client.edits.list(order="asc")] == ["Pump Z9 is blue.", "Fact a.", "Fact c."]
         assert [e.text for e in client.edits.list(most=1, status="ready")] == ["Fact c."]
+        label = client.labels.move("support", "production", "1")
+        assert (label.reached, label.num_edits, client.labels.get("support", "production").version) == ("active", 1, 1)
+        assert client.labels.move("support", "production", moves=1).previous.version == 1
+        with pytest.raises(EtagMismatch):
+            client.labels.move("support", "production", "1", moves=1)
+        assert [each.name for each in client.labels.list("support").data] == ["production"]
+        newest, *older = client.snapshots.list("support")
+        assert (newest.labels, client.snapshots.get(newest.id)) == (["production"], newest)
+        assert client.snapshots.diff("support", older[-1].id).num_added == 3
+        assert client.labels.delete("support", "production").deleted
         assert client.edits.retire(edit.id, version=2).status is EditStatus.RETIRED
         assert [replica.lag for replica in client.replicas.list().data] == [0]
         path = folder / "kb.jsonl"

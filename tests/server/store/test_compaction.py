@@ -119,6 +119,16 @@ def test_gists_go_when_no_state_has_them_and_so_do_texts_that_were_replaced(stor
     assert store.read(lambda conn: [tuple(row) for row in conn.execute(with_gist)]) == [(first, 2)]
 
 
+def test_an_edit_whose_place_another_took_stays_to_be_read(store):
+    (first,) = add(store, 1)
+    new = NewEdit("the other", (1, 2), supersedes=(first,))
+    (other,) = store.write(commands.AddEdits("p", "other", "default", (new,)))
+    store.write(commands.RecordOutcomes((outcome_of(other.id, 1),)))
+    compact(store)
+    gone = store.read(get_edit, "p", first)
+    assert (gone.status, gone.text, gone.gist_bytes) == ("superseded", "add 0", 0)
+
+
 def test_a_label_keeps_history_from_its_version_on(store):
     ids = add(store, 4)
     store.write(commands.MoveLabel("p", "m", "default", "production", "2"))

@@ -4,13 +4,14 @@ import pytest
 from incomes_server.edits import NewEdit
 from incomes_server.store import commands
 from incomes_server.store.edit_sets import get_edit_set
-from incomes_server.store.labels import get_label, list_labels
+from incomes_server.store.labels import get_label, list_labels, moves_of
 from incomes_server.store.schema import label_moves
 from incomes_server.store.snapshots import diff, get_snapshot, list_snapshots
 from sqlalchemy import select
 
 from incomes_plugin.errors import (
     EditSetNotFound,
+    EtagMismatch,
     IdempotencyKeyReuse,
     InvalidValue,
     LabelNotFound,
@@ -160,6 +161,22 @@ def test_what_a_model_change_made_anew_is_no_difference(store):
     store.write(commands.RecordOutcomes((outcome_of(first, 1, fingerprint="mf_b"),)))
     found = store.read(diff, "p", "default", "1", "head")
     assert (found.added, found.removed, found.base.id) == ((), (), found.target.id)
+
+
+def test_of_two_who_have_read_the_same_move_one_moves_the_label(store):
+    add(store, "a")
+    add(store, "b")
+
+    def at(move_number, to):
+        return commands.MoveLabel("p", f"{move_number} {to}", "default", "production", to, (move_number,))
+
+    assert store.write(at(0, "1")).move == 1
+    assert store.write(at(1, "2")).move == 2
+    for late in (at(1, "1"), commands.DeleteLabel("p", "d", "default", "production", (1,))):
+        with pytest.raises(EtagMismatch, match="label production is at version 2 now"):
+            store.write(late)
+    assert store.read(moves_of, "p") == {f"{head(store).edit_set}@production": 2}
+    assert store.read(moves_of, "q") == {}
 
 
 def test_a_deleted_set_takes_its_labels_along(store):

@@ -135,3 +135,38 @@ async def test_a_known_query_with_an_unknown_value_names_itself(client):
     for query, param in (({"limit": 0}, "limit"), ({"order": "up"}, "order"), ({"after": "edit_none"}, "after")):
         answer = await client.get("/v1/edits", params=query)
         assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
+
+
+async def test_labels_over_http(client):
+    """Promote, roll back, list, compare, refuse; the replica here takes every delta."""
+    ids = []
+    for text in ("The warranty of pump Z9 is 36 months.", "Pump Z9 is made in Oslo."):
+        answer = await client.post("/v1/edits", json={"text": text, "edit_set": "default"}, params={"wait": "active"})
+        ids.append(answer.json()["id"])
+    path = "/v1/edit_sets/default/labels/production"
+    first = await client.put(path, json={"to": "1"})
+    assert (first.status_code, first.headers["etag"], first.json()["reached"]) == (200, '"1"', "active")
+    moved = (await client.put(path, json={"to": "head"}, headers={"if-match": '"1"'})).json()
+    assert (moved["version"], moved["num_edits"], moved["moves"], moved["previous"]["version"]) == (2, 2, 2, 1)
+    late = await client.put(path, json={"to": "1"}, headers={"if-match": '"1"'})
+    assert (late.status_code, late.json()["error"]["code"]) == (412, "etag_mismatch")
+    assert (await client.get("/v1/edit_sets/default/labels")).json()["data"] == [(await client.get(path)).json()]
+    (replica,) = (await client.get("/v1/replicas")).json()["data"]
+    assert (replica["positions"][moved["id"]], replica["lag"]) == (2, 0)
+    pages = (await client.get("/v1/snapshots", params={"edit_set": "default", "limit": 1})).json()
+    assert (pages["data"][0]["labels"], pages["has_more"]) == (["production"], True)
+    assert (await client.get(f"/v1/snapshots/{pages['last_id']}")).json() == pages["data"][0]
+    diff = (await client.get("/v1/edit_sets/default/diff", params={"from": "1", "to": "production"})).json()
+    assert (diff["added"], diff["num_removed"]) == ([{"edit": ids[1], "version": 1}], 0)
+    for to, code in (("7", "snapshot_not_found"), ("staging", "label_not_found")):
+        refused = await client.put(path, json={"to": to})
+        assert (refused.status_code, refused.json()["error"]["code"], refused.json()["error"]["param"]) == (
+            404,
+            code,
+            "to",
+        )
+    wrong = await client.put("/v1/edit_sets/default/labels/head", json={"to": "1"})
+    assert (wrong.status_code, wrong.json()["error"]["code"]) == (400, "invalid_value")
+    gone = await client.delete(path)
+    assert (gone.status_code, gone.json()["reached"]) == (200, "active")
+    assert (await client.get(path)).status_code == 404
