@@ -42,11 +42,11 @@ CALLS: dict[str, dict[str, Any]] = {
     "POST /v1/api_keys": {"json": {"name": "bot", "scopes": ["chat"]}},
     "POST /v1/api_keys/{key_id}/rotate": {"json": {"grace_s": 60}},
     "DELETE /v1/api_keys/{key_id}": {},
-    "DELETE /v1/projects/{name}/data_key": {},
     "POST /v1/files": UPLOAD,
     "DELETE /v1/files/{file_id}": {},
     "POST /v1/batches": {"json": {"input_file_id": "{file_id}", "endpoint": "/v1/edits"}},
     "POST /v1/batches/{batch_id}/cancel": {},
+    "DELETE /v1/projects/{name}/data_key": {},  # last: it deletes the default set, which others would make
 }
 """A call of each route that changes something: what is sent. Objects in the path are made by `made`."""
 CHANGES_NOTHING: set[str] = set()
