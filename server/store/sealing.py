@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from incomes_server.store.edit_sets import delete_edit_set
+from incomes_server.store.labels import delete_labels
 from incomes_server.store.rows import Transaction, chunks, in_pairs
 from incomes_server.store.schema import data_keys, edit_sets, edit_versions, edits, file_parts, files
 from incomes_server.store.vault import Box, Vault, box_of, make_data_key, newest_box, vault_of
@@ -69,6 +70,7 @@ def erase_data_keys(tx: Transaction, project: str) -> list[EditKey]:
     live = select(edit_sets.c.id).where(edit_sets.c.project == project, edit_sets.c.deleted_at.is_(None))
     for edit_set in tx.conn.scalars(live).all():
         delete_edit_set(tx, project, edit_set)
+        delete_labels(tx, edit_set)
     versions = v.edit_id.in_(select(e.id).where(e.project == project))
     tx.conn.execute(update(edit_versions).where(versions).values(text="", token_ids=b"", blob=None))
     parts = file_parts.c.file_id.in_(select(files.c.id).where(files.c.project == project))

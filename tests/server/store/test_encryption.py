@@ -8,7 +8,7 @@ import pytest
 import torch
 from incomes_server.auth.master_key import MasterKey
 from incomes_server.edits import EditStatus, NewEdit
-from incomes_server.store import commands
+from incomes_server.store import commands, labels
 from incomes_server.store.backup import backup
 from incomes_server.store.check import problems
 from incomes_server.store.core import EditStore
@@ -190,6 +190,7 @@ def test_values_do_not_open_in_another_place(sealed):
 def test_erasing_a_projects_key_makes_its_texts_unreadable(sealed, database_url):
     edit, theirs = add(sealed), add(sealed, "another project's", project="q")
     make_ready(sealed, edit)
+    sealed.write(commands.MoveLabel("p", "label", "default", "production", "head"))
     add(sealed, "waits", request_id="2")
     with sealed._writer.begin() as conn:
         rows = conn.execute(text("SELECT * FROM edit_versions")).all()
@@ -199,6 +200,7 @@ def test_erasing_a_projects_key_makes_its_texts_unreadable(sealed, database_url)
     (first, second), _ = sealed.read(list_edits, "p", edit_set=None, status=None, limit=9, after=None, order="asc")
     assert [(e.text, e.status) for e in (first, second)] == [("", EditStatus.RETIRED)] * 2
     assert sealed.read(read_delta, edit.edit_set, 0).deleted
+    assert sealed.read(labels.heads)[f"{edit.edit_set}@production"].deleted, "replicas let go of its gists"
     with pytest.raises(EditSetNotFound):
         sealed.write(commands.AddEdits("p", "late", edit.edit_set, (NewEdit("x", (1,)),)))
     with sealed._writer.begin() as conn:  # somebody puts the rows of a backup back
