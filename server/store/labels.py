@@ -18,6 +18,9 @@ from incomes_plugin.errors import LabelNotFound, SnapshotNotFound
 from incomes_plugin.gist.edit import EditKey
 from incomes_plugin.pool.snapshot import SnapshotDelta, SnapshotRef, label_key
 
+FEW_GISTS = 256
+"""So many are sent without looking whether another state has them."""
+
 m, r, s, v = label_moves.c, revisions.c, edit_sets.c, edit_versions.c
 
 
@@ -85,8 +88,8 @@ def read_delta(conn: Connection, key: str, move: int, set_version: int) -> Snaps
 
     Args:
         move: of the label that the replica has; 0: none yet.
-        set_version: of the edit set that the replica has. The delta starts from that state or the label's former one,
-            whichever is nearer.
+        set_version: of the edit set that the replica has. The delta starts from that state or the label's former one:
+            from the nearer, unless many gists would have to be sent that the other has.
 
     Raises:
         NotReady: gists of the label's state are missing, or another model made them.
@@ -99,11 +102,23 @@ def read_delta(conn: Connection, key: str, move: int, set_version: int) -> Snaps
     target = _state(conn, edit_set, newest.version) or SnapshotRef.empty(edit_set)
     places = [set_version] if move == 0 or rows[move].version is None else [set_version, rows[move].version]
     states = [state for version in places if (state := _state(conn, edit_set, version)) is not None]
-    base = min(states or [SnapshotRef.empty(edit_set)], key=lambda state: abs(state.version - target.version))
-    added, removed = net_changes(conn, edit_set, base.version, target.version)
+    states.sort(key=lambda state: abs(state.version - target.version))
+    base, added, removed = _fewest_added(conn, target, states or [SnapshotRef.empty(edit_set)])
     blobs, ages, until = blobs_of(conn, target, added)
     start = base.id if base.num_edits else None
     return SnapshotDelta(start, target, blobs, tuple(removed), ages, until, label=name, move=newest.move)
+
+
+def _fewest_added(
+    conn: Connection, target: SnapshotRef, bases: Collection[SnapshotRef]
+) -> tuple[SnapshotRef, list[EditKey], list[EditKey]]:
+    """A state to start from, with what is to be added and removed. All gists of a move travel in one answer."""
+    ways = []
+    for base in bases:
+        ways.append((base, *net_changes(conn, target.edit_set, base.version, target.version)))
+        if len(ways[-1][1]) <= FEW_GISTS:
+            break
+    return min(ways, key=lambda way: len(way[1]))
 
 
 def use_of_move(conn: Connection, project: str, edit_set: str, name: str, to: str) -> tuple[LabelUse, LabelUse]:

@@ -2,7 +2,7 @@
 
 import pytest
 from incomes_server.edits import NewEdit
-from incomes_server.store import commands
+from incomes_server.store import commands, labels
 from incomes_server.store.edit_sets import get_edit_set
 from incomes_server.store.labels import get_label, list_labels, moves_of
 from incomes_server.store.schema import label_moves
@@ -197,3 +197,16 @@ def test_what_a_label_takes_is_known_whatever_the_head_is(store):
         return store.read(lambda conn: conn.execute(select(label_moves).order_by(label_moves.c.move.desc())).first())
 
     assert [taken(to).num_tokens for to in ("1", "2", "3", "0")] == [2, 1, 3, 0]
+
+
+def test_a_move_sends_no_gists_that_the_newest_state_has(store, monkeypatch):
+    monkeypatch.setattr(labels, "FEW_GISTS", 1)
+    for number in range(9):
+        add(store, f"text {number}")
+    key = move(store, "production", "1").key
+    assert move(store, "production", "4").move == 2
+    delta = store.read(labels.read_delta, key, 1, 9)
+    assert (delta.base, len(delta.added), len(delta.removed)) == (head(store).id, 0, 5)
+    assert move(store, "production", "5").move == 3
+    delta = store.read(labels.read_delta, key, 2, 9)
+    assert (len(delta.added), len(delta.removed)) == (1, 0), "one gist is not worth a search of the whole log"
