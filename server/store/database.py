@@ -17,6 +17,9 @@ _CONNECT_TIMEOUT_S = 10
 _PASSING = ("08", "40", "57P")
 """Classes of PostgreSQL's errors that a second attempt gets over: no connection, deadlock, server ends or starts."""
 
+_WRITERS = 0x1C036
+"""PostgreSQL's number of the lock that the transactions of writers take; the next one to that of the migrations."""
+
 _PRAGMAS = (
     "PRAGMA journal_mode=WAL",
     "PRAGMA synchronous=FULL",
@@ -84,11 +87,19 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__context__
 
 
+def _wait_for_turn(conn: Connection) -> None:
+    """One writer at a time, as SQLite has it: what a command has read stays so until its transaction ends."""
+    conn.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_WRITERS})")
+
+
 def _open(url: str, *, begin: str, pragmas: Sequence[str] = _PRAGMAS) -> Engine:
     if not url.startswith("sqlite"):
         level = "READ COMMITTED" if begin == "BEGIN IMMEDIATE" else "REPEATABLE READ"
         patience = {} if "connect_timeout" in make_url(url).query else {"connect_timeout": _CONNECT_TIMEOUT_S}
-        return create_engine(url, isolation_level=level, pool_pre_ping=True, connect_args=patience)
+        engine = create_engine(url, isolation_level=level, pool_pre_ping=True, connect_args=patience)
+        if begin == "BEGIN IMMEDIATE":
+            event.listen(engine, "begin", _wait_for_turn)
+        return engine
     engine = create_engine(url)
 
     @event.listens_for(engine, "connect")

@@ -3,12 +3,12 @@
 import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
-from threading import Barrier
+from threading import Barrier, Event
 
 import pytest
-from incomes_server.edits import NewEdit
+from incomes_server.edits import EditStatus, NewEdit
 from incomes_server.store import actor as actors
-from incomes_server.store import commands, core
+from incomes_server.store import commands, core, outcomes
 from incomes_server.store.actor import EditStoreActor
 from incomes_server.store.check import problems
 from incomes_server.store.core import EditStore
@@ -83,6 +83,31 @@ def test_writers_that_lock_in_opposite_orders_both_get_through(url):
         list(pool.map(write, range(2)))
     assert stores[0].read(count).edits == {"pending": 40}
     for store in stores:
+        store.close()
+
+
+def test_an_edit_that_another_writer_retires_meanwhile_does_not_join(url, monkeypatch):
+    """Two clusters during an upgrade: one records a gist, the other takes the edit out of service."""
+    one, two = EditStore(url), EditStore(url)
+    one.write(commands.EnsureEditSet("p", "default"))
+    (edit,) = one.write(commands.AddEdits("p", "add", "default", NEW))
+    check, began = outcomes._check, Event()
+
+    def check_slowly(*args):
+        began.set()
+        time.sleep(0.5)  # it has read that the edit waits
+        return check(*args)
+
+    monkeypatch.setattr(outcomes, "_check", check_slowly)
+    with ThreadPoolExecutor(1) as pool:
+        recorded = pool.submit(two.write, commands.RecordOutcomes((outcome_of(edit.id, 1),)))
+        assert began.wait(60)
+        one.write(commands.RetireEdit("p", "retire", edit.id))
+        recorded.result()
+    assert one.read(get_edit, "p", edit.id).status is EditStatus.RETIRED
+    assert one.read(get_edit_set, "p", "default").snapshot.num_edits == 0
+    assert one.read(problems) == []
+    for store in (one, two):
         store.close()
 
 
