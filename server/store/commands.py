@@ -281,6 +281,13 @@ class AddFileParts:
 
 
 @dataclass(frozen=True)
+class DropFileParts:
+    """Forget what is there of a file that did not arrive as a whole. Result: None. A file that did stays."""
+
+    file_id: str
+
+
+@dataclass(frozen=True)
 class KeepFile(Requested):
     """The file has arrived. Result: StoredFile. A request that comes again arrives under another id: its content says
     whether it is the same."""
@@ -290,7 +297,7 @@ class KeepFile(Requested):
     num_bytes: int
     num_parts: int
     sha256: str
-    limit_bytes: int
+    limit_bytes: int = field(compare=False)
     file_id: str = field(compare=False)
 
 
@@ -372,6 +379,7 @@ Command = (
     | RequeueStale
     | Retokenize
     | AddFileParts
+    | DropFileParts
     | KeepFile
     | DeleteFile
     | CreateBatch

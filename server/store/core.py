@@ -278,7 +278,7 @@ def _(command: commands.EraseAgain, tx: Transaction) -> int:
     return erasure.erase_again(tx, command.edits)
 
 
-for _kind, _rule in ({commands.AddFileParts: files.add_parts} | batches.STEPS).items():
+for _kind, _rule in (files.STEPS | batches.STEPS).items():
     _apply.register(_kind, _rule)
 
 

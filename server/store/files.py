@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from incomes_server.edits.batch import ENDED, FilePart, StoredFile
-from incomes_server.store.commands import AddFileParts, DeleteFile, KeepFile
+from incomes_server.store.commands import AddFileParts, DeleteFile, DropFileParts, KeepFile
 from incomes_server.store.pages import page_of
 from incomes_server.store.rows import AnyRow, Transaction
 from incomes_server.store.schema import batches, file_parts, files
@@ -58,6 +58,12 @@ def add_parts(command: AddFileParts, tx: Transaction) -> None:
     ]
     if rows:
         tx.conn.execute(insert(file_parts), rows)
+
+
+def drop_parts(command: DropFileParts, tx: Transaction) -> None:
+    """Forget parts, unless the file is complete."""
+    kept = select(f.id).where(f.id == command.file_id)
+    tx.conn.execute(delete(file_parts).where(p.file_id == command.file_id, ~kept.exists()))
 
 
 def keep_file(command: KeepFile, tx: Transaction) -> list[EditKey]:
@@ -156,5 +162,6 @@ def _from_row(row: AnyRow) -> StoredFile:
     return StoredFile(**{name: value for name, value in row._asdict().items() if name in fields})
 
 
+STEPS: dict[type, Callable[..., None]] = {AddFileParts: add_parts, DropFileParts: drop_parts}
 REQUESTS: dict[type, Callable[..., list[EditKey]]] = {KeepFile: keep_file, DeleteFile: delete_file}
 """Rules of the commands, for `core.py`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from typing import Annotated, Any, BinaryIO, Literal
 
 from fastapi import APIRouter, Query, Request
@@ -18,7 +19,7 @@ from incomes_server.edits.batch import FilePart, StoredFile
 from incomes_server.store import batches, commands, files
 from starlette.datastructures import UploadFile
 
-from incomes_plugin.errors import InvalidValue, StoredFileNotFound, UnknownParameter
+from incomes_plugin.errors import IncomesError, InvalidValue, StoredFileNotFound, UnknownParameter
 
 FILES_PATH = "/v1/files"
 PURPOSES = ("edits", "batch")
@@ -111,8 +112,18 @@ async def _uploaded(context: AdminContext, file: StoredFile) -> AsyncIterator[by
 
 
 async def _store(context: AdminContext, project: str, request_id: str, sent: UploadFile) -> StoredFile:
-    """Keep the file part by part; without its last write nothing of it is ever seen."""
-    file_id, digest, num_bytes, num_parts = new_id(IdPrefix.FILE), hashlib.sha256(), 0, 0
+    """Keep the file part by part; without its last write nothing of it is ever seen, or left."""
+    file_id = new_id(IdPrefix.FILE)
+    try:
+        return await _store_as(context, project, request_id, sent, file_id)
+    except BaseException:
+        with suppress(IncomesError):
+            await context.store.write(commands.DropFileParts(file_id))
+        raise
+
+
+async def _store_as(context: AdminContext, project: str, request_id: str, sent: UploadFile, file_id: str) -> StoredFile:
+    digest, num_bytes, num_parts = hashlib.sha256(), 0, 0
     parts = parts_of(sent.file, context.settings.import_batch)
     while some := await asyncio.to_thread(_take, parts):
         for part in some:

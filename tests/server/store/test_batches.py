@@ -90,6 +90,21 @@ def test_a_file_whose_parts_are_gone_and_one_too_many_are_refused(store):
     assert upload(store, size=400, file_id="file-3", project="q").project == "q"
 
 
+def test_what_is_left_of_a_failed_upload_goes_and_a_kept_file_stays(store):
+    store.write(commands.AddFileParts("p", "half", (FilePart(0, 1, 1, b"x"),)))
+    kept = upload(store)
+    for file_id in ("half", kept.id):
+        store.write(commands.DropFileParts(file_id))
+    with pytest.raises(StoredFileNotFound):
+        store.read(get_part, "half", 0)
+    assert store.read(get_part, kept.id, 1).num_lines == 3
+
+
+def test_another_limit_between_two_tries_makes_no_other_request(store):
+    first = upload(store)
+    assert upload(store, file_id="file-2", limit=2 * LIMIT) == first
+
+
 def test_each_part_is_imported_once(store, database_url):
     upload(store)
     batch = create(store)

@@ -15,7 +15,9 @@ import httpx
 import pytest
 from incomes_server.api.admin.files import MAX_LINE_BYTES, parts_of
 from incomes_server.settings import Settings
+from incomes_server.store.schema import file_parts
 from openai import AsyncOpenAI
+from sqlalchemy import create_engine, func, select
 
 from incomes_plugin.errors import InvalidValue
 from tests.server.local import local_server
@@ -41,6 +43,25 @@ async def server(database_url, model):
 async def client(server):
     async with server.client("k-acme") as client:
         yield client
+
+
+def parts_kept(database_url):
+    engine = create_engine(database_url)
+    with engine.connect() as conn:
+        found = conn.execute(select(func.count()).select_from(file_parts)).scalar()
+    engine.dispose()
+    return found
+
+
+@loop
+async def test_a_refused_upload_leaves_nothing_behind(database_url, model):
+    settings = Settings(import_batch=16, max_file_bytes_per_project=100_000)
+    async with local_server(database_url, model, settings) as running, running.client() as client:
+        refused = await upload(client, jsonl(*facts(10_000)), status=429)
+        assert refused["error"]["code"] == "quota_exceeded"
+        long = await upload(client, jsonl(*facts(20), b"x" * (MAX_LINE_BYTES + 1)), status=400)
+        assert long["error"]["param"] == "file"
+    assert parts_kept(database_url) == 0
 
 
 def facts(count, **more):
