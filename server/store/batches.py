@@ -20,7 +20,7 @@ from incomes_server.store.schema import batch_lines, batches, edit_sets, edit_ve
 from sqlalchemy import Connection, bindparam, func, insert, select, update
 from sqlalchemy.exc import DataError
 
-from incomes_plugin.errors import BatchNotFound, IncomesError, InvalidValue
+from incomes_plugin.errors import BatchNotFound, EditConflict, IncomesError, InvalidValue
 from incomes_plugin.gist.edit import EditKey
 
 b, n = batches.c, batch_lines.c
@@ -212,6 +212,8 @@ def _add(tx: Transaction, batch: Batch, lines: Sequence[ImportedLine]) -> list[L
 
 def _add_to(tx: Transaction, project: str, edit_set: str, lines: Sequence[ImportedLine]) -> dict[int, str | LineError]:
     try:
+        if find_edit_set(tx.conn, project, edit_set).two_person:  # the server writes: one person could approve alone
+            raise EditConflict("lines of a batch name no writer, and this set wants a second person; add them singly")
         with tx.conn.begin_nested():
             keys = add_edits(tx, project, edit_set, [line.edit for line in lines if line.edit is not None])
             return {line.number: edit_id for line, (edit_id, _) in zip(lines, keys, strict=True)}

@@ -24,12 +24,12 @@ e, v, s = edits.c, edit_versions.c, edit_sets.c
 def switch_edit(
     tx: Transaction, project: str, edit_id: str, on: bool, if_match: tuple[int, ...] | None = None
 ) -> list[EditKey]:
-    """Off: no request reads it, in whatever snapshot. It keeps its state, and comes back when it is switched on. Raises
-    EditConflict: it is retired; EtagMismatch."""
+    """Off: no request reads it, in whatever snapshot; one that is retired may still be in a label's. It keeps its
+    state, and comes back when it is switched on. Raises EditConflict: its set is deleted; EtagMismatch."""
     row = find_row(tx.conn, project, edit_id)
     check_version(edit_id, row.head_version, if_match)
-    if row.retired_at is not None:
-        raise EditConflict(f"edit {edit_id} is retired")
+    if tx.conn.scalar(select(s.deleted_at).where(s.id == row.edit_set)) is not None:
+        raise EditConflict(f"the edit set of {edit_id} is deleted")
     if on == (row.disabled_at is None):
         tx.replayed = True
         return [(edit_id, row.head_version)]

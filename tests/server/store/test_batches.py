@@ -105,6 +105,16 @@ def test_another_limit_between_two_tries_makes_no_other_request(store):
     assert upload(store, file_id="file-2", limit=2 * LIMIT) == first
 
 
+def test_a_set_that_wants_a_second_person_takes_no_lines(store):
+    """The server adds them: who uploaded the file could approve what is in it alone."""
+    store.write(commands.CreateEditSet("p", "rules", "rules", two_person=True))
+    upload(store, parts=1)
+    add(store, create(store), 0, [line(1, edit_set="rules"), line(2), line(3, edit_set="rules")])
+    assert texts(store) == ["x"]
+    found = store.read(lines_after, store.read(unfinished, 1)[0].id, 0, 9)
+    assert [o.error and o.error.code for o in found] == ["edit_conflict", None, "edit_conflict"]
+
+
 def test_each_part_is_imported_once(store, database_url):
     upload(store)
     batch = create(store)

@@ -73,9 +73,19 @@ def test_what_comes_meanwhile_is_there_when_it_is_switched_on(store):
     switch(store, edit, True, "2")
     assert told(store, edit.edit_set)[0] == {(edit.id, 2)}
     assert store.read(get_edit, "p", edit.id, 1).status is EditStatus.SUPERSEDED
+
+
+def test_a_retired_edit_that_a_label_still_has_is_switched_off_too(store):
+    (edit,) = add(store, "a")
+    make_ready(store, edit)
+    store.write(commands.MoveLabel("p", "label", "default", "production", "head"))
     store.write(commands.RetireEdit("p", "x", edit.id))
-    with pytest.raises(EditConflict):
-        switch(store, edit, False, "3")
+    before = head(store).snapshot.version
+    switch(store, edit, False, "1")
+    assert told(store, edit.edit_set, before)[1:] == ((edit.id,), None, before + 1)
+    store.write(commands.DeleteEditSet("p", "gone", "default"))
+    with pytest.raises(EditConflict, match=r"set .* is deleted"):
+        switch(store, edit, True, "2")
 
 
 def test_a_set_and_the_server_are_switched_by_the_delta(store, database_url):
