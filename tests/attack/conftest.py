@@ -71,15 +71,20 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def start(tiny_model: Path) -> Any:
-    """Starts a server in a folder: `with start(folder, tenants, flags) as target`; the flags are vLLM's."""
+    """Starts a server in a folder: `with start(folder, tenants, flags) as target`; the flags are vLLM's, `store` is the
+    URL of its edit store, unless that is a file in the folder."""
     from contextlib import contextmanager
 
     @contextmanager
     def started(
-        folder: Path, tenants: tuple[str, ...] = ("acme", "zen"), flags: tuple[str, ...] = ()
+        folder: Path,
+        tenants: tuple[str, ...] = ("acme", "zen"),
+        flags: tuple[str, ...] = (),
+        store: str | None = None,
     ) -> Iterator[Target]:
         keys, key_flags = keys_of(list(tenants))
-        args = [*adapter_of(tiny_model), *key_flags, "--", *VLLM_FLAGS, *flags]
+        store_flags = () if store is None else ("--edit-store", store)
+        args = [*adapter_of(tiny_model), *key_flags, *store_flags, "--", *VLLM_FLAGS, *flags]
         with server_process(folder, lambda _: None, model=str(tiny_model), args=args) as process:
             yield Target(process, folder, keys)
 
