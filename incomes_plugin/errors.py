@@ -21,6 +21,7 @@ IncomesError
 │   ├── LabelNotFound         label_not_found
 │   ├── StoredFileNotFound    file_not_found
 │   ├── BatchNotFound         batch_not_found
+│   ├── EvalRunNotFound       eval_run_not_found
 │   ├── ModelNotFound         model_not_found
 │   ├── ProjectNotFound       project_not_found
 │   ├── ApiKeyNotFound        api_key_not_found
@@ -29,6 +30,7 @@ IncomesError
 ├── Conflict
 │   ├── EditConflict          edit_conflict
 │   ├── EditSetExists         edit_set_exists
+│   ├── EvalRequired          eval_required
 │   ├── EtagMismatch          etag_mismatch
 │   ├── ProjectExists         project_exists
 │   ├── NotEncrypted          not_encrypted
@@ -175,6 +177,12 @@ class SnapshotNotFound(NotFound):
     code = "snapshot_not_found"
 
 
+class EvalRunNotFound(NotFound):
+    """The project has no such evaluation run."""
+
+    code = "eval_run_not_found"
+
+
 class LabelNotFound(NotFound):
     """The edit set has no such label."""
 
@@ -215,6 +223,12 @@ class Conflict(IncomesError):
     """The request contradicts the present state."""
 
     code = "conflict"
+
+
+class EvalRequired(Conflict):
+    """The edit set's labels move only to states whose last evaluation run passed."""
+
+    code = "eval_required"
 
 
 class EditConflict(Conflict):

@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from incomes_server.api.admin.app import build_admin_app
+from incomes_server.api.admin.asker import StateAsker
 from incomes_server.api.admin.context import AdminContext
 from incomes_server.api.admin.import_runner import run_imports
 from incomes_server.api.admin.pool_room import PoolRoom
@@ -107,7 +108,7 @@ class Server:
             app, engine = launched.app, launched.engine
             self.readiness.watch("engine", lambda: engine_loss(app))
             with self.stages.stage("handshake", "engine and store agree on the model"):
-                context = self._context(served, engine, store, queue)
+                context = self._context(served, launched, store, queue)
                 await self._handshake(engine, context)
             await self._canary(engine)
             await self._start_http(stack, app, engine, context, sockets)
@@ -172,13 +173,15 @@ class Server:
         return launch(arguments, PluginConfig(served.adapter_dir, settings.pool_bytes, settings.index_from_edits))
 
     def _context(
-        self, served: Served, engine: EditEngine, store: StoreClient, queue: CompressionClient
+        self, served: Served, launched: Launched, store: StoreClient, queue: CompressionClient
     ) -> AdminContext:
+        engine = launched.engine
         tokenizer = EditTokenizer(served.base_dir, engine.adapter.max_edit_tokens)
         directory = EditSetDirectory(store, self.settings.default_edit_set)
         keys = KeyRing(self.settings.api_keys, store.tenancy)
         room = PoolRoom(engine, store, self.settings.quotas_by(keys))
-        return AdminContext(self.settings, store, queue, tokenizer, directory, room, keys)
+        asker = StateAsker(launched.app, engine, store, room, self.settings.served_model_name)
+        return AdminContext(self.settings, store, queue, tokenizer, directory, room, keys, asker)
 
     async def _handshake(self, engine: EditEngine, context: AdminContext) -> None:
         """Send gists that another model made back to the queue: they must never reach this engine."""

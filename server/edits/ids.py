@@ -21,6 +21,7 @@ class IdPrefix(StrEnum):
     AUDIT = "audit_"
     API_KEY = "key_"
     DATA_KEY = "dk_"
+    EVAL_RUN = "evalrun_"
 
 
 def new_id(prefix: IdPrefix) -> str:

@@ -9,6 +9,7 @@ from incomes_server.edits.label import Label, Sealed, SnapshotDiff
 from incomes_server.edits.model import Edit, EditSet, NewEdit, WaitingText
 from incomes_server.store import commands, counts, edit_sets, edits, labels, outcomes, snapshots, switches
 from incomes_server.store.counts import LabelUse, ProjectUse, StoreCounts
+from incomes_server.store.evaluation_calls import EvaluationCalls
 from incomes_server.store.ray_call import call
 from incomes_server.store.replica_table import ReplicaLag, ReplicaProgress, ReplicaState
 from incomes_server.store.tenancy_calls import TenancyCalls
@@ -17,7 +18,7 @@ from incomes_plugin.gist.edit import Captured, CaptureJob
 from incomes_plugin.pool.snapshot import SnapshotDelta
 
 
-class StoreClient(TenancyCalls):
+class StoreClient(TenancyCalls, EvaluationCalls):
     """Typed calls to the store actor; errors arrive as the `IncomesError` that was raised there.
 
     `edit_set` is a name or an id everywhere. Writes with a `request_id` may be sent again: the answer is the same

@@ -8,9 +8,12 @@ from dataclasses import dataclass, field, fields
 from incomes_server.auth.principal import SERVER, Principal, Scope
 from incomes_server.auth.quotas import Limits
 from incomes_server.edits.batch import FilePart, ImportedLine, LineError
+from incomes_server.edits.evaluation import EvalSuite
 from incomes_server.edits.model import NewEdit
+from incomes_server.edits.questions import Asked
 
 from incomes_plugin.gist.edit import Captured, CaptureJob, EditKey
+from incomes_plugin.pool.snapshot import SnapshotRef
 
 
 @dataclass(frozen=True)
@@ -220,6 +223,23 @@ class EraseDataKeys(Requested):
 
 
 DataKeyCommand = RotateDataKey | EraseDataKeys
+
+
+@dataclass(frozen=True)
+class SetEvalSuite(Requested):
+    """Replace what an edit set is asked before its labels move. Result: EvalSuite."""
+
+    suite: EvalSuite
+
+
+@dataclass(frozen=True)
+class RecordEvalRun(Requested):
+    """Keep what a state of an edit set answered. Result: EvalRun."""
+
+    snapshot: SnapshotRef
+    asked: tuple[Asked, ...]
+
+
 TenancyCommand = CreateProject | CreateApiKey | RotateApiKey | RevokeApiKey | SetLimits
 
 
@@ -369,6 +389,8 @@ Command = (
     | EraseAgain
     | MoveLabel
     | DeleteLabel
+    | SetEvalSuite
+    | RecordEvalRun
     | Compact
     | TenancyCommand
     | DataKeyCommand

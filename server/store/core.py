@@ -24,6 +24,7 @@ from incomes_server.store import (
     edit_sets,
     edits,
     erasure,
+    evaluations,
     files,
     labels,
     membership,
@@ -215,6 +216,10 @@ def _(command: commands.Requested, tx: Transaction) -> Any:
         return sealing.data_key_state(tx.conn, command.project)
     if isinstance(command, commands.TenancyCommand):
         return api_keys.load_changed(tx.conn, command, refs[0][0])
+    if isinstance(command, commands.SetEvalSuite):
+        return evaluations.load_suite(tx.conn, refs[0][0])
+    if isinstance(command, commands.RecordEvalRun):
+        return evaluations.load_run(tx.conn, refs[0][0])
     if isinstance(command, commands.CreateEditSet | commands.DeleteEditSet | commands.SwitchEditSet):
         return load_edit_set(tx.conn, refs[0][0])
     if isinstance(command, commands.MoveLabel | commands.DeleteLabel):
@@ -317,12 +322,24 @@ def _(command: commands.RetireEdit, tx: Transaction) -> list[EditKey]:
 
 @_change.register
 def _(command: commands.MoveLabel, tx: Transaction) -> list[EditKey]:
+    state = evaluations.state_at(tx.conn, command.project, command.edit_set, command.to)
+    evaluations.check_evaluated(tx.conn, state)
     return labels.move_label(tx, command)
 
 
 @_change.register
 def _(command: commands.DeleteLabel, tx: Transaction) -> list[EditKey]:
     return labels.delete_label(tx, command)
+
+
+@_change.register
+def _(command: commands.SetEvalSuite, tx: Transaction) -> list[EditKey]:
+    return evaluations.set_suite(tx, command.project, command.suite)
+
+
+@_change.register
+def _(command: commands.RecordEvalRun, tx: Transaction) -> list[EditKey]:
+    return evaluations.record_run(tx, command.project, command.snapshot, command.asked)
 
 
 @_change.register

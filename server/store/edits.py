@@ -87,8 +87,7 @@ def list_edits(
 def add_edits(tx: Transaction, project: str, edit_set: str, new: Sequence[NewEdit]) -> list[EditKey]:
     """All pending, or none. Raises EditSetNotFound, EditNotFound, EditConflict."""
     found = find_edit_set(tx.conn, project, edit_set, lock=True)
-    check_superseded(tx.conn, found.id, [edit_id for edit in new for edit_id in edit.supersedes])
-    _check_external_ids(tx.conn, found.id, [edit.external_id for edit in new if edit.external_id is not None])
+    _check_new(tx.conn, found.id, new)
     ids = [new_id(IdPrefix.EDIT) for _ in new]
     rows = [
         {"id": edit_id, "edit_set": found.id, "project": project, "external_id": edit.external_id}
@@ -103,6 +102,16 @@ def add_edits(tx: Transaction, project: str, edit_set: str, new: Sequence[NewEdi
     for edit_id in ids:
         tx.note(edit_id, None, "version 1 pending")
     return [(edit_id, 1) for edit_id in ids]
+
+
+def check_edits(conn: Connection, project: str, edit_set: str, new: Sequence[NewEdit]) -> None:
+    """Raise what `add_edits` would."""
+    _check_new(conn, find_edit_set(conn, project, edit_set).id, new)
+
+
+def _check_new(conn: Connection, edit_set: str, new: Sequence[NewEdit]) -> None:
+    check_superseded(conn, edit_set, [edit_id for edit in new for edit_id in edit.supersedes])
+    _check_external_ids(conn, edit_set, [edit.external_id for edit in new if edit.external_id is not None])
 
 
 def replace_edit(

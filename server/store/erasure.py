@@ -13,6 +13,7 @@ from contextlib import closing
 
 from incomes_server.edits import EditStatus
 from incomes_server.store.edits import find_row, retire_edit
+from incomes_server.store.evaluations import forget_answers
 from incomes_server.store.labels import labels_of
 from incomes_server.store.log import ADD
 from incomes_server.store.rows import AnyRow, Transaction, chunks
@@ -114,6 +115,7 @@ def _refuse_at_labels(conn: Connection, edit_set: str, edit_id: str) -> None:
 
 def _drop_content(tx: Transaction, edit_id: str) -> None:
     """Old snapshots keep their identity: in the place of a gist stands an empty one."""
+    forget_answers(tx.conn, edit_id)
     for row in tx.conn.execute(select(v.edit_id, v.version, v.blob, v.data_key).where(v.edit_id == edit_id)).all():
         blob = None if row.blob is None else _emptied(tx.conn, row)
         tx.conn.execute(

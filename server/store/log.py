@@ -11,7 +11,7 @@ from incomes_server.store.fold import Fold
 from incomes_server.store.rows import AnyRow, Transaction, chunks, in_pairs, snapshot_from
 from incomes_server.store.schema import edit_sets, edit_versions, edits, log, meta, revisions
 from incomes_server.store.vault import box_of
-from sqlalchemy import Connection, CursorResult, insert, select, update
+from sqlalchemy import Connection, CursorResult, func, insert, select, update
 
 from incomes_plugin.errors import EditSetNotFound, InvalidValue, NotReady
 from incomes_plugin.gist.edit import EditKey
@@ -86,6 +86,18 @@ def net_changes(conn: Connection, edit_set: str, base: int, target: int) -> tupl
             fold.apply((row.edit_id, row.edit_version), is_add=row.op == ADD, num_bytes=row.gist_bytes)
     added, removed = fold.added(), fold.removed()
     return (added, removed) if base <= target else (removed, added)
+
+
+def edits_at(conn: Connection, edit_set: str, version: int) -> tuple[list[EditKey], int]:
+    """Edit versions of a state that are not switched off, and their tokens together."""
+    e = edits.c
+    off = set(conn.scalars(select(e.id).where(e.edit_set == edit_set, e.disabled_at.is_not(None))))
+    keys = [key for key in net_changes(conn, edit_set, 0, version)[0] if key[0] not in off]
+    v, total = edit_versions.c, 0
+    for part in chunks(keys):
+        query = select(func.sum(v.num_tokens)).where(in_pairs(v.edit_id, v.version, part))
+        total += int(conn.scalar(query) or 0)
+    return keys, total
 
 
 def _snapshot_at(conn: Connection, edit_set: str, version: int) -> SnapshotRef:

@@ -14,6 +14,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Float,
     ForeignKey,
     Index,
     Integer,
@@ -341,3 +342,34 @@ batch_lines = Table(
     Column("error", Text),
 )
 Index("batch_custom_ids", batch_lines.c.batch, batch_lines.c.custom_id)
+
+eval_suites = Table(
+    "eval_suites",
+    metadata,
+    Column("edit_set", String, ForeignKey("edit_sets.id"), primary_key=True),
+    Column("project", String, nullable=False),
+    Column("questions", Text, nullable=False),
+    Column("data_key", String),
+    Column("generated", Boolean, nullable=False),
+    Column("required", Boolean, nullable=False),
+    Column("least_share", Float, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+)
+
+eval_runs = Table(
+    "eval_runs",
+    metadata,
+    Column("seq", _Seq, primary_key=True, autoincrement=True),
+    Column("id", String, nullable=False, unique=True),
+    Column("edit_set", String, ForeignKey("edit_sets.id"), nullable=False),
+    Column("project", String, nullable=False),
+    Column("snapshot", String(29), nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("num_edits", BigInteger, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("passed", Boolean, nullable=False),
+    Column("results", Text, nullable=False),
+    Column("data_key", String),
+)
+Index("eval_runs_of_set", eval_runs.c.edit_set, eval_runs.c.seq)

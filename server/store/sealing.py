@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from incomes_server.store.edit_sets import delete_edit_set
+from incomes_server.store.evaluations import erase_texts, keys_in_use, reseal_texts
 from incomes_server.store.labels import delete_labels
 from incomes_server.store.rows import Transaction, chunks, in_pairs
 from incomes_server.store.schema import data_keys, edit_sets, edit_versions, edits, file_parts, files
@@ -75,6 +76,7 @@ def erase_data_keys(tx: Transaction, project: str) -> list[EditKey]:
     tx.conn.execute(update(edit_versions).where(versions).values(text="", token_ids=b"", blob=None))
     parts = file_parts.c.file_id.in_(select(files.c.id).where(files.c.project == project))
     tx.conn.execute(update(file_parts).where(parts).values(content=b""))  # some may be in the clear
+    erase_texts(tx.conn, project)
     tx.conn.execute(update(data_keys).where(k.project == project).values(wrapped=None))
     vault.forget()
     tx.note(f"data key of {project}", "there", "erased")
@@ -112,9 +114,10 @@ def reseal(tx: Transaction, limit: int) -> int:
         tx.conn.execute(
             update(edit_versions).where(this).values({name: bindparam(b) for name, b in values.items()}), changes
         )
-    elif older:
+    moved = len(changes) + reseal_texts(tx, older, limit)
+    if not moved and older:
         _destroy(tx.conn, older)
-    return len(changes)
+    return moved
 
 
 def _destroy(conn: Connection, older: Sequence[str]) -> None:
@@ -122,6 +125,7 @@ def _destroy(conn: Connection, older: Sequence[str]) -> None:
     locked = conn.scalars(select(k.id).where(k.id.in_(older)).with_for_update()).all()
     used = set(conn.scalars(select(v.data_key).where(v.data_key.in_(locked)).distinct()))
     used |= set(conn.scalars(select(file_parts.c.data_key).where(file_parts.c.data_key.in_(locked)).distinct()))
+    used |= keys_in_use(conn, locked)
     conn.execute(update(data_keys).where(k.id.in_(set(locked) - used)).values(wrapped=None))
 
 

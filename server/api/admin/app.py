@@ -13,6 +13,7 @@ from incomes_server.api.admin import (
     data_keys,
     edit_sets,
     edits,
+    evaluations,
     exports,
     files,
     imports,
@@ -20,6 +21,7 @@ from incomes_server.api.admin import (
     replicas,
     snapshots,
     switches,
+    trials,
 )
 from incomes_server.api.admin.context import AdminContext
 from incomes_server.api.admin.schemas import ErrorEnvelope
@@ -60,12 +62,13 @@ def build_admin_app(context: AdminContext | None, settings: Settings, readiness:
     app = FastAPI(title="InComeS admin API", version="1", docs_url=None, redoc_url=None)
     app.state.context = context
     app.state.readiness = readiness
-    # Before edits: POST /v1/edits/import must not be read as POST /v1/edits/{edit_id}.
+    # Before edits: POST /v1/edits/import and its like must not be read as POST /v1/edits/{edit_id}.
     own = (
         edits,
         switches,
         edit_sets,
         labels,
+        evaluations,
         snapshots,
         files,
         batches,
@@ -74,7 +77,7 @@ def build_admin_app(context: AdminContext | None, settings: Settings, readiness:
         data_keys,
         audit_events,
     )
-    for module in (imports, exports, *own):
+    for module in (imports, exports, trials, *own):
         app.include_router(module.router, dependencies=[Depends(refuse_unknown_query)], responses=ERRORS)
     app.add_api_route("/metrics", read_metrics, response_class=Response, tags=["operations"])
     install_error_handlers(app)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, cast
 
 from fastapi import Depends, Header, Query, Request
+from incomes_server.api.admin.asker import StateAsker
 from incomes_server.api.admin.pool_room import PoolRoom
 from incomes_server.api.admin.schemas import WaitFor
 from incomes_server.api.admin.tokens import EditTokenizer
@@ -36,6 +37,7 @@ class AdminContext:
     directory: EditSetDirectory
     room: PoolRoom
     keys: KeyRing
+    asker: StateAsker | None = None
     imports: asyncio.Event = field(default_factory=asyncio.Event)
 
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 FRESH_S = 1.0
 NOTHING = ProjectUse(0, 0)
+_LENT = ""
+"""Goes by this where projects are counted; no project has an empty name."""
 
 
 class PoolRoom:
@@ -76,6 +78,31 @@ class PoolRoom:
                 await self._look()
                 self._check_bytes(project, needed)
 
+    def most_bytes(self, num_tokens: int) -> int:
+        """Room that an edit of so many tokens can take."""
+        return self._bytes(ProjectUse(1, num_tokens))
+
+    async def check(self, project: str, num_tokens: int) -> None:
+        """What `reserve` would say of one more edit, without holding anything. Raises QuotaExceeded, PoolFull."""
+        async with self._lock:
+            await self._admit(project, ProjectUse(1, num_tokens), 0)
+
+    @asynccontextmanager
+    async def lend(self, use: ProjectUse) -> AsyncIterator[None]:
+        """Hold room for copies that go with the block, beside what is admitted; no project's quota counts them.
+
+        Raises:
+            PoolFull: names the room and what is needed.
+        """
+        async with self._lock:
+            await self._look()
+            self._check_room(self._quotas.of(_LENT).usable_bytes, self._bytes(use))
+            self._promised[_LENT] = self._promised.get(_LENT, NOTHING) + use
+        try:
+            yield
+        finally:
+            self._promised[_LENT] -= use
+
     async def status(self) -> EngineStatus:
         """What the engine says of itself and its pool. Raises EngineLost."""
         return await self._engine.status()
@@ -100,8 +127,11 @@ class PoolRoom:
     def _check_bytes(self, project: str, needed: int) -> None:
         quotas = self._quotas.of(project)
         quotas.check_bytes(self._bytes_of(project), needed)
+        self._check_room(quotas.usable_bytes, needed)
+
+    def _check_room(self, usable_bytes: int, needed: int) -> None:
         projects = self._stored.keys() | self._promised.keys() | self._labelled.keys()
-        free = quotas.usable_bytes - sum(self._bytes_of(each) for each in projects)
+        free = usable_bytes - sum(self._bytes_of(each) for each in projects)
         if needed > free:
             raise PoolFull(
                 f"the engine's pool has room for {max(0, free)} more bytes of gists, {needed} are needed; "

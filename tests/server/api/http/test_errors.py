@@ -24,6 +24,8 @@ EXPECTED = {
     "invalid_api_key": 401,
     "permission_denied": 403,
     "label_not_found": 404,
+    "eval_run_not_found": 404,
+    "eval_required": 409,
     "project_not_found": 404,
     "api_key_not_found": 404,
     "project_exists": 409,

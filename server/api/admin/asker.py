@@ -1,0 +1,161 @@
+"""Asks the serving engine as the chat port does, under any state of an edit set: for previews and evaluations.
+
+A state that the engine does not hold is copied from the store into a scratch set of the engine, which nobody else can
+name, and goes again with the block. Questions go through vLLM's own chat route, so the answers are those of the port.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import asynccontextmanager, nullcontext
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import httpx
+from incomes_server.api.admin.pool_room import PoolRoom
+from incomes_server.store.client import StoreClient
+from incomes_server.store.counts import ProjectUse
+
+from incomes_plugin.errors import CompressionFailed, InvalidValue, NotReady, SelectionFailed
+from incomes_plugin.gist.edit import CaptureJob, EditKey
+from incomes_plugin.pool.snapshot import SnapshotDelta, SnapshotRef
+
+if TYPE_CHECKING:
+    from incomes_plugin.vllm.engine import EditEngine
+
+CHAT = "/v1/chat/completions"
+AT_ONCE = 8
+EDITS_PER_COMMIT = 256
+MAX_COPIED = 20_000
+"""Edits of a state that may be copied: the copy takes its time and the pool's room."""
+EVALUATION_TIMEOUT_S = 600.0
+SCRATCH_EDIT = "edit_preview"
+
+
+@dataclass(frozen=True)
+class StateAnswer:
+    """An answer, and the edits that it read: ids with their weights, the heaviest first."""
+
+    text: str
+    applied: tuple[tuple[str, float], ...]
+
+    def weight_of(self, edit_id: str) -> float:
+        """How much of the answer an edit made."""
+        return sum(weight for edit, weight in self.applied if edit == edit_id)
+
+
+class StateAsker:
+    """One for the server.
+
+    Attributes:
+        turn: held by whoever makes copies, so that the pool lends room to one trial at a time.
+    """
+
+    def __init__(self, app: Any, engine: EditEngine, store: StoreClient, room: PoolRoom, model: str) -> None:
+        self._app = app
+        self._engine = engine
+        self._store = store
+        self._room = room
+        self._model = model
+        self.turn = asyncio.Lock()
+
+    async def ask(
+        self, questions: Sequence[str], snapshot: SnapshotRef, max_tokens: int, *, force: bool = False
+    ) -> list[StateAnswer]:
+        """Greedy answers under a state, in order. `force`: read the likeliest edits, whether they apply or not."""
+        room, salt = asyncio.Semaphore(AT_ONCE), secrets.token_hex(16)
+        transport = httpx.ASGITransport(app=self._app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://engine", timeout=None) as client:
+
+            async def one(question: str) -> StateAnswer:
+                async with room:
+                    return await self._one(client, question, snapshot, max_tokens, salt, force)
+
+            held = self._engine.hold(snapshot) if snapshot.num_edits else nullcontext()
+            with held:
+                return list(await asyncio.gather(*map(one, questions)))
+
+    @asynccontextmanager
+    async def copied(
+        self, snapshot: SnapshotRef, *, added: Sequence[int] = (), without: Collection[str] = ()
+    ) -> AsyncIterator[SnapshotRef]:
+        """A scratch set with a state of an edit set in it.
+
+        Args:
+            added: token ids of one edit more, `SCRATCH_EDIT`.
+            without: ids of edits that the new one takes the place of.
+
+        Raises:
+            InvalidValue: the state is too large. PoolFull: there is no room beside what is admitted.
+            CompressionFailed: the model cannot take the new edit.
+        """
+        keys, num_tokens = await self._store.edits_at(snapshot.edit_set, snapshot.version)
+        if len(keys) > MAX_COPIED:
+            raise InvalidValue(
+                f"the state has {len(keys)} edits; one of at most {MAX_COPIED} can be tried out", param="edit_set"
+            )
+        keys = [key for key in keys if key[0] not in without]
+        async with self._room.lend(ProjectUse(len(keys) + bool(added), num_tokens + len(added))):
+            name = f"{snapshot.edit_set}@?{secrets.token_hex(8)}"  # no label and no edit set has such a name
+            try:
+                yield await self._fill(SnapshotRef.empty(name), snapshot, keys, added)
+            finally:
+                await self._engine.drop(name)
+
+    @asynccontextmanager
+    async def state(self, snapshot: SnapshotRef) -> AsyncIterator[SnapshotRef]:
+        """A state that can be asked: the engine's own where it has it, else a copy."""
+        if not snapshot.num_edits:
+            yield snapshot
+        elif (found := self._engine.current(snapshot.edit_set)) is not None and found.id == snapshot.id:
+            with self._engine.hold(found):
+                yield found
+        else:
+            async with self.copied(snapshot) as copy:
+                yield copy
+
+    async def _fill(
+        self, state: SnapshotRef, source: SnapshotRef, keys: Sequence[EditKey], added: Sequence[int]
+    ) -> SnapshotRef:
+        for start in range(0, len(keys), EDITS_PER_COMMIT):
+            part = keys[start : start + EDITS_PER_COMMIT]
+            blobs, ages, until = await self._store.gists_of(source, part)
+            state = await self._commit(state, part, SnapshotDelta(None, state, blobs, (), ages, until))
+        if added:
+            (captured,) = await self._engine.capture([CaptureJob(SCRATCH_EDIT, 1, tuple(added))])
+            if captured.blob is None:
+                raise CompressionFailed(f"the edit could not be compressed: {captured.error}", param="text")
+            state = await self._commit(state, [captured.edit], SnapshotDelta(None, state, (captured.blob,)))
+        return state
+
+    async def _commit(self, state: SnapshotRef, keys: Sequence[EditKey], delta: SnapshotDelta[bytes]) -> SnapshotRef:
+        after = state.advance(keys, ())
+        await self._engine.commit(replace(delta, base=state.id if state.num_edits else None, snapshot=after))
+        return after
+
+    async def _one(
+        self, client: httpx.AsyncClient, question: str, snapshot: SnapshotRef, max_tokens: int, salt: str, force: bool
+    ) -> StateAnswer:
+        from incomes_plugin.vllm.pin import EditScope, use_scope
+
+        trace = f"trace_{secrets.token_hex(12)}" if snapshot.num_edits else None
+        body = {"model": self._model, "messages": [{"role": "user", "content": question}], "temperature": 0}
+        with use_scope(EditScope(snapshot.edit_set, snapshot, trace, force=force)):
+            answer = await client.post(CHAT, json={**body, "max_tokens": max_tokens, "cache_salt": salt})
+        said = answer.json()
+        if answer.status_code != 200:
+            reason = said.get("error", {}).get("message", answer.text)
+            kind = InvalidValue if answer.status_code < 500 else NotReady
+            raise kind(f"the engine refuses the question: {reason}", param="questions")
+        return StateAnswer(said["choices"][0]["message"]["content"] or "", await self._applied(trace))
+
+    async def _applied(self, trace: str | None) -> tuple[tuple[str, float], ...]:
+        if trace is None:
+            return ()
+        try:
+            found = await self._engine.attribution(trace)
+        except SelectionFailed:  # nothing was picked
+            return ()
+        return tuple((edit_id, weight) for edit_id, _, weight in found.applied)

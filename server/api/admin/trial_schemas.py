@@ -1,0 +1,69 @@
+"""JSON shapes of validation and preview: what an edit would do, before anybody stores it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from incomes_server.api.admin.schemas import CreateEdit, SetRef
+from pydantic import BaseModel, Field, StringConstraints
+
+AskedText = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
+
+
+class Problem(BaseModel):
+    """A rule that the edit breaks, as the error of `POST /v1/edits` would say it."""
+
+    code: str
+    message: str
+    param: str | None
+
+
+class ValidationObject(BaseModel):
+    """What `POST /v1/edits` would say; `gist_bytes` is the most room that the edit can take."""
+
+    object: Literal["edit.validation"] = "edit.validation"
+    valid: bool
+    num_tokens: int
+    max_tokens: int
+    gist_bytes: int
+    problems: list[Problem]
+
+
+class PreviewContent(CreateEdit):
+    """Body of `POST /v1/edits/preview`: an edit, and what to ask with it and without it."""
+
+    replaces: SetRef | None = Field(None, description="edit that this one would be the next version of")
+    questions: list[AskedText] = Field(
+        default_factory=list, max_length=16, description="by default one made from the edit's words"
+    )
+    neighbours: int = Field(8, ge=0, le=32, description="edits nearest to this one whose questions are asked too")
+    max_tokens: int = Field(32, ge=1, le=256, description="longest answer")
+
+
+class PreviewAnswer(BaseModel):
+    """A question without and with the edit; `weight` is the edit's share of the second answer."""
+
+    question: str
+    expected: list[str]
+    before: str
+    after: str
+    changed: bool
+    weight: float
+
+
+class Neighbour(PreviewAnswer):
+    """A question made from an edit nearby, which should go on being answered as it was."""
+
+    edit: str
+
+
+class PreviewObject(BaseModel):
+    """Answers without and with an edit; `snapshot` is the state without it."""
+
+    object: Literal["edit.preview"] = "edit.preview"
+    edit_set: str
+    snapshot: str
+    num_tokens: int
+    questions: list[PreviewAnswer]
+    neighbours: list[Neighbour]
+    changed_neighbours: int

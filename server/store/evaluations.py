@@ -1,0 +1,181 @@
+"""Test suites and evaluation runs in the database, and the rule that a label waits for a run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from incomes_server.edits import Edit, IdPrefix, new_id
+from incomes_server.edits.evaluation import EvalRun, EvalSuite, is_enough
+from incomes_server.edits.questions import Asked, AskedQuestion
+from incomes_server.store.edit_sets import find_edit_set
+from incomes_server.store.labels import refer
+from incomes_server.store.log import edits_at
+from incomes_server.store.pages import page_of
+from incomes_server.store.rows import AnyRow, Transaction, load_edits
+from incomes_server.store.schema import edits, eval_runs, eval_suites
+from incomes_server.store.vault import box_of, newest_box
+from sqlalchemy import Connection, delete, insert, or_, select, update
+
+from incomes_plugin.errors import EvalRequired, EvalRunNotFound
+from incomes_plugin.gist.edit import EditKey
+from incomes_plugin.pool.snapshot import SnapshotRef
+
+r, s = eval_runs.c, eval_suites.c
+_SEALED = ((eval_suites, s.edit_set, s.questions), (eval_runs, r.id, r.results))
+"""Tables with texts that are encrypted at rest, each with the column that names a row and that of the text."""
+
+
+def get_suite(conn: Connection, project: str, edit_set: str) -> EvalSuite:
+    """Of a set that has none: nothing given, nothing required. Raises EditSetNotFound."""
+    return load_suite(conn, find_edit_set(conn, project, edit_set).id)
+
+
+def load_suite(conn: Connection, edit_set: str) -> EvalSuite:
+    """By the id of the edit set."""
+    row = conn.execute(select(eval_suites).where(s.edit_set == edit_set)).one_or_none()
+    if row is None:
+        return EvalSuite(edit_set)
+    plain = box_of(conn, row.data_key).open_text((edit_set, 0), row.questions) or "[]"
+    questions = tuple(AskedQuestion(text, tuple(expected)) for text, expected in json.loads(plain))
+    return EvalSuite(edit_set, questions, bool(row.generated), bool(row.required), row.least_share, row.updated_at)
+
+
+def set_suite(tx: Transaction, project: str, suite: EvalSuite) -> list[EditKey]:
+    """Replace it as a whole. `suite.edit_set` is a name or an id. Raises EditSetNotFound."""
+    found = find_edit_set(tx.conn, project, suite.edit_set, lock=True)
+    before = load_suite(tx.conn, found.id)
+    tx.conn.execute(delete(eval_suites).where(s.edit_set == found.id))
+    questions = json.dumps([[question.text, question.expected] for question in suite.questions])
+    box = newest_box(tx.conn, project, tx.now)
+    sealed = {"questions": box.seal_text((found.id, 0), questions), "data_key": box.key_id, "project": project}
+    own = {"generated": suite.generated, "required": suite.required, "least_share": suite.least_share}
+    tx.conn.execute(insert(eval_suites).values(edit_set=found.id, updated_at=tx.now, **sealed, **own))
+    tx.note(found.id, _said(before), _said(suite))
+    return [(found.id, 0)]
+
+
+def record_run(tx: Transaction, project: str, snapshot: SnapshotRef, asked: Sequence[Asked]) -> list[EditKey]:
+    """Keep what a state answered. Raises EditSetNotFound."""
+    found = find_edit_set(tx.conn, project, snapshot.edit_set, lock=True)
+    run_id = new_id(IdPrefix.EVAL_RUN)
+    passed = is_enough(asked, load_suite(tx.conn, found.id).least_share)
+    results = [[a.question.text, a.question.expected, a.question.source, a.answer] for a in asked]
+    box = newest_box(tx.conn, project, tx.now)
+    state = {"snapshot": snapshot.id, "version": snapshot.version, "digest": snapshot.digest}
+    state["num_edits"] = snapshot.num_edits
+    tx.conn.execute(
+        insert(eval_runs).values(
+            id=run_id, edit_set=found.id, project=project, created_at=tx.now, 
+            passed=passed, results=box.seal_text((run_id, 0), json.dumps(results)), data_key=box.key_id, **state,
+        )
+    )  # fmt: skip
+    tx.note(run_id, None, f"{snapshot.id} {'passed' if passed else 'failed'}")
+    return [(run_id, 0)]
+
+
+def load_run(conn: Connection, run_id: str) -> EvalRun:
+    """By id."""
+    return _run_from(conn, conn.execute(select(eval_runs).where(r.id == run_id)).one())
+
+
+def get_run(conn: Connection, project: str, run_id: str) -> tuple[EvalRun, EvalRun | None]:
+    """A run, and the one of its edit set before it. Raises EvalRunNotFound."""
+    row = conn.execute(select(eval_runs).where(r.project == project, r.id == run_id)).one_or_none()
+    if row is None:
+        raise EvalRunNotFound(f"no evaluation run {run_id!r}")
+    earlier = select(eval_runs).where(r.edit_set == row.edit_set, r.seq < row.seq).order_by(r.seq.desc()).limit(1)
+    before = conn.execute(earlier).one_or_none()
+    return _run_from(conn, row), None if before is None else _run_from(conn, before)
+
+
+def list_runs(
+    conn: Connection, project: str, edit_set: str, *, limit: int, after: str | None, order: str
+) -> tuple[list[EvalRun], bool]:
+    """A page of an edit set's runs, and whether more follow. Raises EditSetNotFound."""
+    query = select(eval_runs).where(r.edit_set == find_edit_set(conn, project, edit_set).id)
+    cursor = select(r.seq).where(r.project == project, r.id == after)
+    rows, has_more = page_of(conn, query, r.seq, cursor, limit=limit, after=after, order=order)
+    return [_run_from(conn, row) for row in rows], has_more
+
+
+def state_at(conn: Connection, project: str, edit_set: str, to: str) -> SnapshotRef:
+    """What `head`, a version, a snapshot's id or a label means. Raises EditSetNotFound and those of `refer`."""
+    return refer(conn, find_edit_set(conn, project, edit_set), to)
+
+
+def newest_at(conn: Connection, snapshot: SnapshotRef, limit: int) -> list[Edit]:
+    """The newest edits of a state, newest first, as they are in it."""
+    keys, _ = edits_at(conn, snapshot.edit_set, snapshot.version)
+    return load_edits(conn, keys[-limit:][::-1])
+
+
+def check_evaluated(conn: Connection, snapshot: SnapshotRef) -> None:
+    """Raise unless a label may move to this state.
+
+    Raises:
+        EvalRequired: the set's suite is required, and the state's last run did not pass, or there is none.
+    """
+    required = conn.scalar(select(s.required).where(s.edit_set == snapshot.edit_set))
+    if not required:
+        return
+    runs = select(r.passed).where(r.edit_set == snapshot.edit_set, r.snapshot == snapshot.id)
+    passed = conn.scalar(runs.order_by(r.seq.desc()).limit(1))
+    if not passed:
+        state = "has no evaluation run" if passed is None else "failed its last evaluation run"
+        raise EvalRequired(
+            f"snapshot {snapshot.id} {state}, and labels of {snapshot.edit_set} move only to states that passed; "
+            f'POST /v1/eval_runs {{"edit_set": "{snapshot.edit_set}", "to": "{snapshot.id}"}} first',
+            param="to",
+        )
+
+
+def reseal_texts(tx: Transaction, older: Sequence[str], limit: int) -> int:
+    """Bring up to `limit` suites, and as many runs, under their project's newest key; returns how many."""
+    number = 0
+    for table, key, column in _SEALED:
+        data_key = table.c.data_key
+        query = select(key.label("id"), column.label("text"), data_key, table.c.project).limit(limit)
+        for row in tx.conn.execute(query.where(or_(data_key.is_(None), data_key.in_(older)))).all():
+            new, plain = newest_box(tx.conn, row.project, tx.now), _opened(tx.conn, row)
+            values = {column.name: new.seal_text((row.id, 0), plain), "data_key": new.key_id}
+            tx.conn.execute(update(table).where(key == row.id).values(values))
+            number += 1
+    return number
+
+
+def forget_answers(conn: Connection, edit_id: str) -> None:
+    """Of all runs of an erased edit's set: any of them may say what was in it. Whether they passed stays."""
+    edit_set = select(edits.c.edit_set).where(edits.c.id == edit_id).scalar_subquery()
+    conn.execute(update(eval_runs).where(r.edit_set == edit_set).values(results=""))
+
+
+def keys_in_use(conn: Connection, keys: Sequence[str]) -> set[str]:
+    """Which of these data keys suites or runs are under."""
+    tables = [table.c.data_key for table, _, _ in _SEALED]
+    return {key for c in tables for key in conn.scalars(select(c).where(c.in_(keys)).distinct())}
+
+
+def erase_texts(conn: Connection, project: str) -> None:
+    """Of all suites and runs of a project."""
+    for table, _, column in _SEALED:
+        conn.execute(update(table).where(table.c.project == project).values({column.name: ""}))
+
+
+def _opened(conn: Connection, row: AnyRow) -> str:
+    return box_of(conn, row.data_key).open_text((row.id, 0), row.text)
+
+
+def _run_from(conn: Connection, row: AnyRow) -> EvalRun:
+    plain = box_of(conn, row.data_key).open_text((row.id, 0), row.results) or "[]"
+    asked = tuple(
+        Asked(AskedQuestion(text, tuple(expected), source), answer)
+        for text, expected, source, answer in json.loads(plain)
+    )
+    snapshot = SnapshotRef(row.edit_set, row.version, row.digest, row.num_edits)
+    return EvalRun(row.id, row.edit_set, snapshot, row.created_at, bool(row.passed), asked)
+
+
+def _said(suite: EvalSuite) -> str:
+    share = f"at least {suite.least_share:g} right"
+    return f"{len(suite.questions)} questions, generated {suite.generated}, required {suite.required}, {share}"
