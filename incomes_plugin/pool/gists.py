@@ -232,10 +232,14 @@ class GistPool:
         Raises:
             SnapshotNotFound: `delta.base` is not the newest snapshot of the set, or the delta does not fit it.
             GistFormatError: a gist of another shape.
-            PoolFull: no room for what the commit adds beyond what it removes. In all cases nothing has changed.
+            PoolFull: no room for what the commit adds beyond what it removes. In all cases nothing has changed, but
+                that what the delta says is switched off is not read any more: a label's requests go on meanwhile.
         """
         if delta.label is not None:
             return self._branch(delta)
+        self._barred[delta.snapshot.edit_set] = self._barred.get(delta.snapshot.edit_set, frozenset()).union(
+            delta.barred
+        )
         edit_set, snapshot_id, num_edits = delta.snapshot.edit_set, delta.snapshot.id, delta.snapshot.num_edits
         base, added, removed, ages, until = delta.base, delta.added, delta.removed, delta.ages, delta.until
         head = self._head(edit_set, base)

@@ -177,6 +177,8 @@ class EditEngine:
 
     async def _commit(self, delta: SnapshotDelta[bytes]) -> None:
         async with self._commits:
+            if delta.label is None and delta.off is not None:  # also where the rest of the delta is refused
+                self._registry.switched(delta.snapshot.edit_set, delta.off)
             # Retired in this very call, before room is needed; the target may be an older content come back.
             if delta.label is None or not self._registry.holds(delta.snapshot):
                 retire = self._registry.unused(keep=delta.snapshot.id)

@@ -18,7 +18,8 @@ from incomes_plugin.errors import GistFormatError, PoolFull, SelectionFailed, Sn
 from incomes_plugin.gist.types import Gist, Packed
 from incomes_plugin.pool import gists as gists_module
 from incomes_plugin.pool.gists import GistPool, room_for
-from tests.incomes_plugin.pool.small import adapter, check_table, content_of, decoded, gist, pool_of
+from incomes_plugin.pool.snapshot import SnapshotDelta
+from tests.incomes_plugin.pool.small import Named, adapter, check_table, content_of, decoded, gist, pool_of
 
 ROW_BYTES = 16 * 8 * 4
 
@@ -93,6 +94,15 @@ def test_ages_come_with_the_delta_or_follow_its_order() -> None:
     pool.commit("s", None, "a", 2, gists(range(2)), [], [50, 10])
     snapshot = pool.commit("s", "a", "b", 4, gists([2, 3]), [])
     assert {edit[0]: age for edit, (_, age) in content_of(snapshot).items()} == {"e0": 50, "e1": 10, "e2": 51, "e3": 52}
+
+
+def test_what_is_switched_off_is_not_read_any_more_where_the_rest_of_the_commit_is_refused() -> None:
+    pool = pool_of()
+    snapshot = pool.commit("s", None, "a", 2, gists(range(2)), [])
+    delta = SnapshotDelta("a", Named("s", 2, "b", 9), tuple(gists([5])), barred=("e0",))
+    with pytest.raises(SnapshotNotFound, match="leads to 3 edits, not 9"):
+        GistPool.commit(pool, delta)
+    assert [pool.may_read(snapshot, row, 0) for row in range(2)] == [edit != "e0" for edit, _ in snapshot.table.edits]
 
 
 def test_a_full_pool_takes_nothing_more_but_can_be_changed_and_emptied() -> None:

@@ -5,9 +5,9 @@ from incomes_server.edits import NewEdit
 from incomes_server.store import commands, labels
 from incomes_server.store.edit_sets import get_edit_set
 from incomes_server.store.labels import get_label, list_labels, moves_of
-from incomes_server.store.schema import label_moves
+from incomes_server.store.schema import edit_versions, label_moves
 from incomes_server.store.snapshots import diff, get_snapshot, list_snapshots
-from sqlalchemy import select
+from sqlalchemy import create_engine, select, update
 
 from incomes_plugin.errors import (
     EditSetNotFound,
@@ -16,6 +16,7 @@ from incomes_plugin.errors import (
     InvalidValue,
     LabelNotFound,
     SnapshotNotFound,
+    SnapshotRetired,
 )
 from tests.server.gists import outcome_of
 
@@ -210,3 +211,19 @@ def test_a_move_sends_no_gists_that_the_newest_state_has(store, monkeypatch):
     assert move(store, "production", "5").move == 3
     delta = store.read(labels.read_delta, key, 2, 9)
     assert (len(delta.added), len(delta.removed)) == (1, 0), "one gist is not worth a search of the whole log"
+
+
+@pytest.mark.parametrize("loss", [{"blob": None}, {"fingerprint": "mf_another"}], ids=["no gist", "another model's"])
+def test_a_label_does_not_move_to_a_state_that_no_replica_can_build(store, database_url, loss):
+    edit_id = add(store, "a")
+    move(store, "production", "head")
+    replace(store, edit_id, 2)
+    move(store, "production", "head", request_id="on")
+    store.write(commands.RequeueStale("mf_a"))
+    engine = create_engine(database_url)
+    with engine.begin() as conn:
+        conn.execute(update(edit_versions).where(edit_versions.c.version == 1).values(**loss))
+    engine.dispose()
+    with pytest.raises(SnapshotRetired, match="1 gists of version 1 are missing or of another model"):
+        move(store, "production", "1", request_id="back")
+    assert store.read(get_label, "p", "default", "production").snapshot == head(store)
