@@ -37,13 +37,13 @@ def enable_edit(
 
 def approve_edit(
     edit_id: str,
-    version: VersionOption = None,
+    version: Annotated[int, typer.Option("--if-version", min=1, help="version that you have looked at")],
     timeout_s: TimeoutOption = 60.0,
     url: UrlOption = DEFAULT_URL,
     api_key: KeyOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Let the newest version of an edit of a two-person set in; another key wrote it."""
+    """Let a version of an edit of a two-person set in, if it still is the newest; another key wrote it."""
     _show(connect(url, api_key).edits.approve(edit_id, version=version, timeout_s=timeout_s), "approved", as_json)
 
 

@@ -143,8 +143,8 @@ def enable_edit(edit_id: str, *, version: int | None = None, timeout_s: float = 
     return waiting_call("POST", path, EditObject, WaitFor.ACTIVE, timeout_s, version=version)
 
 
-def approve_edit(edit_id: str, *, version: int | None = None, timeout_s: float = 30.0) -> Call[EditObject]:
-    """Let the newest version of an edit of a two-person set in; another key wrote it."""
+def approve_edit(edit_id: str, *, version: int, timeout_s: float = 30.0) -> Call[EditObject]:
+    """Let a version of an edit of a two-person set in, if it still is the newest; another key wrote it."""
     path = f"/v1/edits/{segment(edit_id)}/approve"
     return waiting_call("POST", path, EditObject, WaitFor.ACTIVE, timeout_s, version=version)
 

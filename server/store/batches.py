@@ -45,9 +45,9 @@ def list_batches(
     return [_from_row(row) for row in rows], has_more
 
 
-def unfinished(conn: Connection, limit: int) -> list[Batch]:
-    """Imports of all projects that have not ended, the oldest first."""
-    query = select(batches).where(b.status.not_in(ENDED)).order_by(b.seq).limit(limit)
+def unfinished(conn: Connection, skip: int, limit: int) -> list[Batch]:
+    """Imports of all projects that have not ended, the oldest first, without the first `skip` of them."""
+    query = select(batches).where(b.status.not_in(ENDED)).order_by(b.seq).offset(skip).limit(limit)
     return [_from_row(row) for row in conn.execute(query)]
 
 

@@ -9,14 +9,17 @@ from incomes_server.edits.lifecycle import check_version
 from incomes_server.store.commands import DeleteLabel, MoveLabel
 from incomes_server.store.counts import LabelUse, use_at
 from incomes_server.store.edit_sets import SetHead, find_edit_set
-from incomes_server.store.log import ADD, MODEL, blobs_of, net_changes
+from incomes_server.store.log import ADD, blobs_of, lost_at, net_changes
 from incomes_server.store.rows import AnyRow, Transaction, snapshot_from
-from incomes_server.store.schema import edit_sets, edit_versions, label_moves, log, meta, revisions
+from incomes_server.store.schema import edit_sets, edit_versions, label_moves, log, revisions
 from sqlalchemy import Connection, case, func, insert, select
 
-from incomes_plugin.errors import LabelNotFound, SnapshotNotFound, SnapshotRetired
+from incomes_plugin.errors import LabelNotFound, QuotaExceeded, SnapshotNotFound, SnapshotRetired
 from incomes_plugin.gist.edit import EditKey
 from incomes_plugin.pool.snapshot import SnapshotDelta, SnapshotRef, label_key
+
+MOST_LABELS = 64
+"""Of an edit set: each is followed by every replica."""
 
 FEW_GISTS = 256
 """So many are sent without looking whether another state has them."""
@@ -146,6 +149,7 @@ def move_label(tx: Transaction, command: MoveLabel) -> list[EditKey]:
     Raises:
         EditSetNotFound, SnapshotNotFound, LabelNotFound, InvalidValue: what is named is not there, or cannot be.
         EtagMismatch: the label has moved since the caller read it.
+        QuotaExceeded: the set has as many labels as it may.
         SnapshotRetired: replicas could not build the state; they would go on serving the label's former one.
     """
     found = find_edit_set(tx.conn, command.project, command.edit_set, lock=True)
@@ -156,7 +160,11 @@ def move_label(tx: Transaction, command: MoveLabel) -> list[EditKey]:
     if newest is not None and newest.version == version:
         tx.replayed = True
         return [(label_key(found.id, name), newest.move)]
-    if lost := _lost_at(tx.conn, found.id, version):
+    if (newest is None or newest.version is None) and len(labels_of(tx.conn, found.id)) >= MOST_LABELS:
+        raise QuotaExceeded(
+            f"edit set {found.id} has {MOST_LABELS} labels, the most there may be; delete one", param="label"
+        )
+    if lost := lost_at(tx.conn, found.id, version):
         raise SnapshotRetired(
             f"{lost} gists of version {version} are missing or of another model; point the label at a later state",
             param="to",
@@ -223,18 +231,6 @@ def _tokens_at(conn: Connection, edit_set: str, version: int) -> int:
         select(func.sum(signed))
         .join_from(log, edit_versions, (v.edit_id == log.c.edit_id) & (v.version == log.c.edit_version))
         .where(log.c.edit_set == edit_set, log.c.version <= version)
-    )
-    return int(conn.scalar(query) or 0)
-
-
-def _lost_at(conn: Connection, edit_set: str, version: int) -> int:
-    """How many edits of a state have no gist of the model that is served."""
-    served = conn.scalar(select(meta.c.value).where(meta.c.key == MODEL))
-    unusable = v.blob.is_(None) if served is None else v.blob.is_(None) | v.fingerprint.is_distinct_from(served)
-    query = (
-        select(func.sum(case((log.c.op == ADD, 1), else_=-1)))
-        .join_from(log, edit_versions, (v.edit_id == log.c.edit_id) & (v.version == log.c.edit_version))
-        .where(log.c.edit_set == edit_set, log.c.version <= version, unusable)
     )
     return int(conn.scalar(query) or 0)
 

@@ -11,7 +11,7 @@ from incomes_server.store.fold import Fold
 from incomes_server.store.rows import AnyRow, Transaction, chunks, in_pairs, snapshot_from
 from incomes_server.store.schema import edit_sets, edit_versions, edits, log, meta, revisions
 from incomes_server.store.vault import box_of
-from sqlalchemy import Connection, CursorResult, func, insert, select, update
+from sqlalchemy import Connection, CursorResult, case, func, insert, select, update
 
 from incomes_plugin.errors import EditSetNotFound, InvalidValue, NotReady
 from incomes_plugin.gist.edit import EditKey
@@ -164,6 +164,19 @@ def blobs_of(
         )
     blobs, ages, until = zip(*(found[edit] for edit in wanted), strict=True) if wanted else ((), (), ())
     return blobs, ages, until
+
+
+def lost_at(conn: Connection, edit_set: str, version: int) -> int:
+    """How many edits of a state have no gist of the model that is served."""
+    v = edit_versions.c
+    served = conn.scalar(select(meta.c.value).where(meta.c.key == MODEL))
+    unusable = v.blob.is_(None) if served is None else v.blob.is_(None) | v.fingerprint.is_distinct_from(served)
+    query = (
+        select(func.sum(case((log.c.op == ADD, 1), else_=-1)))
+        .join_from(log, edit_versions, (v.edit_id == log.c.edit_id) & (v.version == log.c.edit_version))
+        .where(log.c.edit_set == edit_set, log.c.version <= version, unusable)
+    )
+    return int(conn.scalar(query) or 0)
 
 
 def _gist(conn: Connection, row: AnyRow) -> bytes:

@@ -123,7 +123,9 @@ def test_what_one_writes_another_lets_in(server, admin):
     assert (waiting.status_code, waiting.json()["held"]) == (202, "approval")
     path = f"/v1/edits/{waiting.json()['id']}"
     assert applied(server, edit_set="two")[0] == []
-    assert admin.post(f"{path}/approve").status_code == 409
+    unseen = admin.post(f"{path}/approve")
+    assert (unseen.status_code, unseen.json()["error"]["param"]) == (400, "If-Match")
+    assert admin.post(f"{path}/approve", headers={"if-match": '"1"'}).status_code == 409
     with server.admin(BERT) as other:
         done = other.post(f"{path}/approve", headers={"if-match": '"1"'})
     assert (done.status_code, done.json()["reached"]) == (200, "active")

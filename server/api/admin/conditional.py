@@ -38,3 +38,17 @@ def versions_of(
 
 
 IfMatch = Annotated[tuple[int, ...] | None, Depends(versions_of)]
+
+
+def looked_at(versions: IfMatch) -> tuple[int, ...]:
+    """Versions at which the write may happen, which the caller has to name.
+
+    Raises:
+        InvalidValue: there is no such header, or it is of another form.
+    """
+    if versions is None:
+        raise InvalidValue('say which version you have looked at: `If-Match: "3"`, as `ETag` had it', param="If-Match")
+    return versions
+
+
+LookedAt = Annotated[tuple[int, ...], Depends(looked_at)]

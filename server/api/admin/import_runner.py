@@ -41,14 +41,16 @@ MOST = 64
 
 
 async def run_imports(context: AdminContext) -> None:
-    """Import until cancelled."""
+    """Import until cancelled. All take their turns, so that those that cannot end hold up no others."""
+    skip = 0
     while True:
         context.imports.clear()
         wait_s = IDLE_S
         try:
-            waiting = await context.store.read(batches.unfinished, MOST)
+            waiting = await context.store.read(batches.unfinished, skip, MOST)
             moved = [await _step(context, batch) for batch in waiting]
-            wait_s = 0.0 if any(moved) else BUSY_S if waiting else IDLE_S
+            wait_s = 0.0 if any(moved) else BUSY_S if waiting or skip else IDLE_S
+            skip = skip + MOST if len(waiting) == MOST else 0
         except IncomesError as error:
             logger.warning("imports stop for %g s: %s: %s", IDLE_S, type(error).__name__, error)
         try:

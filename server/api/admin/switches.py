@@ -6,7 +6,7 @@ from typing import Literal
 
 from fastapi import APIRouter, Response
 from incomes_server.api.admin.api_keys import check_operator
-from incomes_server.api.admin.conditional import IfMatch, show_version
+from incomes_server.api.admin.conditional import IfMatch, LookedAt, show_version
 from incomes_server.api.admin.context import AdminContext, Caller, Context, Project, Wait, WaitToRemove, WriteId
 from incomes_server.api.admin.schemas import EditObject, EditSetObject, Resource, WaitFor
 from incomes_server.api.admin.timed import TimedRoute
@@ -62,11 +62,12 @@ async def approve_edit(
     context: Context,
     project: Project,
     request_id: WriteId,
-    if_match: IfMatch,
+    if_match: LookedAt,
     wait: WaitToRemove,
     response: Response,
 ) -> EditObject:
-    """Let the newest version of an edit of a two-person set in; the caller's key is another than its writer's."""
+    """Let a version of an edit of a two-person set in, if it still is the newest. The caller's key is another than its
+    writer's; `If-Match` names the version that was looked at."""
     command = commands.ApproveEdit(project, request_id, edit_id, if_match)
     return await _edit(context, await context.store.switch(command), wait, response)
 

@@ -111,8 +111,15 @@ def test_a_set_that_wants_a_second_person_takes_no_lines(store):
     upload(store, parts=1)
     add(store, create(store), 0, [line(1, edit_set="rules"), line(2), line(3, edit_set="rules")])
     assert texts(store) == ["x"]
-    found = store.read(lines_after, store.read(unfinished, 1)[0].id, 0, 9)
+    found = store.read(lines_after, store.read(unfinished, 0, 1)[0].id, 0, 9)
     assert [o.error and o.error.code for o in found] == ["edit_conflict", None, "edit_conflict"]
+
+
+def test_imports_that_cannot_go_on_hold_up_no_others(store):
+    for i in range(3):
+        upload(store, request_id=f"up {i}", file_id=f"file-{i}")
+    made = [create(store, request_id=f"create {i}", input_file=f"file-{i}") for i in range(3)]
+    assert [store.read(unfinished, skip, 1) for skip in range(4)] == [[made[0]], [made[1]], [made[2]], []]
 
 
 def test_each_part_is_imported_once(store, database_url):
@@ -124,7 +131,7 @@ def test_each_part_is_imported_once(store, database_url):
         batch = add(store, batch, 0, first)
     assert (batch.status, batch.position, batch.failed) == (BatchStatus.IN_PROGRESS, 1, 1)
     again = EditStore(database_url)
-    assert again.read(unfinished, 10) == [batch]
+    assert again.read(unfinished, 0, 10) == [batch]
     batch = add(again, batch, 1, [line(4), line(5), line(6)])
     again.close()
     assert (batch.status, len(texts(store))) == (BatchStatus.FINALIZING, 5)
@@ -152,7 +159,7 @@ def test_each_part_is_imported_once(store, database_url):
         store.read(get_part, "file-1", 0)
     with pytest.raises(InvalidValue):
         create(store, request_id="second")
-    assert store.read(unfinished, 10) == []
+    assert store.read(unfinished, 0, 10) == []
 
 
 def test_a_line_that_cannot_be_added_fails_alone(store):

@@ -15,6 +15,7 @@ from incomes_plugin.errors import (
     IdempotencyKeyReuse,
     InvalidValue,
     LabelNotFound,
+    QuotaExceeded,
     SnapshotNotFound,
     SnapshotRetired,
 )
@@ -227,3 +228,13 @@ def test_a_label_does_not_move_to_a_state_that_no_replica_can_build(store, datab
     with pytest.raises(SnapshotRetired, match="1 gists of version 1 are missing or of another model"):
         move(store, "production", "1", request_id="back")
     assert store.read(get_label, "p", "default", "production").snapshot == head(store)
+
+
+def test_an_edit_set_has_so_many_labels_and_a_deleted_one_makes_room(store):
+    add(store, "a")
+    for number in range(labels.MOST_LABELS):
+        move(store, f"l{number}", "head")
+    with pytest.raises(QuotaExceeded, match="64 labels"):
+        move(store, "one-more", "head")
+    store.write(commands.DeleteLabel("p", "delete", "default", "l0"))
+    assert move(store, "one-more", "head", request_id="again").name == "one-more"

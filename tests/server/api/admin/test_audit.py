@@ -27,7 +27,7 @@ CALLS: dict[str, dict[str, Any]] = {
     "DELETE /v1/edits/{edit_id}": {},
     "POST /v1/edits/{edit_id}/disable": {},
     "POST /v1/edits/{edit_id}/enable": {},
-    "POST /v1/edits/{edit_id}/approve": {},
+    "POST /v1/edits/{edit_id}/approve": {"headers": {"if-match": '"1"'}},
     "POST /v1/edit_sets/{edit_set}/disable": {},
     "POST /v1/edit_sets/{edit_set}/enable": {},
     "POST /v1/server/disable": {},
