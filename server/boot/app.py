@@ -25,7 +25,7 @@ from incomes_server.auth.keys import KeyRing
 from incomes_server.boot.engine_args import is_cpu_package, vllm_arguments
 from incomes_server.boot.listen import HttpLimits, bind, http_server
 from incomes_server.boot.observed import ObservedEngine
-from incomes_server.boot.ray_local import start_ray
+from incomes_server.boot.ray_local import import_ray, start_ray
 from incomes_server.boot.retokenize import retokenize
 from incomes_server.boot.stages import Announce, Stages
 from incomes_server.boot.startup import (
@@ -156,6 +156,7 @@ class Server:
 
     async def _start_store(self, stack: AsyncExitStack) -> tuple[StoreClient, CompressionClient]:
         """Start Ray in a thread, for its processes take seconds to come up; vLLM is imported meanwhile."""
+        import_ray()
         starting = asyncio.create_task(asyncio.to_thread(start_ray, ray_settings(self.settings)))
         stack.push_async_callback(stop_ray_after, starting)
         await asyncio.sleep(0)

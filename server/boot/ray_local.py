@@ -82,6 +82,13 @@ def prepare_ray_environment(*, local: bool = True) -> None:
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
+def import_ray() -> None:
+    """Import Ray, which the threads of a start then share. Two that import it at once may see half of it: it refers to
+    its own parts while it is imported."""
+    prepare_ray_environment()
+    _ray()
+
+
 def start_ray(settings: RaySettings) -> None:
     """Start or join Ray and create the two actors. Signal handlers are to be installed after this call.
 
