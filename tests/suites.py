@@ -18,13 +18,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 SUITES = (
-    ("tests/incomes_plugin",),
+    ("tests/server",),
     ("tests/e2e",),
     ("tests/attack",),
-    ("tests/server",),
+    ("tests/incomes_plugin",),
     ("tests/docs", "tests/setup", "tests/benchmarks", "tests/deploy"),
 )
-"""The longest first. Attacks, which look at the clock, run beside tests that start few engines."""
+"""The longest first, so that both ends come at about the same time."""
 
 SIDE_BY_SIDE = 2
 STILL_RUNNING_S = 60.0

@@ -128,8 +128,9 @@ async def test_one_event_for_each_route_and_none_for_its_repetition(stack: Any, 
             sent = sent | {"json": filled(sent["json"], objects)} if "json" in sent else sent
             before = {event["id"] for event in await log_of(client)}
             headers = {"idempotency-key": f"key-{number}", "x-request-id": f"walk-{number}"}
+            sent = sent | {"headers": headers | sent.get("headers", {})}
             for _ in range(2):
-                answer = await client.request(method, path, headers=headers, **sent)
+                answer = await client.request(method, path, **sent)
                 assert answer.is_success, (route, answer.text)
             news = [e for e in await log_of(client) if e["id"] not in before and e["actor"] != "server"]
             assert [event["request_id"] for event in news] == [f"walk-{number}"], route
