@@ -116,7 +116,7 @@ def target(tmp_path_factory, start):
 
 def start_with_few_kernels(patch, tmp_path_factory, start):
     """PyTorch's oneDNN keeps a kernel for each of the last 1,024 shapes of a batch, some 100 MiB that fill up while new
-    shapes turn up, in stock vLLM as here. With 16 of them what grows is something else."""
+    shapes turn up, by chats alone too. With 16 of them what grows is something else."""
     patch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16")
     return start(tmp_path_factory.mktemp("load"), flags=("--num-gpu-blocks-override", str(KV_BLOCKS)))
 
