@@ -106,13 +106,16 @@ def test_an_edit_ends_at_its_time_also_when_the_store_hangs(server, admin, edit_
         os.kill(pid, signal.SIGCONT)
     assert answered, "the store hung at that second, and requests came"
     assert not any(answered), "none was answered with the edit; later ones were refused"
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 30
     while (seen := admin.get(f"/v1/edits/{edit['id']}").json())["status"] != "retired":
         assert time.monotonic() < deadline
         time.sleep(0.1)
     assert seen["status_reason"] == "expired"
-    while ask(server.chat(ANNA), edit_set=edit_set).headers["x-incomes-edits"] != "0":
-        assert time.monotonic() < deadline
+    with server.raw_chat(ANNA) as chat:  # 503 while an engine that could not reach the store catches up
+        while (answer := chat.post("/v1/chat/completions", json=body)).headers.get("x-incomes-edits") != "0":
+            assert answer.status_code in (200, 503), answer.text
+            assert time.monotonic() < deadline, answer.headers
+            time.sleep(0.1)
 
 
 def test_what_one_writes_another_lets_in(server, admin):
