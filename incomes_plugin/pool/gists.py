@@ -4,7 +4,8 @@ in: deltas (gists to add, edit versions to remove) between two steps of the engi
 out: immutable `PooledSnapshot`s, which requests hold while they run: route keys for routing, `PickedEdit`s for reading
 
 A commit that only adds takes time in proportion to what it adds; one that removes also copies some lists of N items. It
-builds the new state aside and switches to it with one assignment, so a commit that raises has changed nothing.
+builds the new state aside and switches to it with one assignment, so a commit that raises has changed nothing,
+except that what its delta says is switched off is not read any more.
 """
 
 from __future__ import annotations

@@ -120,7 +120,8 @@ async def retire_edit(
     wait: WaitToRemove,
     response: Response,
 ) -> EditObject:
-    """Take an edit out of service; 200 means that no replica uses it in any later request."""
+    """Take an edit out of the newest state; 200 means that no later request reads it there. Where a label or an older
+    snapshot is named it is still read: move the label, or switch the edit off."""
     edit = await context.store.retire_edit(project, edit_id, request_id=request_id, if_match=if_match)
     reached = await _gone(context, edit, wait)
     response.status_code = status_code(wait, reached, done=200)
@@ -165,7 +166,7 @@ async def erase_edit(
 
 
 async def _gone(context: AdminContext, edit: Edit, wait: Wait) -> WaitFor:
-    """How far an edit has left: `active` when no replica uses it in any later request."""
+    """How far an edit has left the newest state: `active` when every replica has let go of it there."""
     # Without a set_version the edit never was in a snapshot: there is nothing to wait for.
     never_served = edit.set_version is None
     gone = never_served or (
