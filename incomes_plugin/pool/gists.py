@@ -24,7 +24,7 @@ from incomes_plugin.model.adapter import EditAdapter
 from incomes_plugin.pool.indexing import INDEX_FROM_EDITS, Indexer
 from incomes_plugin.pool.lineage import Gone, Lineage
 from incomes_plugin.pool.picked import PickedCache, PickedEdit
-from incomes_plugin.pool.snapshot import SnapshotDelta
+from incomes_plugin.pool.snapshot import SnapshotDelta, set_of
 from incomes_plugin.pool.table import NO_EDIT, ROW_TOKENS, Charge, RouteTable, gist_rows
 from incomes_plugin.selection.token_index import ArenaIndex
 
@@ -293,13 +293,15 @@ class GistPool:
     def forget(self, edit_set: str) -> None:
         """The edit set's next commit starts from nothing. Its snapshots stay until they are retired."""
         heads = {name: head for name, head in self._state.heads.items() if name != edit_set}
+        if set_of(edit_set) != edit_set:  # a copy; what is switched off in a set stays so while requests read it
+            self._barred.pop(edit_set, None)
         self._state = replace(self._state, heads=heads)
 
     def may_read(self, snapshot: PooledSnapshot, row: int, at_s: int) -> bool:
         """Whether a request that came at that second may read the edit in a row of a snapshot's table: it has not ended
-        by then, and is not switched off now."""
+        by then, and is not switched off now, in the edit set whose state this is or is a copy of."""
         table = snapshot.table
-        barred = self._barred.get(snapshot.edit_set)
+        barred = self._barred.get(set_of(snapshot.edit_set))
         return table.ends[row] > at_s and not (barred and table.edits[row][0] in barred)
 
     def picked(self, snapshot: PooledSnapshot, row: int) -> PickedEdit:

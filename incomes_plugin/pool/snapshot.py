@@ -21,6 +21,11 @@ def label_key(edit_set: str, label: str) -> str:
     return f"{edit_set}@{label}"
 
 
+def set_of(key: str) -> str:
+    """The edit set that a label, or a copy made for a trial, belongs to: its switches are the set's."""
+    return key.partition("@")[0]
+
+
 def add_to_digest(digest: str, edit_id: str, version: int, sign: int = 1) -> str:
     """Additive multiset hash: add (or with `sign=-1` remove) one (edit id, version). O(1), order-free.
 

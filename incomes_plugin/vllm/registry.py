@@ -12,7 +12,7 @@ from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 
 from incomes_plugin.errors import SnapshotNotFound, SnapshotRetired
-from incomes_plugin.pool.snapshot import SnapshotRef
+from incomes_plugin.pool.snapshot import SnapshotRef, set_of
 from incomes_plugin.selection.question import PromptTemplate
 
 _MAX_REMEMBERED = 4096
@@ -93,8 +93,8 @@ class SnapshotRegistry:
             self._off[edit_set] = off
 
     def off(self, edit_set: str) -> str | None:
-        """The same again; None: nobody's."""
-        return self._off.get(edit_set)
+        """The same again; None: nobody's. A copy of a state of the set follows the set."""
+        return self._off.get(set_of(edit_set))
 
     def dropped(self, key: str) -> None:
         """The set, or label, has no current snapshot any more; pinned ones stay until their requests leave."""

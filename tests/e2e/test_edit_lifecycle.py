@@ -75,6 +75,9 @@ def test_a_kill_switch_holds_for_the_next_request(server, admin, edit_set):
             with server.raw_chat(ANNA) as chat:
                 refused = chat.post("/v1/chat/completions", json=body | {"edits": {"edit_set": edit_set, **strict}})
             assert (refused.status_code, refused.json()["error"]["code"]) == (409, "edits_disabled")
+        for trial, body in (("eval_runs", {}), ("edits/preview", {"text": "The warranty is 24 months."})):
+            refused = admin.post(f"/v1/{trial}", json=body | {"edit_set": edit_set})
+            assert (refused.status_code, refused.json()["error"]["code"]) == (409, "edits_disabled"), refused.text
         assert admin.post(f"{path}/enable").status_code == 200
         found, raw = applied(server, edit_set=edit_set)
         assert (found, raw.headers.get("x-incomes-disabled")) == ([edit["id"]], None)

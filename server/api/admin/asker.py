@@ -12,21 +12,25 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 import httpx
 from incomes_server.api.admin.pool_room import PoolRoom
 from incomes_server.store.client import StoreClient
 from incomes_server.store.counts import ProjectUse
 
-from incomes_plugin.errors import CompressionFailed, InvalidValue, NotReady, SelectionFailed
+from incomes_plugin.errors import CompressionFailed, EditsDisabled, InvalidValue, NotReady, SelectionFailed
 from incomes_plugin.gist.edit import CaptureJob, EditKey
-from incomes_plugin.pool.snapshot import SnapshotDelta, SnapshotRef
+from incomes_plugin.pool.snapshot import SnapshotDelta, SnapshotRef, label_key
 
 if TYPE_CHECKING:
     from incomes_plugin.vllm.engine import EditEngine
 
 CHAT = "/v1/chat/completions"
 AT_ONCE = 8
+"""Questions that the engine is asked at once, by all trials together."""
+OF_ONE_TRIAL = 4
+"""Of one trial: another one's next question waits for few of them, however many are left."""
 EDITS_PER_COMMIT = 256
 MAX_COPIED = 20_000
 """Edits of a state that may be copied: the copy takes its time and the pool's room."""
@@ -47,11 +51,7 @@ class StateAnswer:
 
 
 class StateAsker:
-    """One for the server.
-
-    Attributes:
-        turn: held by whoever makes copies, so that the pool lends room to one trial at a time.
-    """
+    """One for the server. A project tries one thing at a time; projects try beside one another."""
 
     def __init__(self, app: Any, engine: EditEngine, store: StoreClient, room: PoolRoom, model: str) -> None:
         self._app = app
@@ -59,33 +59,53 @@ class StateAsker:
         self._store = store
         self._room = room
         self._model = model
-        self.turn = asyncio.Lock()
+        self._room_to_ask = asyncio.Semaphore(AT_ONCE)
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    @asynccontextmanager
+    async def turn(self, project: str) -> AsyncIterator[None]:
+        """Wait until nothing else of the project is tried. Raises EditsDisabled: the server is switched off."""
+        lock = self._turns.setdefault(project, asyncio.Lock())
+        async with lock:
+            _check_on(None if await self._store.is_server_on() else "server")
+            yield
 
     async def ask(
         self, questions: Sequence[str], snapshot: SnapshotRef, max_tokens: int, *, force: bool = False
     ) -> list[StateAnswer]:
-        """Greedy answers under a state, in order. `force`: read the likeliest edits, whether they apply or not."""
-        room, salt = asyncio.Semaphore(AT_ONCE), secrets.token_hex(16)
+        """Greedy answers under a state, in order. `force`: read the likeliest edits, whether they apply or not.
+
+        Raises:
+            EditsDisabled: a switch takes all edits from the set; the chat port would answer without them.
+        """
+        mine, salt = asyncio.Semaphore(OF_ONE_TRIAL), secrets.token_hex(16)
         transport = httpx.ASGITransport(app=self._app)
         async with httpx.AsyncClient(transport=transport, base_url="http://engine", timeout=None) as client:
 
             async def one(question: str) -> StateAnswer:
-                async with room:
+                async with mine, self._room_to_ask:
+                    _check_on(self._engine.off(snapshot.edit_set))
                     return await self._one(client, question, snapshot, max_tokens, salt, force)
 
             held = self._engine.hold(snapshot) if snapshot.num_edits else nullcontext()
-            with held:
-                return list(await asyncio.gather(*map(one, questions)))
+            try:
+                with held:
+                    async with asyncio.TaskGroup() as asking:
+                        answers = [asking.create_task(one(question)) for question in questions]
+            except ExceptionGroup as failed:
+                raise failed.exceptions[0] from failed
+            return [answer.result() for answer in answers]
 
     @asynccontextmanager
     async def copied(
-        self, snapshot: SnapshotRef, *, added: Sequence[int] = (), without: Collection[str] = ()
+        self, snapshot: SnapshotRef, *, added: Sequence[int] = (), without: Collection[str] = (), wait: bool = True
     ) -> AsyncIterator[SnapshotRef]:
-        """A scratch set with a state of an edit set in it.
+        """A scratch set with a state of an edit set in it. The engine reads nothing in it that is switched off there.
 
         Args:
             added: token ids of one edit more, `SCRATCH_EDIT`.
             without: ids of edits that the new one takes the place of.
+            wait: for room that other copies have; False for whoever has one.
 
         Raises:
             InvalidValue: the state is too large. PoolFull: there is no room beside what is admitted.
@@ -97,8 +117,8 @@ class StateAsker:
                 f"the state has {len(keys)} edits; one of at most {MAX_COPIED} can be tried out", param="edit_set"
             )
         keys = [key for key in keys if key[0] not in without]
-        async with self._room.lend(ProjectUse(len(keys) + bool(added), num_tokens + len(added))):
-            name = f"{snapshot.edit_set}@?{secrets.token_hex(8)}"  # no label and no edit set has such a name
+        async with self._room.lend(ProjectUse(len(keys) + bool(added), num_tokens + len(added)), wait=wait):
+            name = label_key(snapshot.edit_set, f"?{secrets.token_hex(8)}")  # no label has such a name
             try:
                 yield await self._fill(SnapshotRef.empty(name), snapshot, keys, added)
             finally:
@@ -159,3 +179,9 @@ class StateAsker:
         except SelectionFailed:  # nothing was picked
             return ()
         return tuple((edit_id, weight) for edit_id, _, weight in found.applied)
+
+
+def _check_on(off: str | None) -> None:
+    if off is not None:
+        whose = "this server" if off == "server" else "this edit set"
+        raise EditsDisabled(f"all edits of {whose} are switched off; switch them on to try any", param="edit_set")

@@ -46,7 +46,7 @@ async def create_eval_run(
     async with answered_within(EVALUATION_TIMEOUT_S):
         snapshot = await context.store.state_at(project, body.edit_set, body.to)
         questions = await _questions(context, await context.store.get_suite(project, snapshot.edit_set), snapshot)
-        async with asker.turn, asker.state(snapshot) as state:
+        async with asker.turn(project), asker.state(snapshot) as state:
             answers = await asker.ask([question.text for question in questions], state, body.max_tokens)
         asked = [Asked(question, answer.text) for question, answer in zip(questions, answers, strict=True)]
         run = await context.store.record_run(project, snapshot, asked, request_id=request_id)

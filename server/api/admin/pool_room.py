@@ -43,6 +43,7 @@ class PoolRoom:
         self._stored_meanwhile: dict[str, ProjectUse] = {}
         self._at = float("-inf")
         self._lock = asyncio.Lock()
+        self._returned = asyncio.Event()
 
     @asynccontextmanager
     async def reserve(self, project: str, num_tokens: Sequence[int], *, replaces: int = 0) -> AsyncIterator[None]:
@@ -88,20 +89,36 @@ class PoolRoom:
             await self._admit(project, ProjectUse(1, num_tokens), 0)
 
     @asynccontextmanager
-    async def lend(self, use: ProjectUse) -> AsyncIterator[None]:
+    async def lend(self, use: ProjectUse, *, wait: bool) -> AsyncIterator[None]:
         """Hold room for copies that go with the block, beside what is admitted; no project's quota counts them.
+
+        Args:
+            wait: for other copies to go, where these have the room. Whoever holds a copy must not wait for another.
 
         Raises:
             PoolFull: names the room and what is needed.
         """
-        async with self._lock:
-            await self._look()
-            self._check_room(self._quotas.of(_LENT).usable_bytes, self._bytes(use))
-            self._promised[_LENT] = self._promised.get(_LENT, NOTHING) + use
+        while not await self._lent(use, wait=wait):
+            await self._returned.wait()
         try:
             yield
         finally:
             self._promised[_LENT] -= use
+            self._returned.set()
+
+    async def _lent(self, use: ProjectUse, *, wait: bool) -> bool:
+        async with self._lock:
+            self._returned.clear()
+            await self._look()
+            lent = self._promised.get(_LENT, NOTHING)
+            try:
+                self._check_room(self._quotas.of(_LENT).usable_bytes, self._bytes(use))
+            except PoolFull:
+                if not wait or lent == NOTHING:
+                    raise
+                return False
+            self._promised[_LENT] = lent + use
+            return True
 
     async def status(self) -> EngineStatus:
         """What the engine says of itself and its pool. Raises EngineLost."""

@@ -76,9 +76,9 @@ async def _preview(body: PreviewContent, context: AdminContext, project: str) ->
     before = edit_set.snapshot
     without = set(replaced)
     async with (
-        asker.turn,
+        asker.turn(project),
         asker.state(before) as base,
-        asker.copied(before, added=new.token_ids, without=without) as after,
+        asker.copied(before, added=new.token_ids, without=without, wait=base.edit_set == before.edit_set) as after,
     ):
         nearby = await _nearby(context, asker, project, body, base, without)
         asked = [*own, *nearby]

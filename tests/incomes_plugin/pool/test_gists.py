@@ -105,6 +105,18 @@ def test_what_is_switched_off_is_not_read_any_more_where_the_rest_of_the_commit_
     assert [pool.may_read(snapshot, row, 0) for row in range(2)] == [edit != "e0" for edit, _ in snapshot.table.edits]
 
 
+def test_what_is_switched_off_in_a_set_is_not_read_in_a_copy_of_its_state_either() -> None:
+    pool = pool_of()
+    pool.commit("s", None, "a", 2, gists(range(2)), [])
+    copy = pool.commit("s@?1", None, "copy", 2, gists(range(2)), [])
+    assert all(pool.may_read(copy, row, 0) for row in range(2))
+    GistPool.commit(pool, SnapshotDelta("a", Named("s", 2, "b", 2), barred=("e0",)))
+    assert [pool.may_read(copy, row, 0) for row in range(2)] == [edit != "e0" for edit, _ in copy.table.edits]
+    pool.forget("s@?1")
+    assert [pool.may_read(copy, row, 0) for row in range(2)] == [edit != "e0" for edit, _ in copy.table.edits]
+    assert set(pool._barred) == {"s"}, "copies leave nothing behind"
+
+
 def test_a_full_pool_takes_nothing_more_but_can_be_changed_and_emptied() -> None:
     four = gists(range(4))
     one = pool_of()

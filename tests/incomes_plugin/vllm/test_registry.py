@@ -96,3 +96,11 @@ def test_a_label_keeps_its_snapshot_while_the_set_goes_on(registry: SnapshotRegi
     registry.dropped("eset_a@production")
     assert registry.unused() == [snapshot(1).id]
     assert not registry.holds(snapshot(1))
+
+
+def test_a_copy_of_a_state_follows_the_switch_of_its_set(registry: SnapshotRegistry) -> None:
+    registry.switched("eset_a@?copy", None)
+    registry.switched("eset_a", "server")
+    assert (registry.off("eset_a@?copy"), registry.off("eset_b@?copy")) == ("server", None)
+    registry.dropped("eset_a@?copy")
+    assert registry.off("eset_a") == "server"

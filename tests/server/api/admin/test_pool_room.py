@@ -158,3 +158,33 @@ def test_the_room_promised_is_what_the_pool_takes(adapter, dtype):
     moving = (gists.MOVING - 1) * rows * row  # the arena that a growing one is copied to
     spare = gists.MOVING * row * len(made)
     assert room - spare <= pool.usage().used_bytes + moving <= room
+
+
+async def test_a_copy_waits_for_the_room_of_another_one_and_for_nothing_else():
+    room, _ = room_of()
+    may_go, has_room, order = asyncio.Event(), asyncio.Event(), []
+
+    async def first():
+        async with room.lend(ProjectUse(1, 500), wait=True):
+            has_room.set()
+            await may_go.wait()
+            with pytest.raises(PoolFull):
+                async with room.lend(ProjectUse(1, 500), wait=False):
+                    pass
+            order.append("first")
+
+    async def second():
+        async with room.lend(ProjectUse(1, 600), wait=True):
+            order.append("second")
+
+    one = asyncio.create_task(first())
+    await has_room.wait()
+    two = asyncio.create_task(second())
+    async with room.lend(ProjectUse(1, 100), wait=True):
+        order.append("small")
+    may_go.set()
+    await asyncio.wait_for(asyncio.gather(one, two), 60)
+    assert order == ["small", "first", "second"]
+    with pytest.raises(PoolFull, match="7010 are needed"):
+        async with room.lend(ProjectUse(1, 701), wait=True):
+            pass
