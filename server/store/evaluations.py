@@ -111,7 +111,7 @@ def newest_at(conn: Connection, snapshot: SnapshotRef, limit: int) -> list[Edit]
 
 
 def check_evaluated(conn: Connection, snapshot: SnapshotRef) -> None:
-    """Raise unless a label may move to this state.
+    """Raise unless a label that has not been there before may move to this state.
 
     Raises:
         EvalRequired: the set's suite is required, and the state's last run did not pass, or there is none.

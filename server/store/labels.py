@@ -172,6 +172,14 @@ def move_label(tx: Transaction, command: MoveLabel) -> list[EditKey]:
     return [_append(tx, found.id, name, newest, version)]
 
 
+def was_at(conn: Connection, name: str, state: SnapshotRef) -> bool:
+    """Whether the label has pointed at this content before, as far as its moves are remembered."""
+    same = select(r.version).where(r.edit_set == state.edit_set, r.snapshot == state.id)
+    there = m.version.in_(same) | (m.version == state.version)
+    found = select(m.move).where(m.edit_set == state.edit_set, m.name == name, there).limit(1)
+    return conn.scalar(found) is not None
+
+
 def delete_label(tx: Transaction, command: DeleteLabel) -> list[EditKey]:
     """Raises EditSetNotFound, LabelNotFound, EtagMismatch."""
     found = find_edit_set(tx.conn, command.project, command.edit_set, lock=True)

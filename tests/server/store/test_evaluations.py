@@ -60,7 +60,7 @@ def test_a_label_waits_for_a_run_that_passed_on_its_very_state(store, edits):
     def move(to, request_id):
         return store.write(commands.MoveLabel("p", request_id, "default", "production", to))
 
-    move("head", "m0")
+    move("1", "m0")
     store.write(commands.SetEvalSuite("p", "s", EvalSuite("default", (QUESTION,), required=True)))
     state = store.read(state_at, "p", "default", "2")
     with pytest.raises(EvalRequired, match="no evaluation run"):
@@ -73,6 +73,27 @@ def test_a_label_waits_for_a_run_that_passed_on_its_very_state(store, edits):
     with pytest.raises(EvalRequired):
         move("head", "m4")
     assert move(state.id, "m5").snapshot == state
+
+
+def test_the_way_back_is_open_without_a_run_also_where_a_suite_became_required_later(store, edits):
+    def move(name, to, request_id):
+        return store.write(commands.MoveLabel("p", request_id, "default", name, to))
+
+    first = move("production", "2", "m0")
+    store.write(commands.SetEvalSuite("p", "s", EvalSuite("default", (QUESTION,), required=True)))
+    head = store.read(state_at, "p", "default", "head")
+    run(store, head, "36 months", "r1")
+    assert move("production", "head", "m1").previous == first.snapshot
+    run(store, first.snapshot, "wrong", "r2")
+    assert move("production", first.snapshot.id, "m2").snapshot == first.snapshot, "back, whatever a run says of it"
+    run(store, head, "wrong", "r3")
+    assert move("production", "head", "m3").snapshot == head, "it was there too"
+    with pytest.raises(EvalRequired):
+        move("production", "1", "m4")
+    with pytest.raises(EvalRequired):
+        move("staging", "2", "m5")
+    store.write(commands.RetireEdit("p", "out", edits[2].id))
+    assert move("production", "head", "m6").snapshot.id == first.snapshot.id, "the same content under a later version"
 
 
 def test_what_is_erased_is_in_no_answer(store, edits):
