@@ -68,13 +68,12 @@ def read_delta(conn: Connection, edit_set: str, base: int, *, page_bytes: int = 
         fold, end = _fold_page(changes, row, base, ends, page_bytes)
     after = _snapshot_at(conn, edit_set, end)
     added, ages, until = blobs_of(conn, after, fold.added())
-    e = edits.c
-    barred = conn.scalars(select(e.id).where(e.edit_set == edit_set, e.disabled_at.is_not(None)).order_by(e.seq))
+    barred = tuple(sorted(switched_off(conn, edit_set)))
     off = "edit_set" if row.disabled_at is not None else None
     if conn.scalar(select(meta.c.value).where(meta.c.key == SERVER_OFF)) is not None:
         off = "server"
     removed = tuple(fold.removed())
-    return SnapshotDelta(before, after, added, removed, ages, until, barred=tuple(barred), off=off)
+    return SnapshotDelta(before, after, added, removed, ages, until, barred=barred, off=off)
 
 
 def net_changes(conn: Connection, edit_set: str, base: int, target: int) -> tuple[list[EditKey], list[EditKey]]:
@@ -90,14 +89,19 @@ def net_changes(conn: Connection, edit_set: str, base: int, target: int) -> tupl
 
 def edits_at(conn: Connection, edit_set: str, version: int) -> tuple[list[EditKey], int]:
     """Edit versions of a state that are not switched off, and their tokens together."""
-    e = edits.c
-    off = set(conn.scalars(select(e.id).where(e.edit_set == edit_set, e.disabled_at.is_not(None))))
+    off = switched_off(conn, edit_set)
     keys = [key for key in net_changes(conn, edit_set, 0, version)[0] if key[0] not in off]
     v, total = edit_versions.c, 0
     for part in chunks(keys):
         query = select(func.sum(v.num_tokens)).where(in_pairs(v.edit_id, v.version, part))
         total += int(conn.scalar(query) or 0)
     return keys, total
+
+
+def switched_off(conn: Connection, edit_set: str) -> set[str]:
+    """Edits of the set that are switched off, by an index of these alone: each page for each replica asks."""
+    e = edits.c
+    return set(conn.scalars(select(e.id).where(e.edit_set == edit_set, e.disabled_at.is_not(None))))
 
 
 def _snapshot_at(conn: Connection, edit_set: str, version: int) -> SnapshotRef:
