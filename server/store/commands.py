@@ -252,6 +252,13 @@ class Compact:
 
 
 @dataclass(frozen=True)
+class ForgetMoves:
+    """Forget moves that labels left behind before a time, in unix seconds. Result: None."""
+
+    before: int
+
+
+@dataclass(frozen=True)
 class RecordOutcomes:
     """Store what the compressor made. Result: None. Outcomes for versions that wait no longer are ignored."""
 
@@ -392,6 +399,7 @@ Command = (
     | SetEvalSuite
     | RecordEvalRun
     | Compact
+    | ForgetMoves
     | TenancyCommand
     | DataKeyCommand
     | Reseal

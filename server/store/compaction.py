@@ -1,4 +1,5 @@
-"""Forgets history that nothing needs: states before a version, gists and superseded texts that are in no later state.
+"""Forgets history that nothing needs: states before a version, gists and superseded texts that are in no later state,
+moves of labels.
 
 compaction_targets ──version a set──► Compact, many small transactions ──► the log has each edit of that version once
     (from settings, labels, replicas)                                        and behind it all changes since
@@ -17,7 +18,7 @@ from incomes_server.edits import EditStatus
 from incomes_server.store.labels import labels_of
 from incomes_server.store.log import ADD, REMOVE
 from incomes_server.store.rows import AnyRow, Transaction, chunks, in_pairs
-from incomes_server.store.schema import edit_sets, edit_versions, edits, log, revisions
+from incomes_server.store.schema import edit_sets, edit_versions, edits, label_heads, label_moves, log, revisions
 from sqlalchemy import Connection, bindparam, delete, func, select, update
 
 from incomes_plugin.gist.edit import EditKey
@@ -29,6 +30,7 @@ MARK_EDITS = 128
 """Edits from mark to mark, at least."""
 
 s, r, v, g = edit_sets.c, revisions.c, edit_versions.c, log.c
+h, m = label_heads.c, label_moves.c
 
 
 def compaction_targets(conn: Connection, before: int) -> dict[str, int]:
@@ -56,6 +58,16 @@ def compact(tx: Transaction, edit_set: str, up_to: int, step_rows: int = STEP_RO
     )
     _free(tx.conn, list(gone))
     return True
+
+
+def forget_moves(tx: Transaction, before: int) -> None:
+    """Moves that a label left behind before a time, but the newest one and the one before it."""
+    here = (h.edit_set == m.edit_set) & (h.name == m.name)
+    query = select(m.edit_set, m.name, h.move, func.max(m.move).label("at")).join_from(label_moves, label_heads, here)
+    query = query.where(m.moved_at <= before).group_by(m.edit_set, m.name, h.move).having(func.count() > 1)
+    for row in tx.conn.execute(query).all():
+        old = m.move < min(row.at, row.move - 1)
+        tx.conn.execute(delete(label_moves).where(m.edit_set == row.edit_set, m.name == row.name, old))
 
 
 def _end_of_step(conn: Connection, row: AnyRow, up_to: int, step_rows: int) -> int | None:

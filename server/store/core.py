@@ -33,7 +33,7 @@ from incomes_server.store import (
     switches,
 )
 from incomes_server.store.audit import events_of, write_events
-from incomes_server.store.compaction import compact
+from incomes_server.store.compaction import compact, forget_moves
 from incomes_server.store.database import failure_of, open_reader, open_writer, will_pass
 from incomes_server.store.edit_sets import SetHead
 from incomes_server.store.erasure import scrub
@@ -244,6 +244,11 @@ def _(command: commands.Compact, tx: Transaction) -> bool:
 
 
 @_apply.register
+def _(command: commands.ForgetMoves, tx: Transaction) -> None:
+    forget_moves(tx, command.before)
+
+
+@_apply.register
 def _(command: commands.RecordOutcomes, tx: Transaction) -> None:
     outcomes.record_outcomes(tx, command.outcomes)
 
@@ -323,8 +328,7 @@ def _(command: commands.RetireEdit, tx: Transaction) -> list[EditKey]:
 @_change.register
 def _(command: commands.MoveLabel, tx: Transaction) -> list[EditKey]:
     state = evaluations.state_at(tx.conn, command.project, command.edit_set, command.to)
-    if not labels.was_at(tx.conn, command.name, state):  # the way back is open
-        evaluations.check_evaluated(tx.conn, state)
+    evaluations.check_evaluated(tx.conn, command.name, state)
     return labels.move_label(tx, command)
 
 

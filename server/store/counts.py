@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from incomes_server.edits import WAITING, EditStatus
 from incomes_server.store.log import REMOVE
-from incomes_server.store.schema import edit_sets, edit_versions, edits, label_moves, log, revisions
+from incomes_server.store.schema import edit_sets, edit_versions, edits, label_heads, log, revisions
 from sqlalchemy import Connection, func, select
 
 e, v = edits.c, edit_versions.c
@@ -78,14 +78,11 @@ def use_of_projects(conn: Connection) -> dict[str, ProjectUse]:
 
 def use_of_labels(conn: Connection) -> dict[str, LabelUse]:
     """What labels take beside the newest states, by project; a state with several labels counts once."""
-    m, s = label_moves.c, edit_sets.c
-    last = select(m.edit_set, m.name, func.max(m.move).label("move")).group_by(m.edit_set, m.name).subquery()
-    same = (last.c.edit_set == m.edit_set) & (last.c.name == m.name) & (last.c.move == m.move)
+    h, s = label_heads.c, edit_sets.c
     query = (
-        select(s.project, m.edit_set, m.version, m.num_tokens)
-        .join_from(label_moves, last, same)
-        .join(edit_sets, s.id == m.edit_set)
-        .where(m.version.is_not(None), m.version != s.version)
+        select(s.project, h.edit_set, h.version, h.num_tokens)
+        .join_from(label_heads, edit_sets, s.id == h.edit_set)
+        .where(h.version.is_not(None), h.version != s.version)
         .distinct()
     )
     found: dict[str, LabelUse] = {}

@@ -13,7 +13,7 @@ from incomes_server.store.labels import refer
 from incomes_server.store.log import edits_at
 from incomes_server.store.pages import page_of
 from incomes_server.store.rows import AnyRow, Transaction, load_edits
-from incomes_server.store.schema import edits, eval_runs, eval_suites
+from incomes_server.store.schema import edits, eval_runs, eval_suites, label_moves, revisions
 from incomes_server.store.vault import box_of, newest_box
 from sqlalchemy import Connection, delete, insert, or_, select, update
 
@@ -110,14 +110,15 @@ def newest_at(conn: Connection, snapshot: SnapshotRef, limit: int) -> list[Edit]
     return load_edits(conn, keys[-limit:][::-1])
 
 
-def check_evaluated(conn: Connection, snapshot: SnapshotRef) -> None:
-    """Raise unless a label that has not been there before may move to this state.
+def check_evaluated(conn: Connection, label: str, snapshot: SnapshotRef) -> None:
+    """Raise unless a label may move to this state. Where it has been before, as far as its moves are remembered, it
+    always may: the way back is open.
 
     Raises:
         EvalRequired: the set's suite is required, and the state's last run did not pass, or there is none.
     """
     required = conn.scalar(select(s.required).where(s.edit_set == snapshot.edit_set))
-    if not required:
+    if not required or _was_at(conn, label, snapshot):
         return
     runs = select(r.passed).where(r.edit_set == snapshot.edit_set, r.snapshot == snapshot.id)
     passed = conn.scalar(runs.order_by(r.seq.desc()).limit(1))
@@ -128,6 +129,14 @@ def check_evaluated(conn: Connection, snapshot: SnapshotRef) -> None:
             f'POST /v1/eval_runs {{"edit_set": "{snapshot.edit_set}", "to": "{snapshot.id}"}} first',
             param="to",
         )
+
+
+def _was_at(conn: Connection, label: str, state: SnapshotRef) -> bool:
+    m = label_moves.c
+    same = select(revisions.c.version).where(revisions.c.edit_set == state.edit_set, revisions.c.snapshot == state.id)
+    there = m.version.in_(same) | (m.version == state.version)
+    found = select(m.move).where(m.edit_set == state.edit_set, m.name == label, there).limit(1)
+    return conn.scalar(found) is not None
 
 
 def reseal_texts(tx: Transaction, older: Sequence[str], limit: int) -> int:

@@ -1,4 +1,5 @@
-"""Labels in the database: each move is a row, the newest one says where the label points. And what callers refer to."""
+"""Labels in the database: a row says where each points, another one where it was by each move that is remembered. And
+what callers refer to."""
 
 from __future__ import annotations
 
@@ -11,12 +12,12 @@ from incomes_server.store.counts import LabelUse, use_at
 from incomes_server.store.edit_sets import SetHead, find_edit_set
 from incomes_server.store.log import ADD, blobs_of, lost_at, net_changes
 from incomes_server.store.rows import AnyRow, Transaction, snapshot_from
-from incomes_server.store.schema import edit_sets, edit_versions, label_moves, log, revisions
-from sqlalchemy import Connection, case, func, insert, select
+from incomes_server.store.schema import edit_sets, edit_versions, label_heads, label_moves, log, revisions
+from sqlalchemy import Connection, case, delete, func, insert, select
 
 from incomes_plugin.errors import LabelNotFound, QuotaExceeded, SnapshotNotFound, SnapshotRetired
 from incomes_plugin.gist.edit import EditKey
-from incomes_plugin.pool.snapshot import SnapshotDelta, SnapshotRef, label_key
+from incomes_plugin.pool.snapshot import SnapshotDelta, SnapshotRef, label_key, set_of
 
 MOST_LABELS = 64
 """Of an edit set: each is followed by every replica."""
@@ -24,17 +25,15 @@ MOST_LABELS = 64
 FEW_GISTS = 256
 """So many are sent without looking whether another state has them."""
 
-m, r, s, v = label_moves.c, revisions.c, edit_sets.c, edit_versions.c
+h, m, r, s, v = label_heads.c, label_moves.c, revisions.c, edit_sets.c, edit_versions.c
 
 
 def heads(conn: Connection, only: Collection[str] | None = None) -> dict[str, SetHead]:
     """Newest move of every label by its key, deleted ones too; or of those in `only`."""
-    newest = select(m.edit_set, m.name, func.max(m.move).label("move")).group_by(m.edit_set, m.name)
+    query = select(h.edit_set, h.name, h.move, h.version)
     if only is not None:
-        newest = newest.where(m.edit_set.in_({key.partition("@")[0] for key in only}))
-    last = newest.subquery()
-    same = (last.c.edit_set == m.edit_set) & (last.c.name == m.name) & (last.c.move == m.move)
-    rows = conn.execute(select(m.edit_set, m.name, m.move, m.version).join_from(label_moves, last, same))
+        query = query.where(h.edit_set.in_({set_of(key) for key in only}))
+    rows = conn.execute(query)
     found = {label_key(row.edit_set, row.name): SetHead(row.move, row.version is None) for row in rows}
     return found if only is None else {key: head for key, head in found.items() if key in only}
 
@@ -43,7 +42,7 @@ def moves_of(conn: Connection, project: str) -> dict[str, int]:
     """Newest move of every label of the project, by its key."""
     sets = set(conn.scalars(select(s.id).where(s.project == project, s.deleted_at.is_(None))))
     found = heads(conn).items()
-    return {key: head.version for key, head in found if not head.deleted and key.partition("@")[0] in sets}
+    return {key: head.version for key, head in found if not head.deleted and set_of(key) in sets}
 
 
 def get_label(conn: Connection, project: str, edit_set: str, name: str) -> Label:
@@ -66,20 +65,17 @@ def label_of(conn: Connection, edit_set: str, name: str, *, param: str = "label"
 
 def labels_of(conn: Connection, edit_set: str) -> list[Label]:
     """All that are not deleted, by name."""
-    newest = select(m.name, func.max(m.move).label("move")).where(m.edit_set == edit_set).group_by(m.name).subquery()
-    query = (
-        select(label_moves)
-        .join(newest, (newest.c.name == m.name) & (newest.c.move == m.move))
-        .where(m.edit_set == edit_set, m.version.is_not(None))
-        .order_by(m.name)
-    )
+    query = select(h.name, h.move).where(h.edit_set == edit_set, h.version.is_not(None)).order_by(h.name)
     return [load_label(conn, edit_set, row.name, row.move) for row in conn.execute(query).all()]
 
 
 def load_label(conn: Connection, edit_set: str, name: str, move: int) -> Label:
-    """The label as it was after one of its moves. One that was deleted points where it did before."""
+    """The label as it was after one of its moves; as it is now where that is forgotten. One that was deleted points
+    where it did before."""
     query = select(label_moves).where(m.edit_set == edit_set, m.name == name, m.move.in_([move - 1, move]))
     rows = {row.move: row for row in conn.execute(query)}
+    if move not in rows:
+        return load_label(conn, edit_set, name, _newest(conn, edit_set, name).move)  # type: ignore[union-attr]
     now, before = rows[move], rows.get(move - 1)
     previous = None if before is None else _state(conn, edit_set, before.version)
     snapshot = previous if now.version is None else _state(conn, edit_set, now.version)
@@ -98,12 +94,12 @@ def read_delta(conn: Connection, key: str, move: int, set_version: int) -> Snaps
         NotReady: gists of the label's state are missing, or another model made them.
     """
     edit_set, _, name = key.partition("@")
-    rows = {row.move: row for row in conn.execute(select(label_moves).where(m.edit_set == edit_set, m.name == name))}
-    newest = rows[max(rows)]
+    newest = conn.execute(select(label_heads).where(h.edit_set == edit_set, h.name == name)).one()
+    former = conn.scalar(select(m.version).where(m.edit_set == edit_set, m.name == name, m.move == move))
     if newest.version is None:
         return SnapshotDelta(None, SnapshotRef.empty(edit_set), deleted=True, label=name, move=newest.move)
     target = _state(conn, edit_set, newest.version) or SnapshotRef.empty(edit_set)
-    places = [set_version] if move == 0 or rows[move].version is None else [set_version, rows[move].version]
+    places = [set_version] if former is None else [set_version, former]
     states = [state for version in places if (state := _state(conn, edit_set, version)) is not None]
     states.sort(key=lambda state: abs(state.version - target.version))
     base, added, removed = _fewest_added(conn, target, states or [SnapshotRef.empty(edit_set)])
@@ -172,14 +168,6 @@ def move_label(tx: Transaction, command: MoveLabel) -> list[EditKey]:
     return [_append(tx, found.id, name, newest, version)]
 
 
-def was_at(conn: Connection, name: str, state: SnapshotRef) -> bool:
-    """Whether the label has pointed at this content before, as far as its moves are remembered."""
-    same = select(r.version).where(r.edit_set == state.edit_set, r.snapshot == state.id)
-    there = m.version.in_(same) | (m.version == state.version)
-    found = select(m.move).where(m.edit_set == state.edit_set, m.name == name, there).limit(1)
-    return conn.scalar(found) is not None
-
-
 def delete_label(tx: Transaction, command: DeleteLabel) -> list[EditKey]:
     """Raises EditSetNotFound, LabelNotFound, EtagMismatch."""
     found = find_edit_set(tx.conn, command.project, command.edit_set, lock=True)
@@ -226,7 +214,10 @@ def _append(tx: Transaction, edit_set: str, name: str, newest: AnyRow | None, ve
     before, after = (_state(tx.conn, edit_set, v) for v in (None if newest is None else newest.version, version))
     num_tokens = 0 if version is None else _tokens_at(tx.conn, edit_set, version)
     row = {"edit_set": edit_set, "name": name, "move": move, "version": version, "num_tokens": num_tokens}
-    tx.conn.execute(insert(label_moves).values(row | {"moved_at": tx.now}))
+    row["moved_at"] = tx.now
+    tx.conn.execute(insert(label_moves).values(row))
+    tx.conn.execute(delete(label_heads).where(h.edit_set == edit_set, h.name == name))
+    tx.conn.execute(insert(label_heads).values(row))
     tx.touched.add(key)
     tx.note(key, None if before is None else before.id, None if after is None else after.id)
     return key, move
@@ -244,8 +235,7 @@ def _tokens_at(conn: Connection, edit_set: str, version: int) -> int:
 
 
 def _newest(conn: Connection, edit_set: str, name: str) -> AnyRow | None:
-    query = select(label_moves).where(m.edit_set == edit_set, m.name == name)
-    return conn.execute(query.order_by(m.move.desc())).first()
+    return conn.execute(select(label_heads).where(h.edit_set == edit_set, h.name == name)).one_or_none()
 
 
 def _state(conn: Connection, edit_set: str, version: int | None) -> SnapshotRef | None:

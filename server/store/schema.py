@@ -2,7 +2,7 @@
 
 edit_sets 1─n edits 1─n edit_versions (text, token ids, gist blob)
     1─n revisions (version, digest) 1─n log (op, edit version)
-    1─n label_moves (label, version that it points at)
+    1─n label_heads (label, version that it points at) 1─n label_moves (where it was before)
 files 1─n file_parts (whole lines)      batches (how far the import of a file is) 1─n batch_lines (edit, or error)
 
 A change here needs a revision in `migrations/`.
@@ -158,7 +158,19 @@ revisions = Table(
 )
 Index("revisions_by_snapshot", revisions.c.snapshot)
 
-# The newest move of a label says where it is; one without a version has deleted it.
+# The newest move of each label: it says where the label is; one without a version has deleted it.
+label_heads = Table(
+    "label_heads",
+    metadata,
+    Column("edit_set", String, ForeignKey("edit_sets.id"), primary_key=True),
+    Column("name", String, primary_key=True),
+    Column("move", BigInteger, nullable=False),
+    Column("version", BigInteger),
+    Column("num_tokens", BigInteger, nullable=False),  # of the edits there, for the room that replicas need
+    Column("moved_at", BigInteger, nullable=False),
+)
+
+# All moves that are remembered: the newest one of each label, the one before it, and those of `keep_history_s`.
 label_moves = Table(
     "label_moves",
     metadata,
@@ -166,7 +178,7 @@ label_moves = Table(
     Column("name", String, primary_key=True),
     Column("move", BigInteger, primary_key=True, autoincrement=False),
     Column("version", BigInteger),
-    Column("num_tokens", BigInteger, nullable=False),  # of the edits there, for the room that replicas need
+    Column("num_tokens", BigInteger, nullable=False),
     Column("moved_at", BigInteger, nullable=False),
 )
 

@@ -3,11 +3,12 @@
 import pytest
 from incomes_server.edits import NewEdit
 from incomes_server.store import commands, labels
+from incomes_server.store.core import EditStore
 from incomes_server.store.edit_sets import get_edit_set
 from incomes_server.store.labels import get_label, list_labels, moves_of
 from incomes_server.store.schema import edit_versions, label_moves
 from incomes_server.store.snapshots import diff, get_snapshot, list_snapshots
-from sqlalchemy import create_engine, select, update
+from sqlalchemy import create_engine, event, select, update
 
 from incomes_plugin.errors import (
     EditSetNotFound,
@@ -228,6 +229,54 @@ def test_a_label_does_not_move_to_a_state_that_no_replica_can_build(store, datab
     with pytest.raises(SnapshotRetired, match="1 gists of version 1 are missing or of another model"):
         move(store, "production", "1", request_id="back")
     assert store.read(get_label, "p", "default", "production").snapshot == head(store)
+
+
+def test_moves_left_behind_are_forgotten_but_where_the_label_is_and_was_stays(store, database_url):
+    now = [1_000]
+    store.close()
+    store = EditStore(database_url, clock=lambda: now[0])
+    key, requests = None, {}
+    for text in "abc":
+        add(store, text)
+    for number, to in enumerate("1213", start=1):
+        now[0] = 1_000 * number
+        requests[number] = move(store, "production", to, request_id=f"m{number}")
+        key = requests[number].key
+    move(store, "staging", "2")
+
+    def moves():
+        return store.read(lambda c: [*c.scalars(select(label_moves.c.move).where(label_moves.c.name == "production"))])
+
+    store.write(commands.ForgetMoves(999))
+    assert moves() == [1, 2, 3, 4]
+    store.write(commands.ForgetMoves(2_500))
+    assert moves() == [2, 3, 4], "at that time the label was where its second move brought it"
+    store.write(commands.ForgetMoves(10**9))
+    assert moves() == [3, 4]
+    label = store.read(get_label, "p", "default", "production")
+    assert (label.move, label.snapshot.version, label.previous.version) == (4, 3, 1)
+    assert move(store, "production", "2", request_id="m2") == label, "sent again; what it did then is forgotten"
+    assert move(store, "production", "1", request_id="m3").snapshot == requests[3].snapshot
+    assert store.read(labels.heads)[key].version == 4
+    for at in (0, 1, 4):  # a replica at a move that is forgotten goes on from the set's state
+        assert store.read(labels.read_delta, key, at, 3).position == 4
+    assert move(store, "production", str(label.previous.version), request_id="back").move == 5
+    gone = store.write(commands.DeleteLabel("p", "delete", "default", "staging"))
+    store.write(commands.ForgetMoves(10**9))
+    assert store.write(commands.DeleteLabel("p", "delete", "default", "staging")) == gone
+    assert store.read(labels.heads)[f"{gone.edit_set}@staging"].deleted
+    store.close()
+
+
+def test_looking_for_news_reads_no_history(store):
+    add(store, "a")
+    for number in range(40):
+        move(store, "production", str(number % 2), request_id=str(number))
+    sent = []
+    event.listen(store._reader, "before_cursor_execute", lambda _c, _k, sql, *_: sent.append(sql))
+    assert [head.version for head in store.read(labels.heads).values()] == [40]
+    assert len(store.read(list_labels, "p", "default")) == 1
+    assert not [sql for sql in sent if "label_moves" in sql and "move IN" not in sql]
 
 
 def test_an_edit_set_has_so_many_labels_and_a_deleted_one_makes_room(store):
