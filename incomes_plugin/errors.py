@@ -30,6 +30,7 @@ IncomesError
 ├── Conflict
 │   ├── EditConflict          edit_conflict
 │   ├── EditSetExists         edit_set_exists
+│   ├── EditSetLabelled       edit_set_labelled
 │   ├── EvalRequired          eval_required
 │   ├── EtagMismatch          etag_mismatch
 │   ├── ProjectExists         project_exists
@@ -259,6 +260,12 @@ class NotEncrypted(Conflict):
     """The edit store is not encrypted: there is no data key to rotate or to erase."""
 
     code = "not_encrypted"
+
+
+class EditSetLabelled(Conflict):
+    """The edit set has labels, by which requests name its states: it cannot be deleted in passing."""
+
+    code = "edit_set_labelled"
 
 
 class EditSetExists(Conflict):

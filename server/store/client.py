@@ -64,7 +64,8 @@ class StoreClient(TenancyCalls, EvaluationCalls):
     async def delete_edit_set(
         self, project: str, edit_set: str, *, request_id: str, if_match: tuple[int, ...] | None = None
     ) -> EditSet:
-        """Retire every edit in it, then hide it; the answer has the version to wait for. Raises EtagMismatch."""
+        """Retire every edit in it, then hide it; the answer has the version to wait for. Raises EtagMismatch,
+        EditSetLabelled."""
         return await self._write(commands.DeleteEditSet(project, request_id, edit_set, if_match))
 
     async def add_edits(self, project: str, edit_set: str, edits: Sequence[NewEdit], *, request_id: str) -> list[Edit]:

@@ -53,7 +53,7 @@ class EnsureEditSet:
 
 @dataclass(frozen=True)
 class DeleteEditSet(Requested):
-    """Retire every edit of the set, then hide it. Result: EditSet at its last version."""
+    """Retire every edit of a set without labels, then hide it. Result: EditSet at its last version."""
 
     edit_set: str
     if_match: tuple[int, ...] | None = None

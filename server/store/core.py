@@ -44,7 +44,7 @@ from incomes_server.store.vault import Vault, unlock, with_vault
 from sqlalchemy import Connection, delete, insert, select, update
 from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
-from incomes_plugin.errors import IncomesError
+from incomes_plugin.errors import EditSetLabelled, IncomesError
 from incomes_plugin.gist.edit import EditKey
 
 logger = logging.getLogger("incomes.store")
@@ -305,9 +305,13 @@ def _(command: commands.CreateEditSet, tx: Transaction) -> list[EditKey]:
 
 @_change.register
 def _(command: commands.DeleteEditSet, tx: Transaction) -> list[EditKey]:
-    refs = edit_sets.delete_edit_set(tx, command.project, command.edit_set, command.if_match)
-    labels.delete_labels(tx, refs[0][0])
-    return refs
+    found = edit_sets.find_edit_set(tx.conn, command.project, command.edit_set)
+    if names := [label.name for label in labels.labels_of(tx.conn, found.id)]:
+        raise EditSetLabelled(
+            f"requests name states of edit set {found.name} by its labels {', '.join(names)}; delete these first",
+            param="edit_set",
+        )
+    return edit_sets.delete_edit_set(tx, command.project, command.edit_set, command.if_match)
 
 
 @_change.register

@@ -204,7 +204,7 @@ def refer(conn: Connection, edit_set: AnyRow, to: str, *, param: str = "to") -> 
 
 
 def delete_labels(tx: Transaction, edit_set: str) -> None:
-    """Those of an edit set that is deleted."""
+    """Those of an edit set whose project is erased."""
     for label in labels_of(tx.conn, edit_set):
         _append(tx, edit_set, label.name, _newest(tx.conn, edit_set, label.name), None)
 

@@ -55,7 +55,7 @@ async def delete_edit_set(
     wait: WaitToRemove,
     response: Response,
 ) -> Deleted:
-    """Retire every edit of the set and hide it; 200 means that no replica uses any of them in a later request."""
+    """Retire every edit of a set without labels and hide it; after a 200 no replica uses any of them any more."""
     item = await context.store.delete_edit_set(project, edit_set, request_id=request_id, if_match=if_match)
     context.directory.forget(item.id)
     active = wait.target is WaitFor.ACTIVE and await is_active(context, item.id, item.snapshot.version, wait)

@@ -139,6 +139,8 @@ async def test_a_new_replica_gets_the_set_first_and_every_label_before_it_serves
             label_key(edit_set, "production"): ids[2],
             label_key(edit_set, "staging"): ids[4],
         }
+        for name in ("production", "staging"):
+            await stack.store.delete_label(project, "default", name, request_id=f"delete {name}")
         await stack.store.delete_edit_set(project, "default", request_id="delete set")
         async with asyncio.timeout(30):
             while own(engines["late"], edit_set):

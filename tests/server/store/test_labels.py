@@ -11,6 +11,7 @@ from incomes_server.store.snapshots import diff, get_snapshot, list_snapshots
 from sqlalchemy import create_engine, event, select, update
 
 from incomes_plugin.errors import (
+    EditSetLabelled,
     EditSetNotFound,
     EtagMismatch,
     IdempotencyKeyReuse,
@@ -182,9 +183,15 @@ def test_of_two_who_have_read_the_same_move_one_moves_the_label(store):
     assert store.read(moves_of, "q") == {}
 
 
-def test_a_deleted_set_takes_its_labels_along(store):
+def test_a_set_with_labels_is_not_deleted_and_a_new_one_of_its_name_has_none(store):
     add(store, "a")
     move(store, "production", "head")
+    move(store, "staging", "head")
+    with pytest.raises(EditSetLabelled, match="labels production, staging; delete these first"):
+        store.write(commands.DeleteEditSet("p", "delete", "default"))
+    assert head(store).num_edits == 1
+    for name in ("production", "staging"):
+        store.write(commands.DeleteLabel("p", f"delete {name}", "default", name))
     store.write(commands.DeleteEditSet("p", "delete", "default"))
     store.write(commands.EnsureEditSet("p", "default"))
     assert store.read(list_labels, "p", "default") == []

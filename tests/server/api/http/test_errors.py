@@ -38,6 +38,7 @@ EXPECTED = {
     "method_not_allowed": 405,
     "edit_conflict": 409,
     "edit_set_exists": 409,
+    "edit_set_labelled": 409,
     "etag_mismatch": 412,
     "file_in_use": 409,
     "file_not_found": 404,
