@@ -25,7 +25,7 @@ from incomes_server.api.admin import (
 )
 from incomes_server.api.admin.context import AdminContext
 from incomes_server.api.admin.schemas import ErrorEnvelope
-from incomes_server.api.admin.strict import refuse_unknown_query
+from incomes_server.api.admin.strict import refuse_nul, refuse_unknown_query
 from incomes_server.api.http import metrics
 from incomes_server.api.http.auth import AuthMiddleware
 from incomes_server.api.http.body import BodyLimits, BodyMiddleware
@@ -78,7 +78,8 @@ def build_admin_app(context: AdminContext | None, settings: Settings, readiness:
         audit_events,
     )
     for module in (imports, exports, trials, *own):
-        app.include_router(module.router, dependencies=[Depends(refuse_unknown_query)], responses=ERRORS)
+        checks = [Depends(refuse_nul), Depends(refuse_unknown_query)]
+        app.include_router(module.router, dependencies=checks, responses=ERRORS)
     app.add_api_route("/metrics", read_metrics, response_class=Response, tags=["operations"])
     install_error_handlers(app)
     # The last one added is the outermost.

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
 from incomes_server.api.admin.details import EditDetails, EditSource
 from incomes_server.api.admin.times import ShownTime
+from incomes_server.api.http.json_body import without_nul
 from incomes_server.edits.model import Edit, EditSet, EditStatus
 from incomes_server.store.replica_table import ReplicaState
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
@@ -34,14 +35,7 @@ class RequestBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    @field_validator("*", mode="before")
-    @classmethod
-    def _without_nul(cls, value: Any) -> Any:
-        """Refuse U+0000, which PostgreSQL does not keep: what one database takes, the other takes too."""
-        texts = [value] if isinstance(value, str) else [*value, *value.values()] if isinstance(value, dict) else []
-        if any(isinstance(text, str) and "\0" in text for text in texts):
-            raise ValueError("the character U+0000 is not text")
-        return value
+    _text = field_validator("*", mode="before")(without_nul)
 
 
 class Resource(BaseModel):

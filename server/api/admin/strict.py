@@ -1,11 +1,22 @@
-"""Refuses query parameters that a route does not declare; FastAPI alone would ignore them."""
+"""Refuses query parameters that a route does not declare, which FastAPI alone would ignore, and what is no text."""
 
 from __future__ import annotations
 
 from fastapi import Request
 from fastapi.routing import APIRoute
 
-from incomes_plugin.errors import UnknownParameter
+from incomes_plugin.errors import InvalidValue, UnknownParameter
+
+
+def refuse_nul(request: Request) -> None:
+    """Dependency of every admin route: U+0000 in a path or a query, which PostgreSQL cannot compare with anything.
+
+    Raises:
+        InvalidValue: names the parameter.
+    """
+    for name, value in [*request.path_params.items(), *request.query_params.multi_items()]:
+        if "\0" in f"{name}{value}":
+            raise InvalidValue(f"`{name}`: the character U+0000 is not text", param=name)
 
 
 def refuse_unknown_query(request: Request) -> None:

@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from incomes_server.api.chat.routes import known_fields, request_model
 from incomes_server.api.http.errors import first_validation_error
-from incomes_server.api.http.json_body import load_json
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from incomes_server.api.http.json_body import load_json, without_nul
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from incomes_plugin.errors import InvalidValue, UnknownParameter
 
@@ -25,6 +25,8 @@ class EditsField(BaseModel):
     label: str | None = Field(None, min_length=1, max_length=64)
     snapshot: str | None = Field(None, pattern=r"^snap_[0-9a-f]{24}$")
     mode: Literal["auto", "off", "required"] = "auto"
+
+    _text = field_validator("*", mode="before")(without_nul)
 
     @model_validator(mode="after")
     def _one_state(self) -> EditsField:

@@ -33,6 +33,24 @@ def load_json(raw: bytes | bytearray) -> Any:
     return data
 
 
+def without_nul(value: Any) -> Any:
+    """The value. PostgreSQL keeps no U+0000, and what one database takes, the other takes too.
+
+    Raises:
+        ValueError: one is in it, at any depth; pydantic adds the name of the field.
+    """
+    level = [value]
+    while level:
+        if any(isinstance(each, str) and "\0" in each for each in level):
+            raise ValueError("the character U+0000 is not text")
+        level = [child for each in level for child in _inside(each)]
+    return value
+
+
+def _inside(value: Any) -> list[Any]:
+    return [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else []
+
+
 def _refuse_constant(name: str) -> NoReturn:
     raise InvalidValue(f"{name} is not a JSON number; give a finite one", param="body")
 

@@ -48,6 +48,8 @@ def test_a_misspelt_field_is_named(extra, param):
         {"edits": {"mode": "on"}},
         {"edits": {"edit_set": ""}},
         {"edits": {"edit_set": 3}},
+        {"edits": {"edit_set": "a\0"}},
+        {"edits": {"label": "a\0"}},
         {"edits": {"snapshot": "latest"}},
         {"edits": {"mode": "off", "snapshot": "snap_" + "0" * 24}},
         {"return_edit_attributions": "yes"},
