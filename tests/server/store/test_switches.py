@@ -83,6 +83,7 @@ def test_a_retired_edit_that_a_label_still_has_is_switched_off_too(store):
     before = head(store).snapshot.version
     switch(store, edit, False, "1")
     assert told(store, edit.edit_set, before)[1:] == ((edit.id,), None, before + 1)
+    store.write(commands.DeleteLabel("p", "no label", "default", "production"))
     store.write(commands.DeleteEditSet("p", "gone", "default"))
     with pytest.raises(EditConflict, match=r"set .* is deleted"):
         switch(store, edit, True, "2")
