@@ -11,14 +11,14 @@ from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 from incomes_server.api.chat.attribute import Attributor
 from incomes_server.api.chat.fields import parse_body
-from incomes_server.api.chat.resolve import ScopeResolver
+from incomes_server.api.chat.resolve import MIN_VERSION, ScopeResolver
 from incomes_server.api.chat.respond import AttributionSender, HeaderSender, LossSender
 from incomes_server.api.chat.routes import COMPLETIONS, GENERATION, is_passed
 from incomes_server.api.http.body import IN_THREAD_BYTES, replay
 from incomes_server.api.http.errors import error_response
 from incomes_server.api.http.metrics import GENERATIONS
 from incomes_server.auth.quotas import RunningRequests
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
 
@@ -99,7 +99,8 @@ class ChatGate:
         else:
             parsed = parse_body(scope["path"], raw, salt=salt)
         with span("edits.resolve"):
-            resolved = await self._resolver.resolve(project, parsed.edits, parsed.attributions)
+            least = Headers(scope=scope).get(MIN_VERSION)
+            resolved = await self._resolver.resolve(project, parsed.edits, parsed.attributions, least)
         GENERATIONS.labels(resolved.reason, "").inc()
         snapshot = resolved.snapshot
         edit_scope = EditScope(snapshot.edit_set, snapshot, resolved.trace, numbered=scope["path"] == COMPLETIONS)

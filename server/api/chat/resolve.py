@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +17,7 @@ from incomes_server.store.directory import EditSetDirectory
 from incomes_plugin.errors import (
     EditsDisabled,
     EditSetNotFound,
+    InvalidValue,
     LabelNotFound,
     NotReady,
     SnapshotEmpty,
@@ -25,6 +28,11 @@ from incomes_plugin.pool.snapshot import SnapshotRef, label_key
 
 if TYPE_CHECKING:
     from incomes_plugin.vllm.engine import EditEngine
+
+MIN_VERSION = "x-incomes-min-version"
+MIN_VERSION_WAIT_S = 5.0
+"""So long a request waits for an engine that is behind the version that the caller has written."""
+LOOK_EVERY_S = 0.02
 
 
 @dataclass(frozen=True)
@@ -53,6 +61,7 @@ class Resolved:
             **{name: value for name, value in said.items() if value is not None},
             "x-incomes-edit-set": self.snapshot.edit_set,
             "x-incomes-snapshot": self.snapshot.id,
+            "x-incomes-version": str(self.snapshot.version),
             "x-incomes-edits": str(self.snapshot.num_edits),
         }
 
@@ -65,10 +74,16 @@ class ScopeResolver:
         self._directory = directory
         self._readiness = readiness
 
-    async def resolve(self, project: str, field: EditsField | None, attributions: bool) -> Resolved:
+    async def resolve(
+        self, project: str, field: EditsField | None, attributions: bool, min_version: str | None = None
+    ) -> Resolved:
         """Resolve the `edits` field of a request.
 
+        Args:
+            min_version: header of that name: the version of the edit set that the caller has written.
+
         Raises:
+            InvalidValue: `min_version` is no version of the edit set, or the request names another state.
             NotReady, EngineLost: a part that edits need is missing, or the engine refuses a change of the set.
             EditSetNotFound, LabelNotFound, SnapshotNotFound: what is named is not there.
             SnapshotRetired: the snapshot is there, and neither the newest one nor at a label.
@@ -82,6 +97,8 @@ class ScopeResolver:
         trace = "trace_" + secrets.token_hex(12) if attributions else None
         if wanted.mode == "off":
             return Resolved(SnapshotRef.empty(edit_set), "DISABLED", trace)
+        if min_version is not None:
+            await self._await_version(project, edit_set, wanted, min_version)
         named = any(each is not None for each in (wanted.edit_set, wanted.label, wanted.snapshot))
         if (off := self._engine.off(edit_set)) is not None:
             return self._without(edit_set, wanted, trace, off)
@@ -90,6 +107,27 @@ class ScopeResolver:
         if wanted.mode == "required" and snapshot.num_edits == 0:
             raise SnapshotEmpty("`mode: required`, and the snapshot has no edit", param="edits.mode")
         return Resolved(snapshot, "TARGETING_MATCH" if named else "DEFAULT", trace, wanted.label)
+
+    async def _await_version(self, project: str, edit_set: str, wanted: EditsField, text: str) -> None:
+        """Wait until this engine has the version. Raises NotReady when it has not in time."""
+        if not (text.isascii() and text.isdecimal() and len(text) < 19) or wanted.label or wanted.snapshot:
+            raise InvalidValue(
+                f"the header takes the `set_version` of an edit, a number, and goes with the newest state of an edit "
+                f"set, not with `label` or `snapshot`; got {text[:32]!r}",
+                param=MIN_VERSION,
+            )
+        version, end_s = int(text), time.monotonic() + MIN_VERSION_WAIT_S
+        while self._version_of(edit_set) < version:
+            if time.monotonic() >= end_s:
+                newest = (await self._directory.store.get_edit_set(project, edit_set)).snapshot.version
+                if newest < version:
+                    raise InvalidValue(f"the edit set is at version {newest}", param=MIN_VERSION)
+                raise NotReady(f"this engine has version {self._version_of(edit_set)} of the edit set, not {version}")
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    def _version_of(self, edit_set: str) -> int:
+        found = self._engine.current(edit_set)
+        return 0 if found is None else found.version
 
     def _without(self, edit_set: str, wanted: EditsField, trace: str | None, off: str) -> Resolved:
         """A request whose edits are switched off: what leaves the choice to the server is answered without, and the

@@ -7,7 +7,14 @@ from collections.abc import Sequence
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
-EXPOSED = ("x-request-id", "x-incomes-edit-set", "x-incomes-snapshot", "x-incomes-edits", "retry-after")
+EXPOSED = (
+    "x-request-id",
+    "x-incomes-edit-set",
+    "x-incomes-snapshot",
+    "x-incomes-version",
+    "x-incomes-edits",
+    "retry-after",
+)
 
 
 def with_cors(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
