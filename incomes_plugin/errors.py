@@ -34,6 +34,7 @@ IncomesError
 │   ├── EvalRequired          eval_required
 │   ├── EtagMismatch          etag_mismatch
 │   ├── ProjectExists         project_exists
+│   ├── ReplicaNameTaken      replica_name_taken
 │   ├── NotEncrypted          not_encrypted
 │   ├── FileInUse             file_in_use
 │   ├── EditsDisabled         edits_disabled
@@ -254,6 +255,12 @@ class ProjectExists(Conflict):
     """A project of that name exists already."""
 
     code = "project_exists"
+
+
+class ReplicaNameTaken(Conflict):
+    """Another engine of the cluster goes by that name."""
+
+    code = "replica_name_taken"
 
 
 class NotEncrypted(Conflict):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +18,22 @@ import yaml
 from incomes_server.auth.keys import DEFAULT_PROJECT, ApiKey, KeyRing
 from incomes_server.auth.master_key import MasterKey, keys_of_command, parse_master_keys
 from incomes_server.auth.quotas import ProjectQuotas, Quotas
-from pydantic import BeforeValidator, ByteSize, Field, TypeAdapter, ValidationError, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    ByteSize,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from incomes_plugin.errors import InvalidValue
 
 ENV_PREFIX = "INCOMES_"
-SECRET_FIELDS = ("api_keys", "edit_store", "encryption_key")
+SECRET_FIELDS = ("api_keys", "edit_store", "encryption_key", "ray_token")
 RESERVE = 8
 """One part of the pool in so many stays free of new edits: a change takes room before what it replaces leaves it."""
 
@@ -86,7 +96,17 @@ class Settings(BaseSettings):
         description="project whose `admin` keys make projects and their keys; default: the only one with a key here",
     )
     default_edit_set: str = Field("default", description="edit set of requests that name none")
-    replica_name: str = Field("replica-0", description="name of this engine among the replicas")
+    replica_name: str = Field(
+        "replica-0", description="name of this engine among the replicas; in a cluster by default host name and port"
+    )
+    join: bool = Field(False, description="use the edit store that runs at `ray_address`, and never start one")
+    ray_address: str | None = Field(
+        None,
+        validate_default=True,
+        description="`host:port` of the Ray cluster whose engines share one edit store; default: a private Ray",
+    )
+    ray_namespace: str = Field("incomes", min_length=1, description="namespace of the edit store in the Ray cluster")
+    ray_token: str | None = Field(None, description="token of the Ray cluster; default: what Ray finds by itself")
     pool_bytes: Annotated[int, BeforeValidator(_size_bytes)] = Field(
         4 << 30, ge=1, description="host memory for the gists of all edit sets, e.g. 512MiB or 4GiB"
     )
@@ -152,6 +172,18 @@ class Settings(BaseSettings):
                 raise ValueError(f"one key for two projects, {projects[key.key]} and {key.project}; give each its own")
         return keys
 
+    @field_validator("ray_address")
+    @classmethod
+    def _shared_by_a_server(cls, address: str | None, info: ValidationInfo) -> str | None:
+        if address is None and info.data.get("join"):
+            raise ValueError("`join` needs the address of the Ray cluster whose edit store is to be used")
+        if address and not info.data.get("join") and str(info.data.get("edit_store", "")).startswith("sqlite"):
+            raise ValueError(
+                "engines of a cluster cannot share an `edit_store` in SQLite, a file of one machine; give the URL of a "
+                "PostgreSQL database"
+            )
+        return address
+
     @model_validator(mode="after")
     def _queue_holds_a_batch(self) -> Self:
         if self.queue_limit < self.import_batch:
@@ -165,6 +197,13 @@ class Settings(BaseSettings):
             if not self.api_keys and not is_loopback(host):
                 raise ValueError(f"{name}={host} is reachable from other machines: set an API key (--api-key) first")
         return self
+
+    @property
+    def engine_name(self) -> str:
+        """`replica_name`; in a cluster, where two of a name must not be, by default one that no other engine has."""
+        if self.ray_address is None or "replica_name" in self.model_fields_set:
+            return self.replica_name
+        return f"{socket.gethostname()}-{self.port}"
 
     @property
     def operator(self) -> str | None:

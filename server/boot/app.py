@@ -46,9 +46,10 @@ from incomes_server.replicas.sync import run_replica
 from incomes_server.settings import Settings
 from incomes_server.store.client import StoreClient
 from incomes_server.store.directory import EditSetDirectory
+from incomes_server.store.outcomes import model_of
 from incomes_server.store.retention import keep_tidy
 
-from incomes_plugin.errors import EngineLost, NotReady
+from incomes_plugin.errors import EngineLost, InvalidValue, NotReady
 from incomes_plugin.model.resolve import Served, resolve
 from incomes_plugin.orphans import guard_children
 
@@ -156,14 +157,16 @@ class Server:
 
     async def _start_store(self, stack: AsyncExitStack) -> tuple[StoreClient, CompressionClient]:
         """Start Ray in a thread, for its processes take seconds to come up; vLLM is imported meanwhile."""
-        import_ray()
-        starting = asyncio.create_task(asyncio.to_thread(start_ray, ray_settings(self.settings)))
+        ray, namespace = ray_settings(self.settings), self.settings.ray_namespace
+        import_ray(ray)
+        starting = asyncio.create_task(asyncio.to_thread(start_ray, ray))
         stack.push_async_callback(stop_ray_after, starting)
         await asyncio.sleep(0)
         import_module("incomes_plugin.vllm.launcher")
         import_module("vllm.entrypoints.launchers.api_server.entry")
         await starting
-        return await StoreClient.connect(observe=observe_store), await CompressionClient.connect()
+        store = await StoreClient.connect(namespace, observe=observe_store)
+        return store, await CompressionClient.connect(namespace)
 
     def _launch(self, served: Served, vllm_args: Sequence[str]) -> AbstractAsyncContextManager[Launched]:
         from incomes_plugin.vllm.config import PluginConfig
@@ -185,7 +188,19 @@ class Server:
         return AdminContext(self.settings, store, queue, tokenizer, directory, room, keys, asker)
 
     async def _handshake(self, engine: EditEngine, context: AdminContext) -> None:
-        """Send gists that another model made back to the queue: they must never reach this engine."""
+        """Send gists that another model made back to the queue: they must never reach this engine. While engines serve
+        with them, this one must have their model.
+
+        Raises:
+            InvalidValue: it has not.
+        """
+        model = await context.store.read(model_of)
+        if model not in (None, engine.fingerprint) and any(r.serving for r in await context.store.replicas()):
+            raise InvalidValue(
+                f"the engines of this edit store serve the model {model}, this one has {engine.fingerprint}: give all "
+                "the same model and adapter, or end all of them before a change",
+                param="model",
+            )
         stale = await context.store.requeue_stale(engine.fingerprint)
         if stale:
             self.announce(f"          {stale} edits were compressed for another model and are compressed again")
@@ -221,7 +236,7 @@ class Server:
     ) -> asyncio.Event:
         """Start worker and replica loop; the event is set when the engine has every edit."""
         caught_up = asyncio.Event()
-        name = self.settings.replica_name
+        name = self.settings.engine_name
         observed = ObservedEngine(engine)
 
         def on_caught_up() -> None:

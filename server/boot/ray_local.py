@@ -1,4 +1,4 @@
-"""Ray for the control plane: start it on loopback (or join a cluster), create the two named actors, stop it cleanly."""
+"""Ray for the control plane: start it on loopback, or join a cluster; stop it cleanly."""
 
 from __future__ import annotations
 
@@ -8,54 +8,26 @@ import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from incomes_server.auth.master_key import MasterKey
-from incomes_server.compression import client as compression_client
-from incomes_server.compression.model import QueueLimits
+from incomes_server.boot.actors import RaySettings, create_actors
 from incomes_server.settings import is_loopback
-from incomes_server.store import calls as store_calls
 
 from incomes_plugin.errors import NotReady
 
 logger = logging.getLogger("incomes.ray")
 
-OBJECT_STORE_BYTES = 100 * 1024 * 1024
-START_TIMEOUT_S = 120.0
 START_ATTEMPTS = 3
 STOP_TIMEOUT_S = 20.0
-MAX_CALLS = 10_000
 
+LOOPBACK_ONLY = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 ENVIRONMENT = {
     # Keeps every socket of core Ray on 127.0.0.1, on Linux too in spite of its name. Ray reads it when imported.
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    LOOPBACK_ONLY: "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     # Ray would report every call of an actor to its control store, which keeps the last 100,000: 44 MB in ten minutes.
     "RAY_task_events_report_interval_ms": "0",
 }
-
-
-@dataclass(frozen=True)
-class RaySettings:
-    """How to run Ray.
-
-    Attributes:
-        database_url: SQLAlchemy URL of the store, e.g. `sqlite:////var/lib/incomes/edits.db`.
-        address: address of a running cluster; None starts a local one that ends with this process.
-        namespace: holds the actors' names.
-        temp_dir: for Ray's sockets and logs; must be short (UNIX socket paths end at 107 bytes).
-    """
-
-    database_url: str
-    address: str | None = None
-    namespace: str = "incomes"
-    num_cpus: int = 2
-    object_store_bytes: int = OBJECT_STORE_BYTES
-    temp_dir: Path | None = None
-    limits: QueueLimits = field(default_factory=QueueLimits)
-    masters: tuple[MasterKey, ...] = ()
 
 
 @contextmanager
@@ -68,24 +40,29 @@ def ray_session(settings: RaySettings) -> Iterator[None]:
         stop_ray()
 
 
-def prepare_ray_environment(*, local: bool = True) -> None:
+def prepare_ray_environment(address: str | None = None, token: str | None = None) -> None:
     """Must run before anything imports Ray (vLLM does): Ray reads all of this when it is imported.
 
     Args:
-        local: the process will start a cluster of its own. Then a fresh token is made that only this server's processes
-        know, so that other users of the machine cannot run code in the cluster.
+        address: of the cluster that the process will join; None = it will start one of its own. Then a fresh token is
+            made that only this server's processes know, so that other users of the machine cannot run code in it.
+        token: of the cluster; None = what Ray finds by itself, in its own variables and file.
     """
+    stays_here = address is None or is_loopback(address.rpartition(":")[0])
     for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    if local:
+        if stays_here or name != LOOPBACK_ONLY:
+            os.environ.setdefault(name, value)
+    if address is None:
+        token = os.environ.get("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    if token is not None:
         os.environ["RAY_AUTH_MODE"] = "token"
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        os.environ["RAY_AUTH_TOKEN"] = token
 
 
-def import_ray() -> None:
+def import_ray(settings: RaySettings) -> None:
     """Import Ray, which the threads of a start then share. Two that import it at once may see half of it: it refers to
     its own parts while it is imported."""
-    prepare_ray_environment()
+    prepare_ray_environment(settings.address, settings.token)
     _ray()
 
 
@@ -99,30 +76,12 @@ def start_ray(settings: RaySettings) -> None:
     if settings.address is None:
         _start_local(settings)
     else:
-        _ray().init(address=settings.address, namespace=settings.namespace, log_to_driver=False, logging_level="error")
+        _join_cluster(settings)
     try:
         create_actors(settings)
     except BaseException:
         stop_ray()
         raise
-
-
-def create_actors(settings: RaySettings) -> None:
-    """Get or create the store and the scheduler in the namespace, and wait until both answer."""
-    from incomes_server.compression.scheduler import SchedulerActor
-    from incomes_server.store.actor import EditStoreActor
-    from incomes_server.store.core import EditStore
-    from incomes_server.store.counts import count
-
-    # A database that cannot be opened is reported here, with its own error.
-    EditStore(settings.database_url, masters=settings.masters).close()
-    store = _actor(EditStoreActor, store_calls.ACTOR_NAME, settings, settings.database_url, masters=settings.masters)
-    scheduler = _actor(SchedulerActor, compression_client.ACTOR_NAME, settings, settings.namespace, settings.limits)
-    ray = _ray()
-    try:
-        ray.get([store.read.remote(count), scheduler.stats.remote()], timeout=START_TIMEOUT_S)
-    except ray.exceptions.RayError as error:
-        raise NotReady(f"the edit store's actors do not answer: {type(error).__name__}: {error}") from error
 
 
 def stop_ray() -> None:
@@ -176,6 +135,16 @@ def _start_local(settings: RaySettings) -> None:
         raise NotReady(f"Ray listens beyond loopback: {', '.join(exposed)}")
 
 
+def _join_cluster(settings: RaySettings) -> None:
+    try:
+        _ray().init(address=settings.address, namespace=settings.namespace, log_to_driver=False, logging_level="error")
+    except Exception as error:  # Ray has no class of its own for this
+        raise NotReady(
+            f"the Ray cluster at {settings.address} cannot be joined: {type(error).__name__}: {error}; check "
+            "`ray_address` and `ray_token`, and that a node of it runs on this machine"
+        ) from error
+
+
 def _init_local(settings: RaySettings) -> None:
     """Start a cluster. Ray gives its processes 30 s to start. On a busy machine that may not be enough; then they are
     started again."""
@@ -199,14 +168,6 @@ def _init_local(settings: RaySettings) -> None:
             logger.warning("attempt %d of %d: Ray does not start: %s", attempt, START_ATTEMPTS, reason)
             stop_ray()
     raise NotReady(f"Ray does not start on this machine, which may be too busy: {reason}")
-
-
-def _actor(cls: type, name: str, settings: RaySettings, *args: Any, **kwargs: Any) -> Any:
-    """A named actor that Ray restarts for ever. Ray sends its calls again after a restart, so calling a method twice
-    must do no harm."""
-    options: dict[str, Any] = {"name": name, "namespace": settings.namespace, "get_if_exists": True}
-    options |= {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "max_concurrency": MAX_CALLS}
-    return _ray().remote(cls).options(lifetime="detached", **options).remote(*args, **kwargs)
 
 
 def _is_ray(process: Any) -> bool:

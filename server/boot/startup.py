@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
-from incomes_server.boot.ray_local import RaySettings, stop_ray
+from incomes_server.boot.actors import RaySettings
+from incomes_server.boot.ray_local import stop_ray
 from incomes_server.compression.model import QueueLimits
 from incomes_server.settings import Settings
+from incomes_server.store.terms import StoreTerms
 
 from incomes_plugin.errors import EngineLost
 
@@ -27,7 +29,17 @@ EndNow: TypeAlias = Callable[[EngineLost | None], None]
 def ray_settings(settings: Settings) -> RaySettings:
     """Ray's part of the settings."""
     limits = QueueLimits(interactive=settings.queue_limit, bulk=settings.queue_limit)
-    return RaySettings(settings.edit_store, limits=limits, masters=settings.masters())
+    masters = () if settings.join else settings.masters()
+    return RaySettings(
+        settings.edit_store,
+        address=settings.ray_address,
+        token=settings.ray_token,
+        namespace=settings.ray_namespace,
+        limits=limits,
+        masters=masters,
+        join=settings.join,
+        terms=StoreTerms.of(settings, masters),
+    )
 
 
 async def stop_ray_after(starting: asyncio.Task[None]) -> None:

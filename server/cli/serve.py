@@ -36,6 +36,9 @@ KeysOption = Annotated[
     list[str] | None, typer.Option("--api-key", help="`project:key` or `key`; may be given several times")
 ]
 PoolOption = Annotated[str | None, typer.Option("--pool-bytes", help="host memory for gists, e.g. 512MiB or 4GiB")]
+JoinOption = Annotated[
+    str | None, typer.Option("--join", help="`host:port` of a Ray cluster: share the edit store that runs there")
+]
 NameOption = Annotated[str | None, typer.Option("--served-model-name", help="model name in the OpenAI API")]
 
 
@@ -52,6 +55,7 @@ def serve(
     api_key: KeysOption = None,
     served_model_name: NameOption = None,
     pool_bytes: PoolOption = None,
+    join: JoinOption = None,
 ) -> None:
     """Serve a model with live edits: chat port and admin port."""
     from incomes_server.settings import load_settings
@@ -69,6 +73,8 @@ def serve(
         api_keys=tuple(api_key) if api_key else None,
         served_model_name=served_model_name,
         pool_bytes=pool_bytes,
+        ray_address=join,
+        join=None if join is None else True,
     ).settings
     prepare_process(settings, vllm_args)
     from incomes_server.boot.app import serve as serve_forever
@@ -119,7 +125,7 @@ def prepare_process(settings: Settings, vllm_args: list[str]) -> None:
 
     from incomes_plugin.telemetry import export_traces, name_collector
 
-    prepare_ray_environment()
+    prepare_ray_environment(settings.ray_address, settings.ray_token)
     name_collector(os.environ)
     prepare_vllm(settings, vllm_args, os.environ, cpu=is_cpu_package())
     set_up_logging(settings)

@@ -11,11 +11,12 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from uuid import uuid4
 
 from incomes_server.store.client import StoreClient
 from incomes_server.store.replica_table import LEASE_S
 
-from incomes_plugin.errors import IncomesError, SnapshotNotFound
+from incomes_plugin.errors import IncomesError, ReplicaNameTaken, SnapshotNotFound
 from incomes_plugin.pool.snapshot import SnapshotDelta, SnapshotRef
 
 logger = logging.getLogger("incomes.replicas")
@@ -64,6 +65,7 @@ class _Replica:
     serving: bool = False
     backoff_s: float = MIN_BACKOFF_S
     heard_s: float = field(default_factory=time.monotonic)
+    instance: str = field(default_factory=lambda: uuid4().hex)
 
     async def run(self) -> None:
         try:
@@ -71,7 +73,7 @@ class _Replica:
                 await self._step()
         finally:
             with suppress(IncomesError, TimeoutError):
-                await asyncio.wait_for(self.store.leave(self.name), LEAVE_S)
+                await asyncio.wait_for(self.store.leave(self.name, self.instance), LEAVE_S)
 
     async def _step(self) -> None:
         try:
@@ -96,15 +98,20 @@ class _Replica:
     async def _poll(self) -> list[SnapshotDelta[bytes]]:
         """Deltas to apply. While catching up an empty answer means there is nothing left: register, then serve."""
         if self.serving:
-            deltas = await self.store.poll(self.name, self.positions, timeout_s=WAIT_S)
+            deltas = await self._ask(WAIT_S, serving=True)
         else:
-            deltas = await self.store.poll(self.name, self.positions, timeout_s=0, serving=False)
+            deltas = await self._ask(0, serving=False)
             if not deltas:
-                deltas = await self.store.poll(self.name, self.positions, timeout_s=0)
+                deltas = await self._ask(0, serving=True)
                 self.serving = True
                 self.on_caught_up()
         self.heard_s = time.monotonic()
         return deltas
+
+    async def _ask(self, timeout_s: float, *, serving: bool) -> list[SnapshotDelta[bytes]]:
+        return await self.store.poll(
+            self.name, self.positions, timeout_s=timeout_s, serving=serving, instance=self.instance
+        )
 
     async def _take(self, delta: SnapshotDelta[bytes]) -> bool:
         """Apply one delta; a refusal is reported and the delta comes again with the next poll."""
@@ -162,6 +169,9 @@ class _Replica:
     async def _lost(self, error: Exception) -> None:
         """The store does not answer, or refuses the positions that this replica reports."""
         logger.warning("%s cannot poll the store: %s: %s", self.name, type(error).__name__, error)
+        if isinstance(error, ReplicaNameTaken) and self.on_lost is not None:
+            self.serving = False
+            self.on_lost(error.message)
         if self.serving and self._silence_s() == 0:
             self.serving = False
             if self.on_lost is not None:

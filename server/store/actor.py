@@ -29,6 +29,7 @@ from incomes_server.store.log import PAGE_BYTES, read_delta
 from incomes_server.store.membership import next_due_at
 from incomes_server.store.replica_table import LEASE_S, ReplicaLag, ReplicaProgress, ReplicaState, ReplicaTable
 from incomes_server.store.signals import Signal, Watch, wait_event
+from incomes_server.store.terms import ANY_TERMS, StoreTerms
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -64,8 +65,16 @@ def _open_patiently(url: str, masters: Sequence[MasterKey]) -> EditStore:
 class EditStoreActor:
     """One event loop; SQL runs in one writer and one reader thread. Reached through `StoreClient` only."""
 
-    def __init__(self, url: str, *, lease_s: float = LEASE_S, masters: Sequence[MasterKey] = ()) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        lease_s: float = LEASE_S,
+        masters: Sequence[MasterKey] = (),
+        terms: StoreTerms = ANY_TERMS,
+    ) -> None:
         export_traces("store")
+        self._terms = terms
         self._store = _open_patiently(url, masters)
         self._store.prune_requests()
         self._store.write(ApplyDue())  # what expired while no store ran is gone before anybody asks
@@ -80,6 +89,10 @@ class EditStoreActor:
         self._news = Signal()
         self._acks = Signal()
         self._watch = Watch()
+
+    async def agree(self, asked: StoreTerms) -> None:
+        """A server wants to join. Raises InvalidValue: it has other terms."""
+        self._terms.check(asked)
 
     async def write(self, command: Command | Sent, traceparent: str | None = None) -> Any:
         """Apply one command, durably. `traceparent`: the caller's span."""
@@ -138,12 +151,13 @@ class EditStoreActor:
             await self._acks.wait(min(deadline_s, expiry_s or deadline_s) - now_s)
 
     async def poll(
-        self, replica: str, positions: dict[str, int], timeout_s: float, serving: bool
+        self, replica: str, positions: dict[str, int], timeout_s: float, serving: bool, instance: str | None = None
     ) -> list[SnapshotDelta[bytes]]:
         """Acknowledge, wait for news, answer with the next pages."""
         self._start_clock()
         deadline_s = time.monotonic() + timeout_s
-        if self._table.ack(replica, positions, time.monotonic(), wait_s=timeout_s, serving=serving):
+        now_s = time.monotonic()
+        if self._table.ack(replica, positions, now_s, wait_s=timeout_s, serving=serving, instance=instance):
             await self._in_thread(self._writer, self._store.keep_replica, replica, serving=serving)
         self._acks.notify()
         await self._check_positions(positions)
@@ -166,9 +180,10 @@ class EditStoreActor:
         """The replica could not apply a delta."""
         self._table.nack(replica, edit_set, version, reason, time.monotonic())
 
-    async def leave(self, replica: str) -> None:
+    async def leave(self, replica: str, instance: str | None = None) -> None:
         """The replica stops; it is waited for no longer."""
-        self._table.leave(replica)
+        if not self._table.leave(replica, instance):
+            return
         await self._in_thread(self._writer, self._store.keep_replica, replica, serving=False)
         self._acks.notify()
 

@@ -223,7 +223,13 @@ class StoreClient(TenancyCalls, EvaluationCalls):
         return await self._write(commands.RequeueStale(fingerprint))
 
     async def poll(
-        self, replica: str, positions: dict[str, int], *, timeout_s: float, serving: bool = True
+        self,
+        replica: str,
+        positions: dict[str, int],
+        *,
+        timeout_s: float,
+        serving: bool = True,
+        instance: str | None = None,
     ) -> list[SnapshotDelta[bytes]]:
         """Heartbeat, acknowledge `positions` (edit set id -> version applied), wait for news, get the next deltas.
 
@@ -231,8 +237,9 @@ class StoreClient(TenancyCalls, EvaluationCalls):
 
         Args:
             serving: False while a new replica catches up and takes no requests: nobody waits for it.
+            instance: tells two processes apart that go by the same name. The second is refused: ReplicaNameTaken.
         """
-        return await call(self._actor.poll.remote(replica, positions, timeout_s, serving))
+        return await call(self._actor.poll.remote(replica, positions, timeout_s, serving, instance))
 
     async def heartbeat(self, replica: str) -> None:
         """Keep the lease alive while a large delta is applied."""
@@ -242,9 +249,9 @@ class StoreClient(TenancyCalls, EvaluationCalls):
         """Report that a delta could not be applied."""
         await call(self._actor.nack.remote(replica, edit_set, version, reason))
 
-    async def leave(self, replica: str) -> None:
+    async def leave(self, replica: str, instance: str | None = None) -> None:
         """A replica stops serving; nobody waits for it any more."""
-        await call(self._actor.leave.remote(replica))
+        await call(self._actor.leave.remote(replica, instance))
 
     async def replicas(self) -> list[ReplicaState]:
         """Every replica with a valid lease."""

@@ -29,6 +29,12 @@ def pending_jobs(conn: Connection, limit: int) -> list[CaptureJob]:
     return [job_from(conn, row) for row in conn.execute(query)]
 
 
+def model_of(conn: Connection) -> str | None:
+    """Fingerprint of the only model whose gists are accepted; None before the first engine has come."""
+    found: str | None = conn.scalar(select(meta.c.value).where(meta.c.key == MODEL))
+    return found
+
+
 def waiting_texts(conn: Connection, after: int, limit: int) -> list[WaitingText]:
     """The oldest texts behind `after` that wait, with their token ids."""
     columns = (v.seq, v.edit_id, v.version, v.text, v.token_ids, v.data_key)
@@ -64,7 +70,7 @@ def mark_compressing(tx: Transaction, refs: Sequence[EditKey]) -> None:
 
 def record_outcomes(tx: Transaction, outcomes: Sequence[Captured]) -> None:
     """Ready edits join the snapshot of their set; versions that wait no longer (retired, replaced, done) are left."""
-    expected = tx.conn.scalar(select(meta.c.value).where(meta.c.key == MODEL))
+    expected = model_of(tx.conn)
     made: dict[str, dict[EditKey, MadeGist]] = defaultdict(dict)
     for outcome, edit_set in _waiting(tx.conn, outcomes):
         tx.changed.add(outcome.edit_id)

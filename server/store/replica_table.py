@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from incomes_plugin.errors import ReplicaNameTaken
+
 LEASE_S = 10.0
 
 
@@ -67,6 +69,8 @@ class _Replica:
     seen_s: float
     lease_until_s: float
     serving: bool
+    #: which process it is; None after a restart of the store, until it polls.
+    instance: str | None = None
     #: None after a restart of the store, until the replica polls: it may hold anything.
     positions: dict[str, int] | None = None
     nacks: dict[str, tuple[int, str]] = field(default_factory=dict)
@@ -90,10 +94,38 @@ class ReplicaTable:
             replica.seen_s = now_s
             replica.lease_until_s = max(replica.lease_until_s, now_s + wait_s + self._lease_s)
 
-    def ack(self, name: str, positions: Mapping[str, int], now_s: float, *, wait_s: float, serving: bool) -> bool:
-        """A poll: heartbeat and positions. Returns whether it newly serves, or serves no longer."""
+    def ack(
+        self,
+        name: str,
+        positions: Mapping[str, int],
+        now_s: float,
+        *,
+        wait_s: float,
+        serving: bool,
+        instance: str | None = None,
+    ) -> bool:
+        """A poll: heartbeat and positions. Returns whether it newly serves, or serves no longer.
+
+        Args:
+            instance: tells two processes apart that go by the same name.
+
+        Raises:
+            ReplicaNameTaken: another process has the name, and its lease is not over.
+        """
         known = self._replicas.get(name)
+        if (
+            known
+            and None not in (instance, known.instance)
+            and instance != known.instance
+            and known.lease_until_s > now_s
+        ):
+            raise ReplicaNameTaken(
+                f"another engine goes by the name {name!r}: give each its own (`replica_name`). One that was killed "
+                f"has it for {known.lease_until_s - now_s:.0f} s more",
+                param="replica_name",
+            )
         replica = known or _Replica(now_s, now_s, serving=False)
+        replica.instance = instance
         changed = replica.serving != serving
         self._replicas[name] = replica
         replica.positions = dict(positions)
@@ -109,9 +141,13 @@ class ReplicaTable:
             replica.nacks[edit_set] = (version, reason)
             self.heard(name, now_s)
 
-    def leave(self, name: str) -> None:
-        """Forget it."""
+    def leave(self, name: str, instance: str | None = None) -> bool:
+        """Forget it; False: the name is another process's."""
+        known = self._replicas.get(name)
+        if known and None not in (instance, known.instance) and instance != known.instance:
+            return False
         self._replicas.pop(name, None)
+        return True
 
     def expire(self, now_s: float) -> list[str]:
         """Forget and return the replicas whose lease is over."""

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 from incomes_server.auth.master_key import MasterKey
-from incomes_server.boot.ray_local import RaySettings, create_actors, start_ray, stop_ray
+from incomes_server.boot.actors import RaySettings, create_actors
+from incomes_server.boot.ray_local import start_ray, stop_ray
 from incomes_server.compression.client import ACTOR_NAME as SCHEDULER
 from incomes_server.compression.client import CompressionClient
 from incomes_server.compression.model import QueueLimits

@@ -14,7 +14,8 @@ pytestmark = pytest.mark.ray
 
 SERVER = """
 import asyncio, signal, sys
-from incomes_server.boot.ray_local import RaySettings, prepare_ray_environment, ray_session
+from incomes_server.boot.actors import RaySettings
+from incomes_server.boot.ray_local import prepare_ray_environment, ray_session
 
 async def main(stop):
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -30,7 +31,8 @@ with ray_session(RaySettings(sys.argv[1])):
 GUEST = """
 import asyncio, sys
 from pathlib import Path
-from incomes_server.boot.ray_local import RaySettings, ray_session
+from incomes_server.boot.actors import RaySettings
+from incomes_server.boot.ray_local import ray_session
 from incomes_server.store.client import StoreClient
 
 async def main(namespace):
@@ -45,7 +47,8 @@ with ray_session(RaySettings(url, address=address, namespace=namespace)):
 
 BUSY = """
 import sys
-from incomes_server.boot.ray_local import RaySettings, prepare_ray_environment, ray_session
+from incomes_server.boot.actors import RaySettings
+from incomes_server.boot.ray_local import prepare_ray_environment, ray_session
 
 prepare_ray_environment()
 import ray
@@ -85,7 +88,8 @@ def test_ray_that_was_imported_too_early_is_refused(tmp_path):
     import os
     os.environ.pop("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", None)
     import ray
-    from incomes_server.boot.ray_local import RaySettings, start_ray
+    from incomes_server.boot.actors import RaySettings
+    from incomes_server.boot.ray_local import start_ray
     start_ray(RaySettings("sqlite:///{tmp_path}/edits.db"))
     """
     process = python(code)

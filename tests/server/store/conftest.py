@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from incomes_server.boot.ray_local import RaySettings
+from incomes_server.boot.actors import RaySettings
 from incomes_server.compression.model import QueueLimits
 
 from tests.server.conftest import Stack, stack_on

@@ -1,8 +1,11 @@
 """Leases and acknowledgements, with a clock of our own."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from incomes_server.store.replica_table import ReplicaTable
+
+from incomes_plugin.errors import ReplicaNameTaken
 
 SET = "eset_a"
 
@@ -48,3 +51,22 @@ def test_reached_means_every_serving_replica(replicas, version):
     progress = table.progress(SET, version, deleted=False)
     assert progress.reached == (bool(serving) and all(position >= version for position in serving))
     assert (progress.live, progress.acked) == (len(serving), sum(position >= version for position in serving))
+
+
+def test_a_name_belongs_to_one_process_at_a_time():
+    table = ReplicaTable(lease_s=5)
+    table.ack("r", {SET: 1}, 0, wait_s=0, serving=True, instance="first")
+    with pytest.raises(ReplicaNameTaken, match="for 4 s more"):
+        table.ack("r", {}, 1, wait_s=0, serving=False, instance="second")
+    assert not table.leave("r", "second")
+    assert table.progress(SET, 1, deleted=False).reached, "the first one's lease and position stand"
+    table.ack("r", {}, 5, wait_s=0, serving=False, instance="second")
+    assert table.leave("r", "second")
+
+
+def test_after_a_restart_of_the_store_the_name_is_its_that_polls_first():
+    table = ReplicaTable(lease_s=5)
+    table.restore(["r"], 0)
+    table.ack("r", {}, 1, wait_s=0, serving=True, instance="first")
+    with pytest.raises(ReplicaNameTaken):
+        table.ack("r", {}, 2, wait_s=0, serving=True, instance="second")
