@@ -124,6 +124,9 @@ class Settings(BaseSettings):
     max_writes_per_minute_per_project: int | None = Field(
         None, ge=1, description="writes that a project may send to the admin port in a minute; default: any number"
     )
+    compress_here: bool = Field(
+        True, description="this engine compresses edits too; false: only those of `incomes compress` do"
+    )
     compression_batch: int = Field(32, ge=1, le=1024, description="edits per capture batch")
     queue_limit: int = Field(4096, ge=1, description="edits the compression queue holds before it answers 429")
     import_batch: int = Field(256, ge=1, le=4096, description="lines of a bulk import written in one transaction")

@@ -60,10 +60,17 @@ if TYPE_CHECKING:
 logger = logging.getLogger("incomes.serve")
 
 
-async def serve(settings: Settings, vllm_args: Sequence[str], announce: Announce, end_now: EndNow) -> None:
+async def serve(
+    settings: Settings,
+    vllm_args: Sequence[str],
+    announce: Announce,
+    end_now: EndNow,
+    kind: type[Server] | None = None,
+) -> None:
     """Run the server until a signal.
 
     Args:
+        kind: what to run; default: `Server`.
         vllm_args: flags passed on to vLLM.
         announce: prints one line of progress.
         end_now: called when something hangs while the server stops.
@@ -74,7 +81,7 @@ async def serve(settings: Settings, vllm_args: Sequence[str], announce: Announce
     stop = asyncio.Event()
     guard_children()
     try:
-        await Server(settings, announce, end_now).run(vllm_args, stop)
+        await (kind or Server)(settings, announce, end_now).run(vllm_args, stop)
     except KeyboardInterrupt:
         announce("stopped during the start")
 
@@ -247,9 +254,10 @@ class Server:
         def on_lost(reason: str) -> None:
             self.readiness.failed("replica", reason)
 
-        worker = run_worker(
-            context.queue, context.store, observed.capture, name=name, batch=self.settings.compression_batch
-        )
+        loops: list[tuple[str, Awaitable[None]]] = []
+        if self.settings.compress_here:
+            batch = self.settings.compression_batch
+            loops = [("store", run_worker(context.queue, context.store, observed.capture, name=name, batch=batch))]
         replica = run_replica(
             context.store,
             observed.commit,
@@ -260,8 +268,7 @@ class Server:
         )
         tidy = keep_tidy(context.store, self.settings.keep_history_s)
         imports = run_imports(context)
-        loops: list[tuple[str, Awaitable[None]]] = [("store", worker), ("replica", replica)]
-        loops += [("store", tidy), ("store", imports)]
+        loops += [("replica", replica), ("store", tidy), ("store", imports)]
         if self.settings.is_encrypted:
             loops.append(("store", keep_sealed(context.store)))
         for stage, loop in loops:

@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def split_passed_on(argv: list[str]) -> tuple[list[str], list[str]]:
     """`serve … -- <vLLM flags>`: what follows the first `--` belongs to vLLM. Other commands keep their `--`."""
-    if argv[:1] != ["serve"] or "--" not in argv:
+    if argv[:1] not in (["serve"], ["compress"]) or "--" not in argv:
         return argv, []
     cut = argv.index("--")
     return argv[:cut], argv[cut + 1 :]

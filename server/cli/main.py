@@ -9,6 +9,7 @@ import typer
 from incomes_server.cli import (
     audit,
     batch,
+    compress,
     config,
     demo,
     doctor,
@@ -48,6 +49,7 @@ app.add_typer(keys.projects, name="project")
 app.add_typer(store.app, name="store")
 app.add_typer(config.app, name="config")
 app.command("serve", epilog=serve.EPILOG)(serve.serve)
+app.command("compress", epilog=serve.EPILOG)(compress.compress)
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
 app.command("replicas")(replicas.replicas)

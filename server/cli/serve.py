@@ -76,15 +76,22 @@ def serve(
         ray_address=join,
         join=None if join is None else True,
     ).settings
+    run_to_the_end(settings, vllm_args)
+
+
+def run_to_the_end(settings: Settings, vllm_args: list[str], *, compress: bool = False) -> None:
+    """Run a server, or one that only compresses, until a signal; an error becomes a message and a status."""
     prepare_process(settings, vllm_args)
     from incomes_server.boot.app import serve as serve_forever
+    from incomes_server.boot.compress import CompressionServer
     from incomes_server.boot.logs import progress
 
+    kind = CompressionServer if compress else None
     json_lines = settings.log_format == "json"
     say = progress if json_lines else announce
     try:
         with asyncio.Runner(loop_factory=event_loop_factory()) as runner:
-            runner.run(serve_forever(settings, vllm_args, say, log_and_end if json_lines else end_now))
+            runner.run(serve_forever(settings, vllm_args, say, log_and_end if json_lines else end_now, kind))
     except KeyboardInterrupt:
         say("stopped")
     except IncomesError as error:

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 from urllib.parse import quote
 
+from incomes_server.api.admin.replica_schemas import ReplicaObject, WorkerObject
 from incomes_server.api.admin.schemas import (
     Deleted,
     EditObject,
     EditSetObject,
     ImportResult,
     Page,
-    ReplicaObject,
     ResourceT,
     WaitFor,
 )
@@ -213,6 +213,11 @@ def delete_edit_set(edit_set: str, *, version: int | None = None, timeout_s: flo
     """Retire every edit of the set and hide it. Fails with `EtagMismatch` unless the set is at `version`."""
     path = f"/v1/edit_sets/{segment(edit_set)}"
     return waiting_call("DELETE", path, Deleted, WaitFor.ACTIVE, timeout_s, version=version)
+
+
+def list_workers() -> Call[Page[WorkerObject]]:
+    """Who compresses edits."""
+    return Call("GET", "/v1/workers", Page[WorkerObject].model_validate)
 
 
 def list_replicas() -> Call[Page[ReplicaObject]]:

@@ -146,12 +146,14 @@ class AsyncSnapshots(AsyncGroup):
 
 
 class Replicas(Group):
-    """/v1/replicas."""
+    """/v1/replicas and /v1/workers."""
 
     list = ApiMethod(calls.list_replicas)
+    workers = ApiMethod(calls.list_workers)
 
 
 class AsyncReplicas(AsyncGroup):
-    """/v1/replicas."""
+    """/v1/replicas and /v1/workers."""
 
     list = AsyncMethod(calls.list_replicas)
+    workers = AsyncMethod(calls.list_workers)

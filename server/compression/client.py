@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
-from incomes_server.compression.model import Lease, LeaseDone, QueueStats
+from incomes_server.compression.model import Lease, LeaseDone, QueueStats, WorkerState
 from incomes_server.store.ray_call import call, find_actor
 
 from incomes_plugin.gist.edit import CaptureJob
@@ -54,14 +55,31 @@ class CompressionClient:
             self._room[interactive] = 0
             raise
 
-    async def lease(self, worker: str, max_jobs: int, *, timeout_s: float, done: LeaseDone | None = None) -> Lease:
+    async def lease(
+        self,
+        worker: str,
+        max_jobs: int,
+        *,
+        timeout_s: float,
+        done: LeaseDone | None = None,
+        silence_s: float = math.inf,
+    ) -> Lease:
         """Wait up to `timeout_s` for jobs: interactive ones first, filled up with bulk ones.
 
         Args:
             done: what became of the lease before. Its jobs without a gist are tried again; after the last attempt their
                 edit is failed, durably before this returns. When this raises, it is not to be sent again.
+            silence_s: without a `beat` for so long the lease ends.
         """
-        return await call(self._actor.lease.remote(worker, max_jobs, timeout_s, done))
+        return await call(self._actor.lease.remote(worker, max_jobs, timeout_s, done, silence_s))
+
+    async def beat(self, lease_id: str) -> bool:
+        """The worker is still at it; False: its jobs were given to others."""
+        return await call(self._actor.beat.remote(lease_id))
+
+    async def workers(self) -> list[WorkerState]:
+        """Those that take jobs."""
+        return await call(self._actor.workers.remote())
 
     async def release(self, lease_id: str) -> None:
         """Give the jobs back because the engine cannot work now. This does not count as an attempt."""

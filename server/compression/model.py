@@ -49,6 +49,22 @@ class QueueLimits:
 
 
 @dataclass(frozen=True)
+class WorkerState:
+    """One that takes jobs.
+
+    Attributes:
+        leased: jobs that it has now.
+        made: gists since the scheduler started.
+        idle_s: since it was last heard of.
+    """
+
+    name: str
+    leased: int
+    made: int
+    idle_s: float
+
+
+@dataclass(frozen=True)
 class QueueStats:
     """For metrics: jobs waiting in each lane, leased now, and totals since the scheduler started."""
 

@@ -7,13 +7,15 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from incomes_server.compression.model import Lease, QueueLimits, QueueStats
+from incomes_server.compression.model import Lease, QueueLimits, QueueStats, WorkerState
 from incomes_server.edits import IdPrefix, new_id
 
 from incomes_plugin.errors import QueueFull
 from incomes_plugin.gist.edit import Captured, CaptureJob, EditKey
 
 _MAX_RETRY_AFTER_S = 60
+FORGET_S = 30.0
+"""A worker asks for jobs every 10 s; one that has not for so long is gone."""
 
 
 @dataclass
@@ -25,6 +27,13 @@ class _Held:
     interactive: frozenset[EditKey]
     since_s: float
     until_s: float
+    silence_s: float
+
+
+@dataclass
+class _Worker:
+    seen_s: float
+    made: int
 
 
 @dataclass(frozen=True)
@@ -51,6 +60,7 @@ class JobQueue:
         self._bulk: dict[EditKey, CaptureJob] = {}
         self._leases: dict[str, _Held] = {}
         self._attempts: dict[EditKey, int] = {}
+        self._workers: dict[str, _Worker] = {}
         self._s_per_job = 0.01
         self._completed = self._failed = self._retried = 0
 
@@ -85,9 +95,14 @@ class JobQueue:
             self._bulk.pop(key, None)
         (self._interactive if interactive else self._bulk).update(new)
 
-    def take(self, worker: str, max_jobs: int, now_s: float) -> Lease | None:
+    def take(self, worker: str, max_jobs: int, now_s: float, silence_s: float = math.inf) -> Lease | None:
         """Lease the next jobs, if any. An older lease of the same worker ends: the worker was restarted, or it never
-        got the answer."""
+        got the answer.
+
+        Args:
+            silence_s: the lease also ends when the worker has given no sign of life (`beat`) for so long.
+        """
+        self._workers[worker] = _Worker(now_s, self._workers[worker].made if worker in self._workers else 0)
         for lease_id in [name for name, held in self._leases.items() if held.worker == worker]:
             self.give_back(lease_id)
         taken: dict[EditKey, CaptureJob] = {}
@@ -101,8 +116,28 @@ class JobQueue:
         for key in taken:
             self._attempts[key] = self._attempts.get(key, 0) + 1
         lease = Lease(new_id(IdPrefix.LEASE), tuple(taken.values()))
-        self._leases[lease.id] = _Held(worker, taken, interactive, now_s, now_s + self.limits.lease_s)
+        end_s = now_s + min(self.limits.lease_s, silence_s)
+        self._leases[lease.id] = _Held(worker, taken, interactive, now_s, end_s, silence_s)
         return lease
+
+    def beat(self, lease_id: str, now_s: float) -> bool:
+        """The worker lives; its lease goes on, but not beyond the time that a lease has. False: it has none."""
+        held = self._leases.get(lease_id)
+        if held is not None:
+            self._workers[held.worker].seen_s = now_s
+            held.until_s = max(held.until_s, min(held.since_s + self.limits.lease_s, now_s + held.silence_s))
+        return held is not None
+
+    def workers(self, now_s: float) -> list[WorkerState]:
+        """Those that asked for jobs lately, or have some."""
+        leased = {held.worker: len(held.jobs) for held in self._leases.values()}
+        self._workers = {
+            name: worker for name, worker in self._workers.items() if name in leased or now_s - worker.seen_s < FORGET_S
+        }
+        return [
+            WorkerState(name, leased.get(name, 0), worker.made, now_s - worker.seen_s)
+            for name, worker in sorted(self._workers.items())
+        ]
 
     def holds(self, lease_id: str) -> bool:
         """Whether the lease is still out."""
@@ -135,6 +170,7 @@ class JobQueue:
             self._interactive.pop(key, None)
             self._bulk.pop(key, None)
         if (held := self._leases.pop(lease_id, None)) is not None:
+            self._workers[held.worker].made += len(result.made)
             self._s_per_job += 0.2 * ((now_s - held.since_s) / len(held.jobs) - self._s_per_job)
             self._return(held, [job for job in result.again if job.edit in held.jobs])
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Sequence
 
-from incomes_server.compression.model import Lease, LeaseDone, QueueLimits, QueueStats
+from incomes_server.compression.model import Lease, LeaseDone, QueueLimits, QueueStats, WorkerState
 from incomes_server.compression.queue import JobQueue, LeaseResult
 from incomes_server.store.client import StoreClient
 from incomes_server.store.signals import Signal
@@ -51,11 +52,14 @@ class SchedulerActor:
         self._work.notify()
         return self._queue.room(interactive=interactive)
 
-    async def lease(self, worker: str, max_jobs: int, timeout_s: float, done: LeaseDone | None) -> Lease:
+    async def lease(
+        self, worker: str, max_jobs: int, timeout_s: float, done: LeaseDone | None, silence_s: float = math.inf
+    ) -> Lease:
         """The next jobs, or none at the timeout. A worker's newer call ends its older one (it has been restarted).
 
         Args:
             done: what became of the worker's lease before; settled first.
+            silence_s: the lease ends when the worker does not `beat` for so long.
         """
         self._start()
         if done is not None:
@@ -64,7 +68,7 @@ class SchedulerActor:
         call = self._calls[worker] = self._calls.get(worker, 0) + 1
         self._work.notify()
         while self._calls[worker] == call:
-            lease = self._queue.take(worker, max_jobs, time.monotonic())
+            lease = self._queue.take(worker, max_jobs, time.monotonic(), silence_s)
             if lease is not None:
                 self._mark(lease)
                 return lease
@@ -73,6 +77,14 @@ class SchedulerActor:
                 break
             await self._work.wait(left_s)
         return Lease("", ())
+
+    async def beat(self, lease_id: str) -> bool:
+        """The worker is still at it. False: its jobs were given to others."""
+        return self._queue.beat(lease_id, time.monotonic())
+
+    async def workers(self) -> list[WorkerState]:
+        """Who takes jobs."""
+        return self._queue.workers(time.monotonic())
 
     async def release(self, lease_id: str) -> None:
         """The worker could not try: its jobs go back and no attempt is counted."""

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 
 from incomes_server.compression.client import CompressionClient
 from incomes_server.compression.model import Lease, LeaseDone
@@ -21,6 +22,8 @@ logger = logging.getLogger("incomes.compression")
 Compress = Callable[[Sequence[CaptureJob]], Awaitable[list[Captured]]]
 
 WAIT_S = 10.0
+SILENCE_S = 10.0
+"""So long the jobs of a worker that was killed stay with it."""
 MIN_BACKOFF_S = 0.05
 MAX_BACKOFF_S = 5.0
 
@@ -41,14 +44,32 @@ async def run_worker(
     while True:
         try:
             told, done = done, None
-            lease = await client.lease(name, batch, timeout_s=WAIT_S, done=told)
+            lease = await client.lease(name, batch, timeout_s=WAIT_S, done=told, silence_s=SILENCE_S)
             if lease.jobs:
-                done = await _work(client, store, compress, lease)
+                async with _beats(client, lease.id):
+                    done = await _work(client, store, compress, lease)
             backoff_s = MIN_BACKOFF_S
         except IncomesError as error:
             logger.warning("worker %s stops for %.2f s: %s: %s", name, backoff_s, type(error).__name__, error)
             await asyncio.sleep(backoff_s)
             backoff_s = min(2 * backoff_s, MAX_BACKOFF_S)
+
+
+@asynccontextmanager
+async def _beats(client: CompressionClient, lease_id: str) -> AsyncIterator[None]:
+    """Keep the lease while a batch is in the model."""
+    task = asyncio.create_task(_beat(client, lease_id))
+    try:
+        yield
+    finally:
+        task.cancel()
+
+
+async def _beat(client: CompressionClient, lease_id: str) -> None:
+    while True:
+        await asyncio.sleep(SILENCE_S / 3)
+        with suppress(IncomesError):
+            await client.beat(lease_id)
 
 
 async def _work(client: CompressionClient, store: StoreClient, compress: Compress, lease: Lease) -> LeaseDone:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 import yaml
-from incomes_server.cli.server_process import server_process
+from incomes_server.cli.server_process import free_port, server_process
 
 from tests.attack.parts import seconds_until
 from tests.e2e.conftest import KEYS, VLLM_FLAGS, Running, adapter_of, add, ask, logprobs
@@ -30,21 +33,48 @@ class Fleet:
     database: str
     folder: Path
     model: Path
+    namespace: str = "incomes"
     started: int = 0
 
     @contextmanager
-    def server(self, *args: str, join: bool = True) -> Iterator[Running]:
+    def server(self, *, join: bool = True, **settings: Any) -> Iterator[Running]:
         """One more engine; the first makes the store, the others join it."""
-        self.started += 1
-        folder = self.folder / f"server-{self.started}"
-        folder.mkdir()
-        config = folder / "incomes.yaml"
+        folder = self._folder()
         where = ["--join", self.ray.address] if join else ["--edit-store", self.database]
-        address = {} if join else {"ray_address": self.ray.address}
-        config.write_text(yaml.safe_dump({"ray_token": self.ray.token, "pool_bytes": "64MiB", **address}))
-        flags = ["--config", str(config), *where, *adapter_of(self.model), *KEYS, *args, "--", *VLLM_FLAGS]
+        settings |= {} if join else {"ray_address": self.ray.address}
+        flags = [*self._config(folder, settings), *where, *adapter_of(self.model), *KEYS, "--", *VLLM_FLAGS]
         with server_process(folder, lambda _: None, model=str(self.model), args=flags) as process:
             yield Running(process, folder)
+
+    @contextmanager
+    def compressor(self) -> Iterator[subprocess.Popen[str]]:
+        """An engine that only compresses, once it does."""
+        folder = self._folder()
+        command = [sys.executable, "-m", "incomes_server.cli", "compress", str(self.model), *adapter_of(self.model)]
+        command += ["--join", self.ray.address, "--admin-port", str(free_port()), *self._config(folder, {})]
+        with (folder / "log").open("w") as log:
+            process = subprocess.Popen([*command, "--", *VLLM_FLAGS], stdout=subprocess.PIPE, stderr=log, text=True)
+        try:
+            assert process.stdout is not None
+            assert any("compressing: probes" in line for line in process.stdout), (folder / "log").read_text()[-3000:]
+            yield process
+        finally:
+            process.terminate()
+            process.wait(60)
+            if process.stdout:
+                process.stdout.close()
+
+    def _folder(self) -> Path:
+        self.started += 1
+        folder = self.folder / f"{self.namespace}-{self.started}"
+        folder.mkdir()
+        return folder
+
+    def _config(self, folder: Path, settings: dict[str, Any]) -> list[str]:
+        file = folder / "incomes.yaml"
+        shared = {"ray_token": self.ray.token, "ray_namespace": self.namespace, "pool_bytes": "64MiB"}
+        file.write_text(yaml.safe_dump(shared | settings))
+        return ["--config", str(file)]
 
 
 @pytest.fixture(scope="module")
@@ -102,3 +132,31 @@ def test_an_engine_that_is_killed_is_waited_for_only_until_its_lease_ends(
         third.process.process.kill()
         add(admin, "default", FACT)
         seconds_until(lambda: len(serving(admin)) == 2, 60)
+
+
+def test_compressors_make_the_gists_and_one_that_is_killed_holds_none_up(fleet: Fleet, postgres: Cluster) -> None:
+    with ExitStack() as opened:
+        database = opened.enter_context(postgres.database())
+        apart = replace(fleet, ray=opened.enter_context(ray_cluster()), database=database, namespace="apart", started=0)
+        server = opened.enter_context(apart.server(join=False, compress_here=False))
+        admin = opened.enter_context(server.admin())
+        waiting = admin.post("/v1/edits", json={"text": FACT}, params={"wait": "active", "timeout_s": 2})
+        assert (waiting.status_code, waiting.json()["status"]) == (202, "pending"), "nobody compresses yet"
+        first = opened.enter_context(apart.compressor())
+        second = opened.enter_context(apart.compressor())
+        texts = [f"The pump {number} weighs {number} kg." for number in range(300)]
+        for text in texts:
+            admin.post("/v1/edits", json={"text": text}).raise_for_status()
+        first.kill()
+        add(admin, "default", "The last one.")
+        seconds_until(lambda: statuses(admin) == {"ready": 302}, 120)
+        workers = {each["id"]: each["made"] for each in admin.get("/v1/workers").json()["data"]}
+        assert sum(workers.values()) >= 302
+        assert second.poll() is None
+
+
+def statuses(admin: httpx.Client) -> dict[str, float]:
+    """Edit versions by status, as the metrics say."""
+    lines = [line for line in admin.get("/metrics").text.splitlines() if line.startswith("incomes:edits{")]
+    found = {line.split('"')[1]: float(line.split()[1]) for line in lines}
+    return {status: number for status, number in found.items() if number}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
@@ -10,7 +9,6 @@ from incomes_server.api.admin.details import EditDetails, EditSource
 from incomes_server.api.admin.times import ShownTime
 from incomes_server.api.http.json_body import without_nul
 from incomes_server.edits.model import Edit, EditSet, EditStatus
-from incomes_server.store.replica_table import ReplicaState
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
 Metadata = Annotated[
@@ -204,29 +202,6 @@ class ImportResult(Resource):
     request_counts: RequestCounts
     reached: WaitFor
     data: list[LineResult]
-
-
-class ReplicaObject(Resource):
-    """One engine: the version of each edit set that it applies, and how stale it is."""
-
-    object: Literal["replica"] = "replica"
-    serving: bool
-    lag: int
-    idle_s: float
-    positions: dict[str, int]
-    nacks: dict[str, str]
-
-    @classmethod
-    def of(cls, state: ReplicaState, own_sets: Mapping[str, int]) -> Self:
-        """Render a replica's state, for the edit sets of one project and their versions."""
-        return cls(
-            id=state.name,
-            serving=state.serving,
-            lag=sum(max(0, v - state.positions.get(edit_set, 0)) for edit_set, v in own_sets.items()),
-            idle_s=state.idle_s,
-            positions={k: v for k, v in state.positions.items() if k in own_sets},
-            nacks={k: v for k, v in state.nacks.items() if k in own_sets},
-        )
 
 
 class ErrorContent(BaseModel):

@@ -7,6 +7,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from incomes_server.compression.client import CompressionClient
+from incomes_server.edits.model import EditStatus
 from incomes_server.store.client import StoreClient
 from incomes_server.store.replica_table import ReplicaLag
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram
@@ -133,8 +134,8 @@ async def refresh(store: StoreClient, queue: CompressionClient) -> None:
     """Bring the gauges of store and queue up to date; called when the admin port's /metrics is read."""
     counts, stats = await store.counts(), await queue.stats()
     show_replicas(await store.lag())
-    for status, number in counts.edits.items():
-        EDITS.labels(status).set(number)
+    for status in EditStatus:  # one that no edit has any more is 0, not what it was
+        EDITS.labels(status).set(counts.edits.get(status, 0))
     EDIT_SETS.set(counts.edit_sets)
     GIST_BYTES.set(counts.gist_bytes)
     for lane in ("interactive", "bulk", "leased"):

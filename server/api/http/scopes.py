@@ -74,6 +74,7 @@ REQUIRED: dict[str, Scope | None] = {
     "GET /v1/batches/{batch_id}": READ,
     "POST /v1/batches/{batch_id}/cancel": WRITE,
     "GET /v1/replicas": READ,
+    "GET /v1/workers": READ,
     "GET /v1/projects": ADMIN,
     "POST /v1/projects": ADMIN,
     "GET /v1/projects/{name}": ADMIN,

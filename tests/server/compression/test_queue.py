@@ -153,3 +153,34 @@ def test_no_job_is_lost_or_leased_twice(data):
         stats = queue.stats()
         assert submitted == queue.known() | settled
         assert stats.interactive + stats.bulk + stats.leased == len(queue.known())
+
+
+def test_a_lease_goes_on_while_its_worker_gives_signs_of_life_and_never_beyond_its_time(queue):
+    queue.submit(jobs("a"), interactive=True)
+    lease = queue.take("w", 1, 0, 2)
+    assert queue.beat(lease.id, 1.5)
+    queue.expire(3)
+    assert queue.holds(lease.id)
+    for now_s in range(3, 15):
+        queue.beat(lease.id, now_s)
+    queue.expire(10)
+    assert not queue.holds(lease.id), "lease_s is 10, whatever the worker says"
+    assert not queue.beat(lease.id, 10)
+
+
+def test_the_jobs_of_a_silent_worker_go_to_the_next(queue):
+    queue.submit(jobs("a"), interactive=True)
+    queue.take("killed", 1, 0, 2)
+    queue.expire(2)
+    assert names(queue.take("w", 1, 2).jobs) == ["a"]
+
+
+def test_workers_are_known_while_they_ask_or_have_jobs(queue):
+    queue.submit(jobs("a", "b"), interactive=True)
+    lease = queue.take("one", 2, 0)
+    queue.take("idle", 1, 1)
+    assert [(w.name, w.leased, w.made) for w in queue.workers(1)] == [("idle", 0, 0), ("one", 2, 0)]
+    assert [w.name for w in queue.workers(100)] == ["one"], "it still has its jobs"
+    complete(queue, lease, good(lease), 100)
+    queue.take("one", 2, 100)
+    assert [(w.name, w.leased, w.made) for w in queue.workers(101)] == [("one", 0, 2)]

@@ -29,6 +29,7 @@ EXPECTED = {
     "project_not_found": 404,
     "api_key_not_found": 404,
     "project_exists": 409,
+    "replica_name_taken": 409,
     "not_encrypted": 409,
     "edit_not_found": 404,
     "edit_set_not_found": 404,

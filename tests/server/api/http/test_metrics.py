@@ -1,6 +1,10 @@
 """Gauges that come from the engine and the store, and totals that the engine counts in its own process."""
 
+from types import SimpleNamespace
+
 from incomes_server.api.http import metrics
+from incomes_server.compression.model import QueueStats
+from incomes_server.store.counts import StoreCounts
 from incomes_server.store.replica_table import ReplicaLag
 from prometheus_client import REGISTRY
 
@@ -49,3 +53,17 @@ def test_store_calls_are_timed_by_kind():
     before = value("store_seconds_count", call="write") or 0
     metrics.observe_store("write", 0.02)
     assert value("store_seconds_count", call="write") == before + 1
+
+
+async def test_a_status_that_no_edit_has_any_more_is_none():
+    found = {"pending": 3}
+
+    async def answer(what):
+        return what
+
+    store = SimpleNamespace(counts=lambda: answer(StoreCounts(1, dict(found), 0)), lag=lambda: answer([]))
+    queue = SimpleNamespace(stats=lambda: answer(QueueStats(0, 0, 0, 0, 0, 0)))
+    await metrics.refresh(store, queue)
+    found = {"ready": 3}
+    await metrics.refresh(store, queue)
+    assert (value("edits", status="pending"), value("edits", status="ready")) == (0, 3)
