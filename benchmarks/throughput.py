@@ -1,4 +1,4 @@
-"""Tokens/s and time to first token with 0 … 10,000 edits, as ratios to stock vLLM on the same base.
+"""Tokens/s, of a whole batch and of its decoding alone, and time to first token with 0 … 10,000 edits, as ratios to stock vLLM on the same base.
 
 Every round runs all variants once, in rotated order, on the same fresh prompts; a ratio compares within its round.
 Checks on the way: a request that reads nothing has stock's tokens, one that reads edits has not.
@@ -76,6 +76,7 @@ def measure(
             engines[variant.engine].commit_random(variant.name, variant.edits, work.edit_tokens)
     columns = (STOCK, *variants)
     speed: dict[str, list[float]] = {v.name: [] for v in columns}
+    decoding: dict[str, list[float]] = {v.name: [] for v in columns}
     ttft: dict[str, list[float]] = {v.name: [] for v in columns}
     differs: dict[str, bool] = {v.name: False for v in variants}
     for turn in range(-1, work.rounds):
@@ -85,12 +86,13 @@ def measure(
             tokens[variant.name] = batch.token_ids
             if turn >= 0:
                 speed[variant.name].append(work.batch * work.output_tokens / batch.seconds)
+                decoding[variant.name].append(decoded_per_s(batch, work))
                 ttft[variant.name].append(first.first_token_s[0])
         for variant in variants:
             differs[variant.name] |= tokens[variant.name] != tokens["stock"]
         progress(f"throughput: round {max(turn, 0) + (turn >= 0)} of {work.rounds}")
     check(variants, differs)
-    return {v.name: column(v, speed, ttft) for v in columns}
+    return {v.name: column(v, speed, decoding, ttft) for v in columns}
 
 
 def run(engine: EngineProcess, variant: Variant, work: Workload, turn: int) -> tuple[Generated, Generated]:
@@ -100,6 +102,11 @@ def run(engine: EngineProcess, variant: Variant, work: Workload, turn: int) -> t
     prompts = [prompt(seed + i, work.prompt_tokens) for i in range(work.batch)]
     batch = engine.generate(prompts, work.output_tokens, edit_set)
     return batch, engine.generate([prompt(seed + 999, work.ttft_prompt_tokens)], 1, edit_set)
+
+
+def decoded_per_s(batch: Generated, work: Workload) -> float:
+    """Output tokens a second after the last request's first one: steps that hold no prompt."""
+    return work.batch * (work.output_tokens - 1) / (batch.seconds - max(batch.first_token_s))
 
 
 def rotate(columns: Sequence[Variant], turn: int) -> list[Variant]:
@@ -116,14 +123,18 @@ def check(variants: Sequence[Variant], differs: dict[str, bool]) -> None:
             raise Unfaithful(f"{variant.name}: its tokens {state} those of stock vLLM")
 
 
-def column(variant: Variant, speed: dict[str, list[float]], ttft: dict[str, list[float]]) -> dict[str, object]:
+def column(
+    variant: Variant, speed: dict[str, list[float]], decoding: dict[str, list[float]], ttft: dict[str, list[float]]
+) -> dict[str, object]:
     """Figures of one variant."""
-    own_speed, own_ttft = speed[variant.name], ttft[variant.name]
+    own_speed, own_decoding, own_ttft = speed[variant.name], decoding[variant.name], ttft[variant.name]
     return {
         "edits": variant.edits,
         "reads": variant.reads,
         "output_tokens_per_s": summary(own_speed),
         "throughput_ratio": summary(ratios(own_speed, speed["stock"])),
+        "decoded_tokens_per_s": summary(own_decoding),
+        "decoding_ratio": summary(ratios(own_decoding, decoding["stock"])),
         "ttft_ms": summary([1000 * s for s in own_ttft], 1),
         "ttft_ratio": summary(ratios(own_ttft, ttft["stock"])),
     }
