@@ -1,4 +1,5 @@
-"""Tokens/s, of a whole batch and of its decoding alone, and time to first token with 0 … 10,000 edits, as ratios to stock vLLM on the same base.
+"""Tokens/s of whole batches, of decoding alone, and time to first token, with 0 … 10,000 edits, as ratios to stock vLLM
+on the same base.
 
 Every round runs all variants once, in rotated order, on the same fresh prompts; a ratio compares within its round.
 Checks on the way: a request that reads nothing has stock's tokens, one that reads edits has not.

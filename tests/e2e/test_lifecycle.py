@@ -14,6 +14,7 @@ import pytest
 from incomes_server.cli.server_process import free_port, server_process
 
 from tests.e2e.conftest import PROMPT, VLLM_FLAGS, Running, adapter_of, add, ask, logprobs
+from tests.eventually import eventually_sync
 
 pytestmark = [pytest.mark.e2e, pytest.mark.vllm, pytest.mark.ray]
 
@@ -98,8 +99,8 @@ def fill_the_pool(admin, edit_id):
     retired = admin.post(f"/v1/edits/{edit_id}/retire")
     assert (retired.status_code, retired.json()["reached"]) == (200, "active"), retired.text
     assert admin.delete("/v1/edit_sets/default").json()["reached"] == "active"
-    time.sleep(1.5)  # the superseded snapshots leave the pool
-    assert admin.post("/v1/edits", json={"text": "Fact."}, params={"wait": "active"}).status_code == 201
+    fact = {"text": "Fact."}  # has room as soon as the superseded snapshots have left the pool
+    eventually_sync(lambda: admin.post("/v1/edits", json=fact, params={"wait": "active"}).status_code == 201)
 
 
 def drain(stream):

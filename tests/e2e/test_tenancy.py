@@ -14,6 +14,7 @@ import pytest
 from incomes_server.cli.server_process import free_port, server_process
 
 from tests.e2e.conftest import VLLM_FLAGS, adapter_of
+from tests.eventually import SOON_S, eventually_sync
 
 pytestmark = [pytest.mark.e2e, pytest.mark.vllm, pytest.mark.ray]
 
@@ -61,19 +62,17 @@ def test_keys_rates_and_encryption(tmp_path: Path, tiny_model: Path, monkeypatch
             assert admin.delete(f"/v1/api_keys/{found['chat']}").status_code == 200
             revoked = time.monotonic()
             while ask(server.chat_url, keys["chat"]).status_code == 200:
-                assert time.monotonic() - revoked < 1
+                assert time.monotonic() - revoked < SOON_S
             assert ask(server.chat_url, keys["chat"]).json()["error"]["code"] == "invalid_api_key"
             with client(server.admin_url, keys["chat"]) as gone:
                 assert gone.get("/v1/edits").status_code == 401
         verified = incomes("audit", "verify", INCOMES_ADMIN_URL=server.admin_url, INCOMES_API_KEY=keys["admin"])
         assert (verified.returncode, "intact" in verified.stdout) == (0, True), verified.stderr
         assert incomes("project", "limit", "acme", "--chat-requests-per-minute", "1", **to_admin).returncode == 0
-        time.sleep(1)
-        ask(server.chat_url, keys["admin"])
-        answers = [ask(server.chat_url, keys["admin"]) for _ in range(2)]
-        assert answers[-1].status_code == 429
-        assert int(answers[-1].headers["retry-after"]) >= 1
-        assert answers[-1].headers["x-ratelimit-limit-requests"] == "1"
+        eventually_sync(lambda: ask(server.chat_url, keys["admin"]).status_code == 429)
+        refused = ask(server.chat_url, keys["admin"])
+        assert int(refused.headers["retry-after"]) >= 1
+        assert refused.headers["x-ratelimit-limit-requests"] == "1"
     content = b"".join(file.read_bytes() for file in tmp_path.glob("edits.db*"))
     assert len(content) > 10_000
     assert TEXT.encode() not in content

@@ -10,6 +10,7 @@ from incomes_server.api.http.readiness import Readiness
 from incomes_server.boot.watch import Part, watch_answers, watch_processes
 
 from incomes_plugin.errors import EngineLost, NotReady
+from tests.eventually import eventually
 
 
 @pytest.fixture
@@ -24,11 +25,9 @@ async def test_a_stopped_process_is_noted_until_it_goes_on(part, monkeypatch):
     readiness = Readiness()
     watching = asyncio.create_task(watch_processes(readiness, [part]))
     part.process.send_signal(signal.SIGSTOP)
-    await asyncio.sleep(0.2)
-    assert "engine" in readiness.reasons()["processes"]
+    await eventually(lambda: "engine" in (readiness.reasons()["processes"] or ""))
     part.process.send_signal(signal.SIGCONT)
-    await asyncio.sleep(0.2)
-    assert readiness.reasons()["processes"] is None
+    await eventually(lambda: readiness.reasons()["processes"] is None)
     watching.cancel()
 
 
@@ -63,8 +62,7 @@ async def test_answers(monkeypatch):
         ("good", None),
     ):
         now["state"] = state
-        await asyncio.sleep(0.2)
-        assert readiness.reasons()["store_answers"] == expected
+        await eventually(lambda: readiness.reasons()["store_answers"] == expected)  # noqa: B023 - awaited at once
     watching.cancel()
 
 
@@ -92,7 +90,7 @@ async def test_a_stopped_actor_is_noted_before_it_is_late(monkeypatch):
         watching = asyncio.create_task(
             watch_answers(readiness, "store_answers", lambda: asyncio.sleep(60), within_s=60)
         )
-        await asyncio.sleep(1)
-        assert f"store (process {process.pid}) is stopped" in readiness.reasons()["store_answers"]
+        stopped = f"store (process {process.pid}) is stopped"
+        await eventually(lambda: stopped in (readiness.reasons()["store_answers"] or ""))
         watching.cancel()
         process.kill()
