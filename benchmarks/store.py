@@ -195,6 +195,7 @@ def main(argv: Sequence[str]) -> int:
     result["databases"] = measure(work, say)
     out = args.out or (None if args.quick else RESULTS)
     if out:
+        out.mkdir(parents=True, exist_ok=True)
         (out / "store.json").write_text(json.dumps(result, indent=2) + "\n")
         (out / "store.md").write_text(markdown(result))
     sys.stdout.write(markdown(result))

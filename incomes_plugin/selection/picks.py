@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from torch.nn.utils.rnn import pad_sequence
 
 from incomes_plugin.selection.candidates import best_edits
 from incomes_plugin.selection.onward import onward, open_share
@@ -180,24 +181,25 @@ def verify(
         weights: `[T]`.
         edits: features `[E, F]` of each.
     """
-    directions = router.directions(question)
-    cut = [most_alike(router, directions, edit.to(question)) for edit in edits]
-    width = max(len(edit) for edit, _ in cut)
-    features = question.new_zeros(len(cut), width, question.shape[-1])
-    cosines = question.new_full((len(cut), len(question), width), -1.0)
-    mask = torch.zeros(len(cut), width, dtype=torch.bool, device=question.device)
-    for row, (edit, cosine) in enumerate(cut):
-        features[row, : len(edit)], cosines[row, :, : len(edit)], mask[row, : len(edit)] = edit, cosine, True
-    count = len(cut)
-    real = torch.ones(count, len(question), dtype=torch.bool, device=question.device)
-    repeated = question.expand(count, -1, -1)
-    return verifier(repeated, weights.expand(count, -1), real, features, mask, cosines).float()
+    sizes = [len(edit) for edit in edits]
+    joined = torch.cat([edit.to(question) for edit in edits])
+    cosines = router.directions(question) @ router.route_keys(joined).T
+    cut = [most_alike(*one) for one in zip(joined.split(sizes), cosines.split(sizes, 1), strict=True)]
+    widths = torch.tensor([len(edit) for edit, _ in cut], device=question.device)
+    mask = torch.arange(int(widths.max()), device=question.device) < widths[:, None]
+    features = pad_sequence([edit for edit, _ in cut], batch_first=True)
+    alike = pad_sequence([cosine.T for _, cosine in cut], batch_first=True, padding_value=-1.0).transpose(1, 2)
+    real = torch.ones(1, len(question), dtype=torch.bool, device=question.device)
+    return verifier(question[None], weights[None], real, features, mask, alike).float()
 
 
-def most_alike(router: Router, directions: torch.Tensor, edit: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The EDIT_TOKENS tokens of an edit that are most like the question's, in their order, and the cosines of all of
-    them."""
-    cosines = directions @ router.route_keys(edit).T
+def most_alike(edit: torch.Tensor, cosines: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The EDIT_TOKENS tokens of an edit that are most like the question's, in their order, and their cosines.
+
+    Args:
+        edit: `[E, F]`.
+        cosines: `[T, E]`, the router's, with the question's tokens.
+    """
     if len(edit) <= EDIT_TOKENS:
         return edit, cosines
     kept = cosines.amax(0).topk(EDIT_TOKENS).indices.sort().values

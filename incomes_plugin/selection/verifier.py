@@ -69,28 +69,31 @@ class Verifier(nn.Module):
         """Logits `[B]` of B pairs of question and edit.
 
         Args:
-            question: `[B, T, F]` features, T <= QUESTION_TOKENS; its last token stands last (padding in front).
+            question: `[B, T, F]` features, T <= QUESTION_TOKENS; its last token stands last (padding in front). `[1, T,
+                F]` is one question for all pairs; `weights` and `question_mask` likewise.
             weights: `[B, T]`, w of the router.
             question_mask: `[B, T]`, True for real tokens.
             edit: `[B, E, F]` features, E <= EDIT_TOKENS, padding behind.
             edit_mask: `[B, E]`.
             cosines: `[B, T, E]`, the router's, of every pair of tokens.
         """
-        num_question, num_edit = question.shape[1], edit.shape[1]
+        num_pairs, num_question, num_edit = len(edit), question.shape[1], edit.shape[1]
         present = (question_mask[:, :, None] & edit_mask[:, None])[..., None]
         by_part = _by_part(question, edit, self.num_parts)
         found = runs((by_part[..., 0] > _SAME) & present[..., 0])
         alike = torch.cat([cosines[..., None], by_part, found], -1).masked_fill(~present, -1.0)
-        known = torch.cat([alike.amax(2), weights[..., None]], -1)
+        known = torch.cat([alike.amax(2), weights.expand(num_pairs, -1)[..., None]], -1)
         places = torch.arange(num_question - 1, -1, -1, device=question.device)
         left = self.enter(question) + self.side[0] + self.known(known) + self.question_place(places)
         right = self.enter(edit) + self.side[1] + self.seen(alike.amax(1))
         right = right + self.edit_place(torch.arange(num_edit, device=edit.device))
-        hidden = torch.cat([self.start.expand(len(question), 1, -1), left, right], 1)
-        real = torch.cat([torch.ones_like(question_mask[:, :1]), question_mask, edit_mask], 1)
-        for block in self.blocks:
+        hidden = torch.cat([self.start.expand(num_pairs, 1, -1), left, right], 1)
+        real = F.pad(torch.cat([question_mask.expand(num_pairs, -1), edit_mask], 1), (1, 0), value=True)
+        *others, last = self.blocks
+        assert isinstance(last, _Block)
+        for block in others:
             hidden = block(hidden, alike, real)
-        return self.leave(self.norm(hidden[:, 0]))[:, 0]
+        return self.leave(self.norm(last.of_first(hidden, real)))[:, 0]
 
 
 def same_tokens(question: torch.Tensor, edit: torch.Tensor, num_parts: int) -> torch.Tensor:
@@ -99,8 +102,10 @@ def same_tokens(question: torch.Tensor, edit: torch.Tensor, num_parts: int) -> t
 
 
 def _by_part(question: torch.Tensor, edit: torch.Tensor, num_parts: int) -> torch.Tensor:
-    """Cosines `[B, T, E, P]` of the features of each of P feature layers."""
+    """Cosines `[B, T, E, P]` of the features of each of P feature layers. One question may stand for all B edits."""
     left, right = (F.normalize(x.unflatten(-1, (num_parts, -1)), dim=-1) for x in (question, edit))
+    if len(left) == 1:
+        return torch.einsum("tpf,bepf->btep", left[0], right)
     return torch.einsum("btpf,bepf->btep", left, right)
 
 
@@ -121,13 +126,17 @@ def runs(same: torch.Tensor) -> torch.Tensor:
 
 
 def _run_lengths(same: torch.Tensor) -> torch.Tensor:
-    """Length of the run that ends at each pair, `[B, T, E]` float32."""
-    row = torch.zeros_like(same[:, 0], dtype=torch.float32)
-    found = []
-    for t in range(same.shape[1]):
-        row = torch.where(same[:, t], F.pad(row, (1, 0))[:, :-1] + 1, 0)
-        found.append(row)
-    return torch.stack(found, 1)
+    """Length of the run that ends at each pair, `[B, T, E]` float32: how far back the last pair that differs is.
+
+    Runs go along diagonals; when each row is shifted by its place, a diagonal is a column.
+    """
+    pairs, rows, columns = same.shape
+    places = torch.arange(rows, device=same.device)
+    column = (torch.arange(columns, device=same.device) + (rows - 1 - places)[:, None]).expand(pairs, -1, -1)
+    shifted = same.new_zeros(pairs, rows, rows + columns - 1).scatter_(2, column, same)
+    place = places[:, None].float()
+    last_other = torch.where(shifted, -1.0, place).cummax(1).values
+    return (place - last_other).gather(2, column)
 
 
 class _Block(nn.Module):
@@ -154,13 +163,34 @@ class _Block(nn.Module):
             alike: `[B, T, E, kinds]`.
             present: `[B, 1 + T + E]`, True for real tokens.
         """
+        query, key, value = self._heads_of(self.project(self.before(hidden)))
         first = 1 + alike.shape[1]
         bias = hidden.new_zeros(len(hidden), self._heads, hidden.shape[1], hidden.shape[1])
         bias[:, :, 1:first, first:] = self.to_edit(alike).permute(0, 3, 1, 2)
         bias[:, :, first:, 1:first] = self.to_question(alike).permute(0, 3, 2, 1)
         bias = bias.masked_fill(~present[:, None, None], -torch.inf)
-        parts = self.project(self.before(hidden)).unflatten(-1, (3, self._heads, -1)).permute(2, 0, 3, 1, 4)
-        query, key, value = parts.unbind()
-        taken = F.scaled_dot_product_attention(query, key, value, attn_mask=bias).transpose(1, 2).flatten(2)
-        hidden = hidden + self.drop(self.merge(taken))
+        return self._goes_on(hidden, F.scaled_dot_product_attention(query, key, value, attn_mask=bias))
+
+    def of_first(self, hidden: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
+        """The first hidden state alone, `[B, width]`: all that is used of the last block. The first token is on neither
+        side, so likenesses have no part in it.
+
+        Args:
+            hidden, present: as in `forward`.
+        """
+        normed, width = self.before(hidden), hidden.shape[-1]
+        query = F.linear(normed[:, :1], self.project.weight[:width], self.project.bias[:width])
+        both = F.linear(normed, self.project.weight[width:], self.project.bias[width:])
+        (query,), (key, value) = self._heads_of(query), self._heads_of(both)
+        taken = F.scaled_dot_product_attention(query, key, value, attn_mask=present[:, None, None])
+        return self._goes_on(hidden[:, :1], taken)[:, 0]
+
+    def _heads_of(self, projected: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Some of queries, keys and values, side by side `[B, N, parts * width]`, as `[B, heads, N, head]` each."""
+        width = self.merge.in_features
+        parts = projected.unflatten(-1, (projected.shape[-1] // width, self._heads, -1))
+        return parts.permute(2, 0, 3, 1, 4).unbind()
+
+    def _goes_on(self, hidden: torch.Tensor, taken: torch.Tensor) -> torch.Tensor:
+        hidden = hidden + self.drop(self.merge(taken.transpose(1, 2).flatten(2)))
         return hidden + self.drop(self.net(self.between(hidden)))

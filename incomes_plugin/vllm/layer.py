@@ -43,22 +43,25 @@ class ReadingLayer:
         """
         batch = rows.batch
         plain = rows.unrotations[id(self.rotary)](rows.of(query))
-        own = rows.of(output).float().transpose(0, 1)
+        own = rows.of(output).float()
         keys, values, bias = (
             rows.of_requests(part) for part in (batch.keys[self.index], batch.values[self.index], batch.bias)
         )
-        read, gate, weights = self.take_up(plain, keys, values, bias)
-        mixed = torch.lerp(own, read, gate[..., None])
-        rows.write(output, mixed.transpose(0, 1))
+        mixed, weights = self.mix(own, plain, keys, values, bias)
+        rows.write(output, mixed)
         if rows.trace is not None:
-            rows.trace.weights += (gate.T[:, None] @ weights)[:, 0] / len(gate)
+            rows.trace.weights += weights.mean(1)
 
-    def take_up(
-        self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, bias: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """o_edit `[H, R, D]`, g `[H, R]` and weights `[R, H, E]`: equal to `selection.reading.read`.
+    def mix(
+        self, own: torch.Tensor, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, bias: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """`(1 - g) o_self + g o_edit` `[R, H, D]`, and g times the weights of `selection.reading.read`, `[R, H, E]`.
+
+        A sigmoid of the difference of two logits is a softmax over both, so one softmax over the tokens and the
+        zero-gist gives 1 - g, the zero-gist's share, and g times the weight of each token.
 
         Args:
+            own: `[R, H, D]` float32, o_self.
             query: `[R, H, D]` float32, before rotary embedding.
             keys: `[R, K, D, E]` float32.
             values: `[R, K, E, D]` float32.
@@ -66,11 +69,11 @@ class ReadingLayer:
         """
         num_rows, num_heads, _ = query.shape
         grouped = (num_rows, keys.shape[1], num_heads // keys.shape[1], -1)
-        mapped = torch.baddbmm(self._offset, query.transpose(0, 1), self._query_map).transpose(0, 1)  # [R, H, D + 1]
-        logits = mapped[..., :-1].reshape(grouped) @ keys
-        logits += bias
-        total = logits.logsumexp(-1, keepdim=True)
-        weights = (logits - total).exp_()
-        taken = (weights @ values).view(num_rows, num_heads, -1)
-        gate = torch.sigmoid(total.view(num_rows, num_heads) - mapped[..., -1]).T
-        return taken.transpose(0, 1) @ self._output_map, gate, weights.flatten(1, 2)
+        mapped = torch.baddbmm(self._offset, query.transpose(0, 1), self._query_map).transpose(0, 1).reshape(grouped)
+        logits = (mapped[..., :-1] @ keys).add_(bias)
+        shares = torch.cat([logits, mapped[..., -1:]], -1).softmax(-1)
+        weights = shares[..., :-1]
+        taken = (weights @ values).view(num_rows, num_heads, -1).transpose(0, 1)
+        kept = own * shares[..., -1:].reshape(num_rows, num_heads, 1)
+        mixed = torch.baddbmm(kept.transpose(0, 1), taken, self._output_map).transpose(0, 1)
+        return mixed, weights.flatten(1, 2)

@@ -137,7 +137,9 @@ def batch_logits(
     """Logits `[B]` of pairs of features `[T, F]` and `[E, F]`."""
     questions = [question[-QUESTION_TOKENS:].float() for question in questions]
     with torch.no_grad():
-        cut = [most_alike(router, router.directions(q), e.float()) for q, e in zip(questions, edits, strict=True)]
+        edits = [edit.float() for edit in edits]
+        cosines_of = [router.directions(q) @ router.route_keys(e).T for q, e in zip(questions, edits, strict=True)]
+        cut = [most_alike(e, cosine) for e, cosine in zip(edits, cosines_of, strict=True)]
         weights = [router.weights(q, distances_from_end(len(q))) for q in questions]
     longest, width = max(map(len, questions)), max(len(edit) for edit, _ in cut)
     count, dim = len(cut), questions[0].shape[-1]

@@ -143,6 +143,26 @@ def test_runs_of_same_tokens_and_where_they_break() -> None:
     assert not found[..., 2:][question[:, None] == edit].any()
 
 
+def test_one_question_for_all_pairs_has_the_logits_of_its_copies() -> None:
+    torch.manual_seed(5)
+    verifier = Verifier(F_DIM, 2, width=16, heads=2, layers=2).eval().requires_grad_(False)
+    question, edit, weights = torch.randn(1, 6, F_DIM), torch.randn(3, 5, F_DIM), torch.rand(1, 6)
+    edit[1, 2:4] = question[0, 1:3]  # a run of the same tokens
+    mask, cosines = torch.ones(1, 6, dtype=torch.bool), torch.rand(3, 6, 5)
+    edit_mask = torch.arange(5) < torch.tensor([5, 5, 2])[:, None]
+    copies = verifier(question.expand(3, -1, -1), weights.expand(3, -1), mask.expand(3, -1), edit, edit_mask, cosines)
+    torch.testing.assert_close(verifier(question, weights, mask, edit, edit_mask, cosines), copies)
+
+
+def test_run_lengths_as_one_would_count_them() -> None:
+    same = torch.rand(3, 7, 5, generator=torch.Generator().manual_seed(1)) < 0.6
+    back = runs(same)[..., 1].expm1().round()
+    for pair, t, e in same.nonzero().tolist():
+        steps = [step for step in range(-6, 7) if 0 <= t + step < 7 and 0 <= e + step < 5]
+        run = {step for step in steps if all(same[pair, t + s, e + s] for s in range(min(0, step), max(0, step) + 1))}
+        assert back[pair, t, e] == len(run)
+
+
 def test_another_digit_is_seen_whatever_the_name() -> None:
     """The kinds of likeness do not depend on which tokens a name is made of."""
     torch.manual_seed(6)

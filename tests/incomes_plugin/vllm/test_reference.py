@@ -143,7 +143,7 @@ def test_layers_equal_the_formula(adapter: EditAdapter) -> None:
     shape, reader = adapter.shape, adapter.reader
     rows, width, index = 5, 9, 1
     random_ = torch.Generator().manual_seed(3)
-    query = torch.randn(rows, adapter.num_heads, shape.head_dim, generator=random_)
+    query, own = (torch.randn(rows, adapter.num_heads, shape.head_dim, generator=random_) for _ in range(2))
     keys = torch.randn(rows, shape.num_kv_heads, width, shape.head_dim, generator=random_)
     values = torch.randn(rows, shape.num_kv_heads, width, shape.head_dim, generator=random_)
     bias = torch.randn(rows, width, generator=random_)
@@ -153,7 +153,7 @@ def test_layers_equal_the_formula(adapter: EditAdapter) -> None:
         reader.zero_query[index], reader.zero_bias[index],
     )  # fmt: skip
     layer = ReadingLayer(index, reader, None)
-    output, gate, weights = layer.take_up(query, keys.transpose(-1, -2), values, bias[:, None, None])
-    torch.testing.assert_close(output.transpose(0, 1), expected.output, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(gate.T, expected.gate, atol=1e-6, rtol=1e-5)
-    torch.testing.assert_close(weights, expected.weights, atol=1e-6, rtol=1e-5)
+    mixed, weights = layer.mix(own, query, keys.transpose(-1, -2), values, bias[:, None, None])
+    gate = expected.gate[..., None]
+    torch.testing.assert_close(mixed, (1 - gate) * own + gate * expected.output, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(weights, gate * expected.weights, atol=1e-6, rtol=1e-5)
