@@ -55,7 +55,7 @@ def run_suite(suite: tuple[str, ...], options: Sequence[str], folder: Path, with
     name = suite[0].replace("/", "-")
     env = os.environ | {"COVERAGE_FILE": str(folder / f"coverage-{name}")}
     coverage = ["--cov", "--cov-report="] if with_coverage else []
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *coverage, *options, *suite]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--durations=10", *coverage, *options, *suite]
     printed = folder / f"{name}.txt"
     with printed.open("wb") as file:
         process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=env)
