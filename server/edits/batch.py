@@ -108,6 +108,7 @@ class Batch:
         edit_set: id of the edit set of lines that name none.
         position: parts of the file that are read.
         settled: number of the last line whose edit the compressor is done with.
+        created_by: id of the key that began it, which wrote its edits; None: a former version began it.
         total, completed, failed: lines; at the end the first is the sum of the others.
     """
 
@@ -131,3 +132,4 @@ class Batch:
     output_file: str | None = None
     error_file: str | None = None
     metadata: dict[str, str] = field(default_factory=dict)
+    created_by: str | None = None

@@ -76,8 +76,10 @@ def _lock_head(conn: Connection, project: str) -> tuple[int, str]:
 
 def _event(tx: Transaction, command: Command, origin: Origin, project: str, changes: Iterable[Change]) -> AuditEvent:
     action = re.sub(r"(?<!^)(?=[A-Z])", "_", type(command).__name__).lower()
-    actor, event_id = origin.principal.key_id, new_id(IdPrefix.AUDIT)
-    return AuditEvent(event_id, project, 0, tx.now, actor, action, origin.request_id, tuple(changes), previous_hash="")
+    event_id = new_id(IdPrefix.AUDIT)
+    return AuditEvent(
+        event_id, project, 0, tx.now, tx.actor, action, origin.request_id, tuple(changes), previous_hash=""
+    )
 
 
 def _row(event: AuditEvent) -> dict[str, object]:

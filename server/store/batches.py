@@ -84,7 +84,7 @@ def create_batch(command: CreateBatch, tx: Transaction) -> list[EditKey]:
     row = {"id": batch_id, "project": command.project, "input_file": file.id, "dry_run": command.dry_run}
     row |= {"edit_set": find_edit_set(tx.conn, command.project, command.edit_set).id, "status": S.VALIDATING}
     row |= dict.fromkeys(("position", "settled", "completed", "failed"), 0)
-    row |= {"num_parts": file.num_parts, "total": file.num_lines, "created_at": tx.now}
+    row |= {"num_parts": file.num_parts, "total": file.num_lines, "created_at": tx.now, "created_by": tx.actor}
     tx.conn.execute(insert(batches).values(**row, metadata=json.dumps(command.metadata, sort_keys=True)))
     tx.note(batch_id, None, f"{file.num_lines} lines of {file.id}")
     return [(batch_id, 0)]
@@ -106,7 +106,7 @@ def import_lines(command: ImportLines, tx: Transaction) -> Batch:
     if batch.position != command.position or batch.status not in READING:
         tx.replayed = True
         return batch
-    lines = _once(tx, batch, command.lines)
+    lines, tx.actor = _once(tx, batch, command.lines), batch.created_by or tx.actor  # the server works off its request
     notes = dict(tx.notes)
     point = tx.conn.begin_nested()
     outcomes = _add(tx, batch, lines)
@@ -212,8 +212,8 @@ def _add(tx: Transaction, batch: Batch, lines: Sequence[ImportedLine]) -> list[L
 
 def _add_to(tx: Transaction, project: str, edit_set: str, lines: Sequence[ImportedLine]) -> dict[int, str | LineError]:
     try:
-        if find_edit_set(tx.conn, project, edit_set).two_person:  # the server writes: one person could approve alone
-            raise EditConflict("lines of a batch name no writer, and this set wants a second person; add them singly")
+        if find_edit_set(tx.conn, project, edit_set).two_person:  # another one may have written the file
+            raise EditConflict("who wrote a file's lines is not known, and this set wants two persons; add them singly")
         with tx.conn.begin_nested():
             keys = add_edits(tx, project, edit_set, [line.edit for line in lines if line.edit is not None])
             return {line.number: edit_id for line, (edit_id, _) in zip(lines, keys, strict=True)}

@@ -37,7 +37,7 @@ class Transaction:
         touched: edit sets that were made, moved to a new version or deleted.
         notes: what the command that is being applied did to which object, for its audit event.
         replayed: that command was applied before, or found everything as it wants it: it leaves no event.
-        actor: id of the key that sent the command that is being applied.
+        actor: id of the key that sent the command that is being applied, or whose former request it works off.
         erased: content was erased; its traces in the files have to follow.
     """
 

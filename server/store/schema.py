@@ -340,6 +340,7 @@ batches = Table(
     Column("output_file", String),
     Column("error_file", String),
     Column("metadata", Text, nullable=False),
+    Column("created_by", String),
 )
 Index("batches_of_project", batches.c.project, batches.c.seq)
 Index("batches_unfinished", batches.c.status, batches.c.seq)

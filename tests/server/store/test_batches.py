@@ -4,9 +4,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from incomes_server.auth.master_key import MasterKey
+from incomes_server.auth.principal import Principal, Scope
 from incomes_server.edits import EditStatus, NewEdit
 from incomes_server.edits.batch import BatchStatus, FilePart, ImportedLine, LineError
 from incomes_server.store import commands
+from incomes_server.store.audit import list_events
 from incomes_server.store.batches import get_batch, lines_after, list_batches, unfinished, versions_reached
 from incomes_server.store.core import EditStore
 from incomes_server.store.edits import list_edits
@@ -160,6 +162,25 @@ def test_each_part_is_imported_once(store, database_url):
     with pytest.raises(InvalidValue):
         create(store, request_id="second")
     assert store.read(unfinished, 0, 10) == []
+
+
+def test_what_an_import_writes_is_its_creators_in_the_edits_and_in_the_audit_log(store):
+    creator = commands.Origin(Principal("p", "key_anna", frozenset(Scope)), "req_1")
+    upload(store)
+    store.write(commands.EnsureEditSet("p", "default"))
+    command = commands.CreateBatch("p", "create", "file-1", "default", False, {})
+    batch = store.write(commands.Sent(command, creator))
+    assert batch.created_by == "key_anna"
+    add(store, batch, 0, [line(1), line(2)])
+    store.write(commands.AddEdits("p", "other", "default", (NewEdit("the server's own", (1,)),)))
+    edits, _ = store.read(list_edits, "p", edit_set=None, status=None, limit=9, after=None, order="asc")
+    assert [edit.written_by for edit in edits] == ["key_anna", "key_anna", "server"]
+    events, _ = store.read(list_events, "p", limit=9, after=None, order="desc")
+    assert [(event.action, event.actor) for event in events[:2]] == [
+        ("add_edits", "server"),
+        ("import_lines", "key_anna"),
+    ]
+    assert {change.target for change in events[1].changes} == {batch.id, edits[0].id, edits[1].id}
 
 
 def test_a_line_that_cannot_be_added_fails_alone(store):

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import tracemalloc
+from contextlib import ExitStack
 
 import httpx
 import pytest
@@ -30,6 +31,18 @@ END_S = 60
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     return write_tiny_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request, tmp_path):
+    """A fresh one of each database."""
+    with ExitStack() as opened:
+        is_sqlite = request.param == "sqlite"
+        yield (
+            f"sqlite:///{tmp_path}/edits.db"
+            if is_sqlite
+            else opened.enter_context(request.getfixturevalue("postgres").database())
+        )
 
 
 @pytest.fixture
