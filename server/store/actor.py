@@ -27,6 +27,7 @@ from incomes_server.store.group_commit import GroupCommit
 from incomes_server.store.heads import StoreHeads
 from incomes_server.store.log import PAGE_BYTES, read_delta
 from incomes_server.store.membership import next_due_at
+from incomes_server.store.reads import Readers
 from incomes_server.store.replica_table import LEASE_S, ReplicaLag, ReplicaProgress, ReplicaState, ReplicaTable
 from incomes_server.store.signals import Signal, Watch, wait_event
 from incomes_server.store.terms import ANY_TERMS, StoreTerms
@@ -63,7 +64,7 @@ def _open_patiently(url: str, masters: Sequence[MasterKey]) -> EditStore:
 
 
 class EditStoreActor:
-    """One event loop; SQL runs in one writer and one reader thread. Reached through `StoreClient` only."""
+    """One event loop; SQL runs in a writer's thread and in those of `Readers`. Reached through `StoreClient` only."""
 
     def __init__(
         self,
@@ -79,7 +80,7 @@ class EditStoreActor:
         self._store.prune_requests()
         self._store.write(ApplyDue())  # what expired while no store ran is gone before anybody asks
         self._clock: asyncio.Task[None] | None = None
-        self._reader = ThreadPoolExecutor(1, "store-reader")
+        self._reader = Readers()
         self._writer = ThreadPoolExecutor(1, "store-writer")
         self._group = GroupCommit(self._store, self._writer, self._committed)
         self._heads = StoreHeads()
@@ -102,7 +103,7 @@ class EditStoreActor:
 
     async def read(self, query: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Ask one of the store's queries. The connection that it gets cannot write."""
-        found: T = await self._in_thread(self._reader, self._store.read, query, *args, **kwargs)
+        found: T = await self._in_thread(self._reader.of(query), self._store.read, query, *args, **kwargs)
         return found
 
     async def wait_status(self, project: str, edit_ids: tuple[str, ...], timeout_s: float) -> list[Edit]:

@@ -26,9 +26,11 @@ _PRAGMAS = (
     "PRAGMA busy_timeout=10000",
     "PRAGMA foreign_keys=ON",
     "PRAGMA secure_delete=ON",  # what is erased or encrypted again does not stay in free pages
-    "PRAGMA cache_size=-16384",  # KiB of each of the two connections
-    "PRAGMA secure_delete=ON",  # what a row leaves is overwritten: erased texts must not stay in free pages
+    "PRAGMA cache_size=-16384",  # KiB
 )
+
+_OF_READERS = (*_PRAGMAS, "PRAGMA query_only=ON", "PRAGMA cache_size=-8192")
+"""There are five of them (`reads.py`)."""
 
 
 def open_writer(url: str) -> Engine:
@@ -55,7 +57,7 @@ def open_writer(url: str) -> Engine:
 
 def open_reader(url: str) -> Engine:
     """Engine whose transactions each see one state of the database, never wait for a writer and cannot write."""
-    engine = _open(url, begin="BEGIN", pragmas=(*_PRAGMAS, "PRAGMA query_only=ON"))
+    engine = _open(url, begin="BEGIN", pragmas=_OF_READERS)
     return engine.execution_options(postgresql_readonly=True)
 
 

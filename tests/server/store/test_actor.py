@@ -1,14 +1,20 @@
 """The actor's logic in this process: polls, acknowledgements, leases, waits. Ray's part is in test_ray.py."""
 
 import asyncio
+import inspect
+import pickle
+import threading
 import time
 
 import pytest
 from incomes_server.edits import EditStatus, NewEdit
-from incomes_server.store import commands
+from incomes_server.store import commands, reads
 from incomes_server.store.actor import EditStoreActor
+from incomes_server.store.api_keys import tenancy
 from incomes_server.store.core import replica_names
+from incomes_server.store.counts import use_of_projects
 from incomes_server.store.edit_sets import heads, news
+from incomes_server.store.edits import get_edit
 
 from incomes_plugin.errors import EditNotFound, EditSetNotFound, IncomesError, InvalidValue, NotReady
 from tests.server.gists import outcome_of
@@ -277,3 +283,41 @@ async def test_a_look_for_news_reads_no_deleted_sets(actor, open_actor):
     await actor.write(commands.DeleteEditSet("p", "last", last))
     (delta,) = await other.poll("r", {last: 0}, 5, True)
     assert delta.deleted
+
+
+def reading(conn, started, may_end):
+    """A long read, as of a digest: it holds a connection with a state of the database."""
+    assert conn.exec_driver_sql("SELECT count(*) FROM edits").scalar() == 1
+    started.set()
+    assert may_end.wait(60)
+    return "long"
+
+
+async def test_long_reads_delay_neither_keys_nor_polls_nor_admissions_nor_writes(actor):
+    (edit,) = await add(actor, "a")
+    await make_ready(actor, edit)
+    started, may_end = [threading.Event() for _ in range(3)], threading.Event()
+    long = [asyncio.create_task(actor.read(reading, event, may_end)) for event in started]
+    for event in started[:2]:
+        assert await asyncio.to_thread(event.wait, 60)
+    async with asyncio.timeout(60):
+        assert (await actor.read(tenancy, -1)).version == 0
+        assert (await actor.read(get_edit, "p", edit.id)).id == edit.id
+        assert (await actor.read(use_of_projects))["p"].edits == 1
+        (delta,) = await actor.poll("one", {}, 5, True)
+        assert delta.snapshot.num_edits == 1
+        assert len(await add(actor, "b", request_id="more")) == 1
+        assert len((await actor.wait_edits("p", (edit.id,), 0))[0]) == 1
+    assert not started[2].is_set(), "long ones wait for each other"
+    assert not [task for task in long if task.done()]
+    may_end.set()
+    with pytest.raises(AssertionError):  # of the third: there is one edit more when it begins
+        await long[2]
+    assert [await task for task in long[:2]] == ["long", "long"]
+
+
+def test_each_query_of_a_lane_is_one_of_the_stores(actor):
+    for query in reads._LANES:
+        assert inspect.isfunction(query)
+        assert next(iter(inspect.signature(query).parameters)) == "conn", query
+        assert pickle.loads(pickle.dumps(query)) is query, "Ray sends it by its name"
