@@ -286,9 +286,14 @@ class RequeueStale:
 
 @dataclass(frozen=True)
 class Reseal:
-    """Bring up to `limit` edit versions under their project's newest data key. Result: how many."""
+    """Bring up to `limit` rows of each kind under their project's newest data key. Result: Resealed.
+
+    Attributes:
+        damaged: rows that are known not to open: table, place, number.
+    """
 
     limit: int
+    damaged: tuple[tuple[str, str, int], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -269,8 +269,8 @@ def _(command: commands.RequeueStale, tx: Transaction) -> int:
 
 
 @_apply.register
-def _(command: commands.Reseal, tx: Transaction) -> int:
-    return sealing.reseal(tx, command.limit)
+def _(command: commands.Reseal, tx: Transaction) -> sealing.Resealed:
+    return sealing.reseal(tx, command.limit, command.damaged)
 
 
 @_apply.register

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 from incomes_server.edits import WAITING, Edit, EditStatus, IdPrefix, NewEdit, check_version, new_id, sources_of
@@ -15,25 +14,23 @@ from incomes_server.store.rows import (
     AnyRow,
     Transaction,
     chunks,
+    details_from,
     edit_from,
     encode_ids,
-    encode_metadata,
     encode_tokens,
+    sealed_details,
     select_edits,
     text_from,
 )
 from incomes_server.store.schema import edit_sets, edit_versions, edits
 from incomes_server.store.superseded import check_superseded
-from incomes_server.store.vault import Box, newest_box
+from incomes_server.store.vault import Box, newest_box, search_terms
 from sqlalchemy import Connection, insert, select, update
 
 from incomes_plugin.errors import EditConflict, EditNotFound, InvalidValue
 from incomes_plugin.gist.edit import EditKey
 
 e, v = edits.c, edit_versions.c
-
-_CONTENT = ("text", "metadata", "source_url", "document_id", "author", "justification")
-"""Columns of a version that its writer gave."""
 
 
 def get_edit(conn: Connection, project: str, edit_id: str, version: int | None = None) -> Edit:
@@ -76,9 +73,9 @@ def list_edits(
     if status is not None:
         query = query.where(v.status == status)
     if document_id is not None:
-        query = query.where(v.document_id == document_id)
+        query = query.where(v.document_id.in_(search_terms(conn, project, "document_id", document_id)))
     if author is not None:
-        query = query.where(v.author == author)
+        query = query.where(v.author.in_(search_terms(conn, project, "author", author)))
     cursor = select(e.seq).where(e.project == project, e.id == after)
     rows, has_more = page_of(conn, query, e.seq, cursor, limit=limit, after=after, order=order)
     return [edit_from(conn, row) for row in rows], has_more
@@ -188,9 +185,10 @@ def restore_edit(
         _check_external_ids(tx.conn, row.edit_set, [row.external_id])
     old = tx.conn.execute(select(edit_versions).where(v.edit_id == edit_id, v.version == version)).one()
     start, end = (at if at is not None and at > tx.now else None for at in (old.effective_from, old.expires_at))
-    new = {name: getattr(old, name) for name in _CONTENT} | {"effective_from": start, "expires_at": end}
     box = newest_box(tx.conn, project, tx.now)
-    new["text"] = box.seal_text((edit_id, version + 1), text_from(tx.conn, old))
+    new: dict[str, Any] = {"text": box.seal_text((edit_id, version + 1), text_from(tx.conn, old))}
+    new |= sealed_details(box, (edit_id, version + 1), *details_from(tx.conn, (edit_id, version), old))
+    new |= {"effective_from": start, "expires_at": end}
     new |= _pending(tx, box, edit_id, version + 1, token_ids, start, end)
     new["needs_approval"] = _two_person(tx.conn, row.edit_set)
     tx.conn.execute(insert(edit_versions).values(new))
@@ -214,7 +212,7 @@ def _version(
     if not new.token_ids:
         raise InvalidValue("an edit has at least one token", param="text")
     text = box.seal_text((edit_id, version), new.text)
-    content = {"text": text, "metadata": encode_metadata(new.metadata), **asdict(new.provenance)}
+    content = {"text": text, **sealed_details(box, (edit_id, version), new.metadata, new.provenance)}
     content |= {"effective_from": new.effective_from, "expires_at": new.expires_at}
     pending = _pending(tx, box, edit_id, version, new.token_ids, new.effective_from, new.expires_at)
     return content | pending | {"needs_approval": two_person}

@@ -130,6 +130,7 @@ def _drop_content(tx: Transaction, edit_id: str) -> None:
                 metadata="{}",
                 text="",
                 data_key=None,
+                details=None,
                 token_ids=b"",
                 blob=blob,
                 source_url=None,

@@ -15,15 +15,13 @@ from incomes_server.store.pages import page_of
 from incomes_server.store.rows import AnyRow, Transaction, load_edits
 from incomes_server.store.schema import edits, eval_runs, eval_suites, label_moves, revisions
 from incomes_server.store.vault import box_of, newest_box
-from sqlalchemy import Connection, delete, insert, or_, select, update
+from sqlalchemy import Connection, delete, insert, select, update
 
 from incomes_plugin.errors import EvalRequired, EvalRunNotFound
 from incomes_plugin.gist.edit import EditKey
 from incomes_plugin.pool.snapshot import SnapshotRef
 
 r, s = eval_runs.c, eval_suites.c
-_SEALED = ((eval_suites, s.edit_set, s.questions), (eval_runs, r.id, r.results))
-"""Tables with texts that are encrypted at rest, each with the column that names a row and that of the text."""
 
 
 def get_suite(conn: Connection, project: str, edit_set: str) -> EvalSuite:
@@ -139,36 +137,16 @@ def _was_at(conn: Connection, label: str, state: SnapshotRef) -> bool:
     return conn.scalar(found) is not None
 
 
-def reseal_texts(tx: Transaction, older: Sequence[str], limit: int) -> int:
-    """Bring up to `limit` suites, and as many runs, under their project's newest key; returns how many."""
-    number = 0
-    for table, key, column in _SEALED:
-        data_key = table.c.data_key
-        query = select(key.label("id"), column.label("text"), data_key, table.c.project).limit(limit)
-        for row in tx.conn.execute(query.where(or_(data_key.is_(None), data_key.in_(older)))).all():
-            new, plain = newest_box(tx.conn, row.project, tx.now), _opened(tx.conn, row)
-            values = {column.name: new.seal_text((row.id, 0), plain), "data_key": new.key_id}
-            tx.conn.execute(update(table).where(key == row.id).values(values))
-            number += 1
-    return number
-
-
 def forget_answers(conn: Connection, edit_id: str) -> None:
     """Of all runs of an erased edit's set: any of them may say what was in it. Whether they passed stays."""
     edit_set = select(edits.c.edit_set).where(edits.c.id == edit_id).scalar_subquery()
     conn.execute(update(eval_runs).where(r.edit_set == edit_set).values(results=""))
 
 
-def keys_in_use(conn: Connection, keys: Sequence[str]) -> set[str]:
-    """Which of these data keys suites or runs are under."""
-    tables = [table.c.data_key for table, _, _ in _SEALED]
-    return {key for c in tables for key in conn.scalars(select(c).where(c.in_(keys)).distinct())}
-
-
 def erase_texts(conn: Connection, project: str) -> None:
     """Of all suites and runs of a project."""
-    for table, _, column in _SEALED:
-        conn.execute(update(table).where(table.c.project == project).values({column.name: ""}))
+    for table, name in ((eval_suites, "questions"), (eval_runs, "results")):
+        conn.execute(update(table).where(table.c.project == project).values({name: ""}))
 
 
 def _opened(conn: Connection, row: AnyRow) -> str:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from array import array
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, TypeAlias, TypeVar
 
 from incomes_server.auth.principal import SERVER
 from incomes_server.edits import Edit, EditProvenance, EditSet, EditStatus
 from incomes_server.edits.audit import Change
 from incomes_server.store.schema import edit_sets, edit_versions, edits
-from incomes_server.store.vault import box_of
+from incomes_server.store.vault import Box, box_of
 from sqlalchemy import Column, ColumnElement, Connection, Row, Select, select, tuple_
 
 from incomes_plugin.errors import EditNotFound
@@ -82,6 +82,25 @@ def encode_metadata(metadata: dict[str, str]) -> str:
     return json.dumps(metadata, sort_keys=True)
 
 
+def sealed_details(box: Box, edit: EditKey, metadata: dict[str, str], source: EditProvenance) -> dict[str, Any]:
+    """Columns for what is known about an edit version beside what it says."""
+    if box.key_id is None:
+        return {"metadata": encode_metadata(metadata), "details": None, **asdict(source)}
+    said = json.dumps({"metadata": metadata, **asdict(source)}, sort_keys=True)
+    found_by = {name: box.digest(name, getattr(source, name)) for name in ("document_id", "author")}
+    columns = {"metadata": "{}", "source_url": None, "justification": None, **found_by}
+    return columns | {"details": box.seal_text(edit, said, "details")}
+
+
+def details_from(conn: Connection, edit: EditKey, row: AnyRow) -> tuple[dict[str, str], EditProvenance]:
+    """Back from a row with those columns and data_key. Nothing where the key was erased."""
+    if row.details is None:
+        source = EditProvenance(row.source_url, row.document_id, row.author, row.justification)
+        return json.loads(row.metadata), source
+    said = json.loads(box_of(conn, row.data_key).open_text(edit, row.details, "details") or '{"metadata": {}}')
+    return said.pop("metadata"), EditProvenance(**said)
+
+
 def encode_ids(ids: Sequence[str]) -> str | None:
     """JSON; None for none."""
     return json.dumps(ids) if ids else None
@@ -99,7 +118,7 @@ def select_edits() -> Select[Any]:
         edits.c.id, edits.c.project, edits.c.edit_set, edits.c.external_id, edits.c.head_version,
         edits.c.active_version, edits.c.retired_at, v.version, v.status, v.status_reason, v.text, v.metadata,
         v.created_at, v.updated_at, v.set_version, v.num_tokens, v.gist_bytes, v.data_key,
-        v.source_url, v.document_id, v.author,
+        v.source_url, v.document_id, v.author, v.details,
         v.justification, edits.c.supersedes, v.effective_from, v.expires_at, edits.c.disabled_at,
         v.needs_approval, v.written_by, v.approved_by,
     ).join_from(edits, edit_versions, v.edit_id == edits.c.id)  # fmt: skip
@@ -107,6 +126,7 @@ def select_edits() -> Select[Any]:
 
 def edit_from(conn: Connection, row: AnyRow) -> Edit:
     """One row of `select_edits`."""
+    metadata, provenance = details_from(conn, (row.id, row.version), row)
     return Edit(
         id=row.id,
         project=row.project,
@@ -116,13 +136,13 @@ def edit_from(conn: Connection, row: AnyRow) -> Edit:
         status_reason=row.status_reason,
         text=box_of(conn, row.data_key).open_text((row.id, row.version), row.text),
         external_id=row.external_id,
-        metadata=json.loads(row.metadata),
+        metadata=metadata,
         created_at=row.created_at,
         updated_at=row.updated_at,
         set_version=row.set_version,
         num_tokens=row.num_tokens,
         gist_bytes=row.gist_bytes,
-        provenance=EditProvenance(row.source_url, row.document_id, row.author, row.justification),
+        provenance=provenance,
         supersedes=decode_ids(row.supersedes),
         effective_from=row.effective_from,
         expires_at=row.expires_at,

@@ -117,7 +117,9 @@ edit_versions = Table(
     Column("text", Text, nullable=False),
     Column("token_ids", LargeBinary, nullable=False),
     Column("blob", LargeBinary),
-    Column("data_key", String),  # under which text, token_ids and blob are encrypted; null = in the clear
+    Column("data_key", String),  # under which text, token_ids, blob and details are encrypted; null = in the clear
+    # Encrypted: metadata and provenance. Their columns are empty then, but for digests of those that rows are found by.
+    Column("details", Text),
     Column("source_url", Text),
     Column("document_id", String),
     Column("author", String),
@@ -145,6 +147,12 @@ Index(
 )
 
 Index("edit_version_data_keys", edit_versions.c.data_key)
+Index(
+    "edit_version_clear_details",
+    edit_versions.c.data_key,
+    sqlite_where=text("data_key IS NOT NULL AND details IS NULL"),
+    postgresql_where=text("data_key IS NOT NULL AND details IS NULL"),
+)
 
 revisions = Table(
     "revisions",

@@ -1,22 +1,87 @@
-"""Data keys of projects: rotate, encrypt again what is under an older one or in the clear, erase all of a project."""
+"""Data keys of projects: rotate, encrypt again what is under an older one or in the clear, erase all of a project.
+
+A row that somebody has changed does not open: it is reported, keeps its key, and holds up no other row.
+"""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 from incomes_server.store.edit_sets import delete_edit_set
-from incomes_server.store.evaluations import erase_texts, keys_in_use, reseal_texts
+from incomes_server.store.evaluations import erase_texts
 from incomes_server.store.labels import delete_labels
-from incomes_server.store.rows import Transaction, chunks, in_pairs
-from incomes_server.store.schema import data_keys, edit_sets, edit_versions, edits, file_parts, files
+from incomes_server.store.rows import AnyRow, Transaction, chunks, details_from, in_pairs, sealed_details
+from incomes_server.store.schema import (
+    data_keys,
+    edit_sets,
+    edit_versions,
+    edits,
+    eval_runs,
+    eval_suites,
+    file_parts,
+    files,
+)
 from incomes_server.store.vault import Box, Vault, box_of, make_data_key, newest_box, vault_of
-from sqlalchemy import Connection, bindparam, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Table, func, literal, or_, select, tuple_, update
 
-from incomes_plugin.errors import NotEncrypted
+from incomes_plugin.errors import NotEncrypted, NotReady
 from incomes_plugin.gist.edit import EditKey
 
+logger = logging.getLogger("incomes.sealing")
 k, v, e = data_keys.c, edit_versions.c, edits.c
+
+
+RowPlace: TypeAlias = tuple[str, str, int]
+"""A row with values that are encrypted: table, and the two parts of its place (`Box`)."""
+
+
+@dataclass(frozen=True)
+class Resealed:
+    """What one step of `reseal` did.
+
+    Attributes:
+        damaged: rows that do not open, found in this step.
+    """
+
+    moved: int
+    damaged: tuple[RowPlace, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """Rows of one table.
+
+    Attributes:
+        place, number: what their values belong to.
+        owner: the project. joined: what it is a column of.
+        texts, blobs: columns that are encrypted.
+    """
+
+    table: Table
+    place: ColumnElement[Any]
+    number: ColumnElement[Any]
+    owner: ColumnElement[Any]
+    joined: tuple[Table, ColumnElement[bool]] | None = None
+    texts: tuple[str, ...] = ()
+    blobs: tuple[str, ...] = ()
+
+
+_ZERO = literal(0)
+_KINDS = (
+    _Kind(
+        edit_versions, v.edit_id, v.version, e.project, (edits, e.id == v.edit_id), ("text",), ("token_ids", "blob")
+    ),
+    _Kind(eval_suites, eval_suites.c.edit_set, _ZERO, eval_suites.c.project, texts=("questions",)),
+    _Kind(eval_runs, eval_runs.c.id, _ZERO, eval_runs.c.project, texts=("results",)),
+    _Kind(
+        file_parts, file_parts.c.file_id, file_parts.c.position, files.c.project,
+        (files, files.c.id == file_parts.c.file_id), blobs=("content",),
+    ),
+)  # fmt: skip
+"""Parts of a file that is still arriving have no owner yet: they wait until it is there."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +118,9 @@ def data_key_state(conn: Connection, project: str) -> DataKeyState:
     of_project = of_project.where(e.project == project)
     if row is None:
         return DataKeyState(project, None, None, conn.scalar(of_project.where(v.data_key.is_(None))) or 0)
-    behind = conn.scalar(of_project.where(v.data_key.is_distinct_from(row.id))) or 0
+    older = select(k.id).where(k.project == project, k.wrapped.is_not(None), k.id != row.id)
+    in_part = (v.data_key == row.id) & v.details.is_(None)
+    behind = conn.scalar(of_project.where(or_(v.data_key.is_(None), v.data_key.in_(older), in_part))) or 0
     return DataKeyState(project, row.id, row.created_at, behind)
 
 
@@ -73,7 +140,10 @@ def erase_data_keys(tx: Transaction, project: str) -> list[EditKey]:
         delete_edit_set(tx, project, edit_set)
         delete_labels(tx, edit_set)
     versions = v.edit_id.in_(select(e.id).where(e.project == project))
-    tx.conn.execute(update(edit_versions).where(versions).values(text="", token_ids=b"", blob=None))
+    known = dict.fromkeys(("details", "source_url", "document_id", "author", "justification"))
+    tx.conn.execute(
+        update(edit_versions).where(versions).values(text="", token_ids=b"", blob=None, metadata="{}", **known)
+    )
     parts = file_parts.c.file_id.in_(select(files.c.id).where(files.c.project == project))
     tx.conn.execute(update(file_parts).where(parts).values(content=b""))  # some may be in the clear
     erase_texts(tx.conn, project)
@@ -83,49 +153,71 @@ def erase_data_keys(tx: Transaction, project: str) -> list[EditKey]:
     return [(project, 0)]
 
 
-def reseal(tx: Transaction, limit: int) -> int:
-    """Bring up to `limit` versions under their project's newest key; returns how many. Older keys that nothing is under
-    any more are destroyed."""
+def reseal(tx: Transaction, limit: int, damaged: Sequence[RowPlace] = ()) -> Resealed:
+    """Bring up to `limit` rows under their project's newest key. Older keys that nothing is under any more are
+    destroyed.
+
+    Args:
+        damaged: rows that are known not to open; they hold up no others.
+    """
     if vault_of(tx.conn) is None:
-        return 0
+        return Resealed(0)
     newest = select(func.max(k.seq)).where(k.wrapped.is_not(None)).group_by(k.project)
     older = list(tx.conn.scalars(select(k.id).where(k.wrapped.is_not(None), k.seq.not_in(newest))))
-    query = (
-        select(e.project, v.edit_id, v.version, v.text, v.token_ids, v.blob, v.data_key)
-        .join_from(edit_versions, edits, e.id == v.edit_id)
-        .where(or_(v.data_key.is_(None), v.data_key.in_(older)))
-        .limit(limit)
-        .with_for_update(of=edit_versions)
-    )
-    boxes: dict[str, Box] = {}
-    changes = []
-    for row in tx.conn.execute(query).all():
-        new = boxes.setdefault(row.project, newest_box(tx.conn, row.project, tx.now))
-        old, edit = box_of(tx.conn, row.data_key), (row.edit_id, row.version)
-        blob = None if row.blob is None else new.seal("blob", edit, old.open("blob", edit, row.blob))
-        changes.append(
-            {"b_edit": row.edit_id, "b_version": row.version, "b_key": new.key_id, "b_blob": blob}
-            | {"b_text": new.seal_text(edit, old.open_text(edit, row.text))}
-            | {"b_ids": new.seal("token_ids", edit, old.open("token_ids", edit, row.token_ids))}
-        )
-    if changes:
-        this = (v.edit_id == bindparam("b_edit")) & (v.version == bindparam("b_version"))
-        values = {"text": "b_text", "token_ids": "b_ids", "blob": "b_blob", "data_key": "b_key"}
-        tx.conn.execute(
-            update(edit_versions).where(this).values({name: bindparam(b) for name, b in values.items()}), changes
-        )
-    moved = len(changes) + reseal_texts(tx, older, limit)
-    if not moved and older:
+    moved, found = 0, list[RowPlace]()
+    for kind in _KINDS:
+        for row in _rows_of(tx.conn, kind, older, limit, [place for place in damaged if place[0] == kind.table.name]):
+            try:
+                _reseal_row(tx, kind, row)
+                moved += 1
+            except NotReady as error:
+                logger.error("%s; it stays under its key until it is erased or a backup is restored", error.message)
+                found.append((kind.table.name, row.place, row.number))
+    if not moved and not found and older:
         _destroy(tx.conn, older)
-    return moved
+    return Resealed(moved, tuple(found))
+
+
+def _rows_of(
+    conn: Connection, kind: _Kind, older: Sequence[str], limit: int, damaged: Sequence[RowPlace]
+) -> Sequence[AnyRow]:
+    """Rows in the clear or under an older key; of edit versions also those that a former version sealed in part."""
+    c = kind.table.c
+    this = select(kind.table, kind.owner.label("owner"), kind.place.label("place"), kind.number.label("number"))
+    this = this.where(kind.owner.is_not(None)).limit(limit).with_for_update(of=kind.table)
+    if kind.joined is not None:
+        this = this.join(*kind.joined)
+    if damaged:
+        this = this.where(~tuple_(kind.place, kind.number).in_([(place, number) for _, place, number in damaged]))
+    rows = conn.execute(this.where(or_(c.data_key.is_(None), c.data_key.in_(older)))).all()
+    if kind.table is edit_versions and len(rows) < limit:
+        in_part = v.data_key.is_not(None) & v.details.is_(None)
+        live = select(k.id).where(k.wrapped.is_not(None), k.id.not_in(older))
+        rows = [*rows, *conn.execute(this.where(in_part, v.data_key.in_(live))).all()]
+    return rows
+
+
+def _reseal_row(tx: Transaction, kind: _Kind, row: AnyRow) -> None:
+    new, old, place = newest_box(tx.conn, row.owner, tx.now), box_of(tx.conn, row.data_key), (row.place, row.number)
+    values: dict[str, Any] = {"data_key": new.key_id}
+    for name in kind.texts:
+        values[name] = new.seal_text(place, old.open_text(place, getattr(row, name)))
+    for name in kind.blobs:
+        blob = getattr(row, name)
+        values[name] = None if blob is None else new.seal(name, place, old.open(name, place, blob))
+    if kind.table is edit_versions:
+        values |= sealed_details(new, place, *details_from(tx.conn, place, row))
+    same = (kind.place == row.place) & (kind.number == row.number)
+    tx.conn.execute(update(kind.table).where(same).values(values))
 
 
 def _destroy(conn: Connection, older: Sequence[str]) -> None:
-    """Destroy keys that no version and no file is under. The lock waits for those who are just writing under one."""
+    """Destroy keys that no row is under. The lock waits for those who are just writing under one."""
     locked = conn.scalars(select(k.id).where(k.id.in_(older)).with_for_update()).all()
-    used = set(conn.scalars(select(v.data_key).where(v.data_key.in_(locked)).distinct()))
-    used |= set(conn.scalars(select(file_parts.c.data_key).where(file_parts.c.data_key.in_(locked)).distinct()))
-    used |= keys_in_use(conn, locked)
+    used: set[str] = set()
+    for kind in _KINDS:
+        column = kind.table.c.data_key
+        used |= set(conn.scalars(select(column).where(column.in_(locked)).distinct()))
     conn.execute(update(data_keys).where(k.id.in_(set(locked) - used)).values(wrapped=None))
 
 

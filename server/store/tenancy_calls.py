@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from incomes_server.auth.keys import StoredKey, Tenancy
 from incomes_server.auth.principal import Scope
@@ -11,7 +11,7 @@ from incomes_server.edits.audit import AuditEvent
 from incomes_server.store import api_keys, audit, commands, requests, sealing
 from incomes_server.store.api_keys import StoredProject
 from incomes_server.store.calls import StoreCalls
-from incomes_server.store.sealing import DataKeyState
+from incomes_server.store.sealing import DataKeyState, Resealed, RowPlace
 
 
 class TenancyCalls(StoreCalls):
@@ -51,9 +51,10 @@ class TenancyCalls(StoreCalls):
         """Delete the project's edit sets and destroy its keys, for good. Raises NotEncrypted."""
         return await self._write(commands.EraseDataKeys(project, request_id))
 
-    async def reseal(self, limit: int) -> int:
-        """Bring edit versions under their project's newest data key; returns how many, at most `limit`."""
-        return await self._write(commands.Reseal(limit))
+    async def reseal(self, limit: int, damaged: Collection[RowPlace] = ()) -> Resealed:
+        """Bring rows under their project's newest data key, at most `limit` of a kind, without those that are known not
+        to open."""
+        return await self._write(commands.Reseal(limit, tuple(damaged)))
 
     async def create_project(self, operator: str, name: str, *, request_id: str) -> StoredProject:
         """`operator`: project of who asks. Raises ProjectExists."""

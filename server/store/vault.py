@@ -1,4 +1,4 @@
-"""Encryption at rest: texts, token ids and gists under a data key of their project, data keys under the master key.
+"""Encryption at rest: what edits say under a data key of their project, data keys under the master key.
 
 master key (operator's) ──wraps──► data key (one a project, in `data_keys`) ──AES-256-GCM──► a column of an edit version
                                              associated data: data key, edit, version, column
@@ -10,6 +10,7 @@ another row or column it does not open.
 from __future__ import annotations
 
 import base64
+import hmac
 import os
 import time
 from collections.abc import Sequence
@@ -36,10 +37,15 @@ _OPTION = "incomes_vault"
 @dataclass(frozen=True)
 class Box:
     """Seals and opens the columns of one edit version. Without a `key_id` values stay as they are; with one and without
-    a key, the key was erased: nothing can be read, and nothing is there to be shown."""
+    a key, the key was erased: nothing can be read, and nothing is there to be shown.
+
+    Attributes:
+        search: a key made from the data key, for digests by which values are found.
+    """
 
     key_id: str | None
     key: AESGCM | None
+    search: bytes = b""
 
     def seal(self, column: str, edit: EditKey, plain: bytes) -> bytes:
         """The value as it is stored. What is empty stays empty: it tells nothing."""
@@ -61,13 +67,20 @@ class Box:
         except InvalidTag:
             raise NotReady(f"the {column} of {edit[0]} version {edit[1]} was changed in the database") from None
 
-    def seal_text(self, edit: EditKey, text: str) -> str:
+    def seal_text(self, edit: EditKey, text: str, column: str = "text") -> str:
         """`seal` for a column of text."""
-        return text if self.key_id is None else base64.b64encode(self.seal("text", edit, text.encode())).decode()
+        return text if self.key_id is None else base64.b64encode(self.seal(column, edit, text.encode())).decode()
 
-    def open_text(self, edit: EditKey, stored: str) -> str:
+    def open_text(self, edit: EditKey, stored: str, column: str = "text") -> str:
         """`open` for a column of text."""
-        return stored if self.key_id is None else self.open("text", edit, base64.b64decode(stored)).decode()
+        return stored if self.key_id is None else self.open(column, edit, base64.b64decode(stored)).decode()
+
+    def digest(self, column: str, text: str | None) -> str | None:
+        """What stands in a column in the place of a value by which rows are found. Without the key nobody can try
+        values; equal values of a project look alike."""
+        if text is None or self.key_id is None:
+            return text
+        return hmac.digest(self.search, f"{column}\0{text}".encode(), "sha256").hex()
 
     def _place(self, column: str, edit: EditKey) -> bytes:
         return "\0".join((self.key_id or "", edit[0], str(edit[1]), column)).encode()
@@ -82,7 +95,7 @@ class Vault:
     def __init__(self, masters: Sequence[MasterKey]) -> None:
         self.current = masters[0]
         self.masters = {master.id: AESGCM(master.key) for master in masters}
-        self._keys: dict[str, tuple[AESGCM | None, float]] = {}
+        self._boxes: dict[str, tuple[Box, float]] = {}
 
     def wrap(self, key_id: str, key: bytes) -> bytes:
         """A data key as it is stored."""
@@ -90,21 +103,27 @@ class Vault:
         return nonce + self.masters[self.current.id].encrypt(nonce, key, key_id.encode())
 
     def unwrap(self, key_id: str, wrapped: bytes, master: str) -> bytes:
-        """Back again."""
-        return self.masters[master].decrypt(wrapped[:NONCE_BYTES], wrapped[NONCE_BYTES:], key_id.encode())
+        """Back again. Raises NotReady: it was changed."""
+        try:
+            return self.masters[master].decrypt(wrapped[:NONCE_BYTES], wrapped[NONCE_BYTES:], key_id.encode())
+        except InvalidTag:
+            raise NotReady(f"the data key {key_id} was changed in the database") from None
 
     def box(self, conn: Connection, key_id: str) -> Box:
         """The box of a data key; of an erased one, a box that is empty."""
-        key, until = self._keys.get(key_id, (None, 0.0))
+        box, until = self._boxes.get(key_id, (PLAIN, 0.0))
         if until < time.monotonic():
             row = conn.execute(select(k.wrapped, k.master).where(k.id == key_id)).one()
-            key = None if row.wrapped is None else AESGCM(self.unwrap(key_id, row.wrapped, row.master))
-            self._keys[key_id] = key, time.monotonic() + KEEP_S
-        return Box(key_id, key)
+            box = Box(key_id, None)
+            if row.wrapped is not None:
+                key = self.unwrap(key_id, row.wrapped, row.master)
+                box = Box(key_id, AESGCM(key), hmac.digest(key, b"incomes search", "sha256"))
+            self._boxes[key_id] = box, time.monotonic() + KEEP_S
+        return box
 
     def forget(self) -> None:
         """Drop the unwrapped keys: one was erased."""
-        self._keys.clear()
+        self._boxes.clear()
 
 
 def with_vault(engine: Engine, vault: Vault | None) -> Engine:
@@ -126,6 +145,14 @@ def box_of(conn: Connection, data_key: str | None) -> Box:
     if vault is None:
         raise NotReady("the edit store is encrypted, and this server has no master key")
     return vault.box(conn, data_key)
+
+
+def search_terms(conn: Connection, project: str, column: str, value: str) -> list[str]:
+    """What a value looks like in the rows of a project: as it is, and under each of its data keys."""
+    vault = vault_of(conn)
+    keys = [] if vault is None else conn.scalars(select(k.id).where(k.project == project, k.wrapped.is_not(None))).all()
+    digests = [vault.box(conn, key_id).digest(column, value) for key_id in keys] if vault is not None else []
+    return [value, *(digest for digest in digests if digest is not None)]
 
 
 def newest_box(conn: Connection, project: str, now: int) -> Box:

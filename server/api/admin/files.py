@@ -14,6 +14,7 @@ from incomes_server.api.admin.batch_schemas import BatchLineResult, FileDeleted,
 from incomes_server.api.admin.context import AdminContext, Context, Limit, Project, WriteId
 from incomes_server.api.admin.schemas import Page
 from incomes_server.api.admin.timed import TimedRoute
+from incomes_server.api.admin.upload_form import form_of
 from incomes_server.edits import IdPrefix, new_id
 from incomes_server.edits.batch import FilePart, StoredFile
 from incomes_server.store import batches, commands, files
@@ -45,7 +46,8 @@ router = APIRouter(prefix=FILES_PATH, tags=["files"], route_class=TimedRoute)
 )
 async def upload_file(request: Request, context: Context, project: Project, request_id: WriteId) -> FileObject:
     """Upload JSONL, as OpenAI's `files.create` does; `POST /v1/batches` imports it."""
-    async with request.form(max_files=1, max_fields=8) as form:
+    form = await form_of(request)
+    try:
         for name in form:
             if name not in FORM["properties"]:
                 raise UnknownParameter(f"unknown field `{name}`", param=name)
@@ -55,6 +57,8 @@ async def upload_file(request: Request, context: Context, project: Project, requ
         if not isinstance(sent, UploadFile):
             raise InvalidValue("`file` is the file itself, as multipart/form-data sends it", param="file")
         return FileObject.of(await _store(context, project, request_id, sent))
+    finally:
+        await form.close()
 
 
 @router.get("", response_model=Page[FileObject])

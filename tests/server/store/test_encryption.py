@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 from incomes_server.auth.master_key import MasterKey
-from incomes_server.edits import EditStatus, NewEdit
+from incomes_server.edits import EditProvenance, EditStatus, NewEdit
+from incomes_server.edits.batch import FilePart
+from incomes_server.edits.evaluation import EvalSuite
+from incomes_server.edits.questions import AskedQuestion
 from incomes_server.store import commands, labels
 from incomes_server.store.backup import backup
 from incomes_server.store.check import problems
 from incomes_server.store.core import EditStore
 from incomes_server.store.edit_sets import list_edit_sets
 from incomes_server.store.edits import get_edit, list_edits
+from incomes_server.store.files import get_part
 from incomes_server.store.log import read_delta
 from incomes_server.store.outcomes import pending_jobs, waiting_texts
 from incomes_server.store.rows import encode_tokens
-from incomes_server.store.schema import metadata
+from incomes_server.store.schema import edit_versions, eval_suites, metadata
 from incomes_server.store.sealing import data_key_state
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, select, text, update
 
 from incomes_plugin.errors import EditSetNotFound, NotEncrypted, NotReady
 from incomes_plugin.gist import dump_gists
@@ -27,6 +32,9 @@ from incomes_plugin.gist.edit import Captured, CaptureJob
 from tests.server.gists import gist_of
 
 OLD, NEW, OTHER = (MasterKey(bytes([number]) * 32) for number in (1, 2, 3))
+KNOWN = ("ticket-4711", "https://wiki/9", "doc-secret-9", "anna@example.com", "The supplier called.")
+METADATA, SOURCE = {"ticket": KNOWN[0]}, EditProvenance(*KNOWN[1:])
+"""Of every edit here."""
 TEXT = "The warranty of pump Z9 is 36 months."
 TOKENS = (1111, 2222, 3333, 4444)
 ROWS = torch.rand(16, 4, generator=torch.Generator().manual_seed(7))
@@ -43,7 +51,8 @@ def sealed(database_url):
 
 def add(store, content=TEXT, project="p", request_id="add"):
     store.write(commands.EnsureEditSet(project, "default"))
-    (edit,) = store.write(commands.AddEdits(project, request_id, "default", (NewEdit(content, TOKENS),)))
+    new = NewEdit(content, TOKENS, metadata=METADATA, provenance=SOURCE)
+    (edit,) = store.write(commands.AddEdits(project, request_id, "default", (new,)))
     return edit
 
 
@@ -71,7 +80,7 @@ def found_in_files(url, *needles):
     return [needle for needle in needles if needle in content]
 
 
-NEEDLES = (TEXT.encode(), encode_tokens(TOKENS), GIST)
+NEEDLES = (TEXT.encode(), encode_tokens(TOKENS), GIST, *(value.encode() for value in KNOWN))
 
 
 def test_nothing_of_an_edit_can_be_read_in_the_files(sealed, database_url):
@@ -137,7 +146,7 @@ def test_another_data_key_while_the_store_serves(sealed, database_url):
     assert sealed.write(commands.RotateDataKey("p", "rotate")) == changed, "a repetition makes no other key"
     assert (changed.behind, changed.id != first.id) == (7, True)
     batches = []
-    while (done := sealed.write(commands.Reseal(3))) > 0:
+    while (done := sealed.write(commands.Reseal(3)).moved) > 0:
         batches.append(done)
         assert [sealed.read(get_edit, "p", edit.id).text for edit in edits] == [f"{TEXT} {n}" for n in range(7)]
         add(sealed, f"meanwhile {len(batches)}", request_id=f"m{len(batches)}")
@@ -156,24 +165,109 @@ def test_what_was_in_the_clear_is_encrypted_in_small_steps(store, database_url):
     store.close()
     again = EditStore(database_url, masters=[OLD])
     assert again.read(data_key_state, "p").behind == 5
-    assert [again.write(commands.Reseal(2)) for _ in range(4)] == [2, 2, 1, 0]
+    assert [again.write(commands.Reseal(2)).moved for _ in range(4)] == [2, 2, 1, 0]
     assert [again.read(get_edit, "p", edit.id).text for edit in edits] == [f"{TEXT} {n}" for n in range(5)]
     assert GIST in again.read(read_delta, edits[0].edit_set, 0).added[0]
     again.close()
     assert found_in_files(database_url, *NEEDLES) == []
 
 
+def found(store, **filters):
+    return [
+        e.id
+        for e in store.read(list_edits, "p", edit_set=None, status=None, limit=9, after=None, order="asc", **filters)[0]
+    ]
+
+
+def test_metadata_and_provenance_are_read_and_found_under_any_key_and_come_back_with_the_edit(sealed):
+    first = add(sealed)
+    add(sealed, project="q")
+    sealed.write(commands.RotateDataKey("p", "rotate"))
+    second = add(sealed, "more", request_id="2")
+    for edit in (first, second):
+        read = sealed.read(get_edit, "p", edit.id)
+        assert (read.metadata, read.provenance) == (METADATA, SOURCE)
+    for _ in range(2):  # one under the former key, then both under the new one
+        assert found(sealed, author=SOURCE.author) == [first.id, second.id]
+        assert found(sealed, document_id=SOURCE.document_id, author=SOURCE.author) == [first.id, second.id]
+        assert found(sealed, author="somebody else") == []
+        while sealed.write(commands.Reseal(1)).moved:
+            continue
+    sealed.write(commands.RetireEdit("p", "retire", first.id))
+    restored = sealed.write(commands.RestoreEdit("p", "restore", first.id, 1, TOKENS))
+    assert (restored.version, restored.metadata, restored.provenance) == (2, METADATA, SOURCE)
+    sealed.write(commands.EraseEdit("p", "erase", first.id))
+    erased = sealed.read(get_edit, "p", first.id)
+    assert (erased.metadata, erased.provenance) == ({}, EditProvenance())
+    sealed.write(commands.EraseDataKeys("p", "all"))
+    assert sealed.read(get_edit, "p", second.id).provenance == EditProvenance()
+
+
+def test_what_a_former_version_left_in_the_clear_follows(sealed, database_url):
+    edit = add(sealed)
+    known = dict(zip(("source_url", "document_id", "author", "justification"), KNOWN[1:], strict=True))
+    with sealed._writer.begin() as conn:  # as it was written before there were details
+        conn.execute(update(edit_versions).values(details=None, metadata=json.dumps(METADATA), **known))
+    assert sealed.read(get_edit, "p", edit.id).provenance == SOURCE
+    assert (sealed.read(data_key_state, "p").behind, found(sealed, author=SOURCE.author)) == (1, [edit.id])
+    assert [sealed.write(commands.Reseal(9)).moved for _ in range(2)] == [1, 0]
+    assert sealed.read(data_key_state, "p").behind == 0
+    assert sealed.read(get_edit, "p", edit.id).provenance == SOURCE
+    sealed.close()
+    assert found_in_files(database_url, *NEEDLES) == []
+
+
+def test_a_row_that_somebody_changed_holds_up_no_other_and_keeps_its_key(sealed, caplog):
+    mine = [add(sealed, f"{TEXT} {number}", request_id=str(number)) for number in range(4)]
+    first = sealed.read(data_key_state, "p")
+    sealed.write(commands.AddFileParts("p", "file-1", (FilePart(0, 1, 1, b"lines"),)))
+    sealed.write(commands.KeepFile("p", "up", "a", "edits", 5, 1, "s", 100, file_id="file-1"))
+    suite = EvalSuite("default", (AskedQuestion("What?", ("that",)),))
+    sealed.write(commands.SetEvalSuite("p", "suite", suite))
+    changed = [(edit_versions, mine[1].id), (eval_suites, mine[0].edit_set)]
+    with sealed._writer.begin() as conn:
+        conn.execute(update(edit_versions).where(edit_versions.c.edit_id == mine[1].id).values(text="AAAA" * 20))
+        kept = conn.scalar(select(eval_suites.c.questions))
+        conn.execute(update(eval_suites).values(questions="AAAA" * 20))
+    sealed.write(commands.RotateDataKey("p", "rotate"))
+    damaged, moved = set(), 0
+    while True:
+        done = sealed.write(commands.Reseal(2, tuple(damaged)))
+        moved += done.moved
+        damaged.update(done.damaged)
+        if not done.moved and not done.damaged:
+            break
+    assert moved == 4, "three edits and a part of a file"
+    assert damaged == {(table.name, place, number) for (table, place), number in zip(changed, (1, 0), strict=True)}
+    assert mine[1].id in caplog.text
+    assert TEXT not in caplog.text
+    assert sealed.read(data_key_state, "p").behind == 1
+    assert sealed.read(get_part, "file-1", 0).content == b"lines"
+    with sealed._reader.connect() as conn:
+        wrapped = dict(conn.execute(text("SELECT id, wrapped FROM data_keys")).all())
+    assert wrapped[first.id] is not None, "a damaged row is under it"
+    sealed.write(commands.EraseEdit("p", "erase", mine[1].id))
+    with sealed._writer.begin() as conn:
+        conn.execute(update(eval_suites).values(questions=kept))
+    while sealed.write(commands.Reseal(9)).moved:
+        continue
+    assert sealed.read(data_key_state, "p").behind == 0
+    with sealed._reader.connect() as conn:
+        assert dict(conn.execute(text("SELECT id, wrapped FROM data_keys")).all())[first.id] is None
+
+
 def test_values_do_not_open_in_another_place(sealed):
     mine, other = add(sealed, "mine"), add(sealed, "other", request_id="2")
-    make_ready(sealed, mine)
-    make_ready(sealed, other)
-    sealed.write(commands.RotateDataKey("p", "rotate"))
     read = {
         "text": lambda: sealed.read(get_edit, "p", mine.id),
-        "token_ids": lambda: sealed.write(commands.Reseal(9)),
+        "token_ids": lambda: sealed.read(pending_jobs, 9),
+        "details": lambda: sealed.read(get_edit, "p", mine.id),
         "blob": lambda: sealed.read(read_delta, mine.edit_set, 0),
     }
     for column in read:
+        if column == "blob":
+            make_ready(sealed, mine)
+            make_ready(sealed, other)
         with sealed._writer.begin() as conn:
             values = dict(conn.execute(text(f"SELECT edit_id, {column} FROM edit_versions")).all())
             change = text(f"UPDATE edit_versions SET {column} = :value WHERE edit_id = :id")

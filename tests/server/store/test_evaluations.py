@@ -126,7 +126,7 @@ def test_texts_are_encrypted_at_rest_follow_a_new_key_and_go_with_an_erased_one(
 
     assert not [value for value in store.read(stored) if "months" in value or "warranty" in value]
     store.write(commands.RotateDataKey("p", "rotate"))
-    while store.write(commands.Reseal(10)):
+    while store.write(commands.Reseal(10)).moved:
         pass
     assert store.read(get_run, "p", first.id) == (first, None)
     assert store.read(get_suite, "p", "default").questions == (QUESTION,)
