@@ -239,6 +239,12 @@ class EditConflict(Conflict):
     code = "edit_conflict"
 
 
+class ConflictingEdit(Conflict):
+    """The edit contradicts another one of its set, or says the same, and was to be refused then."""
+
+    code = "conflicting_edit"
+
+
 class ProjectNotFound(NotFound):
     """No such project, or none that the caller may act for."""
 

@@ -43,6 +43,7 @@ class PooledSnapshot:
         table: its edits and their route keys; emptied when nobody reads the snapshot any more.
         line: number of its lineage, which it shares with the snapshots before and after it.
         holders: requests that read it.
+        version: of the edit set, when this state came about.
     """
 
     id: str
@@ -51,6 +52,7 @@ class PooledSnapshot:
     table: RouteTable
     line: int
     holders: int = 0
+    version: int = 0
 
 
 @dataclass(frozen=True)
@@ -253,7 +255,7 @@ class GistPool:
         new_arena_rows = self._new_arena_rows(old, added, removed_rows, new, left)
         table, moves = old.changed(self.adapter.router, added, removed_rows, ages, until, new, new_arena_rows)
         rows = _rows_after({} if head is None else head.rows, table, removed, moves, len(added))
-        snapshot = PooledSnapshot(snapshot_id, edit_set, num_edits, table, line)
+        snapshot = PooledSnapshot(snapshot_id, edit_set, num_edits, table, line, version=delta.snapshot.version)
         replaced, gone = state.resident.get(snapshot_id), None
         state = state.with_next(_Head(snapshot, rows), new, left)
         if replaced is not None:  # the same content came back: its newer copy is read from now on
@@ -262,6 +264,11 @@ class GistPool:
         self._barred[edit_set] = frozenset(delta.barred)
         self._tidy(snapshot, replaced, gone)
         return snapshot
+
+    def newest(self, edit_set: str) -> PooledSnapshot | None:
+        """The newest snapshot of an edit set; None while the pool has none."""
+        head = self._state.heads.get(edit_set)
+        return None if head is None else head.snapshot
 
     def acquire(self, snapshot_id: str) -> PooledSnapshot:
         """Hold a resident snapshot.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from incomes_plugin.errors import CompressionFailed, EditTooLong, EngineLost, IncomesError
@@ -17,10 +18,14 @@ from incomes_plugin.gist.edit import Captured, CaptureJob
 from incomes_plugin.model.adapter import EditAdapter
 from incomes_plugin.vllm.pin import use_capture
 from incomes_plugin.vllm.rows import RequestTag
-from incomes_plugin.vllm.wire import RpcAnswer, unpack_captures
+from incomes_plugin.vllm.wire import RpcAnswer, unpack_captures, unpack_compared
 
 if TYPE_CHECKING:
     from vllm import SamplingParams
+
+
+_COMPARED_AT_ONCE = 8
+"""New edits that one call compares with others; requests take steps between two calls."""
 
 
 class Compressor:
@@ -56,6 +61,16 @@ class Compressor:
             next(taken) if failure is None else Captured(*job.edit, None, failure)
             for job, failure in zip(jobs, failures, strict=True)
         ]
+
+    async def compare(self, edit_set: str, new: Sequence[Captured], others: Sequence[bytes]) -> list[Captured]:
+        """See `EditEngine.compare`."""
+        told: list[Captured] = []
+        for start in range(0, len(new), _COMPARED_AT_ONCE):
+            part = new[start : start + _COMPARED_AT_ONCE]
+            blobs, before = ([each.blob for each in some if each.blob] for some in (part, new[:start]))
+            answers = unpack_compared(await self._call("incomes_compare", edit_set, blobs, [*others, *before]))
+            told += [replace(each, compared=answer) for each, answer in zip(part, answers, strict=True)]
+        return told
 
     async def _prefill(self, job: CaptureJob, name: str) -> str | None:
         """Run a capture prompt; the reason why it could not be captured, or None."""

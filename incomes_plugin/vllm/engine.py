@@ -99,6 +99,11 @@ class EditEngine:
         """
         return await self._compressor.capture(jobs)
 
+    async def compare(self, edit_set: str, new: Sequence[Captured], others: Sequence[bytes]) -> list[Captured]:
+        """The same captured edits, compared with the newest snapshot of their set, with other gists and one another;
+        `compared` stays empty where that fails. Raises EngineLost."""
+        return await self._compressor.compare(edit_set, new, others)
+
     async def commit(self, delta: SnapshotDelta[bytes]) -> None:
         """Bring the snapshot to all workers, in time proportional to the changes. Then it is the `current` one of its
         edit set.

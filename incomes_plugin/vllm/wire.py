@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter
 
 from incomes_plugin.errors import EngineLost, IncomesError
-from incomes_plugin.gist.edit import Captured
+from incomes_plugin.gist.edit import Captured, Compared
 from incomes_plugin.pool.snapshot import SnapshotDelta
 from incomes_plugin.selection.attribution import Attribution
 from incomes_plugin.vllm.status import WorkerStatus
@@ -25,6 +25,7 @@ RpcAnswer = dict[str, Any]
 _DELTA = TypeAdapter(SnapshotDelta[bytes])
 _STATUS = TypeAdapter(WorkerStatus)
 _CAPTURES = TypeAdapter(list[Captured])
+_COMPARED = TypeAdapter(list[Compared | None])
 _MEAN = TypeAdapter(Attribution)
 _ANSWERS = TypeAdapter(list[tuple[Choice, Attribution]])
 WorkerMethod = TypeVar("WorkerMethod", bound=Callable[..., RpcAnswer])
@@ -86,6 +87,16 @@ def pack_captures(captures: Sequence[Captured]) -> RpcAnswer:
 def unpack_captures(answer: RpcAnswer) -> list[Captured]:
     """The same in the order in which it was asked for."""
     return _CAPTURES.validate_python(answer["captures"])
+
+
+def pack_compared(answers: Sequence[Compared | None]) -> RpcAnswer:
+    """What new gists were compared with."""
+    return {"compared": [None if answer is None else asdict(answer) for answer in answers]}
+
+
+def unpack_compared(answer: RpcAnswer) -> list[Compared | None]:
+    """The same again."""
+    return _COMPARED.validate_python(answer["compared"])
 
 
 def pack_trace(trace: RequestTrace | None) -> RpcAnswer:

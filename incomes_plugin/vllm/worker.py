@@ -21,6 +21,7 @@ from incomes_plugin.errors import CompressionFailed, UnsupportedEngine
 from incomes_plugin.gist import dump_gists, load_gists, model_fingerprint
 from incomes_plugin.gist.edit import Captured
 from incomes_plugin.model.adapter import EditAdapter
+from incomes_plugin.pool.comparing import compare
 from incomes_plugin.pool.gists import GistPool, room_for
 from incomes_plugin.pool.table import ROW_TOKENS
 from incomes_plugin.telemetry import export_traces
@@ -29,7 +30,7 @@ from incomes_plugin.vllm.config import PluginConfig
 from incomes_plugin.vllm.inject import install
 from incomes_plugin.vllm.kv_cache import CachedHeads
 from incomes_plugin.vllm.status import WorkerStatus
-from incomes_plugin.vllm.wire import RpcAnswer, answers_errors, pack_captures, pack_trace, unpack_delta
+from incomes_plugin.vllm.wire import RpcAnswer, answers_errors, pack_captures, pack_compared, pack_trace, unpack_delta
 
 if TYPE_CHECKING:
     from incomes_plugin.vllm.runtime import SelectionRuntime
@@ -126,6 +127,14 @@ class EditWorkerMixin:
     def incomes_take_captures(self: Any, wanted: list[list[Any]]) -> RpcAnswer:
         """What became of the captures `[capture id, edit id, version]`."""
         return pack_captures([_captured(self, *each) for each in wanted])
+
+    @answers_errors
+    def incomes_compare(self: Any, edit_set: str, new: list[bytes], others: list[bytes]) -> RpcAnswer:
+        """With what each of the new gists of an edit set is in conflict."""
+        gists, beside = (
+            [gist for blob in blobs for gist in load_gists(blob, self.incomes_fingerprint)] for blobs in (new, others)
+        )
+        return pack_compared(compare(self.incomes_runtime.pool, edit_set, gists, beside))
 
     @answers_errors
     def incomes_take_trace(self: Any, trace: str, tokens: list[list[int]]) -> RpcAnswer:

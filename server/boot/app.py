@@ -256,8 +256,15 @@ class Server:
 
         loops: list[tuple[str, Awaitable[None]]] = []
         if self.settings.compress_here:
-            batch = self.settings.compression_batch
-            loops = [("store", run_worker(context.queue, context.store, observed.capture, name=name, batch=batch))]
+            worker = run_worker(
+                context.queue,
+                context.store,
+                observed.capture,
+                observed.compare,
+                name=name,
+                batch=self.settings.compression_batch,
+            )
+            loops = [("store", worker)]
         replica = run_replica(
             context.store,
             observed.commit,

@@ -1,6 +1,7 @@
 """`incomes compress`: an engine that only makes gists. It joins a cluster's store, leases edits, and serves nobody.
 
-Same order of a start as `app.py`, without chat port, admin API and replica; probes and metrics stay.
+Same order of a start as `app.py`, without chat port and admin API; probes and metrics stay. It follows the edit sets as
+a replica that nobody waits for, because new edits are compared with those that are there.
 """
 
 from __future__ import annotations
@@ -21,12 +22,14 @@ from incomes_server.boot.startup import SIGNALS, engine_loss, interruptible, unl
 from incomes_server.boot.watch import ENGINE_ANSWERS_WITHIN_S, watch_answers
 from incomes_server.compression.client import CompressionClient
 from incomes_server.compression.worker import run_worker
+from incomes_server.replicas.sync import run_replica
 from incomes_server.store.client import StoreClient
 from incomes_server.store.outcomes import model_of
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from incomes_plugin.errors import InvalidValue
 from incomes_plugin.model.resolve import resolve
+from incomes_plugin.pool.snapshot import SnapshotDelta
 
 if TYPE_CHECKING:
     from incomes_plugin.vllm.engine import EditEngine
@@ -59,14 +62,19 @@ class CompressionServer(Server):
             await self._canary(engine)
             self.readiness.passed("replica")  # it is none
             if self.readiness.ready and not stop.is_set():
+                observed = ObservedEngine(engine)
+                name = f"compress-{socket.gethostname()}-{settings.admin_port}"
                 work = run_worker(
-                    queue,
-                    store,
-                    ObservedEngine(engine).capture,
-                    name=f"compress-{socket.gethostname()}-{settings.admin_port}",
-                    batch=settings.compression_batch,
+                    queue, store, observed.capture, observed.compare, name=name, batch=settings.compression_batch
                 )
-                stack.push_async_callback(self._background("store", work))
+
+                async def follow(delta: SnapshotDelta[bytes]) -> None:
+                    if delta.label is None:  # new edits are compared with the newest states
+                        await observed.commit(delta)
+
+                replica = run_replica(store, follow, name=name, on_caught_up=lambda: None, serves=False)
+                for loop in (replica, work):
+                    stack.push_async_callback(self._background("store", loop))
             self.stages.done(f"compressing: probes http://{settings.admin_host}:{settings.admin_port}/readyz")
             stack.push_async_callback(self._background("engine", self._watch_parts(engine, store, queue)))
             await self._until(stop)

@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from incomes_server.api.http.metrics import COMMIT_S, COMPRESSION_S
+from incomes_server.api.http.metrics import COMMIT_S, COMPARISON_S, COMPRESSION_S
 
 from incomes_plugin.gist.edit import Captured, CaptureJob
 from incomes_plugin.pool.snapshot import SnapshotDelta
@@ -44,6 +44,13 @@ class ObservedEngine:
         while len(self._writers) > REMEMBERED:
             self._writers.popitem(last=False)
         return captured
+
+    async def compare(self, edit_set: str, new: Sequence[Captured], others: Sequence[bytes]) -> list[Captured]:
+        """As `EditEngine.compare`."""
+        start_s = time.monotonic()
+        told = await self._engine.compare(edit_set, new, others)
+        COMPARISON_S.observe(time.monotonic() - start_s)
+        return told
 
     async def commit(self, delta: SnapshotDelta[bytes]) -> None:
         """As `EditEngine.commit`."""

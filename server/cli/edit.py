@@ -21,7 +21,7 @@ from incomes_server.cli.output import (
     print_table,
     show_removal,
 )
-from incomes_server.edits.model import EditStatus
+from incomes_server.edits.model import EditStatus, OnConflict
 
 app = typer.Typer(
     help="Add, list, read, replace, retire, restore, switch, approve and erase edits.", no_args_is_help=True
@@ -32,6 +32,11 @@ WaitOption = Annotated[WaitFor, typer.Option("--wait", help="how far the write g
 TimeoutOption = Annotated[float, typer.Option("--timeout-s", help="seconds to wait")]
 VersionOption = Annotated[
     int | None, typer.Option("--if-version", help="only if the edit is at this version, else fail with status 1")
+]
+
+ConflictOption = Annotated[
+    OnConflict | None,
+    typer.Option(help="if another edit of the set contradicts it or says the same"),
 ]
 
 
@@ -47,6 +52,7 @@ def add(
     supersedes: Annotated[list[str] | None, typer.Option(help="an edit that leaves when this one joins")] = None,
     effective_from: Annotated[str | None, typer.Option(help="when it joins, as 2026-11-29T17:20:00Z")] = None,
     expires_at: Annotated[str | None, typer.Option(help="when it leaves")] = None,
+    on_conflict: ConflictOption = None,
     wait: WaitOption = WaitFor.ACTIVE,
     timeout_s: TimeoutOption = 60.0,
     url: UrlOption = DEFAULT_URL,
@@ -60,7 +66,7 @@ def add(
     edit = connect(url, api_key).edits.add(
         text, edit_set=edit_set, external_id=external_id, source=source or None, author=author,
         justification=justification, supersedes=supersedes or None, effective_from=effective_from,
-        expires_at=expires_at, wait=wait, timeout_s=timeout_s,
+        expires_at=expires_at, on_conflict=on_conflict, wait=wait, timeout_s=timeout_s,
     )  # fmt: skip
     _show_write(edit, wait, (time.monotonic() - started) * 1000, as_json)
 
@@ -69,6 +75,7 @@ def add(
 def replace(
     edit_id: str,
     text: str,
+    on_conflict: ConflictOption = None,
     version: VersionOption = None,
     wait: WaitOption = WaitFor.ACTIVE,
     timeout_s: TimeoutOption = 60.0,
@@ -78,7 +85,9 @@ def replace(
 ) -> None:
     """Give an edit a new text, as its next version."""
     started = time.monotonic()
-    edit = connect(url, api_key).edits.replace(edit_id, text, version=version, wait=wait, timeout_s=timeout_s)
+    edit = connect(url, api_key).edits.replace(
+        edit_id, text, on_conflict=on_conflict, version=version, wait=wait, timeout_s=timeout_s
+    )
     _show_write(edit, wait, (time.monotonic() - started) * 1000, as_json)
 
 
@@ -147,6 +156,7 @@ def list_edits(
     status: Annotated[EditStatus | None, typer.Option(help="only edits in this state")] = None,
     document_id: Annotated[str | None, typer.Option(help="only those from this document")] = None,
     author: Annotated[str | None, typer.Option(help="only those by this author")] = None,
+    conflict: Annotated[bool | None, typer.Option("--conflict/--no-conflict", help="only those that conflict")] = None,
     limit: Annotated[int, typer.Option(min=1, help="most edits to show")] = 100,
     url: UrlOption = DEFAULT_URL,
     api_key: KeyOption = None,
@@ -155,7 +165,12 @@ def list_edits(
     """List edits, newest first."""
     edits = list(
         connect(url, api_key).edits.list(
-            edit_set=edit_set, status=status, document_id=document_id, author=author, most=limit
+            edit_set=edit_set,
+            status=status,
+            document_id=document_id,
+            author=author,
+            conflict=conflict,
+            most=limit,
         )
     )
     if as_json:
@@ -199,6 +214,8 @@ def _show_write(edit: EditObject, wait: WaitFor, elapsed_ms: float, as_json: boo
         print_json(edit)
     else:
         out.print(f"{edit.id}  version {edit.version}  {edit.status}, {edit.reached} ({elapsed_ms:.0f} ms)")
+        for conflict in edit.conflicts:
+            out.print(f"  {conflict.kind} of {conflict.edit_id} ({conflict.score:.2f})")
     order = list(WaitFor)
     if order.index(edit.reached or WaitFor.ACCEPTED) < order.index(wait):
         fail(f"{edit.id} is {edit.reached}, not yet {wait}; look again with `incomes edit get {edit.id}`")

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 from incomes_server.cli.client import DEFAULT_URL, KeyOption, UrlOption, connect
 from incomes_server.cli.output import JsonFlag, out, print_json, print_record, print_table, show_removal
+from incomes_server.edits.model import OnConflict
 
 app = typer.Typer(help="Create, list, read and delete edit sets.", no_args_is_help=True)
 
@@ -15,12 +16,13 @@ app = typer.Typer(help="Create, list, read and delete edit sets.", no_args_is_he
 def create(
     name: str,
     two_person: Annotated[bool, typer.Option("--two-person", help="what a key writes waits for another key")] = False,
+    on_conflict: Annotated[OnConflict, typer.Option(help="of edits that conflict and do not say it")] = OnConflict.FLAG,
     url: UrlOption = DEFAULT_URL,
     api_key: KeyOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Create an empty edit set."""
-    item = connect(url, api_key).edit_sets.create(name, two_person=two_person)
+    item = connect(url, api_key).edit_sets.create(name, two_person=two_person, on_conflict=on_conflict)
     print_json(item) if as_json else out.print(f"{item.id}  {item.name}")
 
 

@@ -18,6 +18,7 @@ from incomes_server.api.admin.schemas import (
     ResourceT,
     WaitFor,
 )
+from incomes_server.edits.model import OnConflict
 
 T = TypeVar("T")
 
@@ -85,13 +86,15 @@ def add_edit(
     author: str | None = None,
     justification: str | None = None,
     supersedes: Sequence[str] | None = None,
+    on_conflict: OnConflict | str | None = None,
     wait: WaitFor | str = WaitFor.ACTIVE,
     timeout_s: float = 30.0,
     **more: Any,
 ) -> Call[EditObject]:
     """Add an edit; `reached` of the answer says how far it has come. `more`: further fields of the body."""
     body: dict[str, Any] = {"text": text, "edit_set": edit_set, "external_id": external_id, "metadata": metadata}
-    body |= {"source": source, "author": author, "justification": justification, "supersedes": supersedes, **more}
+    body |= {"source": source, "author": author, "justification": justification, "supersedes": supersedes}
+    body |= {"on_conflict": on_conflict, **more}
     return waiting_call("POST", "/v1/edits", EditObject, wait, timeout_s, json=given(body))
 
 
@@ -101,13 +104,15 @@ def replace_edit(
     *,
     external_id: str | None = None,
     metadata: Mapping[str, str] | None = None,
+    on_conflict: OnConflict | str | None = None,
     version: int | None = None,
     wait: WaitFor | str = WaitFor.ACTIVE,
     timeout_s: float = 30.0,
     **more: Any,
 ) -> Call[EditObject]:
     """Give an edit a new text, as its next version. Fails with `EtagMismatch` unless it is at `version`."""
-    body = given({"text": text, "external_id": external_id, "metadata": metadata, **more})
+    said = {"text": text, "external_id": external_id, "metadata": metadata, "on_conflict": on_conflict}
+    body = given(said | more)
     return waiting_call(
         "POST", f"/v1/edits/{segment(edit_id)}", EditObject, wait, timeout_s, json=body, version=version
     )
@@ -160,12 +165,13 @@ def list_edits(
     status: str | None = None,
     document_id: str | None = None,
     author: str | None = None,
+    conflict: bool | None = None,
     order: Order = "desc",
     most: int | None = None,
 ) -> ListCall[EditObject]:
     """Edits, the newest first."""
     wanted = {"edit_set": edit_set, "status": status, "document_id": document_id, "author": author}
-    return list_call("/v1/edits", Page[EditObject], most, **wanted, order=order)
+    return list_call("/v1/edits", Page[EditObject], most, **wanted, conflict=conflict, order=order)
 
 
 def import_edits(
@@ -182,9 +188,11 @@ def import_edits(
     return Call("POST", "/v1/edits/import", ImportResult.model_validate, params, content=content, timeout_s=timeout_s)
 
 
-def create_edit_set(name: str, *, two_person: bool = False) -> Call[EditSetObject]:
+def create_edit_set(
+    name: str, *, two_person: bool = False, on_conflict: OnConflict | str = OnConflict.FLAG
+) -> Call[EditSetObject]:
     """Make an empty edit set."""
-    body = {"name": name, "two_person": two_person}
+    body = {"name": name, "two_person": two_person, "on_conflict": on_conflict}
     return Call("POST", "/v1/edit_sets", EditSetObject.model_validate, json=body)
 
 

@@ -5,18 +5,29 @@ NewEdit ──► Edit (EditStatus, lifecycle.py) ──► joins the snapshot: 
 
 from incomes_server.edits.ids import IdPrefix, is_id, new_id
 from incomes_server.edits.lifecycle import SETTLED, TRANSITIONS, WAITING, check_name, check_version, sources_of
-from incomes_server.edits.model import Edit, EditProvenance, EditSet, EditStatus, NewEdit, WaitingText
+from incomes_server.edits.model import (
+    ConflictWith,
+    Edit,
+    EditProvenance,
+    EditSet,
+    EditStatus,
+    NewEdit,
+    OnConflict,
+    WaitingText,
+)
 
 __all__ = [
     "SETTLED",
     "TRANSITIONS",
     "WAITING",
+    "ConflictWith",
     "Edit",
     "EditProvenance",
     "EditSet",
     "EditStatus",
     "IdPrefix",
     "NewEdit",
+    "OnConflict",
     "WaitingText",
     "check_name",
     "check_version",

@@ -1,11 +1,12 @@
 """What an edit version may become. Pure rules: the store asks them inside its transactions.
 
 pending ──► compressing ──► ready
-   ▲                 └────► failed
+   ▲                 ├────► failed
+   │                 └────► conflicted: it is refused for what another edit says
    └── ready, when another model made the gist: compressed again
 
-All but `superseded` may become `retired`; all but `failed` and `retired` may become `superseded` by a newer version or
-by another edit. Any may become `erased`, and stays so.
+All but `superseded` may become `retired`; all but `failed`, `conflicted` and `retired` may become `superseded` by a
+newer version or by another edit. Any may become `erased`, and stays so.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ from incomes_plugin.errors import EtagMismatch, InvalidValue
 S = EditStatus
 
 TRANSITIONS: dict[EditStatus, frozenset[EditStatus]] = {
-    S.PENDING: frozenset({S.COMPRESSING, S.READY, S.FAILED, S.RETIRED, S.SUPERSEDED, S.ERASED}),
-    S.COMPRESSING: frozenset({S.READY, S.FAILED, S.RETIRED, S.SUPERSEDED, S.ERASED}),
+    S.PENDING: frozenset({S.COMPRESSING, S.READY, S.FAILED, S.CONFLICTED, S.RETIRED, S.SUPERSEDED, S.ERASED}),
+    S.COMPRESSING: frozenset({S.READY, S.FAILED, S.CONFLICTED, S.RETIRED, S.SUPERSEDED, S.ERASED}),
     S.READY: frozenset({S.PENDING, S.RETIRED, S.SUPERSEDED, S.ERASED}),
     S.FAILED: frozenset({S.RETIRED, S.ERASED}),
+    S.CONFLICTED: frozenset({S.RETIRED, S.ERASED}),
     S.RETIRED: frozenset({S.ERASED}),
     S.SUPERSEDED: frozenset({S.ERASED}),
     S.ERASED: frozenset(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from incomes_plugin.gist.edit import CaptureJob
+from incomes_plugin.gist.edit import CaptureJob, ConflictKind
 from incomes_plugin.pool.snapshot import SnapshotRef
 
 
@@ -17,8 +17,19 @@ class EditStatus(StrEnum):
     READY = "ready"
     RETIRED = "retired"
     FAILED = "failed"
+    CONFLICTED = "conflicted"
     SUPERSEDED = "superseded"
     ERASED = "erased"
+
+
+class OnConflict(StrEnum):
+    """What becomes of an edit that contradicts another one of its set, or says the same: it ends, the other one leaves,
+    both stay and nobody looks, both stay and say so."""
+
+    REJECT = "reject"
+    SUPERSEDE = "supersede"
+    KEEP_BOTH = "keep_both"
+    FLAG = "flag"
 
 
 @dataclass(frozen=True)
@@ -32,6 +43,7 @@ class EditSet:
         snapshot: head of its log; its version grows by one with every committed batch of adds or removals.
         disabled: switched off: its requests are answered without edits.
         two_person: what one key writes joins when another key has approved it.
+        on_conflict: of edits that do not say it themselves.
     """
 
     id: str
@@ -41,6 +53,7 @@ class EditSet:
     snapshot: SnapshotRef
     disabled: bool = False
     two_person: bool = False
+    on_conflict: OnConflict = OnConflict.FLAG
 
 
 @dataclass(frozen=True)
@@ -66,6 +79,7 @@ class NewEdit:
     Attributes:
         supersedes: ids of edits that leave in the step in which this one joins.
         effective_from, expires_at: unix seconds; it is in the snapshot from the first on and until the second.
+        on_conflict: None = as its edit set has it.
     """
 
     text: str
@@ -76,6 +90,17 @@ class NewEdit:
     supersedes: tuple[str, ...] = ()
     effective_from: int | None = None
     expires_at: int | None = None
+    on_conflict: OnConflict | None = None
+
+
+@dataclass(frozen=True)
+class ConflictWith:
+    """Another edit of the set that gives another answer to the same question, or the same one; `score`: how sure the
+    judge is, 0.5 to 1."""
+
+    edit_id: str
+    kind: ConflictKind
+    score: float
 
 
 @dataclass(frozen=True)
@@ -94,6 +119,10 @@ class Edit:
         held: why a version that is ready is not in the snapshot: `disabled`, `approval`, `scheduled`; None for all
             others.
         written_by, approved_by: ids of the keys that did.
+        on_conflict: what happens where it conflicts with others.
+        conflict_check: whether it was compared with the other edits: `done`, `partial` where more of them wait than are
+            looked at, `unavailable` where the engine could not; None: it waits, or need not be compared.
+        conflicts: with edits that are ready now.
     """
 
     id: str
@@ -117,6 +146,14 @@ class Edit:
     held: str | None = None
     written_by: str | None = None
     approved_by: str | None = None
+    on_conflict: OnConflict = OnConflict.FLAG
+    conflict_check: str | None = None
+    conflicts: tuple[ConflictWith, ...] = ()
+
+    @property
+    def compared_in(self) -> str | None:
+        """Id of the set with whose edits it is compared; None = with none."""
+        return None if self.on_conflict is OnConflict.KEEP_BOTH else self.edit_set
 
 
 @dataclass(frozen=True)

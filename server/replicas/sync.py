@@ -37,6 +37,7 @@ async def run_replica(
     on_caught_up: Callable[[], None],
     on_lost: Callable[[str], None] | None = None,
     on_refused: Callable[[str, str | None], None] | None = None,
+    serves: bool = True,
 ) -> None:
     """Keep one engine's pool at the store's head until cancelled.
 
@@ -49,8 +50,9 @@ async def run_replica(
             acknowledged as active without this replica, so it must not serve until `on_caught_up` is called again.
         on_refused: called with an edit set (or a label's key) and the reason when `apply` failed, and with None once it
             has worked: what the engine has of it is not what callers were told.
+        serves: False for an engine that follows without ever taking requests: nobody waits for it.
     """
-    await _Replica(store, apply, name, on_caught_up, on_lost, on_refused).run()
+    await _Replica(store, apply, name, on_caught_up, on_lost, on_refused, serves).run()
 
 
 @dataclass
@@ -61,6 +63,7 @@ class _Replica:
     on_caught_up: Callable[[], None]
     on_lost: Callable[[str], None] | None
     on_refused: Callable[[str, str | None], None] | None
+    serves: bool = True
     positions: dict[str, int] = field(default_factory=dict)
     serving: bool = False
     backoff_s: float = MIN_BACKOFF_S
@@ -100,8 +103,8 @@ class _Replica:
         if self.serving:
             deltas = await self._ask(WAIT_S, serving=True)
         else:
-            deltas = await self._ask(0, serving=False)
-            if not deltas:
+            deltas = await self._ask(0 if self.serves else WAIT_S, serving=False)
+            if not deltas and self.serves:
                 deltas = await self._ask(0, serving=True)
                 self.serving = True
                 self.on_caught_up()

@@ -6,15 +6,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from incomes_server.edits.label import Label, Sealed, SnapshotDiff
-from incomes_server.edits.model import Edit, EditSet, NewEdit, WaitingText
-from incomes_server.store import commands, counts, edit_sets, edits, labels, outcomes, snapshots, switches
+from incomes_server.edits.model import Edit, EditSet, NewEdit, OnConflict, WaitingText
+from incomes_server.store import commands, compared, counts, edit_sets, edits, labels, outcomes, snapshots, switches
+from incomes_server.store.compared import Uncompared
 from incomes_server.store.counts import LabelUse, ProjectUse, StoreCounts
 from incomes_server.store.evaluation_calls import EvaluationCalls
 from incomes_server.store.ray_call import call
 from incomes_server.store.replica_table import ReplicaLag, ReplicaProgress, ReplicaState
 from incomes_server.store.tenancy_calls import TenancyCalls
 
-from incomes_plugin.gist.edit import Captured, CaptureJob
+from incomes_plugin.gist.edit import Captured, CaptureJob, EditKey
 from incomes_plugin.pool.snapshot import SnapshotDelta
 
 
@@ -25,9 +26,17 @@ class StoreClient(TenancyCalls, EvaluationCalls):
     objects, and nothing is written twice. Ids of other projects are as unknown as ids that never existed.
     """
 
-    async def create_edit_set(self, project: str, name: str, *, request_id: str, two_person: bool = False) -> EditSet:
+    async def create_edit_set(
+        self,
+        project: str,
+        name: str,
+        *,
+        request_id: str,
+        two_person: bool = False,
+        on_conflict: OnConflict = OnConflict.FLAG,
+    ) -> EditSet:
         """Raises EditSetExists."""
-        return await self._write(commands.CreateEditSet(project, request_id, name, two_person))
+        return await self._write(commands.CreateEditSet(project, request_id, name, two_person, on_conflict))
 
     async def switch(self, command: commands.SwitchCommand | commands.SwitchServer) -> Any:
         """Kill switches and approvals; see the command."""
@@ -191,9 +200,14 @@ class StoreClient(TenancyCalls, EvaluationCalls):
         """Return when every live replica applies `version` or a later one, or the progress at the timeout."""
         return await call(self._actor.wait_active.remote(edit_set_id, version, timeout_s))
 
-    async def record_outcomes(self, outcomes: Sequence[Captured]) -> None:
-        """Ready edits join the snapshot with one version bump per edit set (more only above 8 MiB of gists)."""
-        await self._write(commands.RecordOutcomes(tuple(outcomes)))
+    async def record_outcomes(self, outcomes: Sequence[Captured]) -> list[Uncompared]:
+        """Ready edits join the snapshot with one version bump per edit set (more only above 8 MiB of gists). Those in
+        the answer wait on, to be compared with further edits first."""
+        return await self._write(commands.RecordOutcomes(tuple(outcomes)))
+
+    async def ready_gists(self, edit_set: str, keys: Sequence[EditKey]) -> dict[EditKey, bytes]:
+        """Gists of those edit versions of a set that are ready."""
+        return await self._read(compared.ready_gists, edit_set, list(keys))
 
     async def mark_compressing(self, jobs: Sequence[CaptureJob]) -> None:
         """Show that a worker has these edits."""

@@ -9,7 +9,7 @@ from incomes_server.auth.principal import SERVER, Principal, Scope
 from incomes_server.auth.quotas import Limits
 from incomes_server.edits.batch import FilePart, ImportedLine, LineError
 from incomes_server.edits.evaluation import EvalSuite
-from incomes_server.edits.model import NewEdit
+from incomes_server.edits.model import NewEdit, OnConflict
 from incomes_server.edits.questions import Asked
 
 from incomes_plugin.gist.edit import Captured, CaptureJob, EditKey
@@ -41,6 +41,7 @@ class CreateEditSet(Requested):
 
     name: str
     two_person: bool = False
+    on_conflict: OnConflict = OnConflict.FLAG
 
 
 @dataclass(frozen=True)
@@ -260,7 +261,8 @@ class ForgetMoves:
 
 @dataclass(frozen=True)
 class RecordOutcomes:
-    """Store what the compressor made. Result: None. Outcomes for versions that wait no longer are ignored."""
+    """Store what the compressor made. Result: list[Uncompared], the versions that are to be compared with others first.
+    Outcomes for versions that wait no longer are ignored."""
 
     outcomes: tuple[Captured, ...]
 

@@ -34,6 +34,7 @@ from incomes_server.store import (
 )
 from incomes_server.store.audit import events_of, write_events
 from incomes_server.store.compaction import compact, forget_moves
+from incomes_server.store.compared import Uncompared
 from incomes_server.store.database import failure_of, open_reader, open_writer, will_pass
 from incomes_server.store.edit_sets import SetHead
 from incomes_server.store.erasure import scrub
@@ -249,8 +250,8 @@ def _(command: commands.ForgetMoves, tx: Transaction) -> None:
 
 
 @_apply.register
-def _(command: commands.RecordOutcomes, tx: Transaction) -> None:
-    outcomes.record_outcomes(tx, command.outcomes)
+def _(command: commands.RecordOutcomes, tx: Transaction) -> list[Uncompared]:
+    return outcomes.record_outcomes(tx, command.outcomes)
 
 
 @_apply.register
@@ -300,7 +301,9 @@ def _change(command: commands.Requested, tx: Transaction) -> list[EditKey]:
 
 @_change.register
 def _(command: commands.CreateEditSet, tx: Transaction) -> list[EditKey]:
-    return edit_sets.create_edit_set(tx, command.project, command.name, two_person=command.two_person)
+    return edit_sets.create_edit_set(
+        tx, command.project, command.name, two_person=command.two_person, on_conflict=command.on_conflict
+    )
 
 
 @_change.register

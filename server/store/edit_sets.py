@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from incomes_server.edits import EditSet, EditStatus, IdPrefix, check_name, check_version, new_id, sources_of
+from incomes_server.edits import (
+    EditSet,
+    EditStatus,
+    IdPrefix,
+    OnConflict,
+    check_name,
+    check_version,
+    new_id,
+    sources_of,
+)
 from incomes_server.store.log import append
 from incomes_server.store.pages import page_of
 from incomes_server.store.rows import AnyRow, Transaction, edit_set_from, load_edit_set, snapshot_from
@@ -57,11 +66,13 @@ def list_edit_sets(
     return [edit_set_from(row) for row in rows], has_more
 
 
-def create_edit_set(tx: Transaction, project: str, name: str, *, two_person: bool = False) -> list[EditKey]:
+def create_edit_set(
+    tx: Transaction, project: str, name: str, *, two_person: bool = False, on_conflict: OnConflict = OnConflict.FLAG
+) -> list[EditKey]:
     """Raises EditSetExists."""
     if _id_of(tx.conn, project, name) is not None:
         raise EditSetExists(f"edit set {name!r} exists", param="name")
-    return [(_insert(tx, project, name, two_person=two_person), 0)]
+    return [(_insert(tx, project, name, two_person=two_person, on_conflict=on_conflict), 0)]
 
 
 def ensure_edit_set(tx: Transaction, project: str, name: str) -> EditSet:
@@ -121,7 +132,9 @@ def _id_of(conn: Connection, project: str, name: str) -> str | None:
     return conn.scalar(select(c.id).where(c.project == project, c.name == name, c.deleted_at.is_(None)))
 
 
-def _insert(tx: Transaction, project: str, name: str, *, two_person: bool = False) -> str:
+def _insert(
+    tx: Transaction, project: str, name: str, *, two_person: bool = False, on_conflict: OnConflict = OnConflict.FLAG
+) -> str:
     edit_set = new_id(IdPrefix.EDIT_SET)
     tx.conn.execute(
         insert(edit_sets).values(
@@ -134,6 +147,7 @@ def _insert(tx: Transaction, project: str, name: str, *, two_person: bool = Fals
             num_edits=0,
             floor=0,
             two_person=1 if two_person else None,
+            on_conflict=on_conflict,
         )
     )
     tx.touched.add(edit_set)

@@ -5,8 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from incomes_server.edits import WAITING, Edit, EditStatus, IdPrefix, NewEdit, check_version, new_id, sources_of
+from incomes_server.edits import (
+    WAITING,
+    Edit,
+    EditStatus,
+    IdPrefix,
+    NewEdit,
+    OnConflict,
+    check_version,
+    new_id,
+    sources_of,
+)
 from incomes_server.edits.lifecycle import next_due
+from incomes_server.store.conflicts import is_in_conflict, with_conflicts
 from incomes_server.store.edit_sets import find_edit_set
 from incomes_server.store.log import append
 from incomes_server.store.pages import page_of
@@ -39,7 +50,7 @@ def get_edit(conn: Connection, project: str, edit_id: str, version: int | None =
     row = conn.execute(select_edits().where(e.project == project, e.id == edit_id, wanted)).one_or_none()
     if row is None:
         raise EditNotFound(f"no edit {edit_id!r}" + (f" version {version}" if version is not None else ""))
-    return edit_from(conn, row)
+    return with_conflicts(conn, [edit_from(conn, row)])[0]
 
 
 def get_edits(conn: Connection, project: str, edit_ids: Sequence[str]) -> list[Edit]:
@@ -51,7 +62,7 @@ def get_edits(conn: Connection, project: str, edit_ids: Sequence[str]) -> list[E
     missing = [edit_id for edit_id in edit_ids if edit_id not in found]
     if missing:
         raise EditNotFound(f"no edit {missing[0]!r}")
-    return [found[edit_id] for edit_id in edit_ids]
+    return with_conflicts(conn, [found[edit_id] for edit_id in edit_ids])
 
 
 def list_edits(
@@ -62,6 +73,7 @@ def list_edits(
     status: str | None,
     document_id: str | None = None,
     author: str | None = None,
+    conflict: bool | None = None,
     limit: int,
     after: str | None,
     order: str,
@@ -76,9 +88,11 @@ def list_edits(
         query = query.where(v.document_id.in_(search_terms(conn, project, "document_id", document_id)))
     if author is not None:
         query = query.where(v.author.in_(search_terms(conn, project, "author", author)))
+    if conflict is not None:
+        query = query.where(is_in_conflict() if conflict else ~is_in_conflict())
     cursor = select(e.seq).where(e.project == project, e.id == after)
     rows, has_more = page_of(conn, query, e.seq, cursor, limit=limit, after=after, order=order)
-    return [edit_from(conn, row) for row in rows], has_more
+    return with_conflicts(conn, [edit_from(conn, row) for row in rows]), has_more
 
 
 def add_edits(tx: Transaction, project: str, edit_set: str, new: Sequence[NewEdit]) -> list[EditKey]:
@@ -94,7 +108,7 @@ def add_edits(tx: Transaction, project: str, edit_set: str, new: Sequence[NewEdi
     if rows:
         box = newest_box(tx.conn, project, tx.now)
         tx.conn.execute(insert(edits), rows)
-        versions = [_version(tx, box, i, 1, n, found.two_person) for i, n in zip(ids, new, strict=True)]
+        versions = [_version(tx, box, i, 1, n, found) for i, n in zip(ids, new, strict=True)]
         tx.conn.execute(insert(edit_versions), versions)
     for edit_id in ids:
         tx.note(edit_id, None, "version 1 pending")
@@ -131,8 +145,8 @@ def replace_edit(
         .where(v.edit_id == edit_id, v.status.in_(WAITING))
         .values(status=EditStatus.SUPERSEDED, updated_at=tx.now)
     )
-    box, two_person = newest_box(tx.conn, project, tx.now), _two_person(tx.conn, row.edit_set)
-    tx.conn.execute(insert(edit_versions).values(_version(tx, box, edit_id, version, new, two_person)))
+    box, options = newest_box(tx.conn, project, tx.now), _options(tx.conn, row.edit_set)
+    tx.conn.execute(insert(edit_versions).values(_version(tx, box, edit_id, version, new, options)))
     external_id = row.external_id if new.external_id is None else new.external_id
     tx.conn.execute(update(edits).where(e.id == edit_id).values(head_version=version, external_id=external_id))
     tx.changed.add(edit_id)
@@ -190,7 +204,8 @@ def restore_edit(
     new |= sealed_details(box, (edit_id, version + 1), *details_from(tx.conn, (edit_id, version), old))
     new |= {"effective_from": start, "expires_at": end}
     new |= _pending(tx, box, edit_id, version + 1, token_ids, start, end)
-    new["needs_approval"] = _two_person(tx.conn, row.edit_set)
+    new["on_conflict"] = old.on_conflict
+    new["needs_approval"] = _options(tx.conn, row.edit_set).two_person
     tx.conn.execute(insert(edit_versions).values(new))
     tx.conn.execute(update(edits).where(e.id == edit_id).values(head_version=version + 1, retired_at=None))
     tx.changed.add(edit_id)
@@ -206,20 +221,20 @@ def find_row(conn: Connection, project: str, edit_id: str) -> AnyRow:
     return row
 
 
-def _version(
-    tx: Transaction, box: Box, edit_id: str, version: int, new: NewEdit, two_person: int | None
-) -> dict[str, Any]:
+def _version(tx: Transaction, box: Box, edit_id: str, version: int, new: NewEdit, options: AnyRow) -> dict[str, Any]:
+    """`options`: the row of its edit set."""
     if not new.token_ids:
         raise InvalidValue("an edit has at least one token", param="text")
     text = box.seal_text((edit_id, version), new.text)
     content = {"text": text, **sealed_details(box, (edit_id, version), new.metadata, new.provenance)}
     content |= {"effective_from": new.effective_from, "expires_at": new.expires_at}
     pending = _pending(tx, box, edit_id, version, new.token_ids, new.effective_from, new.expires_at)
-    return content | pending | {"needs_approval": two_person}
+    pending["on_conflict"] = new.on_conflict or options.on_conflict or OnConflict.FLAG
+    return content | pending | {"needs_approval": options.two_person}
 
 
-def _two_person(conn: Connection, edit_set: str) -> int | None:
-    return conn.scalar(select(edit_sets.c.two_person).where(edit_sets.c.id == edit_set))
+def _options(conn: Connection, edit_set: str) -> AnyRow:
+    return conn.execute(select(edit_sets).where(edit_sets.c.id == edit_set)).one()
 
 
 def _pending(

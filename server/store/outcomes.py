@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
-from incomes_server.edits import WAITING, EditStatus, WaitingText, sources_of
+from incomes_server.edits import WAITING, EditStatus, OnConflict, WaitingText, sources_of
+from incomes_server.store.compared import Arrival, Uncompared
+from incomes_server.store.conflicts import judge
 from incomes_server.store.log import MODEL, append
 from incomes_server.store.membership import MadeGist, mark, settle
-from incomes_server.store.rows import Transaction, chunks, encode_tokens, in_pairs, job_from, text_from
+from incomes_server.store.rows import AnyRow, Transaction, chunks, encode_tokens, in_pairs, job_from, text_from
 from incomes_server.store.schema import edit_sets, edit_versions, edits, meta
 from incomes_server.store.sealing import boxes_of
 from sqlalchemy import Connection, bindparam, delete, insert, or_, select, update
@@ -24,8 +26,9 @@ _THIS_VERSION = (v.edit_id == bindparam("b_edit")) & (v.version == bindparam("b_
 
 def pending_jobs(conn: Connection, limit: int) -> list[CaptureJob]:
     """The oldest versions that wait."""
-    columns = (v.edit_id, v.version, v.token_ids, v.data_key)
-    query = select(*columns).where(v.status.in_(WAITING)).order_by(v.seq).limit(limit)
+    columns = (v.edit_id, v.version, v.token_ids, v.data_key, v.on_conflict, e.edit_set)
+    query = select(*columns).join_from(edit_versions, edits, e.id == v.edit_id).where(v.status.in_(WAITING))
+    query = query.order_by(v.seq).limit(limit)
     return [job_from(conn, row) for row in conn.execute(query)]
 
 
@@ -37,8 +40,14 @@ def model_of(conn: Connection) -> str | None:
 
 def waiting_texts(conn: Connection, after: int, limit: int) -> list[WaitingText]:
     """The oldest texts behind `after` that wait, with their token ids."""
-    columns = (v.seq, v.edit_id, v.version, v.text, v.token_ids, v.data_key)
-    query = select(*columns).where(v.status.in_(WAITING), v.seq > after).order_by(v.seq).limit(limit)
+    columns = (v.seq, v.edit_id, v.version, v.text, v.token_ids, v.data_key, v.on_conflict, e.edit_set)
+    query = (
+        select(*columns)
+        .join_from(edit_versions, edits, e.id == v.edit_id)
+        .where(v.status.in_(WAITING), v.seq > after)
+        .order_by(v.seq)
+        .limit(limit)
+    )
     return [WaitingText(row.seq, job_from(conn, row), text_from(conn, row)) for row in conn.execute(query)]
 
 
@@ -68,19 +77,31 @@ def mark_compressing(tx: Transaction, refs: Sequence[EditKey]) -> None:
         )
 
 
-def record_outcomes(tx: Transaction, outcomes: Sequence[Captured]) -> None:
-    """Ready edits join the snapshot of their set; versions that wait no longer (retired, replaced, done) are left."""
+def record_outcomes(tx: Transaction, outcomes: Sequence[Captured]) -> list[Uncompared]:
+    """Ready edits join the snapshot of their set; versions that wait no longer (retired, replaced, done) are left.
+
+    Returns:
+        those that were not compared with all others of their set: they wait on, to be compared with these too.
+    """
     expected = model_of(tx.conn)
     made: dict[str, dict[EditKey, MadeGist]] = defaultdict(dict)
-    for outcome, edit_set in _waiting(tx.conn, outcomes):
+    arrivals: dict[str, list[Arrival]] = defaultdict(list)
+    again: list[Uncompared] = []
+    for outcome, row in _waiting(tx.conn, outcomes):
         tx.changed.add(outcome.edit_id)
         checked = _check(outcome, expected)
         if isinstance(checked, str):
             _fail(tx, outcome, checked)
         else:
-            made[edit_set][outcome.edit] = checked
+            made[row.edit_set][outcome.edit] = checked
+            policy = OnConflict(row.on_conflict or OnConflict.FLAG)
+            arrivals[row.edit_set].append(Arrival(outcome.edit, row.seq, policy, outcome.compared))
     for edit_set in sorted(made):
-        settle(tx, edit_set, list(dict.fromkeys(edit_id for edit_id, _ in made[edit_set])), made[edit_set])
+        kept, uncompared = judge(tx, edit_set, arrivals[edit_set])
+        again += uncompared
+        gists = {edit: gist for edit, gist in made[edit_set].items() if edit in kept}
+        settle(tx, edit_set, list(dict.fromkeys(edit_id for edit_id, _ in gists)), gists)
+    return again
 
 
 def requeue_stale(tx: Transaction, fingerprint: str) -> int:
@@ -104,19 +125,19 @@ def requeue_stale(tx: Transaction, fingerprint: str) -> int:
     return sum(map(len, stale.values()))
 
 
-def _waiting(conn: Connection, outcomes: Sequence[Captured]) -> Iterator[tuple[Captured, str]]:
-    """Each outcome whose edit version still waits, once, with its edit set."""
+def _waiting(conn: Connection, outcomes: Sequence[Captured]) -> Iterator[tuple[Captured, AnyRow]]:
+    """Each outcome whose edit version still waits, once, with edit_set, seq and on_conflict."""
     by_ref = {outcome.edit: outcome for outcome in reversed(outcomes)}
     for part in chunks(list(by_ref)):
         query = (
-            select(e.id, e.edit_set, v.version)
+            select(e.id, e.edit_set, v.version, v.seq, v.on_conflict)
             .join_from(edits, edit_versions, v.edit_id == e.id)
             .where(e.id.in_([edit_id for edit_id, _ in part]), v.status.in_(WAITING))
             .order_by(v.seq)
         )
         for row in conn.execute(query).all():
             if (row.id, row.version) in by_ref:
-                yield by_ref[row.id, row.version], row.edit_set
+                yield by_ref[row.id, row.version], row
 
 
 def _check(outcome: Captured, expected: str | None) -> MadeGist | str:

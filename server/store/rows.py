@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, TypeAlias, TypeVar
 
 from incomes_server.auth.principal import SERVER
-from incomes_server.edits import Edit, EditProvenance, EditSet, EditStatus
+from incomes_server.edits import Edit, EditProvenance, EditSet, EditStatus, OnConflict
 from incomes_server.edits.audit import Change
 from incomes_server.store.schema import edit_sets, edit_versions, edits
 from incomes_server.store.vault import Box, box_of
@@ -120,7 +120,7 @@ def select_edits() -> Select[Any]:
         v.created_at, v.updated_at, v.set_version, v.num_tokens, v.gist_bytes, v.data_key,
         v.source_url, v.document_id, v.author, v.details,
         v.justification, edits.c.supersedes, v.effective_from, v.expires_at, edits.c.disabled_at,
-        v.needs_approval, v.written_by, v.approved_by,
+        v.needs_approval, v.written_by, v.approved_by, v.on_conflict, v.conflict_check,
     ).join_from(edits, edit_versions, v.edit_id == edits.c.id)  # fmt: skip
 
 
@@ -149,6 +149,8 @@ def edit_from(conn: Connection, row: AnyRow) -> Edit:
         held=_held(row),
         written_by=row.written_by,
         approved_by=row.approved_by,
+        on_conflict=OnConflict(row.on_conflict or OnConflict.FLAG),
+        conflict_check=row.conflict_check,
     )
 
 
@@ -173,8 +175,8 @@ def load_edits(conn: Connection, refs: Sequence[EditKey]) -> list[Edit]:
 
 def edit_set_from(row: AnyRow) -> EditSet:
     """One row of `edit_sets`."""
-    switches = row.disabled_at is not None, row.two_person is not None
-    return EditSet(row.id, row.project, row.name, row.created_at, snapshot_from(row.id, row), *switches)
+    options = row.disabled_at is not None, row.two_person is not None, OnConflict(row.on_conflict or OnConflict.FLAG)
+    return EditSet(row.id, row.project, row.name, row.created_at, snapshot_from(row.id, row), *options)
 
 
 def snapshot_from(edit_set: str, row: AnyRow | None) -> SnapshotRef:
@@ -193,6 +195,7 @@ def text_from(conn: Connection, row: AnyRow) -> str:
 
 
 def job_from(conn: Connection, row: AnyRow) -> CaptureJob:
-    """A row with edit_id, version, token_ids, data_key."""
+    """A row with edit_id, version, token_ids, data_key, edit_set, on_conflict."""
     token_ids = box_of(conn, row.data_key).open("token_ids", (row.edit_id, row.version), row.token_ids)
-    return CaptureJob(row.edit_id, row.version, decode_tokens(token_ids))
+    compared_in = None if row.on_conflict == OnConflict.KEEP_BOTH else row.edit_set
+    return CaptureJob(row.edit_id, row.version, decode_tokens(token_ids), edit_set=compared_in)

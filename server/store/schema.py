@@ -54,6 +54,7 @@ edit_sets = Table(
     Column("oldest", BigInteger, nullable=False, server_default="0"),
     Column("disabled_at", BigInteger),
     Column("two_person", BigInteger),
+    Column("on_conflict", String),
 )
 Index(
     "edit_set_names",
@@ -133,6 +134,8 @@ edit_versions = Table(
     Column("needs_approval", BigInteger),
     Column("approved_by", String),
     Column("approved_at", BigInteger),
+    Column("on_conflict", String),
+    Column("conflict_check", String),
     UniqueConstraint("edit_id", "version"),
 )
 Index("edit_version_documents", edit_versions.c.document_id)
@@ -153,6 +156,26 @@ Index(
     sqlite_where=text("data_key IS NOT NULL AND details IS NULL"),
     postgresql_where=text("data_key IS NOT NULL AND details IS NULL"),
 )
+# Versions with a gist that were never in a snapshot: what the newest one does not show of a set.
+Index(
+    "edit_versions_held",
+    edit_versions.c.edit_id,
+    sqlite_where=text("status = 'ready' AND set_version IS NULL"),
+    postgresql_where=text("status = 'ready' AND set_version IS NULL"),
+)
+
+# What a version was found to conflict with when it came; both are shown as long as they are ready.
+edit_conflicts = Table(
+    "edit_conflicts",
+    metadata,
+    Column("edit_id", String, primary_key=True),
+    Column("version", BigInteger, primary_key=True, autoincrement=False),
+    Column("other_id", String, primary_key=True),
+    Column("other_version", BigInteger, primary_key=True, autoincrement=False),
+    Column("kind", String, nullable=False),
+    Column("score", Float, nullable=False),
+)
+Index("edit_conflicts_of_other", edit_conflicts.c.other_id, edit_conflicts.c.other_version)
 
 revisions = Table(
     "revisions",

@@ -52,11 +52,13 @@ def active_of(conn: Connection, edit_ids: Sequence[str]) -> dict[str, int]:
     return found
 
 
-def leave(tx: Transaction, by: Mapping[str, str], set_version: int) -> None:
-    """Mark edits as superseded that have left the snapshot with `set_version`. Those that are retired stay so."""
+def leave(tx: Transaction, by: Mapping[str, str], set_version: int | None) -> None:
+    """Mark edits as superseded that have left the snapshot with `set_version` (None: they never were in it). Those that
+    are retired stay so."""
     if not by:
         return
-    states = {EditStatus.READY: EditStatus.SUPERSEDED, EditStatus.FAILED: EditStatus.RETIRED}
+    states = {EditStatus.READY: EditStatus.SUPERSEDED}
+    states |= dict.fromkeys((EditStatus.FAILED, EditStatus.CONFLICTED), EditStatus.RETIRED)
     states |= dict.fromkeys(WAITING, EditStatus.SUPERSEDED)
     for before, after in states.items():
         tx.conn.execute(

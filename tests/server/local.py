@@ -31,7 +31,7 @@ from incomes_server.boot.ray_local import prepare_ray_environment
 from incomes_server.compression.client import CompressionClient
 from incomes_server.compression.model import QueueLimits
 from incomes_server.compression.scheduler import SchedulerActor
-from incomes_server.compression.worker import run_worker
+from incomes_server.compression.worker import Compare, run_worker
 from incomes_server.replicas.sync import run_replica
 from incomes_server.settings import Settings
 from incomes_server.store.actor import EditStoreActor
@@ -95,6 +95,7 @@ async def local_server(
     settings: Settings | None = None,
     *,
     make: Make = compress,
+    compare: Compare | None = None,
     commit: Callable[[SnapshotDelta[bytes]], None] = lambda _: None,
 ) -> AsyncIterator[LocalServer]:
     """Store, scheduler, worker and replica, and the admin app on them.
@@ -102,6 +103,7 @@ async def local_server(
     Args:
         model: a folder of `write_tiny_model`.
         make: compresses edits.
+        compare: compares them with others; nobody does by default.
         commit: gets what the replica applies.
     """
     prepare_ray_environment()  # the clients import Ray for its errors; later tests may start it
@@ -126,7 +128,7 @@ async def local_server(
         commit(delta)
 
     loops = [
-        asyncio.create_task(run_worker(queue, store, when_allowed, name="one", batch=32)),
+        asyncio.create_task(run_worker(queue, store, when_allowed, compare, name="one", batch=32)),
         asyncio.create_task(run_replica(store, apply, name="one", on_caught_up=caught_up.set)),
         asyncio.create_task(run_imports(context)),
     ]

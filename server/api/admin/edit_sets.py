@@ -10,6 +10,7 @@ from incomes_server.api.admin.context import Context, Limit, Project, WaitToRemo
 from incomes_server.api.admin.schemas import Deleted, EditSetContent, EditSetObject, Page, WaitFor
 from incomes_server.api.admin.timed import TimedRoute
 from incomes_server.api.admin.writes import is_active, status_code
+from incomes_server.edits.model import OnConflict
 
 router = APIRouter(prefix="/v1/edit_sets", tags=["edit sets"], route_class=TimedRoute)
 
@@ -19,7 +20,13 @@ async def create_edit_set(
     body: EditSetContent, context: Context, project: Project, request_id: WriteId, response: Response
 ) -> EditSetObject:
     """Create an empty edit set."""
-    item = await context.store.create_edit_set(project, body.name, request_id=request_id, two_person=body.two_person)
+    item = await context.store.create_edit_set(
+        project,
+        body.name,
+        request_id=request_id,
+        two_person=body.two_person,
+        on_conflict=OnConflict(body.on_conflict),
+    )
     show_version(response, item.snapshot.version)
     return EditSetObject.of(item)
 

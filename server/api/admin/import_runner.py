@@ -16,15 +16,14 @@ from dataclasses import replace
 from incomes_server.api.admin.context import AdminContext
 from incomes_server.api.admin.files import results_of
 from incomes_server.api.admin.import_lines import Line, parse_lines
-from incomes_server.api.admin.writes import has_reached, submit
+from incomes_server.api.admin.writes import failure_of, has_reached, submit
 from incomes_server.edits.batch import READING, Batch, FilePart, ImportedLine, LineError, LineOutcome
 from incomes_server.edits.lifecycle import SETTLED
-from incomes_server.edits.model import Edit, EditStatus
+from incomes_server.edits.model import Edit
 from incomes_server.store import batches, commands, files
 from incomes_server.store.edits import get_edits
 
 from incomes_plugin.errors import (
-    CompressionFailed,
     IncomesError,
     PoolFull,
     QueueFull,
@@ -136,9 +135,8 @@ class _Import:
             if edit is not None and edit.status not in SETTLED:
                 break
             upto = line.number
-            if edit is not None and edit.status is EditStatus.FAILED:
-                reason = f"{edit.id} could not be compressed: {edit.status_reason}"
-                failed.append((line.number, LineError(CompressionFailed.code, reason, "text")))
+            if edit is not None and (failure := failure_of(edit)) is not None:
+                failed.append((line.number, LineError(failure.code, failure.message, failure.param)))
         if upto == self.batch.settled:
             return False
         await self.context.store.write(commands.SettleLines(self.batch.id, self.batch.settled, upto, tuple(failed)))

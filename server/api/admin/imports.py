@@ -15,12 +15,11 @@ from incomes_server.api.admin.context import AdminContext, Context, Project, Wai
 from incomes_server.api.admin.import_lines import Line, parse_lines
 from incomes_server.api.admin.schemas import ImportResult, LineResult, RequestCounts, WaitFor
 from incomes_server.api.admin.timed import GRACE_S, TimedRoute, answered_within
-from incomes_server.api.admin.writes import admitted, status_code, store_edits, submit, wait_for_edits
+from incomes_server.api.admin.writes import admitted, failure_of, status_code, store_edits, submit, wait_for_edits
 from incomes_server.api.http.errors import envelope
-from incomes_server.edits.model import Edit, EditStatus, NewEdit
+from incomes_server.edits.model import Edit, NewEdit
 
 from incomes_plugin.errors import (
-    CompressionFailed,
     EditConflict,
     EditNotFound,
     EditSetNotFound,
@@ -203,8 +202,8 @@ def _result(line: Line, outcome: Edit | IncomesError | None, now: Mapping[str, E
     """What has become of a line; an edit that failed to compress is a failed line."""
     edit = now.get(outcome.id, outcome) if isinstance(outcome, Edit) else None
     error = None if isinstance(outcome, Edit) else outcome
-    if edit is not None and edit.status is EditStatus.FAILED:
-        error = CompressionFailed(f"{edit.id} could not be compressed: {edit.status_reason}")
+    if edit is not None and (failure := failure_of(edit)) is not None:
+        error = failure
     return LineResult(
         line=line.number,
         custom_id=line.custom_id,

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 from incomes_server.api.admin.details import EditDetails, EditSource
 from incomes_server.api.admin.times import ShownTime
 from incomes_server.api.http.json_body import without_nul
-from incomes_server.edits.model import Edit, EditSet, EditStatus
+from incomes_server.edits.model import Edit, EditSet, EditStatus, OnConflict
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
 Metadata = Annotated[
@@ -24,6 +24,8 @@ SetRef = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 ExternalId = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 
 Superseded = Annotated[list[Annotated[str, StringConstraints(min_length=1, max_length=128)]], Field(max_length=32)]
+
+OnConflictName = Literal["reject", "supersede", "keep_both", "flag"]
 
 ResourceT = TypeVar("ResourceT", bound="Resource")
 
@@ -47,6 +49,7 @@ class EditSetContent(RequestBody):
 
     name: SetName
     two_person: bool = Field(False, description="what one key writes joins when another key has approved it; for good")
+    on_conflict: OnConflictName = Field("flag", description="of edits of the set that do not say it; for good")
 
 
 class EditContent(EditDetails, RequestBody):
@@ -55,6 +58,9 @@ class EditContent(EditDetails, RequestBody):
     text: EditText
     external_id: ExternalId | None = None
     metadata: Metadata = Field(default_factory=dict)
+    on_conflict: OnConflictName | None = Field(
+        None, description="where it contradicts another edit of the set or says the same; default: as the set has it"
+    )
 
 
 class CreateEdit(EditContent):
@@ -98,6 +104,7 @@ class EditSetObject(Resource):
     snapshot: str
     disabled: bool
     two_person: bool
+    on_conflict: OnConflict
 
     @classmethod
     def of(cls, item: EditSet) -> Self:
@@ -112,7 +119,17 @@ class EditSetObject(Resource):
             snapshot=head.id,
             disabled=item.disabled,
             two_person=item.two_person,
+            on_conflict=item.on_conflict,
         )
+
+
+class ConflictObject(BaseModel):
+    """Another edit that is ready and answers the same question otherwise, or in the same way; `score` is from 0.5 to
+    1."""
+
+    edit_id: str
+    kind: Literal["contradiction", "duplicate"]
+    score: float
 
 
 class EditObject(Resource):
@@ -140,13 +157,21 @@ class EditObject(Resource):
     held: str | None
     written_by: str | None
     approved_by: str | None
+    on_conflict: OnConflict
+    conflict_check: Literal["done", "partial", "unavailable"] | None
+    conflicts: list[ConflictObject]
     reached: WaitFor | None = None
 
     @classmethod
     def of(cls, edit: Edit, reached: WaitFor | None = None) -> Self:
         """Render a stored edit."""
         said = edit.provenance
-        own = {"source": EditSource.of(said), "author": said.author, "justification": said.justification}
+        own: dict[str, Any] = {
+            "source": EditSource.of(said),
+            "author": said.author,
+            "justification": said.justification,
+        }
+        own["conflicts"] = [ConflictObject(edit_id=c.edit_id, kind=c.kind, score=c.score) for c in edit.conflicts]
         names = cls.model_fields.keys() - {"object", "reached", "supersedes", *own}
         fields = {name: getattr(edit, name) for name in names}
         return cls(**fields, **own, supersedes=list(edit.supersedes), reached=reached)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from incomes_server.api.admin.schemas import CreateEdit, EditContent
-from incomes_server.edits.model import NewEdit
+from incomes_server.edits.model import NewEdit, OnConflict
 from tokenizers import Tokenizer
 
 from incomes_plugin.errors import EditTooLong, InvalidValue, UnsupportedEngine
@@ -62,4 +62,5 @@ class EditTokenizer:
             tuple(content.supersedes) if isinstance(content, CreateEdit) else (),
             content.effective_from,
             content.expires_at,
+            None if content.on_conflict is None else OnConflict(content.on_conflict),
         )

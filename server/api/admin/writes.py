@@ -11,7 +11,16 @@ from incomes_server.api.http.metrics import ACTIVATION_S, QUEUE_OVERFLOWS
 from incomes_server.edits.model import Edit, EditStatus, NewEdit
 from incomes_server.store.replica_table import ReplicaProgress
 
-from incomes_plugin.errors import CompressionFailed, EditSetNotFound, Overloaded, PoolFull, QueueFull, Unavailable
+from incomes_plugin.errors import (
+    CompressionFailed,
+    ConflictingEdit,
+    EditSetNotFound,
+    IncomesError,
+    Overloaded,
+    PoolFull,
+    QueueFull,
+    Unavailable,
+)
 from incomes_plugin.gist.edit import CaptureJob
 from incomes_plugin.telemetry import span, traceparent
 
@@ -74,7 +83,7 @@ async def submit(context: AdminContext, edits: Sequence[Edit], news: Sequence[Ne
     The edits are durable and were admitted: should the queue have filled up since, its sweep of the store finds them.
     """
     jobs = [
-        CaptureJob(edit.id, edit.version, new.token_ids, traceparent())
+        CaptureJob(edit.id, edit.version, new.token_ids, traceparent(), edit.compared_in)
         for edit, new in zip(edits, news, strict=True)
         if edit.status is EditStatus.PENDING
     ]
@@ -141,10 +150,20 @@ def raise_if_failed(edit: Edit, wait: Wait) -> None:
     """Raise if an edit failed, so that a waiting caller does not take it for one that is late.
 
     Raises:
-        CompressionFailed: names the edit and the reason.
+        CompressionFailed, ConflictingEdit: names the edit and the reason.
     """
-    if wait.target is not WaitFor.ACCEPTED and edit.status is EditStatus.FAILED:
-        raise CompressionFailed(f"{edit.id} could not be compressed: {edit.status_reason}", param="text")
+    failure = failure_of(edit)
+    if wait.target is not WaitFor.ACCEPTED and failure is not None:
+        raise failure
+
+
+def failure_of(edit: Edit) -> IncomesError | None:
+    """Why an edit will never be ready."""
+    if edit.status is EditStatus.FAILED:
+        return CompressionFailed(f"{edit.id} could not be compressed: {edit.status_reason}", param="text")
+    if edit.status is EditStatus.CONFLICTED:
+        return ConflictingEdit(f"{edit.id} is refused: {edit.status_reason}", param="text")
+    return None
 
 
 def status_code(wait: Wait, reached: WaitFor, done: int) -> int:

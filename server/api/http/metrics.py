@@ -41,6 +41,11 @@ STORE_S = Histogram(
 COMPRESSION_S = Histogram(
     "incomes:compression_seconds", "Batches of edits through the model, each until its gists are made.", buckets=SHORT_S
 )
+COMPARISON_S = Histogram(
+    "incomes:comparison_seconds",
+    "New edits of a set, until they are compared with those there.",
+    buckets=SHORT_S,
+)
 COMMIT_S = Histogram(
     "incomes:commit_seconds", "Changes of an edit set, each until the engine's pool has it.", buckets=SHORT_S
 )

@@ -38,6 +38,7 @@ EXPECTED = {
     "route_not_found": 404,
     "method_not_allowed": 405,
     "edit_conflict": 409,
+    "conflicting_edit": 409,
     "edit_set_exists": 409,
     "edit_set_labelled": 409,
     "etag_mismatch": 412,

@@ -1,0 +1,151 @@
+"""Does a new edit contradict another one, or say the same? Asked for the few edits that routing finds nearest to it.
+
+in: features of the new edit's tokens and of theirs; out: for each `contradiction`, `duplicate` or nothing, and how sure
+
+The verifier is asked in both directions, each edit once in the place of the question; how the words of the two match
+says the rest: a value differs at one place, behind a subject that both have. A small net weighs these numbers. It was
+fitted to pairs of published and invented edits (`benchmarks/conflicts.py`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from incomes_plugin.selection.picks import verify
+from incomes_plugin.selection.routing import QUESTION_TOKENS, Router, distances_from_end
+from incomes_plugin.selection.verifier import Verifier, same_tokens
+
+CANDIDATES = 8
+"""Edits that a new one is compared with closely."""
+
+UNLIKELY = -6.0
+"""Verifier's logit below which nothing else is computed: of 1,700 conflicts in the fitted pairs none lies below."""
+
+NUMBERS = 18
+"""Numbers about a pair that the net weighs: eight of each edit, side by side, and two of both."""
+
+_FILE = Path(__file__).with_name("conflict_judge.json")
+
+ConflictVerdict = tuple[Literal["contradiction", "duplicate"], float]
+
+
+@dataclass(frozen=True)
+class Judge:
+    """The net: `out · tanh(hidden · x + hidden_bias) + out_bias` of a pair's numbers x.
+
+    Attributes:
+        hidden: `[H, NUMBERS]`; `hidden_bias`: `[H]`.
+        out: `[2, H]`: logits of a conflict, and of its being a duplicate; `out_bias`: `[2]`.
+    """
+
+    hidden: torch.Tensor
+    hidden_bias: torch.Tensor
+    out: torch.Tensor
+    out_bias: torch.Tensor
+
+    @classmethod
+    @cache
+    def packaged(cls) -> Judge:
+        """The one that is used."""
+        return cls(**{name: torch.tensor(numbers) for name, numbers in json.loads(_FILE.read_text()).items()})
+
+    def logits(self, numbers: torch.Tensor) -> torch.Tensor:
+        """`[n, 2]` of pairs' numbers `[n, NUMBERS]`; the same whichever edit of a pair is the new one."""
+        swapped = numbers[:, : NUMBERS - 2].unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
+        both = torch.stack([numbers, torch.cat([swapped, numbers[:, -2:]], -1)])
+        return (torch.tanh(both @ self.hidden.T + self.hidden_bias) @ self.out.T + self.out_bias).mean(0)
+
+
+@torch.inference_mode()
+def judge(
+    router: Router, verifier: Verifier, new: torch.Tensor, others: Sequence[torch.Tensor]
+) -> list[ConflictVerdict | None]:
+    """One verdict for each of the others.
+
+    Args:
+        new: features `[T, F]` of the new edit.
+        others: features `[E, F]` of each.
+    """
+    found: list[ConflictVerdict | None] = [None] * len(others)
+    for place, other in enumerate(others):
+        if _is_same(new, other, verifier):
+            found[place] = ("duplicate", 1.0)
+    places, numbers = numbers_of(router, verifier, new, others)
+    if not places:
+        return found
+    for place, (logit, says_same) in zip(places, Judge.packaged().logits(numbers).tolist(), strict=True):
+        if logit > 0 and found[place] is None:
+            kind: Literal["contradiction", "duplicate"] = "duplicate" if says_same > 0 else "contradiction"
+            found[place] = (kind, round(float(torch.tensor(logit).sigmoid()), 4))
+    return found
+
+
+@torch.inference_mode()
+def numbers_of(
+    router: Router, verifier: Verifier, new: torch.Tensor, others: Sequence[torch.Tensor]
+) -> tuple[list[int], torch.Tensor]:
+    """Places of those of the others that may be in conflict with the new edit, and the numbers `[n, NUMBERS]` about
+    each pair."""
+    if not others:
+        return [], torch.empty(0, NUMBERS)
+    new = new[-QUESTION_TOKENS:]
+    weights = _weights(router, new)
+    logits = verify(router, verifier, new, weights, others).tolist()
+    places = [place for place, logit in enumerate(logits) if logit > UNLIKELY]
+    cut = {place: others[place][-QUESTION_TOKENS:] for place in places}
+    rows = [_numbers(router, verifier, new, weights, other, logits[place]) for place, other in cut.items()]
+    return places, torch.tensor(rows).reshape(-1, NUMBERS)
+
+
+def _numbers(
+    router: Router, verifier: Verifier, new: torch.Tensor, weights: torch.Tensor, other: torch.Tensor, logit: float
+) -> list[float]:
+    """See `_of_side`; then the shares of the shorter one's tokens that are the same at the beginning and at the end."""
+    other_weights = _weights(router, other)
+    cosines = router.directions(new) @ router.route_keys(other).T
+    back = router.directions(other) @ router.route_keys(new).T
+    same = same_tokens(new[None], other[None], verifier.num_parts)[0]
+    shorter = min(len(new), len(other))
+    backwards = float(verify(router, verifier, other, other_weights, [new]))
+    first = _of_side(logit, weights, cosines.amax(1), ~same.any(1))
+    second = _of_side(backwards, other_weights, back.amax(1), ~same.any(0))
+    ends = [float(d.diagonal()[:shorter].long().cumprod(0).sum()) / shorter for d in (same, same.flip(0, 1))]
+    return [number for pair in zip(first, second, strict=True) for number in pair] + ends
+
+
+def _of_side(logit: float, weights: torch.Tensor, covered: torch.Tensor, lacks: torch.Tensor) -> list[float]:
+    """Of one edit: the verifier's logit with it as the question; how well the other one covers it; of its tokens that
+    the other lacks the weight, the share and the stretches; the share of tokens before the first and behind the last of
+    them; their number."""
+    share, count = weights / weights.sum(), int(lacks.sum())
+    places = lacks.nonzero()[:, 0].tolist()
+    stretches = int(lacks[0]) + int((lacks[1:] & ~lacks[:-1]).sum())
+    first, last = (places[0], places[-1]) if places else (len(lacks), -1)
+    return [
+        max(-10.0, min(10.0, logit)),
+        float(share @ covered),
+        float(share[lacks].sum()),
+        count / len(lacks),
+        min(stretches, 4) / 4,
+        first / len(lacks),
+        (len(lacks) - 1 - last) / len(lacks),
+        min(count, 8) / 8,
+    ]
+
+
+def _weights(router: Router, features: torch.Tensor) -> torch.Tensor:
+    return router.weights(features, distances_from_end(len(features), features.device))
+
+
+def _is_same(new: torch.Tensor, other: torch.Tensor, verifier: Verifier) -> bool:
+    """Token by token."""
+    if len(new) != len(other):
+        return False
+    return bool(same_tokens(new[None], other[None], verifier.num_parts)[0].diagonal().all())
