@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from incomes_server.cli.client import DEFAULT_URL, AdminClient, KeyOption, UrlOption
+from incomes_server.api.admin.tenancy_schemas import ChangeObject
+from incomes_server.cli.client import DEFAULT_URL, KeyOption, UrlOption, connect
 from incomes_server.cli.output import JsonFlag, fail, out, print_json, print_table
 from incomes_server.edits.audit import AuditEvent, Change, first_break
 
 from incomes_plugin.errors import InvalidValue
 
 app = typer.Typer(help="Read and check the audit log.", no_args_is_help=True)
-ALL = 10**12
 
 
 @app.command("list")
@@ -27,10 +26,10 @@ def list_events(
     as_json: JsonFlag = False,
 ) -> None:
     """List who changed what, newest first."""
-    events = list(AdminClient(url, api_key).pages("/v1/audit_events", limit))
+    events = list(connect(url, api_key).audit.list(most=limit))
     if as_json:
         return print_json(events)
-    rows = ((e["sequence"], e["created_at"], e["actor"], e["action"], _targets(e["changes"])) for e in events)
+    rows = ((e.sequence, e.created_at, e.actor, e.action, _targets(e.changes)) for e in events)
     print_table(("number", "at", "actor", "action", "changes"), rows)
 
 
@@ -43,8 +42,8 @@ def export(
     """Write the project's whole audit log into a file, oldest first."""
     num_events = 0
     with file.open("w") as lines:
-        for event in _all(AdminClient(url, api_key)):
-            lines.write(json.dumps(event) + "\n")
+        for line in connect(url, api_key).audit.export():
+            lines.write(line + "\n")
             num_events += 1
     out.print(f"{num_events} events written to {file}", markup=False)
 
@@ -58,7 +57,8 @@ def verify(
     as_json: JsonFlag = False,
 ) -> None:
     """Check that no event was changed or removed. An end that was cut off shows only by `--head`."""
-    events = [_event(e) for e in (_from_file(file) if file else _all(AdminClient(url, api_key)))]
+    lines = _lines_of(file) if file else connect(url, api_key).audit.export()
+    events = [_event(line) for line in lines if line.strip()]
     problem = first_break(events)
     if problem is None and head is not None and head not in {event.hash for event in events}:
         problem = f"no event has the hash {head}: the end of the log was cut off, or it is another log"
@@ -70,25 +70,21 @@ def verify(
     out.print(f"{len(events)} events, intact; the last one's hash is {last}", markup=False)
 
 
-def _all(client: AdminClient) -> Iterator[dict[str, Any]]:
-    return client.pages("/v1/audit_events", ALL, order="asc")
-
-
-def _from_file(file: Path) -> Iterator[dict[str, Any]]:
+def _lines_of(file: Path) -> list[str]:
     try:
-        yield from (json.loads(line) for line in file.read_text().splitlines() if line.strip())
-    except (OSError, ValueError) as error:
+        return file.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
         raise InvalidValue(f"{file} is not an export of an audit log: {error}") from error
 
 
-def _event(item: dict[str, Any]) -> AuditEvent:
-    fields = {name: value for name, value in item.items() if name != "object"}
+def _event(line: str) -> AuditEvent:
     try:
+        fields = {name: value for name, value in json.loads(line).items() if name != "object"}
         return AuditEvent(**{**fields, "changes": tuple(Change(**change) for change in fields["changes"])})
-    except (KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InvalidValue(f"this is not an audit event of a version that is known here: {error}") from error
 
 
-def _targets(changes: list[dict[str, Any]]) -> str:
-    shown = [f"{c['target']}: {c['before'] or '-'} -> {c['after'] or '-'}" for c in islice(changes, 3)]
+def _targets(changes: list[ChangeObject]) -> str:
+    shown = [f"{c.target}: {c.before or '-'} -> {c.after or '-'}" for c in islice(changes, 3)]
     return "; ".join(shown) + (f"; {len(changes) - 3} more" if len(changes) > 3 else "")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated, Any
-from urllib.parse import quote
+from typing import Annotated
 
 import typer
-from incomes_server.cli.client import DEFAULT_URL, AdminClient, KeyOption, UrlOption
+from incomes_server.api.admin.tenancy_schemas import ApiKeyObject
+from incomes_server.cli.client import DEFAULT_URL, KeyOption, UrlOption, connect
 from incomes_server.cli.output import JsonFlag, err, fail, out, print_json, print_record, print_table
 
 app = typer.Typer(help="Make, list, rotate and revoke API keys.", no_args_is_help=True)
@@ -27,8 +27,7 @@ def create(
     as_json: JsonFlag = False,
 ) -> None:
     """Make a key, and print it: it is shown this once."""
-    body = {"name": name, "scopes": scope} | ({} if project is None else {"project": project})
-    _show(AdminClient(url, api_key).call("POST", "/v1/api_keys", json=body), as_json)
+    _show(connect(url, api_key).keys.create(name, scope, project=project), as_json)
 
 
 @app.command("list")
@@ -40,10 +39,10 @@ def list_keys(
     as_json: JsonFlag = False,
 ) -> None:
     """List a project's keys; those of the settings are not among them."""
-    keys = list(AdminClient(url, api_key).pages("/v1/api_keys", limit, project=project))
+    keys = list(connect(url, api_key).keys.list(project=project, most=limit))
     if as_json:
         return print_json(keys)
-    rows = ((k["id"], k["name"], " ".join(k["scopes"]), _state(k)) for k in keys)
+    rows = ((k.id, k.name, " ".join(k.scopes), _state(k)) for k in keys)
     print_table(("id", "name", "scopes", "state"), rows)
 
 
@@ -57,11 +56,7 @@ def rotate(
     as_json: JsonFlag = False,
 ) -> None:
     """Make a key with the same scopes, and print it; the old one ends after a while."""
-    body, params = {"grace_s": grace_s}, {"project": project}
-    _show(
-        AdminClient(url, api_key).call("POST", f"/v1/api_keys/{_segment(key_id)}/rotate", json=body, params=params),
-        as_json,
-    )
+    _show(connect(url, api_key).keys.rotate(key_id, grace_s=grace_s, project=project), as_json)
 
 
 @app.command()
@@ -73,8 +68,8 @@ def revoke(
     as_json: JsonFlag = False,
 ) -> None:
     """End a key: it works nowhere any more within a second."""
-    key = AdminClient(url, api_key).call("DELETE", f"/v1/api_keys/{_segment(key_id)}", params={"project": project})
-    print_json(key) if as_json else out.print(f"{key['id']}  {key['name']}  revoked", markup=False)
+    key = connect(url, api_key).keys.revoke(key_id, project=project)
+    print_json(key) if as_json else out.print(f"{key.id}  {key.name}  revoked", markup=False)
 
 
 @projects.command("create")
@@ -82,8 +77,8 @@ def create_project(
     name: str, url: UrlOption = DEFAULT_URL, api_key: KeyOption = None, as_json: JsonFlag = False
 ) -> None:
     """Make a project; `incomes key create --project` then makes its first key."""
-    item = AdminClient(url, api_key).call("POST", "/v1/projects", json={"name": name})
-    print_json(item) if as_json else out.print(item["name"], markup=False)
+    item = connect(url, api_key).projects.create(name)
+    print_json(item) if as_json else out.print(item.name, markup=False)
 
 
 @projects.command("list")
@@ -94,17 +89,17 @@ def list_projects(
     as_json: JsonFlag = False,
 ) -> None:
     """List the projects that were made here."""
-    items = list(AdminClient(url, api_key).pages("/v1/projects", limit))
+    items = list(connect(url, api_key).projects.list(most=limit))
     if as_json:
         return print_json(items)
-    print_table(("name", "created"), ((i["name"], i["created_at"]) for i in items))
+    print_table(("name", "created"), ((i.name, i.created_at) for i in items))
 
 
 @projects.command("get")
 def get_project(name: str, url: UrlOption = DEFAULT_URL, api_key: KeyOption = None, as_json: JsonFlag = False) -> None:
     """Show the limits that are set for a project."""
-    item = AdminClient(url, api_key).call("GET", f"/v1/projects/{_segment(name)}")
-    print_json(item) if as_json else print_record(item)
+    item = connect(url, api_key).projects.limits(name)
+    print_json(item) if as_json else print_record(item.model_dump(mode="json"))
 
 
 @projects.command("limit")
@@ -120,15 +115,11 @@ def set_limits(
     as_json: JsonFlag = False,
 ) -> None:
     """Set the limits of a project; one that is not given is as the settings say."""
-    body = {
-        "max_edits": max_edits,
-        "max_gist_bytes": max_gist_bytes,
-        "max_running_requests": max_running_requests,
-        "chat_requests_per_minute": chat_requests_per_minute,
-        "writes_per_minute": writes_per_minute,
-    }
-    item = AdminClient(url, api_key).call("POST", f"/v1/projects/{_segment(name)}", json=body)
-    print_json(item) if as_json else print_record(item)
+    item = connect(url, api_key).projects.set_limits(
+        name, max_edits=max_edits, max_gist_bytes=max_gist_bytes, max_running_requests=max_running_requests,
+        chat_requests_per_minute=chat_requests_per_minute, writes_per_minute=writes_per_minute,
+    )  # fmt: skip
+    print_json(item) if as_json else print_record(item.model_dump(mode="json"))
 
 
 @projects.command("rotate-key")
@@ -136,8 +127,15 @@ def rotate_data_key(
     name: str, url: UrlOption = DEFAULT_URL, api_key: KeyOption = None, as_json: JsonFlag = False
 ) -> None:
     """Give a project a new data key; its texts follow while the server serves."""
-    item = AdminClient(url, api_key).call("POST", f"/v1/projects/{name}/data_key/rotate")
-    print_json(item) if as_json else print_record(item)
+    item = connect(url, api_key).projects.rotate_data_key(name)
+    print_json(item) if as_json else print_record(item.model_dump(mode="json"))
+
+
+@projects.command("data-key")
+def get_data_key(name: str, url: UrlOption = DEFAULT_URL, api_key: KeyOption = None, as_json: JsonFlag = False) -> None:
+    """Show a project's data key, and how many edit versions are not under it yet."""
+    item = connect(url, api_key).projects.data_key(name)
+    print_json(item) if as_json else print_record(item.model_dump(mode="json"))
 
 
 @projects.command("erase")
@@ -151,32 +149,25 @@ def erase(
     """Delete all edit sets of a project and destroy its data keys; nobody can read its texts again."""
     if not yes:
         typer.confirm(f"Delete all edits of {name} for good?", abort=True, err=True)
-    item = AdminClient(url, api_key).call("DELETE", f"/v1/projects/{name}/data_key")
+    item = connect(url, api_key).projects.erase_data_key(name)
     print_json(item) if as_json else out.print(f"{name}  erased", markup=False)
 
 
-def _show(key: dict[str, Any], as_json: bool) -> None:
+def _show(key: ApiKeyObject, as_json: bool) -> None:
     if as_json:
         return print_json(key)
-    if key["secret"] is None:
+    if key.secret is None:
         fail(
-            f"{key['id']} was made, but its secret was lost with the first answer to this request; rotate it with "
+            f"{key.id} was made, but its secret was lost with the first answer to this request; rotate it with "
             "--grace-s 0, or revoke it and make another"
         )
-    err.print(
-        f"{key['id']}  project {key['project']}, {' '.join(key['scopes'])}; the key, shown this once:", markup=False
-    )
-    out.print(key["secret"], markup=False)
+    err.print(f"{key.id}  project {key.project}, {' '.join(key.scopes)}; the key, shown this once:", markup=False)
+    out.print(key.secret, markup=False)
 
 
-def _state(key: dict[str, Any]) -> str:
-    if key["revoked_at"] is not None:
+def _state(key: ApiKeyObject) -> str:
+    if key.revoked_at is not None:
         return "revoked"
-    if key["expires_at"] is None:
+    if key.expires_at is None:
         return "works"
-    return f"works until {key['expires_at']}" if key["expires_at"] > time.time() else "expired"
-
-
-def _segment(value: str) -> str:
-    """One segment of a path, whatever it holds."""
-    return quote(value, safe="")
+    return f"works until {key.expires_at}" if key.expires_at > time.time() else "expired"

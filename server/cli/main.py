@@ -21,6 +21,7 @@ from incomes_server.cli import (
     serve,
     store,
     switch,
+    trial,
 )
 from incomes_server.cli.lazy import IncomesGroup
 from incomes_server.cli.output import out
@@ -32,11 +33,11 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,  # locals may hold an edit's text or a key
 )
-edit.app.command("disable")(switch.disable_edit)
-edit.app.command("enable")(switch.enable_edit)
+switch.add_switches(edit.app, "edit")
+switch.add_switches(edit_set.app, "edit-set")
 edit.app.command("approve")(switch.approve_edit)
-edit_set.app.command("disable")(switch.disable_set)
-edit_set.app.command("enable")(switch.enable_set)
+edit.app.command("validate")(trial.validate)
+edit.app.command("preview")(trial.preview)
 app.add_typer(edit.app, name="edit")
 app.add_typer(edit_set.app, name="edit-set")
 app.add_typer(batch.app, name="batch")
@@ -44,6 +45,9 @@ app.add_typer(batch.file_app, name="file")
 app.add_typer(audit.app, name="audit")
 app.add_typer(label.app, name="label")
 app.add_typer(label.snapshot_app, name="snapshot")
+app.add_typer(trial.suite_app, name="test-suite")
+app.add_typer(trial.run_app, name="eval-run")
+app.add_typer(switch.server_app, name="server")
 app.add_typer(keys.app, name="key")
 app.add_typer(keys.projects, name="project")
 app.add_typer(store.app, name="store")

@@ -12,19 +12,29 @@ import httpx
 from incomes_server.api.admin.schemas import ResourceT
 from incomes_server.client.calls import LONG_TIMEOUT_S, Call, LinesCall, ListCall
 from incomes_server.client.resources import (
+    AsyncAudit,
     AsyncBatches,
     AsyncEdits,
     AsyncEditSets,
+    AsyncEvalRuns,
     AsyncFiles,
+    AsyncKeys,
     AsyncLabels,
+    AsyncProjects,
     AsyncReplicas,
+    AsyncServerSwitch,
     AsyncSnapshots,
+    Audit,
     Batches,
     Edits,
     EditSets,
+    EvalRuns,
     Files,
+    Keys,
     Labels,
+    Projects,
     Replicas,
+    ServerSwitch,
     Snapshots,
 )
 from incomes_server.client.sending import (
@@ -69,6 +79,11 @@ class Client:
         self.files = Files(self)
         self.batches = Batches(self)
         self.replicas = Replicas(self)
+        self.eval_runs = EvalRuns(self)
+        self.server = ServerSwitch(self)
+        self.projects = Projects(self)
+        self.keys = Keys(self)
+        self.audit = Audit(self)
 
     def send(self, call: Call[T]) -> T:
         """Carry out a call, trying again what may succeed later."""
@@ -141,6 +156,11 @@ class AsyncClient:
         self.files = AsyncFiles(self)
         self.batches = AsyncBatches(self)
         self.replicas = AsyncReplicas(self)
+        self.eval_runs = AsyncEvalRuns(self)
+        self.server = AsyncServerSwitch(self)
+        self.projects = AsyncProjects(self)
+        self.keys = AsyncKeys(self)
+        self.audit = AsyncAudit(self)
 
     async def send(self, call: Call[T]) -> T:
         """Carry out a call, trying again what may succeed later."""

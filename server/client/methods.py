@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from typing import Any, Generic, ParamSpec, Protocol, TypeVar
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
 
 from incomes_server.api.admin.schemas import ResourceT
 from incomes_server.client.calls import Call, LinesCall, ListCall
@@ -53,12 +53,17 @@ class AsyncGroup:
 
 
 class ApiMethod(Generic[P, T]):
-    """A function that makes a call, as a method that sends it."""
+    """A function that makes a call, as a method that sends it; of an `AsyncGroup` it is to be awaited."""
 
     def __init__(self, make: Callable[P, Call[T]]) -> None:
         self.make = make
 
-    def __get__(self, group: Group, _: Any = None) -> Callable[P, T]:
+    @overload
+    def __get__(self, group: Group, owner: Any = None) -> Callable[P, T]: ...
+    @overload
+    def __get__(self, group: AsyncGroup, owner: Any = None) -> Callable[P, Awaitable[T]]: ...
+    def __get__(self, group: Any, owner: Any = None) -> Any:
+        """The method of one client."""
         return lambda *args, **kwargs: group.client.send(self.make(*args, **kwargs))
 
 
@@ -68,27 +73,12 @@ class ListMethod(Generic[P, ResourceT]):
     def __init__(self, make: Callable[P, ListCall[ResourceT]]) -> None:
         self.make = make
 
-    def __get__(self, group: Group, _: Any = None) -> Callable[P, Iterator[ResourceT]]:
-        return lambda *args, **kwargs: group.client.items(self.make(*args, **kwargs))
-
-
-class AsyncMethod(Generic[P, T]):
-    """`ApiMethod`, to be awaited."""
-
-    def __init__(self, make: Callable[P, Call[T]]) -> None:
-        self.make = make
-
-    def __get__(self, group: AsyncGroup, _: Any = None) -> Callable[P, Awaitable[T]]:
-        return lambda *args, **kwargs: group.client.send(self.make(*args, **kwargs))
-
-
-class AsyncListMethod(Generic[P, ResourceT]):
-    """`ListMethod`, as an async iterator."""
-
-    def __init__(self, make: Callable[P, ListCall[ResourceT]]) -> None:
-        self.make = make
-
-    def __get__(self, group: AsyncGroup, _: Any = None) -> Callable[P, AsyncIterator[ResourceT]]:
+    @overload
+    def __get__(self, group: Group, owner: Any = None) -> Callable[P, Iterator[ResourceT]]: ...
+    @overload
+    def __get__(self, group: AsyncGroup, owner: Any = None) -> Callable[P, AsyncIterator[ResourceT]]: ...
+    def __get__(self, group: Any, owner: Any = None) -> Any:
+        """The method of one client."""
         return lambda *args, **kwargs: group.client.items(self.make(*args, **kwargs))
 
 
@@ -98,15 +88,10 @@ class LinesMethod(Generic[P]):
     def __init__(self, make: Callable[P, LinesCall]) -> None:
         self.make = make
 
-    def __get__(self, group: Group, _: Any = None) -> Callable[P, Iterator[str]]:
-        return lambda *args, **kwargs: group.client.lines(self.make(*args, **kwargs))
-
-
-class AsyncLinesMethod(Generic[P]):
-    """`LinesMethod`, as an async iterator."""
-
-    def __init__(self, make: Callable[P, LinesCall]) -> None:
-        self.make = make
-
-    def __get__(self, group: AsyncGroup, _: Any = None) -> Callable[P, AsyncIterator[str]]:
+    @overload
+    def __get__(self, group: Group, owner: Any = None) -> Callable[P, Iterator[str]]: ...
+    @overload
+    def __get__(self, group: AsyncGroup, owner: Any = None) -> Callable[P, AsyncIterator[str]]: ...
+    def __get__(self, group: Any, owner: Any = None) -> Any:
+        """The method of one client."""
         return lambda *args, **kwargs: group.client.lines(self.make(*args, **kwargs))

@@ -1,23 +1,12 @@
-"""The resources of the admin API, each for both clients, with the same methods."""
+"""The resources of the admin API. Each has its methods once, and two classes: of `Client` and of `AsyncClient`."""
 
 from __future__ import annotations
 
-from incomes_server.client import calls, import_calls, label_calls
-from incomes_server.client.methods import (
-    ApiMethod,
-    AsyncGroup,
-    AsyncLinesMethod,
-    AsyncListMethod,
-    AsyncMethod,
-    Group,
-    LinesMethod,
-    ListMethod,
-)
+from incomes_server.client import calls, import_calls, label_calls, operation_calls
+from incomes_server.client.methods import ApiMethod, AsyncGroup, Group, LinesMethod, ListMethod
 
 
-class Edits(Group):
-    """/v1/edits."""
-
+class _Edits:
     add = ApiMethod(calls.add_edit)
     get = ApiMethod(calls.get_edit)
     list = ListMethod(calls.list_edits)
@@ -30,28 +19,19 @@ class Edits(Group):
     approve = ApiMethod(calls.approve_edit)
     import_lines = ApiMethod(calls.import_edits)
     export = LinesMethod(import_calls.export_edits)
+    validate = ApiMethod(operation_calls.validate_edit)
+    preview = ApiMethod(operation_calls.preview_edit)
 
 
-class AsyncEdits(AsyncGroup):
+class Edits(_Edits, Group):
     """/v1/edits."""
 
-    add = AsyncMethod(calls.add_edit)
-    get = AsyncMethod(calls.get_edit)
-    list = AsyncListMethod(calls.list_edits)
-    replace = AsyncMethod(calls.replace_edit)
-    retire = AsyncMethod(calls.retire_edit)
-    restore = AsyncMethod(calls.restore_edit)
-    erase = AsyncMethod(calls.erase_edit)
-    disable = AsyncMethod(calls.disable_edit)
-    enable = AsyncMethod(calls.enable_edit)
-    approve = AsyncMethod(calls.approve_edit)
-    import_lines = AsyncMethod(calls.import_edits)
-    export = AsyncLinesMethod(import_calls.export_edits)
+
+class AsyncEdits(_Edits, AsyncGroup):
+    """/v1/edits."""
 
 
-class EditSets(Group):
-    """/v1/edit_sets."""
-
+class _EditSets:
     create = ApiMethod(calls.create_edit_set)
     get = ApiMethod(calls.get_edit_set)
     list = ListMethod(calls.list_edit_sets)
@@ -59,23 +39,19 @@ class EditSets(Group):
     disable = ApiMethod(calls.disable_edit_set)
     enable = ApiMethod(calls.enable_edit_set)
     digest = ApiMethod(import_calls.digest_edit_set)
+    test_suite = ApiMethod(operation_calls.get_test_suite)
+    set_test_suite = ApiMethod(operation_calls.set_test_suite)
 
 
-class AsyncEditSets(AsyncGroup):
+class EditSets(_EditSets, Group):
     """/v1/edit_sets."""
 
-    create = AsyncMethod(calls.create_edit_set)
-    get = AsyncMethod(calls.get_edit_set)
-    list = AsyncListMethod(calls.list_edit_sets)
-    delete = AsyncMethod(calls.delete_edit_set)
-    disable = AsyncMethod(calls.disable_edit_set)
-    enable = AsyncMethod(calls.enable_edit_set)
-    digest = AsyncMethod(import_calls.digest_edit_set)
+
+class AsyncEditSets(_EditSets, AsyncGroup):
+    """/v1/edit_sets."""
 
 
-class Files(Group):
-    """/v1/files."""
-
+class _Files:
     upload = ApiMethod(import_calls.upload_file)
     get = ApiMethod(import_calls.get_file)
     list = ListMethod(import_calls.list_files)
@@ -83,77 +59,140 @@ class Files(Group):
     content = LinesMethod(import_calls.file_content)
 
 
-class AsyncFiles(AsyncGroup):
+class Files(_Files, Group):
     """/v1/files."""
 
-    upload = AsyncMethod(import_calls.upload_file)
-    get = AsyncMethod(import_calls.get_file)
-    list = AsyncListMethod(import_calls.list_files)
-    delete = AsyncMethod(import_calls.delete_file)
-    content = AsyncLinesMethod(import_calls.file_content)
+
+class AsyncFiles(_Files, AsyncGroup):
+    """/v1/files."""
 
 
-class Batches(Group):
-    """/v1/batches."""
-
+class _Batches:
     create = ApiMethod(import_calls.create_batch)
     get = ApiMethod(import_calls.get_batch)
     list = ListMethod(import_calls.list_batches)
     cancel = ApiMethod(import_calls.cancel_batch)
 
 
-class AsyncBatches(AsyncGroup):
+class Batches(_Batches, Group):
     """/v1/batches."""
 
-    create = AsyncMethod(import_calls.create_batch)
-    get = AsyncMethod(import_calls.get_batch)
-    list = AsyncListMethod(import_calls.list_batches)
-    cancel = AsyncMethod(import_calls.cancel_batch)
+
+class AsyncBatches(_Batches, AsyncGroup):
+    """/v1/batches."""
 
 
-class Labels(Group):
-    """/v1/edit_sets/{edit_set}/labels."""
-
+class _Labels:
     list = ApiMethod(label_calls.list_labels)
     get = ApiMethod(label_calls.get_label)
     move = ApiMethod(label_calls.move_label)
     delete = ApiMethod(label_calls.delete_label)
 
 
-class AsyncLabels(AsyncGroup):
+class Labels(_Labels, Group):
     """/v1/edit_sets/{edit_set}/labels."""
 
-    list = AsyncMethod(label_calls.list_labels)
-    get = AsyncMethod(label_calls.get_label)
-    move = AsyncMethod(label_calls.move_label)
-    delete = AsyncMethod(label_calls.delete_label)
+
+class AsyncLabels(_Labels, AsyncGroup):
+    """/v1/edit_sets/{edit_set}/labels."""
 
 
-class Snapshots(Group):
-    """/v1/snapshots, and the difference of two."""
-
+class _Snapshots:
     list = ListMethod(label_calls.list_snapshots)
     get = ApiMethod(label_calls.get_snapshot)
     diff = ApiMethod(label_calls.diff_snapshots)
 
 
-class AsyncSnapshots(AsyncGroup):
+class Snapshots(_Snapshots, Group):
     """/v1/snapshots, and the difference of two."""
 
-    list = AsyncListMethod(label_calls.list_snapshots)
-    get = AsyncMethod(label_calls.get_snapshot)
-    diff = AsyncMethod(label_calls.diff_snapshots)
+
+class AsyncSnapshots(_Snapshots, AsyncGroup):
+    """/v1/snapshots, and the difference of two."""
 
 
-class Replicas(Group):
-    """/v1/replicas and /v1/workers."""
-
+class _Replicas:
     list = ApiMethod(calls.list_replicas)
     workers = ApiMethod(calls.list_workers)
 
 
-class AsyncReplicas(AsyncGroup):
+class Replicas(_Replicas, Group):
     """/v1/replicas and /v1/workers."""
 
-    list = AsyncMethod(calls.list_replicas)
-    workers = AsyncMethod(calls.list_workers)
+
+class AsyncReplicas(_Replicas, AsyncGroup):
+    """/v1/replicas and /v1/workers."""
+
+
+class _EvalRuns:
+    create = ApiMethod(operation_calls.create_eval_run)
+    get = ApiMethod(operation_calls.get_eval_run)
+    list = ListMethod(operation_calls.list_eval_runs)
+
+
+class EvalRuns(_EvalRuns, Group):
+    """/v1/eval_runs."""
+
+
+class AsyncEvalRuns(_EvalRuns, AsyncGroup):
+    """/v1/eval_runs."""
+
+
+class _ServerSwitch:
+    get = ApiMethod(operation_calls.get_server)
+    disable = ApiMethod(operation_calls.disable_server)
+    enable = ApiMethod(operation_calls.enable_server)
+
+
+class ServerSwitch(_ServerSwitch, Group):
+    """/v1/server: the switch of all edits."""
+
+
+class AsyncServerSwitch(_ServerSwitch, AsyncGroup):
+    """/v1/server: the switch of all edits."""
+
+
+class _Projects:
+    create = ApiMethod(operation_calls.create_project)
+    list = ListMethod(operation_calls.list_projects)
+    limits = ApiMethod(operation_calls.get_limits)
+    set_limits = ApiMethod(operation_calls.set_limits)
+    data_key = ApiMethod(operation_calls.get_data_key)
+    rotate_data_key = ApiMethod(operation_calls.rotate_data_key)
+    erase_data_key = ApiMethod(operation_calls.erase_data_key)
+
+
+class Projects(_Projects, Group):
+    """/v1/projects, and their data keys."""
+
+
+class AsyncProjects(_Projects, AsyncGroup):
+    """/v1/projects, and their data keys."""
+
+
+class _Keys:
+    create = ApiMethod(operation_calls.create_key)
+    list = ListMethod(operation_calls.list_keys)
+    rotate = ApiMethod(operation_calls.rotate_key)
+    revoke = ApiMethod(operation_calls.revoke_key)
+
+
+class Keys(_Keys, Group):
+    """/v1/api_keys."""
+
+
+class AsyncKeys(_Keys, AsyncGroup):
+    """/v1/api_keys."""
+
+
+class _Audit:
+    list = ListMethod(operation_calls.list_audit_events)
+    export = LinesMethod(operation_calls.export_audit_events)
+
+
+class Audit(_Audit, Group):
+    """/v1/audit_events."""
+
+
+class AsyncAudit(_Audit, AsyncGroup):
+    """/v1/audit_events."""

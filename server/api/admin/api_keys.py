@@ -3,94 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Query
 from incomes_server.api.admin.context import AdminContext, Caller, Context, Limit, Project, WriteId
-from incomes_server.api.admin.schemas import Page, RequestBody, Resource, SetName
+from incomes_server.api.admin.schemas import Page
+from incomes_server.api.admin.tenancy_schemas import (
+    ApiKeyContent,
+    ApiKeyObject,
+    LimitsContent,
+    ProjectContent,
+    ProjectLimits,
+    ProjectObject,
+    Rotation,
+)
 from incomes_server.api.admin.timed import TimedRoute
-from incomes_server.auth.keys import StoredKey, digest_of, new_secret
-from incomes_server.auth.principal import OPEN_KEY, Principal, Scope
+from incomes_server.auth.keys import digest_of, new_secret
+from incomes_server.auth.principal import OPEN_KEY, Principal
 from incomes_server.auth.quotas import Limits
 from incomes_server.edits import IdPrefix, new_id
-from pydantic import Field
 
 from incomes_plugin.errors import PermissionDenied, ProjectNotFound
 
 router = APIRouter(prefix="/v1", tags=["projects and keys"], route_class=TimedRoute)
-MAX_GRACE_S = 30 * 86_400
-
-
-class ProjectContent(RequestBody):
-    """Body of `POST /v1/projects`."""
-
-    name: SetName
-
-
-class ProjectObject(Resource):
-    """A tenant; its id is its name."""
-
-    object: Literal["project"] = "project"
-    name: str
-    created_at: int
-
-
-AtLeastOne = Annotated[int | None, Field(ge=1, le=2**62)]
-
-
-class LimitsContent(RequestBody):
-    """Body of `POST /v1/projects/{name}`: limits of the project; null or absent = as the settings say."""
-
-    max_edits: AtLeastOne = None
-    max_gist_bytes: AtLeastOne = None
-    max_running_requests: AtLeastOne = None
-    chat_requests_per_minute: AtLeastOne = None
-    writes_per_minute: AtLeastOne = None
-
-
-class ProjectLimits(Resource):
-    """What an operator has set for a project."""
-
-    object: Literal["project.limits"] = "project.limits"
-    max_edits: int | None
-    max_gist_bytes: int | None
-    max_running_requests: int | None
-    chat_requests_per_minute: int | None
-    writes_per_minute: int | None
-
-
-class ApiKeyContent(RequestBody):
-    """Body of `POST /v1/api_keys`; `project` is the caller's own unless an operator names another."""
-
-    name: SetName
-    scopes: Annotated[list[Annotated[Scope, Field(strict=False)]], Field(min_length=1, max_length=len(Scope))]
-    project: SetName | None = None
-
-
-class Rotation(RequestBody):
-    """Body of `POST /v1/api_keys/{key_id}/rotate`: how long the old key goes on working."""
-
-    grace_s: Annotated[int, Field(ge=0, le=MAX_GRACE_S)] = 3600
-
-
-class ApiKeyObject(Resource):
-    """A key. `secret` is there once, in the answer to the request that made it; the server keeps a digest alone."""
-
-    object: Literal["api_key"] = "api_key"
-    project: str
-    name: str
-    scopes: list[Scope]
-    created_at: int
-    expires_at: int | None
-    revoked_at: int | None
-    replaced_by: str | None
-    secret: str | None = None
-
-    @classmethod
-    def of(cls, key: StoredKey, secret: str | None = None) -> Self:
-        """Render a stored key."""
-        fields = {name: getattr(key, name) for name in cls.model_fields if name not in {"object", "scopes", "secret"}}
-        return cls(**fields, scopes=list(key.scopes), secret=secret)
 
 
 def check_operator(context: AdminContext, caller: Principal) -> None:

@@ -3,48 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 from incomes_server.api.admin.context import AdminContext, Context, Limit, Project
-from incomes_server.api.admin.schemas import Page, Resource
+from incomes_server.api.admin.schemas import Page
+from incomes_server.api.admin.tenancy_schemas import AuditEventObject
 from incomes_server.api.admin.timed import TimedRoute
-from incomes_server.edits.audit import AuditEvent
-from pydantic import BaseModel
 
 router = APIRouter(prefix="/v1/audit_events", tags=["audit"], route_class=TimedRoute)
 EXPORT_PAGE = 500
-
-
-class ChangeObject(BaseModel):
-    """What an event did to one object; null = it was not there."""
-
-    target: str
-    before: str | None
-    after: str | None
-
-
-class AuditEventObject(Resource):
-    """One applied write; `hash` covers every other field but `object`, and the hash of the event before."""
-
-    object: Literal["audit_event"] = "audit_event"
-    created_at: int
-    project: str
-    sequence: int
-    actor: str
-    action: str
-    request_id: str | None
-    changes: list[ChangeObject]
-    previous_hash: str
-    hash: str
-
-    @classmethod
-    def of(cls, event: AuditEvent) -> Self:
-        """Render a stored event."""
-        changes = [ChangeObject(target=c.target, before=c.before, after=c.after) for c in event.changes]
-        fields = {name: getattr(event, name) for name in cls.model_fields if name not in {"object", "changes"}}
-        return cls(**fields, changes=changes)
 
 
 @router.get("", response_model=Page[AuditEventObject])

@@ -2,31 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated
 
 from fastapi import APIRouter, Depends
 from incomes_server.api.admin.api_keys import acts_for
 from incomes_server.api.admin.context import Caller, Context, WriteId
-from incomes_server.api.admin.schemas import Resource
+from incomes_server.api.admin.tenancy_schemas import DataKeyObject
 from incomes_server.api.admin.timed import TimedRoute
-from incomes_server.store.sealing import DataKeyState
 
 router = APIRouter(prefix="/v1/projects/{name}/data_key", tags=["projects and keys"], route_class=TimedRoute)
-
-
-class DataKeyObject(Resource):
-    """A project's data key; `behind` counts the edit versions that are still under an older one, or in the clear. Its
-    id is empty where the project has no key."""
-
-    object: Literal["data_key"] = "data_key"
-    project: str
-    created_at: int | None
-    behind: int
-
-    @classmethod
-    def of(cls, state: DataKeyState) -> Self:
-        """Render the state."""
-        return cls(id=state.id or "", project=state.project, created_at=state.created_at, behind=state.behind)
 
 
 async def project_in_path(name: str, context: Context, caller: Caller) -> str:

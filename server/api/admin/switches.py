@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from fastapi import APIRouter, Response
 from incomes_server.api.admin.api_keys import check_operator
 from incomes_server.api.admin.conditional import IfMatch, LookedAt, show_version
 from incomes_server.api.admin.context import AdminContext, Caller, Context, Project, Wait, WaitToRemove, WriteId
-from incomes_server.api.admin.schemas import EditObject, EditSetObject, Resource, WaitFor
+from incomes_server.api.admin.schemas import EditObject, EditSetObject, WaitFor
+from incomes_server.api.admin.tenancy_schemas import ServerObject
 from incomes_server.api.admin.timed import TimedRoute
 from incomes_server.api.admin.writes import is_active, status_code
 from incomes_server.auth.principal import Principal
@@ -16,14 +15,6 @@ from incomes_server.edits import Edit
 from incomes_server.store import commands
 
 router = APIRouter(prefix="/v1", route_class=TimedRoute)
-
-
-class ServerObject(Resource):
-    """The server's own switch; `reached` is set on answers to writes."""
-
-    object: Literal["server"] = "server"
-    disabled: bool
-    reached: WaitFor | None = None
 
 
 @router.post("/edits/{edit_id}/disable", tags=["edits"], responses={202: {"model": EditObject}})

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+import re
 import subprocess
 import sys
 import time
+from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 from incomes_server.api.admin.schemas import EditObject, EditSetObject, WaitFor
@@ -22,9 +25,11 @@ from incomes_plugin.errors import (
     EditNotFound,
     EditSetExists,
     EtagMismatch,
+    EvalRunNotFound,
     IncomesError,
     InvalidApiKey,
     InvalidValue,
+    NotEncrypted,
     NotReady,
     RouteNotFound,
     StoredFileNotFound,
@@ -99,8 +104,48 @@ def use_everything(url, folder):
         exported = [json.loads(line)["text"] for line in client.edits.export(edit_set="support")]
         assert exported == ["Fact a.", "Fact c."]
         assert client.edit_sets.digest("support").num_edits == 2
+        checked = client.edits.validate("Pump Z9 is red.", edit_set="support", supersedes=["edit_none"])
+        assert (checked.valid, [problem.code for problem in checked.problems]) == (False, ["edit_not_found"])
+        with pytest.raises(NotReady, match="no engine"):
+            client.edits.preview("Pump Z9 is red.", edit_set="support", questions=["Which colour?"])
+        suite = client.edit_sets.set_test_suite("support", [{"question": "Which?", "expected": ["red"]}], required=True)
+        assert (client.edit_sets.test_suite("support"), suite.questions[0].question) == (suite, "Which?")
+        with pytest.raises(NotReady, match="no engine"):
+            client.eval_runs.create("support")
+        assert list(client.eval_runs.list("support")) == []
+        with pytest.raises(EvalRunNotFound):
+            client.eval_runs.get("erun_none")
         assert client.edit_sets.delete("support").deleted
         assert list(client.edit_sets.list()) == []
+
+
+def use_what_operators_have(url):
+    with Client(url, "k-acme") as client:
+        assert client.server.disable().disabled
+        assert client.server.get().disabled
+        assert not client.server.enable().disabled
+        assert client.projects.create("umbrella").name == "umbrella"
+        assert [each.name for each in client.projects.list()] == ["umbrella"]
+        assert client.projects.set_limits("umbrella", max_edits=7).max_edits == 7
+        assert client.projects.limits("umbrella").max_edits == 7
+        key = client.keys.create("bot", ["edits:read"], project="umbrella")
+        assert (key.project, key.scopes, bool(key.secret)) == ("umbrella", ["edits:read"], True)
+        newer = client.keys.rotate(key.id, grace_s=0, project="umbrella")
+        assert client.keys.revoke(newer.id, project="umbrella").revoked_at is not None
+        assert [each.id for each in client.keys.list(project="umbrella")] == [newer.id, key.id]
+        for call in (client.projects.data_key, client.projects.rotate_data_key, client.projects.erase_data_key):
+            with pytest.raises(NotEncrypted):
+                call("umbrella")
+        events = list(client.audit.list(order="asc"))
+        assert [json.loads(line)["id"] for line in client.audit.export()] == [event.id for event in events]
+        assert {"switch_server", "create_project"} <= {event.action for event in events}
+
+
+@loop
+async def test_what_operators_have(database_url, model):
+    settings = Settings(api_keys=("acme:k-acme",), operator_project="acme")
+    async with local_server(database_url, model, settings) as server, over_http(server.app) as url:
+        await asyncio.to_thread(use_what_operators_have, url)
 
 
 @loop
@@ -213,13 +258,43 @@ def test_waits_grow_and_end():
         assert wait_before_retry(response, 0, 2) == (3.0 if retried else None)
 
 
+def methods_of(group):
+    """Its functions that make calls, by name."""
+    return {name: value.make for kind in group.__mro__ for name, value in vars(kind).items() if hasattr(value, "make")}
+
+
+def routes_of_the_client():
+    """Method and path of each call, `{}` for what is named in the path."""
+    for group in resources.Group.__subclasses__():
+        for make in methods_of(group).values():
+            needed = [p for p in inspect.signature(make).parameters.values() if p.default is p.empty]
+            given = {
+                p.name: [] if "Sequence" in str(p.annotation) else "{}" for p in needed if p.kind is not p.VAR_KEYWORD
+            }
+            call = make(**given)
+            call = getattr(call, "first", call)
+            yield f"{getattr(call, 'method', 'GET')} {unquote(call.path)}"
+
+
+def test_every_route_of_the_admin_api_has_a_method():
+    paths = json.loads((Path(__file__).parents[3] / "docs/openapi.json").read_text())["paths"]
+    served = {
+        f"{method.upper()} {re.sub('{.*?}', '{}', path)}" for path, methods in paths.items() for method in methods
+    }
+    assert served - {"GET /metrics"} == set(routes_of_the_client())
+
+
 def test_both_clients_have_the_same_methods():
     groups = resources.Group.__subclasses__()
     assert {"Edits", "EditSets", "Files", "Batches", "Replicas"} <= {group.__name__ for group in groups}
     for sync, later in ((group, vars(resources)["Async" + group.__name__]) for group in groups):
-        methods = {name: value.make for name, value in vars(sync).items() if hasattr(value, "make")}
-        assert methods == {name: value.make for name, value in vars(later).items() if hasattr(value, "make")}
-        assert methods
+        assert methods_of(sync)
+        assert methods_of(sync) == methods_of(later)
+    held = [
+        {type(value).__name__.removeprefix("Async") for value in vars(kind("http://x")).values()}
+        for kind in (Client, AsyncClient)
+    ]
+    assert held[0] >= {group.__name__ for group in groups} <= held[1]
     public = [
         {name for name, _ in inspect.getmembers(kind, inspect.isfunction) if name[0] != "_"}
         for kind in (Client, AsyncClient)
