@@ -16,7 +16,7 @@ from typing import Annotated, Any, Self
 
 import yaml
 from incomes_server.auth.keys import DEFAULT_PROJECT, ApiKey, KeyRing
-from incomes_server.auth.master_key import MasterKey, keys_of_command, parse_master_keys
+from incomes_server.auth.master_key import MasterKey, MasterSource, keys_of_command, parse_master_keys
 from incomes_server.auth.quotas import ProjectQuotas, Quotas
 from pydantic import (
     BeforeValidator,
@@ -89,7 +89,8 @@ class Settings(BaseSettings):
         (), description="master key of the edit store, 32 bytes in base64; former ones behind it with commas; none: off"
     )
     encryption_key_command: str | None = Field(
-        None, description="command that prints the master key, instead of `encryption_key`; run at the start"
+        None,
+        description="command that prints the master key, instead of `encryption_key`; run when the store starts",
     )
     operator_project: str | None = Field(
         None,
@@ -224,6 +225,14 @@ class Settings(BaseSettings):
         if self.encryption_key_command is not None and not self.encryption_key:
             return keys_of_command(self.encryption_key_command)
         return self.encryption_key
+
+    def master_source(self) -> MasterSource | None:
+        """Where another process of this machine finds the master keys; None: only these settings have them."""
+        if self.encryption_key_command is not None and not self.encryption_key:
+            return MasterSource(command=self.encryption_key_command)
+        path = os.environ.get(f"{ENV_PREFIX}ENCRYPTION_KEY_FILE")
+        source = MasterSource(Path(path).resolve()) if path and self.encryption_key else None
+        return source if source is not None and source.read() == self.encryption_key else None
 
     def quotas_by(self, keys: KeyRing) -> ProjectQuotas:
         """Limits of each project, by these settings and by what the database has for it."""

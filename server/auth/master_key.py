@@ -7,6 +7,7 @@ import hashlib
 import shlex
 import subprocess
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Self
 
 from incomes_plugin.errors import NotReady
@@ -39,6 +40,24 @@ class MasterKey:
 
     def __str__(self) -> str:
         return self.id
+
+
+@dataclass(frozen=True)
+class MasterSource:
+    """Where the master keys are, without them: a file or a command. It goes to the store's process in their place."""
+
+    file: Path | None = None
+    command: str | None = None
+
+    def read(self) -> tuple[MasterKey, ...]:
+        """The keys. Raises NotReady: they are not there now."""
+        if self.file is None:
+            return keys_of_command(self.command or "")
+        try:
+            return parse_master_keys(self.file.read_text())
+        except (OSError, ValueError) as error:
+            reason = str(error) if isinstance(error, OSError) else type(error).__name__
+            raise NotReady(f"the file of the master key cannot be read: {reason}") from None
 
 
 def parse_master_keys(text: str) -> tuple[MasterKey, ...]:

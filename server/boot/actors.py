@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from incomes_server.auth.master_key import MasterKey
+from incomes_server.auth.master_key import MasterKey, MasterSource
 from incomes_server.compression import client as compression_client
 from incomes_server.compression.model import QueueLimits
 from incomes_server.store import calls as store_calls
@@ -32,6 +32,7 @@ class RaySettings:
         join: the actors must be there already.
         terms: what the servers of one store agree on.
         temp_dir: for Ray's sockets and logs; must be short (UNIX socket paths end at 107 bytes).
+        master_source: where the store's process finds `masters` itself, so that Ray never has them.
     """
 
     database_url: str
@@ -43,8 +44,14 @@ class RaySettings:
     temp_dir: Path | None = None
     limits: QueueLimits = field(default_factory=QueueLimits)
     masters: tuple[MasterKey, ...] = ()
+    master_source: MasterSource | None = None
     join: bool = False
     terms: StoreTerms = ANY_TERMS
+
+    @property
+    def masters_of_the_actor(self) -> tuple[MasterKey, ...] | MasterSource:
+        """In a cluster the actor may run on a machine without that file or command."""
+        return self.masters if self.address is not None or self.master_source is None else self.master_source
 
 
 def create_actors(settings: RaySettings) -> None:
@@ -62,7 +69,7 @@ def create_actors(settings: RaySettings) -> None:
     if not _agrees(settings):
         # A database that cannot be opened is reported here, with its own error.
         EditStore(settings.database_url, masters=settings.masters).close()
-    how = {"masters": settings.masters, "terms": settings.terms}
+    how = {"masters": settings.masters_of_the_actor, "terms": settings.terms}
     store = _actor(EditStoreActor, store_calls.ACTOR_NAME, settings, settings.database_url, **how)
     scheduler = _actor(SchedulerActor, compression_client.ACTOR_NAME, settings, settings.namespace, settings.limits)
     _answer([store.agree.remote(settings.terms), store.read.remote(count), scheduler.stats.remote()])

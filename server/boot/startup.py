@@ -37,6 +37,7 @@ def ray_settings(settings: Settings) -> RaySettings:
         namespace=settings.ray_namespace,
         limits=limits,
         masters=masters,
+        master_source=None if settings.join else settings.master_source(),
         join=settings.join,
         terms=StoreTerms.of(settings, masters),
     )

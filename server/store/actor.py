@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from incomes_server.auth.master_key import MasterKey
+from incomes_server.auth.master_key import MasterKey, MasterSource
 from incomes_server.edits import SETTLED, Edit
 from incomes_server.store import labels
 from incomes_server.store.commands import ApplyDue, Command, Compact, ForgetMoves, Sent
@@ -49,16 +49,19 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def _open_patiently(url: str, masters: Sequence[MasterKey]) -> EditStore:
+def _open_patiently(url: str, masters: Sequence[MasterKey] | MasterSource) -> EditStore:
     """The store. An actor whose constructor fails is never restarted by Ray, so a restart of the actor during one of
-    PostgreSQL waits for it."""
+    PostgreSQL, or of what has the master key, waits for it."""
     give_up_s = time.monotonic() + OPEN_S
     while True:
+        keys = None
         try:
-            return EditStore(url, masters=masters)
+            keys = masters.read() if isinstance(masters, MasterSource) else masters
+            return EditStore(url, masters=keys)
         except NotReady as error:
             cause = error.__cause__
-            if not isinstance(cause, SQLAlchemyError) or not will_pass(cause) or time.monotonic() > give_up_s:
+            passes = keys is None or (isinstance(cause, SQLAlchemyError) and will_pass(cause))
+            if not passes or time.monotonic() > give_up_s:
                 raise
             time.sleep(1.0)
 
@@ -71,7 +74,7 @@ class EditStoreActor:
         url: str,
         *,
         lease_s: float = LEASE_S,
-        masters: Sequence[MasterKey] = (),
+        masters: Sequence[MasterKey] | MasterSource = (),
         terms: StoreTerms = ANY_TERMS,
     ) -> None:
         export_traces("store")

@@ -1,8 +1,10 @@
 """Layers, origins and refusals of the settings."""
 
 import base64
+import pickle
 
 import pytest
+from incomes_server.auth.master_key import MasterSource
 from incomes_server.settings import Settings, is_loopback, load_settings
 
 from incomes_plugin.errors import InvalidValue, NotReady
@@ -155,7 +157,9 @@ def test_master_keys_come_from_a_command_too(tmp_path):
     settings = Settings(encryption_key_command=str(good))
     assert [master.key for master in settings.masters()] == [bytes(range(32))]
     assert settings.is_encrypted
+    assert settings.master_source().read() == settings.masters()
     assert not Settings().is_encrypted
+    assert Settings().master_source() is None
     for command in ("/bin/false", "/no/such/command", "echo secret-material", "true"):
         with pytest.raises(NotReady, match="gave no master key") as refused:
             Settings(encryption_key_command=command).masters()
@@ -168,9 +172,15 @@ def test_master_keys_of_the_environment_are_not_shown(monkeypatch, tmp_path):
     path.write_text(key + "\n")
     monkeypatch.setenv("INCOMES_ENCRYPTION_KEY_FILE", str(path))
     settings = load_settings().settings
+    source = settings.master_source()
+    assert (source, source.read()) == (MasterSource(path), settings.masters())
+    assert bytes(range(32)) not in pickle.dumps(source)
     assert settings.masters()[0].key == bytes(range(32))
     assert key not in repr(settings)
     assert "\\x01" not in repr(settings)
+    path.write_text("another")
+    with pytest.raises(NotReady, match="cannot be read"):
+        source.read()
     monkeypatch.setenv("INCOMES_ENCRYPTION_KEY", "c2hvcnQ=")
     monkeypatch.delenv("INCOMES_ENCRYPTION_KEY_FILE")
     with pytest.raises(InvalidValue, match="openssl rand") as refused:

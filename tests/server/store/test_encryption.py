@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from pathlib import Path
 
 import pytest
 import torch
-from incomes_server.auth.master_key import MasterKey
+from incomes_server.auth.master_key import MasterKey, MasterSource
 from incomes_server.edits import EditProvenance, EditStatus, NewEdit
 from incomes_server.edits.batch import FilePart
 from incomes_server.edits.evaluation import EvalSuite
 from incomes_server.edits.questions import AskedQuestion
+from incomes_server.store import actor as actors
 from incomes_server.store import commands, labels
 from incomes_server.store.backup import backup
 from incomes_server.store.check import problems
@@ -311,6 +313,22 @@ def test_erasing_a_projects_key_makes_its_texts_unreadable(sealed, database_url)
     again = EditStore(database_url, masters=[OLD])
     assert add(again, "begins anew", request_id="3").text == "begins anew"
     again.close()
+
+
+def test_an_actor_that_starts_waits_for_its_master_key(sealed, database_url, tmp_path, monkeypatch):
+    edit = add(sealed)
+    path = tmp_path / "master.key"
+
+    def key_comes(_):
+        path.write_text(base64.b64encode(OLD.key).decode())
+
+    monkeypatch.setattr(actors.time, "sleep", key_comes)
+    store = actors._open_patiently(database_url, MasterSource(path))
+    assert store.read(get_edit, "p", edit.id).text == TEXT
+    store.close()
+    path.write_text(base64.b64encode(OTHER.key).decode())
+    with pytest.raises(NotReady, match=OLD.id):  # waiting would not help
+        actors._open_patiently(database_url, MasterSource(path))
 
 
 def test_keys_are_not_shown():

@@ -1,10 +1,14 @@
 """The store as a real Ray actor: typed errors, kill -9 under load, loopback only."""
 
 import asyncio
+import base64
+import pickle
 import time
+from dataclasses import replace
 
 import psutil
 import pytest
+from incomes_server.auth.master_key import MasterKey, MasterSource
 from incomes_server.boot.ray_local import listening_beyond_loopback
 from incomes_server.edits import EditStatus, NewEdit
 from incomes_server.store.check import problems
@@ -13,6 +17,7 @@ from incomes_server.store.edits import get_edit, list_edits
 from incomes_server.store.log import read_delta
 
 from incomes_plugin.errors import EditNotFound, IdempotencyKeyReuse, NotReady
+from tests.server.conftest import stack_on
 from tests.server.gists import outcome_of
 
 pytestmark = pytest.mark.ray
@@ -97,3 +102,21 @@ async def test_throughput(stack, project, figure):
     many_s = time.monotonic() - start_s
     assert (await store.get_edit_set(project, "default")).snapshot.num_edits == 1000
     figure(f"single adds {300 / single_s:.0f}/s (300 callers), batch of 1,000 with 8 KiB gists {1000 / many_s:.0f}/s")
+
+
+async def test_the_stores_process_reads_its_master_key_itself_again_after_a_kill(local_ray, tmp_path, project):
+    """Ray has the name of the file, in what it starts the actor with, and not the key."""
+    key, path = MasterKey(bytes(range(32))), tmp_path / "master.key"
+    path.write_text(base64.b64encode(key.key).decode())
+    settings = replace(
+        local_ray, database_url=f"sqlite:///{tmp_path}/edits.db", namespace=project,
+        masters=(key,), master_source=MasterSource(path),
+    )  # fmt: skip
+    assert key.key not in pickle.dumps(settings.masters_of_the_actor)
+    assert replace(settings, address="ray://elsewhere").masters_of_the_actor == (key,)
+    for stack in stack_on(settings):
+        await stack.store.ensure_edit_set(project, "default")
+        (edit,) = await add(stack.store, project, "r", "sealed")
+        await stack.kill(stack.store)
+        assert (await stack.store.get_edit(project, edit.id)).text == "sealed"
+        assert (await stack.store.data_key(project)).behind == 0
