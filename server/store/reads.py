@@ -14,6 +14,7 @@ from typing import Any
 from incomes_server.store import (
     api_keys,
     batches,
+    compared,
     counts,
     edit_sets,
     edits,
@@ -35,7 +36,7 @@ class Lane(StrEnum):
     SHORT = "short"
     """What a few rows say that an index finds: keys, single objects, news, times."""
     REPLICAS = "replicas"
-    """Pages for replicas: megabytes of gists."""
+    """Pages for replicas and comparisons: megabytes of gists."""
     ROOM = "room"
     """Sums over all edits, for admission and metrics."""
     LONG = "long"
@@ -44,7 +45,7 @@ class Lane(StrEnum):
 
 _THREADS = {Lane.SHORT: 1, Lane.REPLICAS: 1, Lane.ROOM: 1, Lane.LONG: 2}
 _LANES: dict[Callable[..., Any], Lane] = {
-    **dict.fromkeys((log.read_delta, labels.read_delta), Lane.REPLICAS),
+    **dict.fromkeys((log.read_delta, labels.read_delta, compared.ready_gists), Lane.REPLICAS),
     **dict.fromkeys(
         (counts.use_of_projects, counts.use_of_labels, counts.count, labels.use_of_move), Lane.ROOM
     ),
