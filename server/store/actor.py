@@ -17,7 +17,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from incomes_server.auth.master_key import MasterKey, MasterSource
 from incomes_server.edits import SETTLED, Edit
 from incomes_server.store import labels
-from incomes_server.store.commands import ApplyDue, Command, Compact, ForgetMoves, Sent
+from incomes_server.store.commands import ApplyDue, Command, Compact, ForgetMoves, ForgetRequests, Sent
 from incomes_server.store.compaction import compaction_targets
 from incomes_server.store.core import Committed, EditStore, heads_of, replica_names
 from incomes_server.store.database import failure_of, will_pass
@@ -40,6 +40,7 @@ from incomes_plugin.telemetry import context_of, export_traces, span
 
 OTHER_WRITER_CHECK_S = 1.0
 OPEN_S = 300.0
+FORGOTTEN_AT_ONCE = 1000
 CLOCK_CHECK_S = 0.5
 """How often the clock looks for the next time at which an edit joins or expires; it may have been written meanwhile."""
 
@@ -200,12 +201,14 @@ class EditStoreActor:
         return None
 
     async def tidy(self, keep_history_s: float, limit_s: float) -> bool:
-        """Forget states that stopped being the newest one longer ago, and that neither a label nor a replica needs, and
-        moves that labels left behind; whether some states are left after `limit_s` seconds. Each step is a small
-        transaction among those of others."""
+        """Forget states that stopped being the newest one longer ago and that neither a label nor a replica needs,
+        moves that labels left behind, and old request ids; whether some states are left after `limit_s` seconds. Each
+        step is a small transaction among those of others."""
         deadline_s = time.monotonic() + limit_s
         before = int(time.time() - keep_history_s)
         await self._group.submit(ForgetMoves(before))
+        while time.monotonic() < deadline_s and await self._group.submit(ForgetRequests(FORGOTTEN_AT_ONCE)):
+            continue
         targets = await self.read(compaction_targets, before)
         for edit_set, version in targets.items():
             while (up_to := self._table.least(edit_set, version)) > 0:

@@ -260,6 +260,13 @@ class ForgetMoves:
 
 
 @dataclass(frozen=True)
+class ForgetRequests:
+    """Forget up to `limit` request ids that nobody will send again. Result: whether there may be more."""
+
+    limit: int
+
+
+@dataclass(frozen=True)
 class RecordOutcomes:
     """Store what the compressor made. Result: list[Uncompared], the versions that are to be compared with others first.
     Outcomes for versions that wait no longer are ignored."""
@@ -407,6 +414,7 @@ Command = (
     | RecordEvalRun
     | Compact
     | ForgetMoves
+    | ForgetRequests
     | TenancyCommand
     | DataKeyCommand
     | Reseal

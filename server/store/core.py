@@ -38,7 +38,7 @@ from incomes_server.store.compared import Uncompared
 from incomes_server.store.database import failure_of, open_reader, open_writer, will_pass
 from incomes_server.store.edit_sets import SetHead
 from incomes_server.store.erasure import scrub
-from incomes_server.store.requests import find_result, keep_result
+from incomes_server.store.requests import find_result, forget_requests, keep_result
 from incomes_server.store.rows import Transaction, load_edit_set, load_edits
 from incomes_server.store.schema import meta, replicas, requests
 from incomes_server.store.vault import Vault, unlock, with_vault
@@ -144,7 +144,8 @@ class EditStore:
             return query(conn, *args, **kwargs)
 
     def prune_requests(self, *, older_than_s: float = KEEP_REQUESTS_S) -> None:
-        """Forget request ids that nobody will send again, and files that never arrived as a whole."""
+        """When no server runs yet: forget request ids that nobody will send again, and files that never arrived as a
+        whole."""
         with self._writer.begin() as conn:
             conn.execute(delete(requests).where(requests.c.created_at < int(self._clock() - older_than_s)))
             files.prune_parts(conn)
@@ -247,6 +248,11 @@ def _(command: commands.Compact, tx: Transaction) -> bool:
 @_apply.register
 def _(command: commands.ForgetMoves, tx: Transaction) -> None:
     forget_moves(tx, command.before)
+
+
+@_apply.register
+def _(command: commands.ForgetRequests, tx: Transaction) -> bool:
+    return forget_requests(tx, tx.now - int(KEEP_REQUESTS_S), command.limit)
 
 
 @_apply.register

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from incomes_server.store.commands import Requested
 from incomes_server.store.rows import Transaction
 from incomes_server.store.schema import requests
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, delete, insert, select
 
 from incomes_plugin.errors import IdempotencyKeyReuse
 from incomes_plugin.gist.edit import EditKey
@@ -50,3 +50,12 @@ def keep_result(tx: Transaction, command: Requested, refs: Sequence[EditKey]) ->
             created_at=tx.now,
         )
     )
+
+
+def forget_requests(tx: Transaction, before: int, limit: int) -> bool:
+    """Drop up to `limit` results that are older, and those of the same second; whether there may be more."""
+    at = requests.c.created_at
+    ages = list(tx.conn.scalars(select(at).where(at < before).order_by(at).limit(limit)))
+    if ages:
+        tx.conn.execute(delete(requests).where(at <= ages[-1]))
+    return len(ages) == limit

@@ -7,7 +7,7 @@ import pytest
 from incomes_server.edits import EditStatus, NewEdit
 from incomes_server.store import commands
 from incomes_server.store.check import problems
-from incomes_server.store.core import EditStore
+from incomes_server.store.core import KEEP_REQUESTS_S, EditStore
 from incomes_server.store.counts import count
 from incomes_server.store.database import failure_of
 from incomes_server.store.edit_sets import get_edit_set, list_edit_sets
@@ -330,6 +330,24 @@ def test_old_request_ids_are_forgotten(store):
     assert add(store, "a") == first
     store.prune_requests(older_than_s=-5)
     assert add(store, "a") != first
+
+
+def test_old_request_ids_are_forgotten_in_steps_while_the_store_serves(database_url):
+    now = [0]
+    store = EditStore(database_url, clock=lambda: now[0])
+    for second in range(5):
+        now[0] = second
+        add(store, "a", request_id=f"old {second}")
+    now[0] = int(KEEP_REQUESTS_S) + 4
+    kept = add(store, "a", request_id="new")
+    steps = []
+    while store.write(commands.ForgetRequests(2)):
+        steps.append(store.read(lambda conn: conn.exec_driver_sql("SELECT count(*) FROM requests").scalar()))
+    assert steps == [4, 2]
+    assert add(store, "a", request_id="new") == kept
+    assert add(store, "a", request_id="old 4")[0].created_at == 4, "not older than seven days yet"
+    assert add(store, "a", request_id="old 0")[0].created_at == now[0], "forgotten: a new write"
+    store.close()
 
 
 def test_every_commit_is_synced(store):
