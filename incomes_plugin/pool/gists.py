@@ -207,6 +207,7 @@ class GistPool:
         dtype: compute dtype; route keys are bfloat16 if it is, else float32.
         device_bytes: for picked edits that no request holds.
         index_from_edits: edits of an edit set from which on its route keys get an index, on a CPU.
+        kv_heads: that picked edits have here: those of this rank.
     """
 
     def __init__(
@@ -218,11 +219,12 @@ class GistPool:
         dtype: torch.dtype,
         device_bytes: int = 256 << 20,
         index_from_edits: int = INDEX_FROM_EDITS,
+        kv_heads: slice = slice(None),
     ) -> None:
         self.adapter = adapter
         self.indexer = Indexer(index_from_edits)
         self.capacity_bytes = capacity_bytes
-        self._picked = PickedCache(adapter.codec, device_bytes, device, dtype)
+        self._picked = PickedCache(adapter.codec, device_bytes, device, dtype, kv_heads)
         self._empty = RouteTable.empty(adapter.router.key.out_features, _key_dtype(dtype), device)
         self._row_bytes = _row_bytes(adapter, dtype)
         self._state = _State({}, {}, {}, {})

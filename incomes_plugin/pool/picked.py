@@ -40,13 +40,17 @@ class PickedCache:
     Args:
         codec: decodes gists; its tensors are on `device`.
         capacity_bytes: limit for the edits that stay although no request holds them.
+        kv_heads: those of this rank; a gist has all.
     """
 
-    def __init__(self, codec: Codec, capacity_bytes: int, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self, codec: Codec, capacity_bytes: int, device: torch.device, dtype: torch.dtype, kv_heads: slice
+    ) -> None:
         self._codec = codec
         self._capacity_bytes = capacity_bytes
         self._device = device
         self._dtype = dtype
+        self._kv_heads = kv_heads
         self._recent: OrderedDict[int, PickedEdit] = OrderedDict()
         self._recent_bytes = 0
         self._living: WeakValueDictionary[int, PickedEdit] = WeakValueDictionary()
@@ -74,7 +78,8 @@ class PickedCache:
     @torch.inference_mode()
     def _decoded(self, gist: Gist) -> PickedEdit:
         keys, values = self._codec.decode(gist.latents.unpack(self._device))
-        return PickedEdit(gist.edit, keys.to(self._dtype), values.to(self._dtype))
+        own_keys, own_values = (part[:, self._kv_heads].to(self._dtype).contiguous() for part in (keys, values))
+        return PickedEdit(gist.edit, own_keys, own_values)
 
     def _keep(self, serial: int, picked: PickedEdit) -> None:
         if serial not in self._recent:

@@ -39,8 +39,7 @@ class CaptureStore:
         positions = torch.arange(tag.first, tag.first + tag.count, device=pages.device)
         layers = self._adapter.shape.layers
         features = cached.features(self._adapter, pages, positions)
-        keys = torch.stack([cached.keys(layer, pages, positions) for layer in layers], 1)
-        values = torch.stack([cached.values(layer, pages, positions) for layer in layers], 1)
+        keys, values = cached.keys(layers, pages, positions), cached.values(layers, pages, positions)
         finite = all(bool(part.isfinite().all()) for part in (features, keys, values))
         gist = self._adapter.gist("", 0, features, keys, values) if finite else None
         self._finished[tag.capture] = gist

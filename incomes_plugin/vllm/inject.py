@@ -19,6 +19,7 @@ from vllm.v1.attention.backend import AttentionType
 from incomes_plugin.errors import UnsupportedEngine
 from incomes_plugin.model.adapter import EditAdapter
 from incomes_plugin.vllm.kv_cache import AttentionLayer
+from incomes_plugin.vllm.ranks import Ranks
 from incomes_plugin.vllm.runtime import SelectionRuntime
 
 _BACKENDS = ("CPU_ATTN", "FLASH_ATTN", "TRITON_ATTN")
@@ -36,17 +37,26 @@ def install(vllm_config: VllmConfig, model: torch.nn.Module, adapter: EditAdapte
     attentions = _attentions(vllm_config, adapter)
     layers = {index: AttentionLayer(a, _rotary(a, model)) for index, a in attentions.items()}
     on_device = adapter.to(next(model.parameters()).device)
-    runtime = SelectionRuntime(on_device, layers, next(iter(attentions.values())).dtype)
+    runtime = SelectionRuntime(on_device, layers, next(iter(attentions.values())).dtype, Ranks.of_worker())
     for place, index in enumerate(adapter.shape.layers):
         _swap_impl(attentions[index], place, runtime)
     return runtime
+
+
+def refuse_uneven_ranks(adapter: EditAdapter, ranks: int) -> None:
+    """Raise UnsupportedEngine unless so many tensor-parallel ranks have as many heads of each kind as one another."""
+    heads, kv_heads = adapter.num_heads, adapter.shape.num_kv_heads
+    if heads % ranks or kv_heads % ranks:
+        raise UnsupportedEngine(
+            f"edits are not supported with {ranks} tensor-parallel ranks for {heads} heads and {kv_heads} kv heads: "
+            "each rank needs the same number of both (set --tensor-parallel-size to a divisor)"
+        )
 
 
 def unsupported(config: VllmConfig) -> Iterator[str]:
     """Reasons why this engine cannot carry edits."""
     parallel, model, compilation = config.parallel_config, config.model_config, config.compilation_config
     refused = {
-        "tensor parallelism (set --tensor-parallel-size 1)": parallel.tensor_parallel_size > 1,
         "pipeline parallelism (set --pipeline-parallel-size 1)": parallel.pipeline_parallel_size > 1,
         "data parallelism inside one engine (start one server per replica)": parallel.data_parallel_size > 1,
         "decode context parallelism": parallel.decode_context_parallel_size > 1,
@@ -96,7 +106,8 @@ def _attentions(config: VllmConfig, adapter: EditAdapter) -> dict[int, Any]:
 
 def _check(attention: Any, adapter: EditAdapter) -> None:
     shape = adapter.shape
-    heads = (attention.num_heads, attention.num_kv_heads, attention.head_size, attention.head_size_v)
+    ranks = Ranks.of_worker().size
+    heads = (ranks * attention.num_heads, ranks * attention.num_kv_heads, attention.head_size, attention.head_size_v)
     expected = (adapter.num_heads, shape.num_kv_heads, shape.head_dim, shape.head_dim)
     if heads != expected:
         raise UnsupportedEngine(

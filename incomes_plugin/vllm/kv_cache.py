@@ -7,7 +7,7 @@ a question's features from here, and capture everything that a gist is made of.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from incomes_plugin.errors import UnsupportedEngine
 from incomes_plugin.model.adapter import EditAdapter
 from incomes_plugin.pool.layout import PageLayout
 from incomes_plugin.selection.attention import Unrotation
+from incomes_plugin.vllm.ranks import Ranks
 
 
 @dataclass(frozen=True)
@@ -69,25 +70,39 @@ class CachedHeads:
     Args:
         layers: decoder layers by number; all of them have heads of the same shape.
         dtype: compute dtype, in which the engine applied the rotary embedding.
+        ranks: that the heads are spread over.
 
     Raises:
         UnsupportedEngine: pages whose layout is not known or not the same in all layers.
     """
 
-    def __init__(self, layers: Mapping[int, AttentionLayer], dtype: torch.dtype) -> None:
+    def __init__(self, layers: Mapping[int, AttentionLayer], dtype: torch.dtype, ranks: Ranks) -> None:
         self._layers = layers
         self._dtype = dtype
+        self._ranks = ranks
         shapes = {PageShape.of_cache(layer.attention) for layer in layers.values()}
         if len(shapes) != 1:
             raise UnsupportedEngine(f"pages of the KV cache differ between layers: {shapes}")
         self._layout = _probe(next(iter(layers.values())).attention, shapes.pop())
 
-    def keys(self, layer: int, pages: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        """Keys `[T, K, D]` float32 of a request at `positions` `[T]`, before rotary embedding.
+    def keys(self, layers: Sequence[int], pages: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """Keys `[T, layers, K, D]` float32 of a request at `positions` `[T]`, before rotary embedding.
 
         Args:
             pages: the request's row of the block table.
         """
+        return self._ranks.gathered(torch.stack([self._keys(layer, pages, positions) for layer in layers], 1), 2)
+
+    def values(self, layers: Sequence[int], pages: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """Values `[T, layers, K, D]` float32, likewise."""
+        own = [self._read(layer, pages, positions, self._layout.values) for layer in layers]
+        return self._ranks.gathered(torch.stack(own, 1), 2).float()
+
+    def features(self, adapter: EditAdapter, pages: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """Standardised features `[T, F]` float32 of a request at `positions`."""
+        return adapter.standardise(self.keys(adapter.shape.feature_layers, pages, positions).flatten(1))
+
+    def _keys(self, layer: int, pages: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         rotary = self._layers[layer].rotary
         rotated = self._read(layer, pages, positions, self._layout.keys)
         unrotation = Unrotation.of_rows(
@@ -95,15 +110,6 @@ class CachedHeads:
             head_dim=rotated.shape[-1], neox=rotary.is_neox_style, dtype=self._dtype,
         )  # fmt: skip
         return unrotation(rotated)
-
-    def values(self, layer: int, pages: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        """Values `[T, K, D]` float32, likewise."""
-        return self._read(layer, pages, positions, self._layout.values).float()
-
-    def features(self, adapter: EditAdapter, pages: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        """Standardised features `[T, F]` float32 of a request at `positions`."""
-        keys = [self.keys(layer, pages, positions).flatten(1) for layer in adapter.shape.feature_layers]
-        return adapter.standardise(torch.cat(keys, -1))
 
     def _read(self, layer: int, pages: torch.Tensor, positions: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
         cache = self._layers[layer].attention.kv_cache

@@ -61,9 +61,12 @@ async def launch(arguments: Sequence[str], config: PluginConfig) -> AsyncIterato
     from vllm.entrypoints.launchers.api_server.entry import build_async_engine_client
     from vllm.entrypoints.launchers.app import build_app
 
+    from incomes_plugin.vllm.inject import refuse_uneven_ranks
+
     args = parse_arguments(arguments, config)
     await asyncio.to_thread(refuse_unsupported, args)
-    await asyncio.to_thread(EditAdapter.for_base, config.adapter, Path(args.model))  # fails before an engine starts
+    adapter = await asyncio.to_thread(EditAdapter.for_base, config.adapter, Path(args.model))  # fails before a start
+    refuse_uneven_ranks(adapter, args.tensor_parallel_size)
     assert_touches()
     register()  # before the engine exists: its processes load us as a general plugin
     async with AsyncExitStack() as stack:

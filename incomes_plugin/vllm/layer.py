@@ -23,17 +23,18 @@ class ReadingLayer:
         index: 0 … L'-1 among the reading layers.
         reader: of the adapter.
         rotary: the layer's rotary module, shared between layers or not.
+        heads: that this worker has.
     """
 
-    def __init__(self, index: int, reader: Reader, rotary: Any) -> None:
+    def __init__(self, index: int, reader: Reader, rotary: Any, heads: slice) -> None:
         self.index = index
         self.rotary = rotary
-        query_map, zero_query = reader.query_map[index], reader.zero_query[index]
+        query_map, zero_query = reader.query_map[index, heads], reader.zero_query[index, heads]
         scaled = query_map / math.sqrt(query_map.shape[1])
         self._query_map = torch.cat([scaled, zero_query[..., None]], -1).contiguous()  # [H, D, D + 1]
         self._offset = self._query_map.new_zeros(len(query_map), 1, self._query_map.shape[-1])
-        self._offset[:, 0, -1] = reader.zero_bias[index]
-        self._output_map = reader.output_map[index].contiguous()
+        self._offset[:, 0, -1] = reader.zero_bias[index, heads]
+        self._output_map = reader.output_map[index, heads].contiguous()
 
     def read(self, rows: ReadRows, query: torch.Tensor, output: torch.Tensor) -> None:
         """Replace the reading rows of `output` `[T, H, D]` by `(1 - g) o_self + g o_edit`.

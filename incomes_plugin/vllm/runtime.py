@@ -28,6 +28,7 @@ from incomes_plugin.vllm.batch import PickedTokens, ReadBatch
 from incomes_plugin.vllm.captures import CaptureStore
 from incomes_plugin.vllm.kv_cache import AttentionLayer, CachedHeads
 from incomes_plugin.vllm.layer import ReadingLayer
+from incomes_plugin.vllm.ranks import Ranks
 from incomes_plugin.vllm.rows import RequestTag, RowSpan
 from incomes_plugin.vllm.step import ReadRows, StepPlan, owners_of, step_rows
 from incomes_plugin.vllm.traces import AnswerTrace, Choice, RequestTrace, StepTrace, Traces
@@ -62,6 +63,7 @@ class SelectionRuntime:
         adapter: the model's edit adapter, on the device.
         layers: reading and feature layers by number.
         dtype: compute dtype.
+        ranks: which of the heads this worker has.
 
     Attributes:
         plan: of the running step; None outside a step and in steps without tagged rows.
@@ -69,16 +71,20 @@ class SelectionRuntime:
         figures: what routing has done so far.
     """
 
-    def __init__(self, adapter: EditAdapter, layers: Mapping[int, AttentionLayer], dtype: torch.dtype) -> None:
+    def __init__(
+        self, adapter: EditAdapter, layers: Mapping[int, AttentionLayer], dtype: torch.dtype, ranks: Ranks
+    ) -> None:
         self.adapter = adapter
         self.layers = layers
         self.dtype = dtype
+        self.ranks = ranks
         self.plan: StepPlan | None = None
         self.captures = CaptureStore(adapter)
         self.num_steps = 0
         self.figures = RoutingFigures()
         reading = enumerate(adapter.shape.layers)
-        self.reading_layers = [ReadingLayer(i, adapter.reader, layers[layer].rotary) for i, layer in reading]
+        heads = ranks.own(adapter.num_heads)
+        self.reading_layers = [ReadingLayer(i, adapter.reader, layers[layer].rotary, heads) for i, layer in reading]
         self._rotaries = {id(layer.rotary): layer.rotary for layer in self.reading_layers}
         self._traces = Traces(len(self.reading_layers))
         self._requests: dict[str, _Request] = {}
@@ -183,7 +189,8 @@ class SelectionRuntime:
             raise SelectionFailed("a request without a snapshot or a question cannot be routed")
         start_s = time.perf_counter()
         with self._route_span(tag) as routing:
-            picks = self._choose(snapshot, tag, pages)
+            features = self.cached.features(self.adapter, pages, torch.arange(*tag.question, device=pages.device))
+            picks = self.ranks.decided(lambda: self._choose(snapshot, tag, features))
             if routing is not None:
                 routing.set_attribute("incomes.picks", len(picks.edits))
                 request.read_since_ns = time.time_ns()
@@ -203,9 +210,7 @@ class SelectionRuntime:
             return nullcontext()
         return telemetry.span("edits.route", context=telemetry.context_of(tag.traceparent))
 
-    def _choose(self, snapshot: PooledSnapshot, tag: RequestTag, pages: torch.Tensor) -> Picks:
-        assert tag.question is not None
-        features = self.cached.features(self.adapter, pages, torch.arange(*tag.question, device=pages.device))
+    def _choose(self, snapshot: PooledSnapshot, tag: RequestTag, features: torch.Tensor) -> Picks:
         rules = replace(self.adapter.rules, threshold=-math.inf, rivalry=0.0) if tag.force else self.adapter.rules
         table = snapshot.table
         picks = choose(
@@ -258,7 +263,7 @@ class SelectionRuntime:
         if not answers:
             return None
         edit_of = read.of_requests(read.batch.edit_of)
-        return StepTrace(torch.zeros(edit_of.shape, device=self.device), edit_of, answers)
+        return StepTrace(torch.zeros(edit_of.shape, device=self.device), edit_of, answers, self.ranks)
 
     def _unrotations(self, positions: torch.Tensor) -> dict[int, Unrotation]:
         return {

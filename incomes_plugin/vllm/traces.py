@@ -12,6 +12,7 @@ from incomes_plugin.errors import SelectionFailed
 from incomes_plugin.gist.edit import EditKey
 from incomes_plugin.pool.picked import PickedEdit
 from incomes_plugin.selection.attribution import Attribution, by_edit
+from incomes_plugin.vllm.ranks import Ranks
 
 Choice: TypeAlias = tuple[int, int]
 """(prompt, answer): which of the prompts of a request, and which of the answers to it."""
@@ -68,11 +69,13 @@ class StepTrace:
         weights: `[R, E]` float32, summed over the reading layers so far.
         edit_of: `[R, E]` int64, which of the row's picks a token belongs to.
         answers: whose rows they are: the answer's record, its first token made here, and its rows of `weights`.
+        ranks: that have read with heads of their own.
     """
 
     weights: torch.Tensor
     edit_of: torch.Tensor
     answers: Sequence[tuple[AnswerTrace, int, range]]
+    ranks: Ranks = field(default_factory=Ranks)
 
     def finish(self) -> None:
         """All layers have read: hand the weights over to the answers."""
@@ -80,6 +83,7 @@ class StepTrace:
         of_edits = self.weights.new_zeros(len(self.weights), most_picks)
         for pick in range(most_picks):
             of_edits[:, pick] = self.weights.where(self.edit_of == pick, 0.0).sum(-1)
+        of_edits = self.ranks.mean(of_edits)
         for trace, first, rows in self.answers:
             trace.record(first, of_edits, rows)
 

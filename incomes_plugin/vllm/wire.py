@@ -55,10 +55,17 @@ def one_answer(method: str, answers: Sequence[RpcAnswer]) -> RpcAnswer:
     """
     failed = [a for a in answers if not a.get("ok")]
     if not failed and answers:
+        if any(_comparable(answer) != _comparable(answers[0]) for answer in answers):
+            raise EngineLost(f"{method}: ranks disagree in what they answer; restart the server")
         return answers[0]
     if len(failed) != len(answers) or len({a.get("code") for a in failed}) != 1:
         raise EngineLost(f"{method}: ranks disagree: {[a.get('message', 'ok') for a in answers]}; restart the server")
     raise answer_error(failed[0])
+
+
+def _comparable(answer: RpcAnswer) -> RpcAnswer:
+    """Without durations, which each rank measures, and weights, which may be rounded otherwise."""
+    return {name: value for name, value in answer.items() if name not in ("routing", "trace")}
 
 
 def answer_error(answer: RpcAnswer) -> IncomesError:

@@ -85,8 +85,9 @@ class EditWorkerMixin:
             dtype=runtime.dtype,
             device_bytes=config.device_bytes,
             index_from_edits=config.index_from_edits,
+            kv_heads=runtime.ranks.own(runtime.adapter.shape.num_kv_heads),
         )
-        runtime.bind(pool, CachedHeads(runtime.layers, runtime.dtype))
+        runtime.bind(pool, CachedHeads(runtime.layers, runtime.dtype, runtime.ranks))
         rows = _rows_module(self.use_v2_model_runner)
         rows.install(self.model_runner, runtime)
 

@@ -22,6 +22,13 @@ CPU_ENVIRONMENT = {
     # A thread for each core but one: with as many as cores, a busy machine decodes 40 times slower.
     "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 2) - 1)),
 }
+CPU_RANKS_ENVIRONMENT = {
+    "VLLM_CPU_KVCACHE_SPACE": CPU_ENVIRONMENT["VLLM_CPU_KVCACHE_SPACE"],
+    # vLLM binds each rank to a NUMA node of its own, and refuses to start where there are fewer.
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "OMP_NUM_THREADS": "1",
+}
+"""Of a parallel engine, which has a process for each rank."""
 CPU_ARGUMENTS = {
     "--distributed-executor-backend": ("uni",),
     # Compiling takes 30 to 95 s at the first start.
@@ -29,6 +36,7 @@ CPU_ARGUMENTS = {
     # vLLM's default of 128 tokens leaves short prompts out of the prefix cache.
     "--block-size": ("32",),
 }
+ONE_PROCESS = ("--distributed-executor-backend",)
 OPPOSITES = {"--enforce-eager": "--no-enforce-eager"}
 VLLM_TRACES = "--otlp-traces-endpoint"
 OURS = ("--model", "--served-model-name", "--host", "--port", "--api-key")
@@ -53,8 +61,8 @@ def prepare_vllm(settings: Settings, extra: Sequence[str], environment: MutableM
     environment.setdefault("VLLM_LOGGING_LEVEL", "DEBUG" if settings.log_level == "debug" else "WARNING")
     if settings.log_format == "json":
         environment.setdefault("VLLM_LOGGING_CONFIG_PATH", str(ENGINE_LOG))
-    if cpu and not uses_several_workers(extra):
-        for name, value in CPU_ENVIRONMENT.items():
+    if cpu:
+        for name, value in (CPU_RANKS_ENVIRONMENT if uses_several_workers(extra) else CPU_ENVIRONMENT).items():
             environment.setdefault(name, value)
 
 
@@ -72,9 +80,10 @@ def vllm_arguments(settings: Settings, base_dir: Path, extra: Sequence[str], *, 
         raise InvalidValue(f"{ours} is an option of `incomes serve`: give it before the --", param=ours)
     own = ["--model", str(base_dir), "--served-model-name", settings.served_model_name]
     own += ["--host", settings.host, "--port", str(settings.port)]
-    if cpu and not uses_several_workers(extra):
+    if cpu:
+        left_out = ONE_PROCESS if uses_several_workers(extra) else ()
         for flag, values in CPU_ARGUMENTS.items():
-            if OPPOSITES.get(flag) not in extra:
+            if OPPOSITES.get(flag) not in extra and flag not in left_out:
                 own += [flag, *values]
     if (collector := os.environ.get(TRACES_ENDPOINT)) and not any(a.startswith(VLLM_TRACES) for a in extra):
         own += [VLLM_TRACES, collector]

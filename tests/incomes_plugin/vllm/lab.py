@@ -110,6 +110,10 @@ class LabEngine:
         """Answers of the workers as they are, past what observes RPCs in the engine core."""
         return self.core.model_executor.collective_rpc(method, args=args)
 
+    def set_pool_bytes(self, capacity_bytes: int, rank: int | None = None) -> None:
+        """Give the pools of all ranks, or of one, another capacity."""
+        self.core.model_executor.collective_rpc(_set_pool_bytes, args=(capacity_bytes, rank))
+
     def capture(self, texts: dict[str, list[int]]) -> list[Any]:
         """Capture texts by edit id; returns what became of each."""
         from incomes_plugin.vllm.pin import use_capture
@@ -267,6 +271,11 @@ class LabEngine:
 
     def _step(self) -> dict[str, Answer]:
         return {output.request_id: _answer(output) for output in self.core.step() if output.finished}
+
+
+def _set_pool_bytes(worker: Any, capacity_bytes: int, rank: int | None) -> None:
+    if rank in (None, worker.rank):
+        worker.incomes_runtime.pool.capacity_bytes = capacity_bytes
 
 
 class CanaryEngine:

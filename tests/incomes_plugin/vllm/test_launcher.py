@@ -108,7 +108,7 @@ def test_what_the_pool_keeps_on_the_device_is_accounted_for(adapter: EditAdapter
     ("arguments", "reason"),
     [
         ({}, None),
-        ({"tensor_parallel_size": 2}, "tensor parallelism"),
+        ({"tensor_parallel_size": 2}, None),
         ({"enable_lora": True}, "LoRA"),
         ({"enable_prompt_embeds": True}, "embeddings"),
         ({"kv_events_config": KV_EVENTS}, "KV cache events"),
@@ -133,7 +133,6 @@ def test_unproven_combinations_are_named(model_dir: Path, arguments: dict[str, o
     ("flags", "error", "reason"),
     [
         (["--data-parallel-size", "2"], UnsupportedEngine, "data parallelism"),
-        (["--tensor-parallel-size", "2"], UnsupportedEngine, "--tensor-parallel-size 1"),
         (["--enable-lora"], UnsupportedEngine, "drop --enable-lora"),
         (
             ["--speculative-config", '{"method": "ngram", "num_speculative_tokens": 2}'],

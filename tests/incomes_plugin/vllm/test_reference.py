@@ -152,7 +152,7 @@ def test_layers_equal_the_formula(adapter: EditAdapter) -> None:
         query, keys, values, bias, reader.query_map[index], reader.output_map[index],
         reader.zero_query[index], reader.zero_bias[index],
     )  # fmt: skip
-    layer = ReadingLayer(index, reader, None)
+    layer = ReadingLayer(index, reader, None, slice(None))
     mixed, weights = layer.mix(own, query, keys.transpose(-1, -2), values, bias[:, None, None])
     gate = expected.gate[..., None]
     torch.testing.assert_close(mixed, (1 - gate) * own + gate * expected.output, atol=1e-5, rtol=1e-5)

@@ -28,7 +28,10 @@ def test_parallel_engines_keep_vllms_layout(flag):
     environment = {}
     prepare_vllm(SETTINGS, [flag, "2"], environment, cpu=True)
     assert "VLLM_ENABLE_V1_MULTIPROCESSING" not in environment
-    assert "uni" not in vllm_arguments(SETTINGS, BASE, [flag, "2"], cpu=True)
+    assert environment["VLLM_CPU_OMP_THREADS_BIND"] == "nobind"
+    arguments = vllm_arguments(SETTINGS, BASE, [flag, "2"], cpu=True)
+    assert "uni" not in arguments
+    assert "--enforce-eager" in arguments
 
 
 def test_no_cpu_defaults_on_a_gpu():
