@@ -26,7 +26,11 @@ class IdPrefix(StrEnum):
 
 def new_id(prefix: IdPrefix) -> str:
     """A fresh id, e.g. `edit_8KqT…` (142 random bits)."""
-    return prefix + "".join(secrets.choice(_ALPHABET) for _ in range(_RANDOM_CHARS))
+    number, characters = secrets.randbelow(len(_ALPHABET) ** _RANDOM_CHARS), []
+    for _ in range(_RANDOM_CHARS):
+        number, place = divmod(number, len(_ALPHABET))
+        characters.append(_ALPHABET[place])
+    return prefix + "".join(characters)
 
 
 def is_id(value: str, prefix: IdPrefix) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from array import array
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
 
 from incomes_server.auth.principal import SERVER
@@ -85,8 +85,8 @@ def encode_metadata(metadata: dict[str, str]) -> str:
 def sealed_details(box: Box, edit: EditKey, metadata: dict[str, str], source: EditProvenance) -> dict[str, Any]:
     """Columns for what is known about an edit version beside what it says."""
     if box.key_id is None:
-        return {"metadata": encode_metadata(metadata), "details": None, **asdict(source)}
-    said = json.dumps({"metadata": metadata, **asdict(source)}, sort_keys=True)
+        return {"metadata": encode_metadata(metadata), "details": None, **vars(source)}
+    said = json.dumps({"metadata": metadata, **vars(source)}, sort_keys=True)
     found_by = {name: box.digest(name, getattr(source, name)) for name in ("document_id", "author")}
     columns = {"metadata": "{}", "source_url": None, "justification": None, **found_by}
     return columns | {"details": box.seal_text(edit, said, "details")}
