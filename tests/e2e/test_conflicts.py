@@ -38,6 +38,16 @@ def test_a_contradiction_is_told_from_a_duplicate_and_from_mere_neighbours(admin
     assert kinds == {"contradiction", "duplicate"}
 
 
+def test_a_trial_says_what_an_edit_would_conflict_with(admin, edit_set):
+    old = add(admin, edit_set, OLD)
+    body = {"text": NEW, "edit_set": edit_set}
+    for route, more in (("validate", {}), ("preview", {"neighbours": 0, "max_tokens": 4})):
+        (found,) = admin.post(f"/v1/edits/{route}", json=body | more).json()["conflicts"]
+        assert (found["edit_id"], found["kind"]) == (old["id"], "contradiction")
+    assert admin.post("/v1/edits/validate", json=body | {"supersedes": [old["id"]]}).json()["conflicts"] == []
+    assert admin.post("/v1/edits/validate", json=body | {"edit_set": "default"}).json()["conflicts"] == []
+
+
 def test_what_supersedes_is_what_is_answered(real, admin, edit_set):
     old = add(admin, edit_set, OLD)
     new = add(admin, edit_set, NEW, on_conflict="supersede")

@@ -20,7 +20,7 @@ from incomes_server.store.client import StoreClient
 from incomes_server.store.counts import ProjectUse
 
 from incomes_plugin.errors import CompressionFailed, EditsDisabled, InvalidValue, NotReady, SelectionFailed
-from incomes_plugin.gist.edit import CaptureJob, EditKey
+from incomes_plugin.gist.edit import Captured, CaptureJob, EditKey, FoundConflict
 from incomes_plugin.pool.snapshot import SnapshotDelta, SnapshotRef, label_key
 
 if TYPE_CHECKING:
@@ -96,6 +96,13 @@ class StateAsker:
                 raise failed.exceptions[0] from failed
             return [answer.result() for answer in answers]
 
+    async def conflicts(self, edit_set: str, token_ids: Sequence[int]) -> tuple[FoundConflict, ...] | None:
+        """What an edit of these tokens is in conflict with in the newest state that the engine has of a set; None where
+        that cannot be said. Raises CompressionFailed."""
+        captured = await self._capture(token_ids)
+        (told,) = await self._engine.compare(edit_set, [captured], [])
+        return None if told.compared is None else told.compared.found
+
     @asynccontextmanager
     async def copied(
         self, snapshot: SnapshotRef, *, added: Sequence[int] = (), without: Collection[str] = (), wait: bool = True
@@ -144,11 +151,16 @@ class StateAsker:
             blobs, ages, until = await self._store.gists_of(source, part)
             state = await self._commit(state, part, SnapshotDelta(None, state, blobs, (), ages, until))
         if added:
-            (captured,) = await self._engine.capture([CaptureJob(SCRATCH_EDIT, 1, tuple(added))])
-            if captured.blob is None:
-                raise CompressionFailed(f"the edit could not be compressed: {captured.error}", param="text")
+            captured = await self._capture(added)
+            assert captured.blob is not None
             state = await self._commit(state, [captured.edit], SnapshotDelta(None, state, (captured.blob,)))
         return state
+
+    async def _capture(self, token_ids: Sequence[int]) -> Captured:
+        (captured,) = await self._engine.capture([CaptureJob(SCRATCH_EDIT, 1, tuple(token_ids))])
+        if captured.blob is None:
+            raise CompressionFailed(f"the edit could not be compressed: {captured.error}", param="text")
+        return captured
 
     async def _commit(self, state: SnapshotRef, keys: Sequence[EditKey], delta: SnapshotDelta[bytes]) -> SnapshotRef:
         after = state.advance(keys, ())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from incomes_server.api.admin.schemas import CreateEdit, SetRef
+from incomes_server.api.admin.schemas import ConflictObject, CreateEdit, SetRef
 from pydantic import BaseModel, Field, StringConstraints
 
 AskedText = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
@@ -19,7 +19,8 @@ class Problem(BaseModel):
 
 
 class ValidationObject(BaseModel):
-    """What `POST /v1/edits` would say; `gist_bytes` is the most room that the edit can take."""
+    """What `POST /v1/edits` would say; `gist_bytes` is the most room that the edit can take. `conflicts` are with edits
+    that serve; null where the edit breaks a rule or cannot be compared."""
 
     object: Literal["edit.validation"] = "edit.validation"
     valid: bool
@@ -27,6 +28,7 @@ class ValidationObject(BaseModel):
     max_tokens: int
     gist_bytes: int
     problems: list[Problem]
+    conflicts: list[ConflictObject] | None
 
 
 class PreviewContent(CreateEdit):
@@ -67,3 +69,4 @@ class PreviewObject(BaseModel):
     questions: list[PreviewAnswer]
     neighbours: list[Neighbour]
     changed_neighbours: int
+    conflicts: list[ConflictObject] | None

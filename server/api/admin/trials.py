@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
+
 from fastapi import APIRouter
 from incomes_server.api.admin.asker import EVALUATION_TIMEOUT_S, SCRATCH_EDIT, StateAnswer, StateAsker
 from incomes_server.api.admin.context import AdminContext, Context, Project
-from incomes_server.api.admin.schemas import CreateEdit
+from incomes_server.api.admin.schemas import ConflictObject, CreateEdit
 from incomes_server.api.admin.timed import DEFAULT_TIMEOUT_S, answered_within
 from incomes_server.api.admin.trial_schemas import (
     Neighbour,
@@ -15,7 +17,7 @@ from incomes_server.api.admin.trial_schemas import (
     Problem,
     ValidationObject,
 )
-from incomes_server.edits import EditSet
+from incomes_server.edits import EditSet, EditStatus
 from incomes_server.edits.model import NewEdit
 from incomes_server.edits.questions import AskedQuestion, question_of
 
@@ -55,12 +57,17 @@ async def _validation(body: CreateEdit, context: AdminContext, project: str) -> 
                 await rule(context, project, body, new)
             except IncomesError as error:
                 problems.append(error)
+    conflicts = None
+    if not problems:
+        edit_set = await _set_of(context, project, body)
+        conflicts = await _conflicts(context, project, new.token_ids, edit_set.id, without=body.supersedes)
     return ValidationObject(
         valid=not problems,
         num_tokens=num_tokens,
         max_tokens=context.tokenizer.max_edit_tokens,
         gist_bytes=context.room.most_bytes(num_tokens),
         problems=[Problem(code=error.code, message=error.message, param=error.param) for error in problems],
+        conflicts=conflicts,
     )
 
 
@@ -95,7 +102,22 @@ async def _preview(body: PreviewContent, context: AdminContext, project: str) ->
         questions=[PreviewAnswer(**_compared(*each)) for each in told[: len(own)]],
         neighbours=neighbours,
         changed_neighbours=sum(neighbour.changed for neighbour in neighbours),
+        conflicts=await _conflicts(context, project, new.token_ids, edit_set.id, without=without),
     )
+
+
+async def _conflicts(
+    context: AdminContext, project: str, token_ids: Sequence[int], edit_set: str, *, without: Collection[str]
+) -> list[ConflictObject] | None:
+    """With the edits of the set that serve, without those that the new one takes the place of."""
+    if context.asker is None:
+        return None
+    found = await context.asker.conflicts(edit_set, token_ids)
+    if found is None:
+        return None
+    others = {each.edit_id: each for each in found if each.edit_id not in without}
+    ready = [e.id for e in await context.store.get_edits(project, list(others)) if e.status is EditStatus.READY]
+    return [ConflictObject(edit_id=i, kind=others[i].kind, score=others[i].score) for i in ready]
 
 
 def asker_of(context: AdminContext) -> StateAsker:
