@@ -13,68 +13,77 @@ import torch
 
 from incomes_plugin.gist.edit import Compared, EditKey, FoundConflict
 from incomes_plugin.gist.types import Gist
-from incomes_plugin.pool.gists import GistPool
+from incomes_plugin.pool.gists import GistPool, PooledSnapshot
 from incomes_plugin.pool.table import route_rows
-from incomes_plugin.selection.candidates import best_edits
-from incomes_plugin.selection.conflicts import CANDIDATES, judge
-from incomes_plugin.selection.routing import QUESTION_TOKENS, RouteKeys, distances_from_end
+from incomes_plugin.selection.conflicts import CANDIDATES, Sought, judge, nearest
+from incomes_plugin.selection.routing import RouteKeys
 
 logger = logging.getLogger("incomes.pool")
 
 
 @dataclass(frozen=True)
-class _Candidates:
-    """Edits that a new one is compared with, and what routing needs of them."""
+class _Edits:
+    """Edits that new ones are compared with, and what routing needs of them."""
 
     keys: RouteKeys
     edits: Sequence[EditKey]
     gists: Sequence[Gist]
 
+    @classmethod
+    def at(cls, snapshot: PooledSnapshot) -> _Edits:
+        """Those of a snapshot."""
+        return cls(snapshot.table.keys, snapshot.table.edits, snapshot.table.gists)
+
+    @classmethod
+    def of(cls, pool: GistPool, gists: Sequence[Gist]) -> _Edits:
+        """These."""
+        parts = [route_rows(pool.adapter.router, gist) for gist in gists]
+        owners = torch.cat([torch.full((len(part),), number) for number, part in enumerate(parts)])
+        keys = RouteKeys(torch.cat(parts), owners.to(parts[0].device), len(gists))
+        return cls(keys, [gist.edit for gist in gists], gists)
+
 
 @torch.inference_mode()
 def compare(pool: GistPool, edit_set: str, new: Sequence[Gist], others: Sequence[Gist]) -> list[Compared | None]:
-    """One answer for each new gist; None where it could not be compared.
+    """One answer for each new gist; None for all of them where they could not be compared.
 
     Args:
         others: further edits of the set that the newest snapshot does not have.
     """
     snapshot = pool.newest(edit_set)
     position = 0 if snapshot is None else snapshot.version
-    table = None if snapshot is None else _Candidates(snapshot.table.keys, snapshot.table.edits, snapshot.table.gists)
-    answers: list[Compared | None] = []
+    told: list[Compared | None] = [None] * len(new)
+    try:
+        for number, found in enumerate(_found(pool, snapshot, new, others)):
+            beside = tuple(gist.edit for gist in [*others, *new[:number]])
+            told[number] = Compared(position, beside, tuple(found))
+    except (RuntimeError, ValueError, MemoryError):
+        logger.exception("new edits of %s could not be compared with others", edit_set)
+        return [None] * len(new)
+    return told
+
+
+def _found(
+    pool: GistPool, snapshot: PooledSnapshot | None, new: Sequence[Gist], others: Sequence[Gist]
+) -> Iterator[list[FoundConflict]]:
+    """For each new gist what it is in conflict with in the snapshot, among the others and among those before it."""
+    if not new:
+        return
+    router, verifier = pool.adapter.router, pool.adapter.verifier
+    features = [gist.features.unpack(router.key.weight.device) for gist in new]
+    sought = [Sought.of(router, each) for each in features]
+    beside = _Edits.of(pool, [*others, *new])
+    besides = nearest(sought, beside.keys, CANDIDATES + len(new))
+    served = None if snapshot is None or not snapshot.num_edits else _Edits.at(snapshot)
+    rows = nearest(sought, served.keys, CANDIDATES + 1) if served else [[] for _ in new]
     for number, gist in enumerate(new):
-        beside = [*others, *new[:number]]
-        try:
-            found = tuple(_found(pool, gist, table, beside))
-            answers.append(Compared(position, tuple(each.edit for each in beside), found))
-        except (RuntimeError, ValueError, MemoryError):
-            logger.exception("%s could not be compared with other edits", gist.edit_id)
-            answers.append(None)
-    return answers
-
-
-def _found(pool: GistPool, gist: Gist, table: _Candidates | None, beside: Sequence[Gist]) -> Iterator[FoundConflict]:
-    adapter = pool.adapter
-    router, device = adapter.router, adapter.router.key.weight.device
-    features = gist.features.unpack(device)[-QUESTION_TOKENS:]
-    weights = router.weights(features, distances_from_end(len(features), device))
-    directions = router.directions(features)
-    for candidates in (table, _beside(pool, beside)):
-        if candidates is None or not candidates.keys.num_edits:
-            continue
-        rows = best_edits(weights, directions, candidates.keys, CANDIDATES)[0].tolist()
-        rows = [row for row in rows if candidates.edits[row][0] != gist.edit_id]
-        near = [candidates.gists[row].features.unpack(device) for row in rows]
-        for row, verdict in zip(rows, judge(router, adapter.verifier, features, near), strict=True):
-            if verdict is not None:
-                (edit_id, version), (kind, score) = candidates.edits[row], verdict
-                yield FoundConflict(edit_id, version, kind, score)
-
-
-def _beside(pool: GistPool, gists: Sequence[Gist]) -> _Candidates | None:
-    if not gists:
-        return None
-    parts = [route_rows(pool.adapter.router, gist) for gist in gists]
-    owners = torch.cat([torch.full((len(part),), number) for number, part in enumerate(parts)])
-    keys = RouteKeys(torch.cat(parts), owners.to(parts[0].device), len(gists))
-    return _Candidates(keys, [gist.edit for gist in gists], gists)
+        before = [row for row in besides[number] if row < len(others) + number]
+        near = [(beside, row) for row in before[:CANDIDATES]] + [(served, row) for row in rows[number] if served]
+        near = [(edits, row) for edits, row in near if edits.edits[row][0] != gist.edit_id]
+        texts = [edits.gists[row].features.unpack(router.key.weight.device) for edits, row in near]
+        verdicts = judge(router, verifier, features[number], texts)
+        yield [
+            FoundConflict(*edits.edits[row], *verdict)
+            for (edits, row), verdict in zip(near, verdicts, strict=True)
+            if verdict is not None
+        ]
