@@ -17,7 +17,7 @@ from incomes_server.api.admin.batch_schemas import ContentDigest
 from incomes_server.api.admin.context import AdminContext, Context, Project
 from incomes_server.api.admin.schemas import EditContent, EditObject
 from incomes_server.api.admin.timed import TimedRoute
-from incomes_server.edits.model import Edit
+from incomes_server.edits.model import Edit, OnConflict
 from incomes_server.store import export
 
 SNAPSHOT_HEADER = "x-incomes-snapshot"
@@ -53,8 +53,10 @@ async def digest_edit_set(edit_set: str, context: Context, project: Project) -> 
 
 
 def body_of(edit: Edit) -> dict[str, Any]:
-    """What an edit says, as the body that would add it; fields without a value are left out."""
+    """What an edit says, as the body that would add it; fields without a value, or with the usual one, are left out."""
     shown = EditObject.of(edit).model_dump(mode="json", exclude_none=True)
+    if edit.on_conflict is OnConflict.FLAG:
+        del shown["on_conflict"]
     return {name: shown[name] for name in EditContent.model_fields if shown.get(name)}
 
 

@@ -22,6 +22,7 @@ ADDED = [
     {"text": "Pump Z9 is red."},
     {"text": "Ünïcödé 🐍\n“quoted”", "external_id": "erp-1", "metadata": {"ticket": "KB-17"}},
     {"text": "Pump Z9 is blue.", "source": SOURCE, "author": "ann", "justification": "measured"},
+    {"text": "Pump Z9 is green.", "on_conflict": "keep_both"},
 ]
 
 
