@@ -10,14 +10,14 @@ from incomes_server.edits.evaluation import EvalRun, EvalSuite, is_enough
 from incomes_server.edits.questions import Asked, AskedQuestion
 from incomes_server.store.edit_sets import find_edit_set
 from incomes_server.store.labels import refer
-from incomes_server.store.log import edits_at
+from incomes_server.store.log import edits_at, switched_off
 from incomes_server.store.pages import page_of
 from incomes_server.store.rows import AnyRow, Transaction, load_edits
 from incomes_server.store.schema import edits, eval_runs, eval_suites, label_moves, revisions
 from incomes_server.store.vault import box_of, newest_box
 from sqlalchemy import Connection, delete, insert, select, update
 
-from incomes_plugin.errors import EvalRequired, EvalRunNotFound
+from incomes_plugin.errors import EditsDisabled, EvalRequired, EvalRunNotFound
 from incomes_plugin.gist.edit import EditKey
 from incomes_plugin.pool.snapshot import SnapshotRef
 
@@ -54,8 +54,9 @@ def set_suite(tx: Transaction, project: str, suite: EvalSuite) -> list[EditKey]:
 
 
 def record_run(tx: Transaction, project: str, snapshot: SnapshotRef, asked: Sequence[Asked]) -> list[EditKey]:
-    """Keep what a state answered. Raises EditSetNotFound."""
+    """Keep what a state answered. Raises EditSetNotFound; EditsDisabled as `check_whole` does."""
     found = find_edit_set(tx.conn, project, snapshot.edit_set, lock=True)
+    check_whole(tx.conn, snapshot)
     run_id = new_id(IdPrefix.EVAL_RUN)
     passed = is_enough(asked, load_suite(tx.conn, found.id).least_share)
     results = [[a.question.text, a.question.expected, a.question.source, a.answer] for a in asked]
@@ -106,6 +107,18 @@ def newest_at(conn: Connection, snapshot: SnapshotRef, limit: int) -> list[Edit]
     """The newest edits of a state, newest first, as they are in it."""
     keys, _ = edits_at(conn, snapshot.edit_set, snapshot.version)
     return load_edits(conn, keys[-limit:][::-1])
+
+
+def check_whole(conn: Connection, snapshot: SnapshotRef) -> None:
+    """Raises EditsDisabled: some of a state's edits are switched off. A run without them would say that the state
+    passed, and they could be switched on again at a label of it."""
+    if not switched_off(conn, snapshot.edit_set):
+        return
+    if off := snapshot.num_edits - len(edits_at(conn, snapshot.edit_set, snapshot.version)[0]):
+        raise EditsDisabled(
+            f"{off} edits of snapshot {snapshot.id} are switched off: switch them on, or run a state without them",
+            param="to",
+        )
 
 
 def check_evaluated(conn: Connection, label: str, snapshot: SnapshotRef) -> None:

@@ -13,6 +13,7 @@ from incomes_server.api.admin.timed import answered_within
 from incomes_server.api.admin.trials import asker_of
 from incomes_server.edits.evaluation import EvalSuite
 from incomes_server.edits.questions import Asked, AskedQuestion, question_of
+from incomes_server.store.evaluations import check_whole
 
 from incomes_plugin.errors import InvalidValue
 from incomes_plugin.pool.snapshot import SnapshotRef
@@ -45,6 +46,7 @@ async def create_eval_run(
     asker = asker_of(context)
     async with answered_within(EVALUATION_TIMEOUT_S):
         snapshot = await context.store.state_at(project, body.edit_set, body.to)
+        await context.store.read(check_whole, snapshot)
         questions = await _questions(context, await context.store.get_suite(project, snapshot.edit_set), snapshot)
         async with asker.turn(project), asker.state(snapshot) as state:
             answers = await asker.ask([question.text for question in questions], state, body.max_tokens)

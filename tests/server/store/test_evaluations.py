@@ -10,7 +10,7 @@ from incomes_server.store.core import EditStore
 from incomes_server.store.evaluations import get_run, get_suite, list_runs, newest_at, state_at
 from incomes_server.store.log import blobs_of, edits_at
 
-from incomes_plugin.errors import EditSetNotFound, EvalRequired, EvalRunNotFound
+from incomes_plugin.errors import EditsDisabled, EditSetNotFound, EvalRequired, EvalRunNotFound
 from tests.server.gists import keys_of, outcome_of
 
 QUESTION = AskedQuestion("What is the warranty?", ("36 months", "three years"))
@@ -94,6 +94,20 @@ def test_the_way_back_is_open_without_a_run_also_where_a_suite_became_required_l
         move("staging", "2", "m5")
     store.write(commands.RetireEdit("p", "out", edits[2].id))
     assert move("production", "head", "m6").snapshot.id == first.snapshot.id, "the same content under a later version"
+
+
+def test_a_state_with_an_edit_that_is_switched_off_has_no_run(store, edits):
+    """It would pass without the edit, which comes back when it is switched on."""
+    state = store.read(state_at, "p", "default", "head")
+    earlier = store.read(state_at, "p", "default", "2")
+    store.write(commands.SwitchEdit("p", "off", edits[2].id, False))
+    with pytest.raises(EditsDisabled, match="1 edits of snapshot"):
+        run(store, state, "36 months", "r1")
+    assert run(store, earlier, "36 months", "r2").passed, "it is not in this one"
+    now = store.read(state_at, "p", "default", "head")
+    assert (now.num_edits, run(store, now, "36 months", "r3").passed) == (2, True)
+    store.write(commands.SwitchEdit("p", "on", edits[2].id, True))
+    assert run(store, state, "36 months", "r4").passed
 
 
 def test_what_is_erased_is_in_no_answer(store, edits):
