@@ -1,80 +1,37 @@
-"""Several engines on one Ray cluster share one edit store on PostgreSQL: what one acknowledges, all of them serve."""
+"""Several engines on one Ray cluster share one edit store on PostgreSQL: what one acknowledges, all of them serve.
+
+`CLUSTER=long` runs the scenarios of `benchmarks/cluster.py` at their full size; without it, one of each kind, short.
+"""
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-import yaml
-from incomes_server.cli.server_process import free_port, server_process
 
+from benchmarks import cluster
 from tests.attack.parts import seconds_until
-from tests.e2e.conftest import KEYS, VLLM_FLAGS, Running, adapter_of, add, ask, logprobs
+from tests.e2e.conftest import Running, add, ask, logprobs
+from tests.fleet import Fleet
 from tests.postgres import Cluster
-from tests.ray_cluster import RayCluster, ray_cluster
+from tests.ray_cluster import ray_cluster
 
-pytestmark = [pytest.mark.e2e, pytest.mark.vllm, pytest.mark.ray, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.e2e, pytest.mark.vllm, pytest.mark.ray, pytest.mark.timeout(3600)]
 
+IS_LONG = os.environ.get("CLUSTER") == "long"
 FACT = "The warranty of pump Z9 is 36 months."
 
 
-@dataclass
-class Fleet:
-    """A Ray cluster, a database, and servers that are started on them."""
-
-    ray: RayCluster
-    database: str
-    folder: Path
-    model: Path
-    namespace: str = "incomes"
-    started: int = 0
-
-    @contextmanager
-    def server(self, *, join: bool = True, **settings: Any) -> Iterator[Running]:
-        """One more engine; the first makes the store, the others join it."""
-        folder = self._folder()
-        where = ["--join", self.ray.address] if join else ["--edit-store", self.database]
-        settings |= {} if join else {"ray_address": self.ray.address}
-        flags = [*self._config(folder, settings), *where, *adapter_of(self.model), *KEYS, "--", *VLLM_FLAGS]
-        with server_process(folder, lambda _: None, model=str(self.model), args=flags) as process:
-            yield Running(process, folder)
-
-    @contextmanager
-    def compressor(self) -> Iterator[subprocess.Popen[str]]:
-        """An engine that only compresses, once it does."""
-        folder = self._folder()
-        command = [sys.executable, "-m", "incomes_server.cli", "compress", str(self.model), *adapter_of(self.model)]
-        command += ["--join", self.ray.address, "--admin-port", str(free_port()), *self._config(folder, {})]
-        with (folder / "log").open("w") as log:
-            process = subprocess.Popen([*command, "--", *VLLM_FLAGS], stdout=subprocess.PIPE, stderr=log, text=True)
-        try:
-            assert process.stdout is not None
-            assert any("compressing: probes" in line for line in process.stdout), (folder / "log").read_text()[-3000:]
-            yield process
-        finally:
-            process.terminate()
-            process.wait(60)
-            if process.stdout:
-                process.stdout.close()
-
-    def _folder(self) -> Path:
-        self.started += 1
-        folder = self.folder / f"{self.namespace}-{self.started}"
-        folder.mkdir()
-        return folder
-
-    def _config(self, folder: Path, settings: dict[str, Any]) -> list[str]:
-        file = folder / "incomes.yaml"
-        shared = {"ray_token": self.ray.token, "ray_namespace": self.namespace, "pool_bytes": "64MiB"}
-        file.write_text(yaml.safe_dump(shared | settings))
-        return ["--config", str(file)]
+@contextmanager
+def running(fleet: Fleet, **settings: Any) -> Iterator[Running]:
+    """One more engine of a fleet."""
+    with fleet.server(**settings) as process:
+        yield Running(process, fleet.folder)
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +44,7 @@ def fleet(postgres: Cluster, tiny_model: Path, tmp_path_factory: pytest.TempPath
 
 @pytest.fixture(scope="module")
 def pair(fleet: Fleet) -> Iterator[tuple[Running, Running]]:
-    with fleet.server(join=False) as first, fleet.server() as second:
+    with running(fleet, join=False) as first, running(fleet) as second:
         yield first, second
 
 
@@ -116,7 +73,7 @@ def test_a_new_engine_has_everything_before_it_is_ready_and_leaves_at_once(
 ) -> None:
     with pair[0].admin() as admin:
         edit = add(admin, "default", FACT)
-        with fleet.server() as third:
+        with running(fleet) as third:
             assert len(serving(admin)) == 3
             raw = ask(third.chat())
             assert [each["edit"] for each in raw.parse().model_extra["edits"]["applied"]] == [edit["id"]]
@@ -128,7 +85,7 @@ def test_a_new_engine_has_everything_before_it_is_ready_and_leaves_at_once(
 def test_an_engine_that_is_killed_is_waited_for_only_until_its_lease_ends(
     fleet: Fleet, pair: tuple[Running, Running]
 ) -> None:
-    with pair[0].admin() as admin, fleet.server() as third:
+    with pair[0].admin() as admin, running(fleet) as third:
         third.process.process.kill()
         add(admin, "default", FACT)
         seconds_until(lambda: len(serving(admin)) == 2, 60)
@@ -137,8 +94,8 @@ def test_an_engine_that_is_killed_is_waited_for_only_until_its_lease_ends(
 def test_compressors_make_the_gists_and_one_that_is_killed_holds_none_up(fleet: Fleet, postgres: Cluster) -> None:
     with ExitStack() as opened:
         database = opened.enter_context(postgres.database())
-        apart = replace(fleet, ray=opened.enter_context(ray_cluster()), database=database, namespace="apart", started=0)
-        server = opened.enter_context(apart.server(join=False, compress_here=False))
+        apart = Fleet(opened.enter_context(ray_cluster()), database, fleet.folder / "apart", fleet.model)
+        server = opened.enter_context(running(apart, join=False, compress_here=False))
         admin = opened.enter_context(server.admin())
         waiting = admin.post("/v1/edits", json={"text": FACT}, params={"wait": "active", "timeout_s": 2})
         assert (waiting.status_code, waiting.json()["status"]) == (202, "pending"), "nobody compresses yet"
@@ -160,3 +117,28 @@ def statuses(admin: httpx.Client) -> dict[str, float]:
     lines = [line for line in admin.get("/metrics").text.splitlines() if line.startswith("incomes:edits{")]
     found = {line.split('"')[1]: float(line.split()[1]) for line in lines}
     return {status: number for status, number in found.items() if number}
+
+
+def test_kills_under_load_lose_nothing_and_leave_no_answer_stale(tmp_path: Path) -> None:
+    short = {"engines": 2, "compressors": 1, "chatters": 3, "victims": ("engine", "compressor", "store actor")}
+    found = cluster.kills(tmp_path, seconds=60 if IS_LONG else 5, **({} if IS_LONG else short))
+    assert_kept(found)
+    assert {each["killed"] for each in found["kills"]} >= {"engine", "compressor", "store actor"}
+
+
+@pytest.mark.skipif(not IS_LONG, reason="CLUSTER=long")
+@pytest.mark.parametrize("scenario", ["scale", "rolling", "database"])
+def test_scenarios(tmp_path: Path, scenario: str) -> None:
+    found = cluster.SCENARIOS[scenario](tmp_path)
+    assert_kept(found)
+    assert found.get("answers_behind_the_label", 0) == 0
+    if scenario == "rolling":
+        assert (found["refused"], found["connections_broken_by_a_kill"]) == ({}, 0)
+
+
+def assert_kept(found: dict[str, Any]) -> None:
+    """The promises: nothing lost, nothing stale, nothing of another tenant; refusals are 503 with Retry-After."""
+    kept = ("lost", "stale_after_active", "wrong_tenant_or_answer")
+    assert {name: found[name] for name in kept} == dict.fromkeys(kept, 0), found["notes"]
+    assert found["adds"] > 0
+    assert all(code.startswith("503 ") or code == "nobody is ready" for code in found["refused"]), found["refused"]
