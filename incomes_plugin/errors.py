@@ -47,6 +47,7 @@ IncomesError
 │   └── PoolFull              pool_full
 ├── Unavailable
 │   ├── NotReady              not_ready
+│   ├── GistStorageFailed     gist_storage_failed
 │   ├── EngineLost            engine_lost
 │   └── BaseModelUnavailable  base_model_unavailable
 ├── GistError
@@ -361,6 +362,12 @@ class NotReady(Unavailable):
     """A start-up stage or the canary has not passed."""
 
     code = "not_ready"
+
+
+class GistStorageFailed(Unavailable):
+    """The object storage of the gists does not answer, or an object is missing or was changed."""
+
+    code = "gist_storage_failed"
 
 
 class EngineLost(Unavailable):

@@ -82,6 +82,9 @@ class Settings(BaseSettings):
     edit_store: str = Field(
         default_factory=default_store_url, description="SQLAlchemy URL of the edit store", validate_default=True
     )
+    gist_storage: str | None = Field(
+        None, description="URL of an object storage for gists, e.g. s3://bucket/gists; default: in the edit store"
+    )
     api_keys: Annotated[tuple[ApiKey, ...], NoDecode] = Field(
         (), description="`project:key`, or a bare key for the project `default`; comma-separated in the environment"
     )
@@ -175,6 +178,16 @@ class Settings(BaseSettings):
             if projects.setdefault(key.key, key.project) != key.project:
                 raise ValueError(f"one key for two projects, {projects[key.key]} and {key.project}; give each its own")
         return keys
+
+    @field_validator("gist_storage")
+    @classmethod
+    def _beside_a_server(cls, url: str | None, info: ValidationInfo) -> str | None:
+        if url and ("://" not in url or not str(info.data.get("edit_store", "")).startswith("postgresql")):
+            raise ValueError(
+                "give a URL such as s3://bucket/gists or file:///mnt/gists, with an `edit_store` on PostgreSQL; SQLite "
+                "keeps gists itself"
+            )
+        return url
 
     @field_validator("ray_address")
     @classmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ class RaySettings:
         namespace: holds the actors' names.
         join: the actors must be there already.
         terms: what the servers of one store agree on.
+        gist_storage: URL of the object storage for gists; None = they are in the database.
         temp_dir: for Ray's sockets and logs; must be short (UNIX socket paths end at 107 bytes).
         master_source: where the store's process finds `masters` itself, so that Ray never has them.
     """
@@ -47,6 +49,7 @@ class RaySettings:
     master_source: MasterSource | None = None
     join: bool = False
     terms: StoreTerms = ANY_TERMS
+    gist_storage: str | None = None
 
     @property
     def masters_of_the_actor(self) -> tuple[MasterKey, ...] | MasterSource:
@@ -67,12 +70,14 @@ def create_actors(settings: RaySettings) -> None:
     from incomes_server.store.counts import count
 
     if not _agrees(settings):
-        # A database that cannot be opened is reported here, with its own error.
-        EditStore(settings.database_url, masters=settings.masters).close()
-    how = {"masters": settings.masters_of_the_actor, "terms": settings.terms}
-    store = _actor(EditStoreActor, store_calls.ACTOR_NAME, settings, settings.database_url, **how)
+        # A database that cannot be opened, or a storage that fails, is reported here, with its own error.
+        store = EditStore(settings.database_url, masters=settings.masters, gist_storage=settings.gist_storage)
+        with closing(store):
+            store.probe_storage()
+    how = {"masters": settings.masters_of_the_actor, "terms": settings.terms, "gist_storage": settings.gist_storage}
+    actor = _actor(EditStoreActor, store_calls.ACTOR_NAME, settings, settings.database_url, **how)
     scheduler = _actor(SchedulerActor, compression_client.ACTOR_NAME, settings, settings.namespace, settings.limits)
-    _answer([store.agree.remote(settings.terms), store.read.remote(count), scheduler.stats.remote()])
+    _answer([actor.agree.remote(settings.terms), actor.read.remote(count), scheduler.stats.remote()])
 
 
 def _agrees(settings: RaySettings) -> bool:

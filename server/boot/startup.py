@@ -40,6 +40,7 @@ def ray_settings(settings: Settings) -> RaySettings:
         master_source=None if settings.join else settings.master_source(),
         join=settings.join,
         terms=StoreTerms.of(settings, masters),
+        gist_storage=settings.gist_storage,
     )
 
 

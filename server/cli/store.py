@@ -23,9 +23,11 @@ def backup(
     file: FileArgument, edit_store: StoreOption = None, config: ConfigOption = None, as_json: JsonFlag = False
 ) -> None:
     """Write one state of the edit store into a new file, while the server runs."""
+    from incomes_server.settings import load_settings
     from incomes_server.store import backup as backups
 
-    _show(backups.backup(_url(edit_store, config), file), f"{file}: ", as_json)
+    settings = load_settings(config, edit_store=edit_store).settings
+    _show(backups.backup(settings.edit_store, file, settings.gist_storage), f"{file}: ", as_json)
 
 
 @app.command()

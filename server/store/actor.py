@@ -34,13 +34,14 @@ from incomes_server.store.terms import ANY_TERMS, StoreTerms
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
-from incomes_plugin.errors import EditSetNotFound, InvalidValue, NotReady
+from incomes_plugin.errors import EditSetNotFound, GistStorageFailed, InvalidValue, NotReady
 from incomes_plugin.pool.snapshot import SnapshotDelta
 from incomes_plugin.telemetry import context_of, export_traces, span
 
 OTHER_WRITER_CHECK_S = 1.0
 OPEN_S = 300.0
 FORGOTTEN_AT_ONCE = 1000
+STORAGE_PAUSE_S = 0.5
 CLOCK_CHECK_S = 0.5
 """How often the clock looks for the next time at which an edit joins or expires; it may have been written meanwhile."""
 
@@ -50,7 +51,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def _open_patiently(url: str, masters: Sequence[MasterKey] | MasterSource) -> EditStore:
+def _open_patiently(url: str, masters: Sequence[MasterKey] | MasterSource, gist_storage: str | None) -> EditStore:
     """The store. An actor whose constructor fails is never restarted by Ray, so a restart of the actor during one of
     PostgreSQL, or of what has the master key, waits for it."""
     give_up_s = time.monotonic() + OPEN_S
@@ -58,7 +59,7 @@ def _open_patiently(url: str, masters: Sequence[MasterKey] | MasterSource) -> Ed
         keys = None
         try:
             keys = masters.read() if isinstance(masters, MasterSource) else masters
-            return EditStore(url, masters=keys)
+            return EditStore(url, masters=keys, gist_storage=gist_storage)
         except NotReady as error:
             cause = error.__cause__
             passes = keys is None or (isinstance(cause, SQLAlchemyError) and will_pass(cause))
@@ -77,10 +78,12 @@ class EditStoreActor:
         lease_s: float = LEASE_S,
         masters: Sequence[MasterKey] | MasterSource = (),
         terms: StoreTerms = ANY_TERMS,
+        gist_storage: str | None = None,
     ) -> None:
         export_traces("store")
         self._terms = terms
-        self._store = _open_patiently(url, masters)
+        self._store = _open_patiently(url, masters, gist_storage)
+        self._burier = ThreadPoolExecutor(1, "store-objects")
         self._store.prune_requests()
         self._store.write(ApplyDue())  # what expired while no store ran is gone before anybody asks
         self._clock: asyncio.Task[None] | None = None
@@ -173,7 +176,14 @@ class EditStoreActor:
             # Another process may write to the same database: two clusters overlap during an upgrade.
             await self._news.wait(min(left_s, OTHER_WRITER_CHECK_S))
             await self._refresh()
-        deltas = await self._pages(replica, behind, positions)
+        try:
+            deltas = await self._pages(replica, behind, positions)
+        except GistStorageFailed:
+            if not serving:
+                raise
+            # It goes on with what it has, which is all that anybody was told.
+            deltas = []
+            await asyncio.sleep(STORAGE_PAUSE_S)
         self._table.heard(replica, time.monotonic())
         return deltas
 
@@ -209,6 +219,7 @@ class EditStoreActor:
         await self._group.submit(ForgetMoves(before))
         while time.monotonic() < deadline_s and await self._group.submit(ForgetRequests(FORGOTTEN_AT_ONCE)):
             continue
+        await self._in_thread(self._burier, self._store.bury)
         targets = await self.read(compaction_targets, before)
         for edit_set, version in targets.items():
             while (up_to := self._table.least(edit_set, version)) > 0:
@@ -255,18 +266,28 @@ class EditStoreActor:
             self._news.notify()
 
     async def _pages(self, replica: str, behind: list[str], positions: dict[str, int]) -> list[SnapshotDelta[bytes]]:
-        """One page for each set, as long as all together stay near one page's size; the whole of a label's move."""
+        """One page for each set, as long as all together stay near one page's size; the whole of a label's move.
+
+        Raises:
+            GistStorageFailed: before the first page. The others come without what could not be read.
+        """
         deltas: list[SnapshotDelta[bytes]] = []
         size = 0
         for key in behind:
-            if "@" not in key:
-                delta = await self.read(read_delta, key, positions.get(key, 0))
-            elif (moved := await self._label_delta(replica, key, positions)) is None:
-                continue
-            else:
-                delta = moved
-            deltas.append(delta)
-            size += sum(map(len, delta.added))
+            try:
+                if "@" not in key:
+                    deltas.append(await self.read(read_delta, key, positions.get(key, 0)))
+                elif (moved := await self._label_delta(replica, key, positions)) is not None:
+                    deltas.append(moved)
+                else:
+                    continue
+            except GistStorageFailed as error:
+                logger.warning("%s waits for %s: %s", replica, key, error.message)
+                self._table.nack(replica, key, self._heads.known[key].version, error.message, time.monotonic())
+                if not deltas:
+                    raise
+                break
+            size += sum(map(len, deltas[-1].added))
             if size >= PAGE_BYTES:
                 break
         return deltas

@@ -14,13 +14,15 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from incomes_server.store.check import problems
 from incomes_server.store.database import failure_of, open_reader, open_writer
 from incomes_server.store.erasure import erase_again, erased_ids, scrub
 from incomes_server.store.migrations import require_newest
+from incomes_server.store.objects import GistStorage, fetched, with_storage
 from incomes_server.store.rows import Transaction
-from incomes_server.store.schema import edit_sets, edits, metadata
+from incomes_server.store.schema import edit_sets, edits, loose_objects, metadata
 from sqlalchemy import Connection, Engine, delete, func, insert, make_url, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -38,8 +40,11 @@ class BackupReport:
     num_bytes: int
 
 
-def backup(url: str, path: Path) -> BackupReport:
-    """Write one state of a database that may be in use.
+def backup(url: str, path: Path, gist_storage: str | None = None) -> BackupReport:
+    """Write one state of a database that may be in use, its gists included.
+
+    Args:
+        gist_storage: URL of the object storage that has them, if one has.
 
     Raises:
         InvalidValue: the file is there already, or the place for it is not.
@@ -51,7 +56,7 @@ def backup(url: str, path: Path) -> BackupReport:
     try:
         part.unlink(missing_ok=True)
         part.touch(mode=0o600)
-        _copy_out(url, part)
+        _copy_out(url, part, gist_storage)
         report = _checked(f"sqlite:///{part}")
         with part.open("rb") as file:
             os.fsync(file.fileno())
@@ -109,10 +114,10 @@ def _erase_again(used: str, restored: str) -> None:
         reader.dispose()
 
 
-def _copy_out(url: str, part: Path) -> None:
+def _copy_out(url: str, part: Path, gist_storage: str | None) -> None:
     database = make_url(url).database
     if not url.startswith("sqlite"):
-        _copy_rows(url, f"sqlite:///{part}", into=open_writer(f"sqlite:///{part}"))
+        _copy_rows(url, f"sqlite:///{part}", into=open_writer(f"sqlite:///{part}"), gist_storage=gist_storage)
     elif database and Path(database).is_file():
         _copy_file(Path(database), part)
     else:
@@ -126,9 +131,10 @@ def _copy_file(source: Path, target: Path) -> None:
         old.backup(new)
 
 
-def _copy_rows(source: str, target: str, *, into: Engine) -> None:
-    """All rows of one state, in one transaction of the target, which is empty."""
-    reader = open_reader(source)
+def _copy_rows(source: str, target: str, *, into: Engine, gist_storage: str | None = None) -> None:
+    """All rows of one state, in one transaction of the target, which is empty. Gists come into the rows."""
+    storage = GistStorage(gist_storage, source) if gist_storage else None
+    reader = with_storage(open_reader(source), storage)
     try:
         with reader.begin() as old, into.begin() as new:
             require_newest(old)
@@ -137,13 +143,25 @@ def _copy_rows(source: str, target: str, *, into: Engine) -> None:
             for table in reversed(metadata.sorted_tables):
                 new.execute(delete(table))
             for table in metadata.sorted_tables:
-                rows = old.execute(select(table), execution_options={"yield_per": _ROWS})
-                for part in rows.mappings().partitions(_ROWS):
-                    new.execute(insert(table), [dict(row) for row in part])
+                if table is loose_objects:
+                    continue  # of the storage of this database; a copy has its gists itself
+                with old.execute(select(table), execution_options={"yield_per": _ROWS}) as rows:
+                    for part in rows.mappings().partitions(_ROWS):
+                        new.execute(insert(table), _with_gists(old, [dict(row) for row in part]))
             _go_on_counting(new)
     finally:
         reader.dispose()
         into.dispose()
+        if storage is not None:
+            storage.close()
+
+
+def _with_gists(conn: Connection, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of any table; those with references get the objects in their place."""
+    having = [row for row in rows if row.get("blob")]
+    for row, blob in zip(having, fetched(conn, [row["blob"] for row in having]), strict=True):
+        row["blob"] = blob
+    return rows
 
 
 def _go_on_counting(conn: Connection) -> None:

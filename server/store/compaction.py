@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from incomes_server.edits import EditStatus
 from incomes_server.store.labels import labels_of
 from incomes_server.store.log import ADD, REMOVE
+from incomes_server.store.objects import let_go
 from incomes_server.store.rows import AnyRow, Transaction, chunks, in_pairs
 from incomes_server.store.schema import edit_sets, edit_versions, edits, label_heads, label_moves, log, revisions
 from sqlalchemy import Connection, bindparam, delete, func, select, update
@@ -146,6 +147,8 @@ def _free(conn: Connection, keys: Sequence[EditKey]) -> None:
         kept = {tuple(row) for row in conn.execute(still)}
         free = in_pairs(v.edit_id, v.version, [key for key in part if key not in kept])
         newest = v.version == select(edits.c.head_version).where(edits.c.id == v.edit_id).scalar_subquery()
+        let_go(conn, free, v.status == EditStatus.SUPERSEDED, ~newest)
         conn.execute(delete(edit_versions).where(free, v.status == EditStatus.SUPERSEDED, ~newest))
         over = v.status.in_([EditStatus.RETIRED, EditStatus.SUPERSEDED, EditStatus.ERASED])
+        let_go(conn, free, over)
         conn.execute(update(edit_versions).where(free, over).values(blob=None, gist_bytes=0))

@@ -12,6 +12,7 @@ from typing import Any
 
 from incomes_server.edits import EditStatus, OnConflict
 from incomes_server.store.log import ADD
+from incomes_server.store.objects import fetched
 from incomes_server.store.rows import chunks, in_pairs
 from incomes_server.store.schema import edit_versions, edits, log
 from incomes_server.store.vault import box_of
@@ -105,7 +106,8 @@ def ready_gists(conn: Connection, edit_set: str, keys: Sequence[EditKey]) -> dic
     for part in chunks(keys):
         query = select(v.edit_id, v.version, v.blob, v.data_key).join_from(edit_versions, edits, e.id == v.edit_id)
         query = query.where(in_pairs(v.edit_id, v.version, part), e.edit_set == edit_set, v.status == EditStatus.READY)
-        for row in conn.execute(query):
+        rows = conn.execute(query).all()
+        for row, blob in zip(rows, fetched(conn, [row.blob for row in rows]), strict=True):
             key = (row.edit_id, row.version)
-            gists[key] = box_of(conn, row.data_key).open("blob", key, row.blob)
+            gists[key] = box_of(conn, row.data_key).open("blob", key, blob)
     return gists

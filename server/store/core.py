@@ -38,6 +38,7 @@ from incomes_server.store.compared import Uncompared
 from incomes_server.store.database import failure_of, open_reader, open_writer, will_pass
 from incomes_server.store.edit_sets import SetHead
 from incomes_server.store.erasure import scrub
+from incomes_server.store.objects import GistStorage, bury, with_storage
 from incomes_server.store.requests import find_result, forget_requests, keep_result
 from incomes_server.store.rows import Transaction, load_edit_set, load_edits
 from incomes_server.store.schema import meta, replicas, requests
@@ -76,23 +77,50 @@ class Committed:
 class EditStore:
     """One database. Reads may run beside a write; writes must not run beside each other on SQLite."""
 
-    def __init__(self, url: str, *, masters: Sequence[MasterKey] = (), clock: Callable[[], float] = time.time) -> None:
-        """Open or create the database. Raises NotReady when it does not answer, or a newer version wrote it."""
+    def __init__(
+        self,
+        url: str,
+        *,
+        masters: Sequence[MasterKey] = (),
+        clock: Callable[[], float] = time.time,
+        gist_storage: str | None = None,
+    ) -> None:
+        """Open or create the database. Raises NotReady when it does not answer, or a newer version wrote it.
+
+        Args:
+            gist_storage: URL of the object storage that takes the gists; None = they are in the database.
+        """
         self._clock = clock
         vault = Vault(masters) if masters else None
-        self._writer = with_vault(open_writer(url), vault)
+        self._storage = GistStorage(gist_storage, url) if gist_storage else None
+        self._writer = with_storage(with_vault(open_writer(url), vault), self._storage)
         with ExitStack() as undo:
-            undo.callback(self._writer.dispose)
+            undo.callback(self.close_writer)
             with self._writer.begin() as conn:
                 unlock(conn, vault)
             undo.pop_all()
-        self._reader = with_vault(open_reader(url), vault)
+        self._reader = with_storage(with_vault(open_reader(url), vault), self._storage)
         self._clean = scrub(self._writer)
 
     def close(self) -> None:
         """Give the connections back."""
         self._reader.dispose()
+        self.close_writer()
+
+    def close_writer(self) -> None:
+        """What `close` does for a store whose opening failed."""
         self._writer.dispose()
+        if self._storage is not None:
+            self._storage.close()
+
+    def probe_storage(self) -> None:
+        """Check that the gist storage takes and gives objects. Raises GistStorageFailed."""
+        if self._storage is not None:
+            self._storage.probe()
+
+    def bury(self) -> bool:
+        """Delete objects of gists that were let go; whether none is left."""
+        return bury(self._writer)
 
     def commit(self, batch: Sequence[commands.Command | commands.Sent]) -> Committed:
         """Apply all commands in one durable transaction; a command that fails leaves no trace and stops no other.
@@ -129,6 +157,7 @@ class EditStore:
             heads = heads_of(conn, touched)
         if tx.erased:
             self._clean = scrub(self._writer)
+            self.bury()
         return Committed(results, frozenset(changed), heads)
 
     def write(self, command: commands.Command | commands.Sent) -> Any:

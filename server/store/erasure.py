@@ -16,13 +16,14 @@ from incomes_server.store.edits import find_row, retire_edit
 from incomes_server.store.evaluations import forget_answers
 from incomes_server.store.labels import labels_of
 from incomes_server.store.log import ADD
+from incomes_server.store.objects import fetched, let_go
 from incomes_server.store.rows import AnyRow, Transaction, chunks
 from incomes_server.store.schema import edit_versions, edits, log, meta
 from incomes_server.store.vault import box_of
 from sqlalchemy import Connection, Engine, delete, insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
-from incomes_plugin.errors import EditConflict, IncomesError
+from incomes_plugin.errors import EditConflict, GistStorageFailed, IncomesError
 from incomes_plugin.gist.edit import EditKey
 from incomes_plugin.gist.header import emptied
 
@@ -118,6 +119,7 @@ def _drop_content(tx: Transaction, edit_id: str) -> None:
     forget_answers(tx.conn, edit_id)
     for row in tx.conn.execute(select(v.edit_id, v.version, v.blob, v.data_key).where(v.edit_id == edit_id)).all():
         blob = None if row.blob is None else _emptied(tx.conn, row)
+        let_go(tx.conn, v.edit_id == edit_id, v.version == row.version)
         tx.conn.execute(
             update(edit_versions)
             .where(v.edit_id == edit_id, v.version == row.version)
@@ -148,6 +150,9 @@ def _drop_content(tx: Transaction, edit_id: str) -> None:
 
 def _emptied(conn: Connection, row: AnyRow) -> bytes | None:
     try:
-        return emptied(box_of(conn, row.data_key).open("blob", (row.edit_id, row.version), row.blob))
+        (blob,) = fetched(conn, [row.blob])
+        return emptied(box_of(conn, row.data_key).open("blob", (row.edit_id, row.version), blob))
+    except GistStorageFailed:
+        raise
     except IncomesError:
         return None

@@ -8,6 +8,7 @@ from itertools import groupby
 from typing import Any
 
 from incomes_server.store.fold import Fold
+from incomes_server.store.objects import fetched
 from incomes_server.store.rows import AnyRow, Transaction, chunks, in_pairs, snapshot_from
 from incomes_server.store.schema import edit_sets, edit_versions, edits, log, meta, revisions
 from incomes_server.store.vault import box_of
@@ -150,6 +151,7 @@ def blobs_of(
 
     Raises:
         NotReady: some are missing, or made by another model than the one that is served.
+        GistStorageFailed: the object storage fails.
     """
     v = edit_versions.c
     served = conn.scalar(select(meta.c.value).where(meta.c.key == MODEL))
@@ -157,11 +159,10 @@ def blobs_of(
     columns = (v.edit_id, v.version, v.blob, v.seq, v.fingerprint, v.expires_at, v.data_key)
     for part in chunks(wanted):
         query = select(*columns).where(in_pairs(v.edit_id, v.version, part))
-        found |= {
-            (row.edit_id, row.version): (_gist(conn, row), row.seq, row.expires_at)
-            for row in conn.execute(query)
-            if row.blob is not None and served in (None, row.fingerprint)
-        }
+        rows = [row for row in conn.execute(query) if row.blob is not None and served in (None, row.fingerprint)]
+        for row, sealed in zip(rows, fetched(conn, [row.blob for row in rows]), strict=True):
+            edit = row.edit_id, row.version
+            found[edit] = box_of(conn, row.data_key).open("blob", edit, sealed), row.seq, row.expires_at
     if missing := len(wanted) - len(found):
         raise NotReady(
             f"{missing} gists of {snapshot.edit_set} up to version {snapshot.version} are missing, or of another model"
@@ -181,7 +182,3 @@ def lost_at(conn: Connection, edit_set: str, version: int) -> int:
         .where(log.c.edit_set == edit_set, log.c.version <= version, unusable)
     )
     return int(conn.scalar(query) or 0)
-
-
-def _gist(conn: Connection, row: AnyRow) -> bytes:
-    return box_of(conn, row.data_key).open("blob", (row.edit_id, row.version), row.blob)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from incomes_server.edits import WAITING, EditStatus, sources_of
 from incomes_server.edits.lifecycle import in_force, next_due
 from incomes_server.store.log import PAGE_BYTES, append
+from incomes_server.store.objects import keep, stored
 from incomes_server.store.rows import AnyRow, Transaction, chunks
 from incomes_server.store.schema import edit_versions, edits
 from incomes_server.store.sealing import boxes_of
@@ -181,9 +182,10 @@ def _keep_others(
 def _sealed(conn: Connection, made: Mapping[EditKey, MadeGist]) -> dict[EditKey, MadeGist]:
     """As they are stored: under the data keys of their versions."""
     boxes = boxes_of(conn, list(made))
+    blobs = stored(conn, [boxes[ref].seal("blob", ref, gist.blob) for ref, gist in made.items()])
     return {
-        ref: MadeGist(boxes[ref].seal("blob", ref, gist.blob), gist.fingerprint, len(gist.blob))
-        for ref, gist in made.items()
+        ref: MadeGist(blob, gist.fingerprint, len(gist.blob))
+        for (ref, gist), blob in zip(made.items(), blobs, strict=True)
     }
 
 
@@ -203,6 +205,7 @@ def _set(tx: Transaction, changes: Sequence[tuple[EditKey, dict[str, object]]]) 
     for columns, rows in by_columns.items():
         statement = update(edit_versions).where(_THIS_VERSION)
         tx.conn.execute(statement.values({name: bindparam(f"b_{name}") for name in columns}), rows)
+        keep(tx.conn, [row.get("b_blob") for row in rows])
 
 
 def mark(tx: Transaction, refs: Sequence[EditKey], *, status: EditStatus, set_version: int | None) -> None:

@@ -10,6 +10,7 @@ from incomes_server.store.compared import Arrival, Uncompared
 from incomes_server.store.conflicts import judge
 from incomes_server.store.log import MODEL, append
 from incomes_server.store.membership import MadeGist, mark, settle
+from incomes_server.store.objects import let_go
 from incomes_server.store.rows import AnyRow, Transaction, chunks, encode_tokens, in_pairs, job_from, text_from
 from incomes_server.store.schema import edit_sets, edit_versions, edits, meta
 from incomes_server.store.sealing import boxes_of
@@ -181,6 +182,8 @@ def _requeue(tx: Transaction, edit_set: str, stale: Sequence[EditKey], active: S
     superseded = [ref for ref in stale if ref[0] in set(newer_waits)]
     mark(tx, stale, status=EditStatus.PENDING, set_version=None)
     mark(tx, superseded, status=EditStatus.SUPERSEDED, set_version=floor)
+    for part in chunks(stale):
+        let_go(tx.conn, in_pairs(v.edit_id, v.version, part))
     tx.conn.execute(
         update(edit_versions).where(_THIS_VERSION).values(blob=None, gist_bytes=0, fingerprint=None),
         [{"b_edit": edit_id, "b_version": version} for edit_id, version in stale],

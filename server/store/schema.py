@@ -417,3 +417,12 @@ eval_runs = Table(
     Column("data_key", String),
 )
 Index("eval_runs_of_set", eval_runs.c.edit_set, eval_runs.c.seq)
+
+loose_objects = Table(
+    "loose_objects",
+    metadata,
+    # An object of the gist storage that goes at that time, unless a transaction takes the row away.
+    Column("reference", LargeBinary, primary_key=True),
+    Column("due_at", BigInteger, nullable=False),
+)
+Index("loose_objects_due", loose_objects.c.due_at)

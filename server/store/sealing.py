@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 from incomes_server.store.edit_sets import delete_edit_set
 from incomes_server.store.evaluations import erase_texts
 from incomes_server.store.labels import delete_labels
+from incomes_server.store.objects import fetched, is_reference, keep, let_go, stored
 from incomes_server.store.rows import AnyRow, Transaction, chunks, details_from, in_pairs, sealed_details
 from incomes_server.store.schema import (
     data_keys,
@@ -141,6 +142,7 @@ def erase_data_keys(tx: Transaction, project: str) -> list[EditKey]:
         delete_labels(tx, edit_set)
     versions = v.edit_id.in_(select(e.id).where(e.project == project))
     known = dict.fromkeys(("details", "source_url", "document_id", "author", "justification"))
+    let_go(tx.conn, versions)
     tx.conn.execute(
         update(edit_versions).where(versions).values(text="", token_ids=b"", blob=None, metadata="{}", **known)
     )
@@ -203,11 +205,17 @@ def _reseal_row(tx: Transaction, kind: _Kind, row: AnyRow) -> None:
     for name in kind.texts:
         values[name] = new.seal_text(place, old.open_text(place, getattr(row, name)))
     for name in kind.blobs:
-        blob = getattr(row, name)
-        values[name] = None if blob is None else new.seal(name, place, old.open(name, place, blob))
+        if (blob := getattr(row, name)) is not None:
+            is_object = name == "blob" and is_reference(blob)
+            (content,) = fetched(tx.conn, [blob]) if is_object else [blob]
+            sealed = new.seal(name, place, old.open(name, place, content))
+            (values[name],) = stored(tx.conn, [sealed]) if is_object else [sealed]
     if kind.table is edit_versions:
         values |= sealed_details(new, place, *details_from(tx.conn, place, row))
     same = (kind.place == row.place) & (kind.number == row.number)
+    if kind.table is edit_versions:
+        let_go(tx.conn, same)
+        keep(tx.conn, [values.get("blob")])
     tx.conn.execute(update(kind.table).where(same).values(values))
 
 

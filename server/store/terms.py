@@ -17,8 +17,6 @@ from sqlalchemy import make_url
 from incomes_plugin.errors import InvalidValue
 
 SHARED = ("pool_bytes", "queue_limit", "default_edit_set")
-OF_THE_STORE = ("edit_store", "encryption_key")
-"""A server that only joins needs neither: the store's actor has them."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +30,9 @@ class StoreTerms:
     def of(cls, settings: Settings, masters: Sequence[MasterKey]) -> Self:
         """The terms that a server of these settings needs."""
         values = {"incomes": version("incomes")} | {name: str(getattr(settings, name)) for name in SHARED}
-        if not settings.join:
+        if not settings.join:  # one that joins has no need of them: the store's actor has them
             values["edit_store"] = make_url(settings.edit_store).set(password=None).render_as_string()
+            values["gist_storage"] = settings.gist_storage or "none"
             values["encryption_key"] = ", ".join(master.id for master in masters) or "none"
         return cls(tuple(values.items()))
 

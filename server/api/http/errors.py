@@ -65,7 +65,9 @@ def error_response(error: errors.IncomesError) -> JSONResponse:
     """The whole HTTP answer of an error. It is counted."""
     REFUSALS.labels(error.code).inc()
     headers = {"retry-after": str(error.retry_after_s)} if isinstance(error, errors.Overloaded) else {}
-    if isinstance(error, errors.NotReady):
+    if isinstance(
+        error, errors.NotReady | errors.EngineLost | errors.GistStorageFailed
+    ):  # another engine, or this one started anew, answers
         headers["retry-after"] = "1"
     return JSONResponse(envelope(error), status_of(error), headers)
 

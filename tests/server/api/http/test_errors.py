@@ -53,6 +53,7 @@ EXPECTED = {
     "rate_limit_exceeded": 429,
     "pool_full": 503,
     "not_ready": 503,
+    "gist_storage_failed": 503,
     "engine_lost": 503,
     "base_model_unavailable": 503,
     "gist_format_error": 500,
