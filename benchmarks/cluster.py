@@ -139,11 +139,35 @@ def database(folder: Path, *, stopped_s: float = 20.0, engines: int = 2, chatter
         return figures | {"all_ready_after_s": round(back_s + strong_s, 1), **judged(stage, load, started_s)}
 
 
+def storage(folder: Path, *, failing_s: float = 15.0, engines: int = 2, chatters: int = 4) -> dict[str, Any]:
+    """The object storage of the gists fails for a while, under load; then it is back."""
+    gists, away = folder / "gists", folder / "away"
+    gists.mkdir()
+    with staged(folder, engines, gist_storage=gists.as_uri()) as stage:
+        load, started_s = stage.load(chatters, 2.0), time.monotonic()
+        load.start()
+        seconds_until(lambda: len(load.figures.adds) > 5)
+        gists.rename(away)
+        gists.touch()  # a file where the folder was
+        chats, adds = load.figures.chats, len(load.figures.adds)
+        time.sleep(failing_s)
+        meanwhile = {"chats": load.figures.chats - chats, "adds": len(load.figures.adds) - adds}
+        gists.unlink()
+        away.rename(gists)
+        before = len(load.figures.adds)
+        back_s = seconds_until(lambda: len(load.figures.adds) > before + 2)
+        found = judged(stage, load, started_s)
+        objects = sum(path.is_file() for path in gists.rglob("*"))
+        figures = {"failing_s": failing_s, "meanwhile": meanwhile, "writes_again_after_s": round(back_s, 1)}
+        return figures | {"objects": objects, **found}
+
+
 SCENARIOS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "kills": lambda folder: kills(folder, seconds=60),
     "scale": scale,
     "rolling": rolling,
     "database": database,
+    "storage": storage,
     "activation": activation,
     "bulk": bulk,
     "pollers": pollers,

@@ -10,7 +10,9 @@ import threading
 import time
 import uuid
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import httpx
@@ -53,11 +55,8 @@ class Load:
         self._done = threading.Event()
         adders = max(1, min(16, round(2 * adds_per_s)))
         self._threads = [
-            *(threading.Thread(target=self._chat, args=(TENANTS[i % 2],), daemon=True) for i in range(chatters)),
-            *(
-                threading.Thread(target=self._add, args=(TENANTS[i % 2], adders / adds_per_s), daemon=True)
-                for i in range(adders)
-            ),
+            *(self._thread(self._chat, TENANTS[i % 2]) for i in range(chatters)),
+            *(self._thread(partial(self._add, every_s=adders / adds_per_s), TENANTS[i % 2]) for i in range(adders)),
         ]
 
     def start(self) -> None:
@@ -74,8 +73,18 @@ class Load:
                 raise TimeoutError("a write was not acknowledged as active")
         return self.figures
 
-    def _chat(self, tenant: str) -> None:
-        clients: dict[str, httpx.Client] = {}
+    def _thread(self, work: Callable[[str, dict[str, httpx.Client]], None], tenant: str) -> threading.Thread:
+        def run() -> None:
+            clients: dict[str, httpx.Client] = {}
+            try:
+                work(tenant, clients)
+            finally:
+                for client in clients.values():
+                    client.close()
+
+        return threading.Thread(target=run, daemon=True)
+
+    def _chat(self, tenant: str, clients: dict[str, httpx.Client]) -> None:
         body = {**QUESTION, "return_edit_attributions": True}
         while not self._done.is_set():
             with self._lock:
@@ -94,8 +103,7 @@ class Load:
                 if edit_set != self._edit_sets[tenant]:
                     self.figures.wrong.append(f"{tenant} was answered from {edit_set}")
 
-    def _add(self, tenant: str, every_s: float) -> None:
-        clients: dict[str, httpx.Client] = {}
+    def _add(self, tenant: str, clients: dict[str, httpx.Client], *, every_s: float) -> None:
         while not self._done.is_set():
             begun_s, name = time.monotonic(), str(uuid.uuid4())
             body = {"text": f"The code of {tenant} {name[:8]} is {name[-6:]}.", "external_id": name}
@@ -131,7 +139,9 @@ class Load:
                 self.figures.refused["nobody is ready"] += 1
             return None, 0.0
         url = server.admin_url if admin else server.chat_url
-        client = clients.setdefault(url, client_of(url, tenant))
+        if url not in clients:
+            clients[url] = client_of(url, tenant)
+        client = clients[url]
         start_s = time.monotonic()
         try:
             answer = client.request(method, path, json=body, headers={"idempotency-key": key} if key else {})

@@ -82,6 +82,7 @@ class Settings(BaseSettings):
     edit_store: str = Field(
         default_factory=default_store_url, description="SQLAlchemy URL of the edit store", validate_default=True
     )
+    join: bool = Field(False, description="use the edit store that runs at `ray_address`, and never start one")
     gist_storage: str | None = Field(
         None, description="URL of an object storage for gists, e.g. s3://bucket/gists; default: in the edit store"
     )
@@ -103,7 +104,6 @@ class Settings(BaseSettings):
     replica_name: str = Field(
         "replica-0", description="name of this engine among the replicas; in a cluster by default host name and port"
     )
-    join: bool = Field(False, description="use the edit store that runs at `ray_address`, and never start one")
     ray_address: str | None = Field(
         None,
         validate_default=True,
@@ -182,7 +182,8 @@ class Settings(BaseSettings):
     @field_validator("gist_storage")
     @classmethod
     def _beside_a_server(cls, url: str | None, info: ValidationInfo) -> str | None:
-        if url and ("://" not in url or not str(info.data.get("edit_store", "")).startswith("postgresql")):
+        fits = info.data.get("join") or str(info.data.get("edit_store", "")).startswith("postgresql")
+        if url and ("://" not in url or not fits):
             raise ValueError(
                 "give a URL such as s3://bucket/gists or file:///mnt/gists, with an `edit_store` on PostgreSQL; SQLite "
                 "keeps gists itself"

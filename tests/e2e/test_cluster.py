@@ -91,6 +91,7 @@ def test_an_engine_that_is_killed_is_waited_for_only_until_its_lease_ends(
         seconds_until(lambda: len(serving(admin)) == 2, 60)
 
 
+@pytest.mark.skipif(not IS_LONG, reason="CLUSTER=long")
 def test_compressors_make_the_gists_and_one_that_is_killed_holds_none_up(fleet: Fleet, postgres: Cluster) -> None:
     with ExitStack() as opened:
         database = opened.enter_context(postgres.database())
@@ -127,7 +128,7 @@ def test_kills_under_load_lose_nothing_and_leave_no_answer_stale(tmp_path: Path)
 
 
 @pytest.mark.skipif(not IS_LONG, reason="CLUSTER=long")
-@pytest.mark.parametrize("scenario", ["scale", "rolling", "database"])
+@pytest.mark.parametrize("scenario", ["scale", "rolling", "database", "storage"])
 def test_scenarios(tmp_path: Path, scenario: str) -> None:
     found = cluster.SCENARIOS[scenario](tmp_path)
     assert_kept(found)

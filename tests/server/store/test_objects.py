@@ -227,6 +227,10 @@ def test_a_setting_that_cannot_work_is_refused(url, store_url, reason):
     assert refused.value.param == "gist_storage"
 
 
+def test_one_that_joins_may_name_the_storage_and_needs_none():
+    load_settings(None, gist_storage="file:///mnt/gists", ray_address="127.0.0.1:6379", join=True)
+
+
 def test_a_protocol_that_nobody_speaks_is_refused(database_url):
     with pytest.raises(InvalidValue, match="`gist_storage` nothing") as refused:
         EditStore(database_url, gist_storage="nothing://bucket/gists")
