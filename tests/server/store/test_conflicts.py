@@ -1,16 +1,20 @@
 """What becomes of edits that conflict with others of their set, and that none is missed: the store's rules."""
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from incomes_server.edits import ConflictWith, EditStatus, NewEdit, OnConflict
 from incomes_server.store import commands
 from incomes_server.store.check import problems
 from incomes_server.store.compared import MOST_BESIDE
+from incomes_server.store.core import EditStore
 from incomes_server.store.edits import get_edit, list_edits
 from incomes_server.store.log import read_delta
 
 from incomes_plugin.gist.edit import Compared, FoundConflict
 from tests.server.gists import keys_of, outcome_of
 from tests.server.store.test_core import make_ready
+from tests.server.store.test_machine import in_memory
 from tests.server.store.test_superseded import members
 from tests.server.store.test_switches import as_key
 
@@ -275,3 +279,52 @@ def test_another_model_compares_anew_and_the_order_of_writing_still_decides(stor
     record(store, anew(old, new))
     assert members(store, old) == {(old.id, 1), (new.id, 1)}, "an edit that served is not refused for a later one"
     assert len(now(store, old).conflicts) == 1
+
+
+def expected_of(policies):
+    """Which of edits that all contradict one another are left, when each comes after the one before."""
+    left = []
+    for number, policy in enumerate(policies):
+        if policy is REJECT and left:
+            continue
+        left = [number] if policy is SUPERSEDE else [*left, number]
+    return left
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.lists(st.sampled_from(OnConflict), min_size=1, max_size=8),
+    st.lists(st.tuples(st.integers(1, 4), st.booleans()), min_size=8, max_size=8),
+)
+def test_whatever_batches_the_compressor_makes_the_result_is_the_same(policies, batches):
+    """Of each batch: how many edits, and whether the engine has applied all changes before it."""
+    with in_memory() as url:
+        store = EditStore(url)
+        edits = [write(store, f"edit {number}", policy) for number, policy in enumerate(policies)]
+        waiting, engine = list(edits), (0, set())
+        for size, caught_up in batches:
+            batch, waiting = waiting[:size], waiting[size:]
+            if caught_up:
+                delta = store.read(read_delta, edits[0].edit_set, 0)
+                engine = (delta.snapshot.version, set(keys_of(delta.added)))
+            as_a_worker(store, edits, batch, *engine)
+        serving = store.read(read_delta, edits[0].edit_set, 0).added
+        assert set(keys_of(serving)) == {(edits[number].id, 1) for number in expected_of(policies)}
+        assert store.read(problems) == []
+        store.close()
+
+
+def as_a_worker(store, edits, batch, position, held):
+    """Compare with what the engine holds at that position, and record; again with what the store names as missing."""
+    known, batch = [], {(edit.id, 1): edit for edit in batch}
+    for _ in range(4):
+        outcomes = []
+        for number, edit in enumerate(batch.values()):
+            before = [*known, *list(batch.values())[:number]]
+            others = [o for o in edits if o.id != edit.id and ((o.id, 1) in held or o in before)]
+            full = compared(edit, *others, position=position, beside=before)
+            outcomes.append(outcome_of(edit.id, 1) if edit.on_conflict is KEEP else full)
+        again = {each.edit: each.others for each in record(store, *outcomes)} if outcomes else {}
+        batch = {key: edit for key, edit in batch.items() if key in again}
+        known += [edit for edit in edits if any((edit.id, 1) in others for others in again.values())]
+    assert not batch
