@@ -30,6 +30,12 @@ def _shown(name: str, value: object) -> object:
     """Secrets masked."""
     if name in {"api_keys", "encryption_key"}:
         return ", ".join(str(key) for key in value) if isinstance(value, tuple) else ""
+    if name == "ray_token":
+        return "****" if value else value
+    if name == "gist_storage":
+        from incomes_server.settings import without_password
+
+        return without_password(str(value)) if value else value
     if name == "edit_store":
         from sqlalchemy.engine import make_url
 

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from typing import Self
 
 from incomes_server.auth.master_key import MasterKey
-from incomes_server.settings import Settings
+from incomes_server.settings import Settings, without_password
 from sqlalchemy import make_url
 
 from incomes_plugin.errors import InvalidValue
@@ -32,7 +32,7 @@ class StoreTerms:
         values = {"incomes": version("incomes")} | {name: str(getattr(settings, name)) for name in SHARED}
         if not settings.join:  # one that joins has no need of them: the store's actor has them
             values["edit_store"] = make_url(settings.edit_store).set(password=None).render_as_string()
-            values["gist_storage"] = settings.gist_storage or "none"
+            values["gist_storage"] = without_password(settings.gist_storage or "none")
             values["encryption_key"] = ", ".join(master.id for master in masters) or "none"
         return cls(tuple(values.items()))
 

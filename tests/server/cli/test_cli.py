@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -103,10 +104,11 @@ def test_serve_refuses_a_folder_without_a_model(tmp_path):
 
 def test_config_show_masks_secrets():
     store = "postgresql://user:hunter2@db/edits"
-    result = run("config", "show", "--json", INCOMES_API_KEYS="acme:topsecret", INCOMES_EDIT_STORE=store)
+    more = {"INCOMES_RAY_TOKEN": "mellon", "INCOMES_GIST_STORAGE": "s3://me:abracadabra@bucket/gists"}
+    result = run("config", "show", "--json", INCOMES_API_KEYS="acme:topsecret", INCOMES_EDIT_STORE=store, **more)
     shown = json.loads(result.stdout)
     assert shown["api_keys"] == {"value": "acme:***", "origin": "env"}
-    assert "hunter2" not in result.stdout
+    assert not {"hunter2", "mellon", "abracadabra"} & set(re.findall(r"\w+", result.stdout))
     assert shown["port"] == {"value": 8000, "origin": "default"}
 
 
