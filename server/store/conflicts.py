@@ -175,8 +175,15 @@ def _reason(conflicts: Sequence[FoundConflict]) -> str:
 
 def _take_place(tx: Transaction, edit_id: str, names: Sequence[str]) -> None:
     """Have these edits leave in the step in which the edit joins. One that joined before joins anew with its next
-    version; what it superseded then does not leave again."""
+    version; what it superseded then does not leave again. Those of them that wait to take its place, which was of an
+    older version, do so no more."""
     row = tx.conn.execute(select(e.supersedes, e.joined_at).where(e.id == edit_id)).one()
     former = decode_ids(row.supersedes) if row.joined_at is None else ()
     merged = encode_ids(list(dict.fromkeys([*former, *names])))
     tx.conn.execute(update(edits).where(e.id == edit_id).values(supersedes=merged, joined_at=None))
+    for part in chunks(names):
+        waiting = select(e.id, e.supersedes).where(e.id.in_(part), e.joined_at.is_(None), e.supersedes.is_not(None))
+        for row in tx.conn.execute(waiting).all():
+            if edit_id in (ids := decode_ids(row.supersedes)):
+                left = encode_ids([each for each in ids if each != edit_id])
+                tx.conn.execute(update(edits).where(e.id == row.id).values(supersedes=left))

@@ -52,7 +52,7 @@ def settle(
     active = active_of(tx.conn, edit_ids)
     wanted = {edit_id: _newest_in_force(rows, tx.now) for edit_id, rows in ready.items()}
     joining = [row for edit_id, row in wanted.items() if row is not None and row.version != active.get(edit_id)]
-    by = superseded_by(tx.conn, [row.edit_id for row in joining])
+    by = superseded_by(tx.conn, [row.edit_id for row in sorted(joining, key=lambda row: row.seq)])
     joining = [row for row in joining if row.edit_id not in by]
     going = {edit_id: version for edit_id, version in active.items() if wanted.get(edit_id) is None}
     gone = active_of(tx.conn, list(by))
@@ -98,7 +98,7 @@ def _ready_versions(
         status = or_(v.status == EditStatus.READY, v.status.in_(WAITING)) if made else v.status == EditStatus.READY
         columns = (
             v.edit_id, v.version, v.status, v.effective_from, v.expires_at, v.gist_bytes, v.needs_approval,
-            v.approved_by, e.disabled_at,
+            v.approved_by, v.seq, e.disabled_at,
         )  # fmt: skip
         query = select(*columns).join_from(edit_versions, edits, e.id == v.edit_id)
         query = query.where(v.edit_id.in_(part), status).order_by(v.seq)

@@ -30,6 +30,9 @@ def superseded_by(conn: Connection, joining: Sequence[str]) -> dict[str, str]:
     """Edits that leave when these join, each with the edit that takes its place.
 
     A superseded edit that never joined passes on what it would have superseded.
+
+    Args:
+        joining: in the order in which the versions that join were written.
     """
     by: dict[str, str] = {}
     names = _names_of(conn, joining)
@@ -37,8 +40,11 @@ def superseded_by(conn: Connection, joining: Sequence[str]) -> dict[str, str]:
         new = {named: edit_id for edit_id, all_named in names.items() for named in all_named if named not in by}
         by |= new
         names = _names_of(conn, list(new))
+    for edit_id in reversed(joining):
+        if _is_in_ring(edit_id, by):  # each ring has one that joins
+            del by[edit_id]
     for edit_id in by:
-        while by[edit_id] in by:  # it does not join itself; what it names is older, so this ends
+        while by[edit_id] in by:  # it does not join itself; there is no ring any more, so this ends
             by[edit_id] = by[by[edit_id]]
     return by
 
@@ -76,6 +82,16 @@ def leave(tx: Transaction, by: Mapping[str, str], set_version: int | None) -> No
     tx.changed.update(by)
     for edit_id, new in by.items():
         tx.note(edit_id, None, f"superseded by {new}")
+
+
+def _is_in_ring(edit_id: str, by: Mapping[str, str]) -> bool:
+    """Whether edits supersede one another in a ring with this one: one that is replaced may supersede what was written
+    after its first version."""
+    seen, other = {edit_id}, by.get(edit_id)
+    while other is not None and other not in seen:
+        seen.add(other)
+        other = by.get(other)
+    return other == edit_id
 
 
 def _names_of(conn: Connection, edit_ids: Sequence[str]) -> dict[str, tuple[str, ...]]:

@@ -328,3 +328,35 @@ def as_a_worker(store, edits, batch, position, held):
         batch = {key: edit for key, edit in batch.items() if key in again}
         known += [edit for edit in edits if any((edit.id, 1) in others for others in again.values())]
     assert not batch
+
+
+def test_of_edits_that_take_each_others_place_in_a_ring_the_one_written_last_is_left(store):
+    """A replacement may supersede what was to supersede its first version."""
+    start, edits = 4_000_000_000, []
+    for text in ("first", "second", "third"):
+        edits.append(write(store, text, SUPERSEDE, effective_from=start))
+        record(store, compared(edits[-1], *edits[-2:-1], beside=edits[:-1]))
+    first, second, third = edits
+    new = NewEdit("again", (1,), on_conflict=SUPERSEDE, effective_from=start)
+    again = store.write(commands.ReplaceEdit("p", "r", first.id, new))
+    record(store, compared(again, third, beside=(second, third)))
+    store._clock = lambda: start
+    store.write(commands.ApplyDue())
+    assert members(store, third) == {(first.id, 2)}
+    assert now(store, third).status_reason == f"superseded by {first.id}"
+    assert store.read(problems) == []
+
+
+def test_of_two_that_take_each_others_place_only_the_later_written_does(store):
+    later, still_later = 4_000_000_000, 4_000_000_010
+    first = write(store, "first", SUPERSEDE, effective_from=still_later)
+    record(store, compared(first))
+    second = write(store, "second", SUPERSEDE, effective_from=later)
+    record(store, compared(second, first, beside=(first,)))
+    new = NewEdit("again", (1,), on_conflict=SUPERSEDE, effective_from=still_later)
+    record(store, compared(store.write(commands.ReplaceEdit("p", "r", first.id, new)), second, beside=(second,)))
+    for time, serving in ((later, (second.id, 1)), (still_later, (first.id, 2))):
+        store._clock = lambda time=time: time
+        store.write(commands.ApplyDue())
+        assert members(store, first) == {serving}
+    assert store.read(problems) == []
