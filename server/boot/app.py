@@ -272,6 +272,7 @@ class Server:
             on_caught_up=on_caught_up,
             on_lost=on_lost,
             on_refused=self.readiness.refused,
+            on_leased=self.readiness.leased,
         )
         tidy = keep_tidy(context.store, self.settings.keep_history_s)
         imports = run_imports(context)

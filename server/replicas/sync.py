@@ -37,6 +37,7 @@ async def run_replica(
     on_caught_up: Callable[[], None],
     on_lost: Callable[[str], None] | None = None,
     on_refused: Callable[[str, str | None], None] | None = None,
+    on_leased: Callable[[float], None] | None = None,
     serves: bool = True,
 ) -> None:
     """Keep one engine's pool at the store's head until cancelled.
@@ -50,9 +51,12 @@ async def run_replica(
             acknowledged as active without this replica, so it must not serve until `on_caught_up` is called again.
         on_refused: called with an edit set (or a label's key) and the reason when `apply` failed, and with None once it
             has worked: what the engine has of it is not what callers were told.
+        on_leased: called with the time, by the monotonic clock, up to which the store waits for this replica at least.
+            From then on it must not serve, also where this loop cannot say so: it applies a change, or the whole
+            process was stopped.
         serves: False for an engine that follows without ever taking requests: nobody waits for it.
     """
-    await _Replica(store, apply, name, on_caught_up, on_lost, on_refused, serves).run()
+    await _Replica(store, apply, name, on_caught_up, on_lost, on_refused, on_leased, serves).run()
 
 
 @dataclass
@@ -63,11 +67,12 @@ class _Replica:
     on_caught_up: Callable[[], None]
     on_lost: Callable[[str], None] | None
     on_refused: Callable[[str, str | None], None] | None
+    on_leased: Callable[[float], None] | None
     serves: bool = True
     positions: dict[str, int] = field(default_factory=dict)
     serving: bool = False
     backoff_s: float = MIN_BACKOFF_S
-    heard_s: float = field(default_factory=time.monotonic)
+    until_s: float = 0.0
     instance: str = field(default_factory=lambda: uuid4().hex)
 
     async def run(self) -> None:
@@ -86,8 +91,9 @@ class _Replica:
             await self._lost(error)
             return
         failed = False
-        for delta in deltas:
-            failed |= not await self._take(delta)
+        async with self._heartbeats():
+            for delta in deltas:
+                failed |= not await self._take(delta)
         if failed:
             await self._wait()
         else:
@@ -96,32 +102,40 @@ class _Replica:
     def _silence_s(self) -> float | None:
         """How long the store may be silent before it stops waiting for this replica. For a replica that does not serve
         yet there is no limit."""
-        return max(0.0, self.heard_s + LEASE_S - time.monotonic()) if self.serving else None
+        return max(0.0, self.until_s - time.monotonic()) if self.serving else None
 
     async def _poll(self) -> list[SnapshotDelta[bytes]]:
         """Deltas to apply. While catching up an empty answer means there is nothing left: register, then serve."""
         if self.serving:
-            deltas = await self._ask(WAIT_S, serving=True)
-        else:
-            deltas = await self._ask(0 if self.serves else WAIT_S, serving=False)
-            if not deltas and self.serves:
-                deltas = await self._ask(0, serving=True)
-                self.serving = True
-                self.on_caught_up()
-        self.heard_s = time.monotonic()
+            return await self._ask(WAIT_S, serving=True)
+        deltas = await self._ask(0 if self.serves else WAIT_S, serving=False)
+        if not deltas and self.serves:
+            deltas = await self._ask(0, serving=True)
+            self.serving = True
+            self.on_caught_up()
         return deltas
 
     async def _ask(self, timeout_s: float, *, serving: bool) -> list[SnapshotDelta[bytes]]:
-        return await self.store.poll(
+        sent_s = time.monotonic()
+        deltas = await self.store.poll(
             self.name, self.positions, timeout_s=timeout_s, serving=serving, instance=self.instance
         )
+        if serving:
+            self._leased(min(sent_s + timeout_s, time.monotonic()) + LEASE_S)
+        return deltas
+
+    def _leased(self, until_s: float) -> None:
+        """The store waits so long, counted from when it had the call, not from its answer: that may have lain here
+        while this process was stopped."""
+        self.until_s = until_s
+        if self.on_leased is not None:
+            self.on_leased(until_s)
 
     async def _take(self, delta: SnapshotDelta[bytes]) -> bool:
         """Apply one delta; a refusal is reported and the delta comes again with the next poll."""
         key, version = delta.key, delta.position
         try:
-            async with self._heartbeats():
-                await self.apply(delta)
+            await self.apply(delta)
         except Exception as error:  # noqa: BLE001 - whatever the engine raises is the reason the others get to see
             reason = f"{type(error).__name__}: {error}"
             self._say_refused(key, reason)
@@ -155,7 +169,7 @@ class _Replica:
 
     @asynccontextmanager
     async def _heartbeats(self) -> AsyncIterator[None]:
-        """Keep the lease while a long apply runs."""
+        """Keep the lease while changes are applied."""
         task = asyncio.create_task(self._beat())
         try:
             yield
@@ -166,8 +180,10 @@ class _Replica:
         while True:
             await asyncio.sleep(LEASE_S / 3)
             with suppress(IncomesError):
-                await self.store.heartbeat(self.name)
-                self.heard_s = time.monotonic()
+                sent_s = time.monotonic()
+                known = await self.store.heartbeat(self.name, self.instance)
+                if self.serving:  # the store may have stopped waiting meanwhile
+                    self._leased(sent_s + LEASE_S if known else 0.0)
 
     async def _lost(self, error: Exception) -> None:
         """The store does not answer, or refuses the positions that this replica reports."""

@@ -187,9 +187,10 @@ class EditStoreActor:
         self._table.heard(replica, time.monotonic())
         return deltas
 
-    async def heartbeat(self, replica: str) -> None:
-        """The replica lives, and is busy."""
-        self._table.heard(replica, time.monotonic())
+    async def heartbeat(self, replica: str, instance: str | None = None) -> bool:
+        """The replica lives, and is busy. False: its lease was over, or the name is another process's."""
+        self._expire()
+        return self._table.heard(replica, time.monotonic(), instance=instance)
 
     async def nack(self, replica: str, edit_set: str, version: int, reason: str) -> None:
         """The replica could not apply a delta."""

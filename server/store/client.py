@@ -255,9 +255,9 @@ class StoreClient(TenancyCalls, EvaluationCalls):
         """
         return await call(self._actor.poll.remote(replica, positions, timeout_s, serving, instance))
 
-    async def heartbeat(self, replica: str) -> None:
-        """Keep the lease alive while a large delta is applied."""
-        await call(self._actor.heartbeat.remote(replica))
+    async def heartbeat(self, replica: str, instance: str | None = None) -> bool:
+        """Keep the lease alive while a large delta is applied. False: it was over, nobody waits for the replica."""
+        return await call(self._actor.heartbeat.remote(replica, instance))
 
     async def nack(self, replica: str, edit_set: str, version: int, reason: str) -> None:
         """Report that a delta could not be applied."""

@@ -88,11 +88,15 @@ class ReplicaTable:
         for name in names:
             self._replicas[name] = _Replica(now_s, now_s + self._lease_s, serving=True)
 
-    def heard(self, name: str, now_s: float, *, wait_s: float = 0.0) -> None:
-        """Extend the lease; `wait_s` is how long the replica may now be silent because it waits for us."""
-        if (replica := self._replicas.get(name)) is not None:
-            replica.seen_s = now_s
-            replica.lease_until_s = max(replica.lease_until_s, now_s + wait_s + self._lease_s)
+    def heard(self, name: str, now_s: float, *, wait_s: float = 0.0, instance: str | None = None) -> bool:
+        """Extend the lease; `wait_s` is how long the replica may now be silent because it waits for us. False: it has
+        none."""
+        replica = self._replicas.get(name)
+        if replica is None or (None not in (instance, replica.instance) and instance != replica.instance):
+            return False
+        replica.seen_s = now_s
+        replica.lease_until_s = max(replica.lease_until_s, now_s + wait_s + self._lease_s)
+        return True
 
     def ack(
         self,

@@ -99,6 +99,7 @@ class ScopeResolver:
             return Resolved(SnapshotRef.empty(edit_set), "DISABLED", trace)
         if min_version is not None:
             await self._await_version(project, edit_set, wanted, min_version)
+            self._readiness.require()  # it may have waited for seconds
         named = any(each is not None for each in (wanted.edit_set, wanted.label, wanted.snapshot))
         if (off := self._engine.off(edit_set)) is not None:
             return self._without(edit_set, wanted, trace, off)

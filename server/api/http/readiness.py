@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 from incomes_plugin.errors import EngineLost, IncomesError, NotReady
@@ -19,6 +20,7 @@ class Readiness:
         self._notes: dict[str, str | None] = dict.fromkeys(CHECKS)
         self._refused: dict[str, str] = {}
         self._watches: dict[str, Callable[[], str | None]] = {}
+        self._leased_until_s: float | None = None
 
     def passed(self, stage: str) -> None:
         """The stage is done."""
@@ -39,6 +41,10 @@ class Readiness:
         else:
             self._refused[edit_set] = reason
 
+    def leased(self, until_s: float) -> None:
+        """From that time on, by the monotonic clock, writes may be active without this server: it must not answer."""
+        self._leased_until_s = until_s
+
     def watch(self, stage: str, probe: Callable[[], str | None]) -> None:
         """Ask `probe` on every look; it returns a reason when the part is lost."""
         self._watches[stage] = probe
@@ -46,6 +52,8 @@ class Readiness:
     def reasons(self) -> dict[str, str | None]:
         """Reason per stage; None = good."""
         lost = {stage: probe() for stage, probe in self._watches.items()}
+        if self._leased_until_s is not None and time.monotonic() >= self._leased_until_s:
+            lost["replica"] = "the edit store has not been heard of for so long that it waits for this server no more"
         changes = f"{len(self._refused)} edit sets have a change that the engine refuses" if self._refused else None
         stages = {stage: reason or lost.get(stage) for stage, reason in self._reasons.items()}
         return {**stages, **self._notes, "changes": changes}
