@@ -94,7 +94,7 @@ async def gone(store, edit):
 async def test_a_server_that_was_stopped_with_an_answer_in_its_hands_does_not_go_on_from_there(
     database_url, monkeypatch
 ):
-    async with serving(database_url, monkeypatch) as (server, store, link, _):
+    async with serving(database_url, monkeypatch) as (server, _, link, _):
         seen = []
         server.readiness.failed = lambda stage, reason: seen.append(stage)
         link.stop_s = 3 * LEASE_S
