@@ -47,13 +47,15 @@ class Stage:
 
     def serving(self) -> list[str]:
         """Names of the engines that the store waits for."""
-        with suppress(httpx.HTTPError, KeyError, IndexError), self.client() as client:
+        with suppress(httpx.HTTPError, KeyError), self.client() as client:
             return [each["id"] for each in client.get("/v1/replicas").json()["data"] if each["serving"]]
         return []
 
     def client(self, tenant: str = TENANTS[0]) -> httpx.Client:
-        """Of the admin API of any engine."""
-        return client_of(self.front.ready[0].admin_url, tenant)
+        """Of the admin API of any engine, once one is ready."""
+        while (server := self.front.pick()) is None:
+            time.sleep(0.1)
+        return client_of(server.admin_url, tenant)
 
     def edit_sets(self) -> dict[str, str]:
         """Each tenant's default set, made by its first question."""

@@ -183,7 +183,7 @@ REFUSED = {"mode", "replicaCount"}
 """Values of which there is one only, so far; see REFUSALS."""
 
 REFUSALS: dict[str, dict[str, Any]] = {
-    "mode rayservice is refused: the server starts a private Ray": {"mode": "rayservice"},
+    "mode rayservice is refused: servers can share": {"mode": "rayservice"},
     "replicaCount must be 1: each server keeps its own list of replicas": {"replicaCount": 2},
     "image.repository is empty": {"image": {"repository": ""}},
     "apiKeys.existingSecret is empty": {"apiKeys": {"existingSecret": ""}},

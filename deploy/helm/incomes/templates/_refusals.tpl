@@ -2,7 +2,7 @@
 
 {{- define "incomes.refusals" -}}
 {{- if ne .Values.mode "deployment" -}}
-{{- fail "mode rayservice is refused: the server starts a private Ray of its own and cannot join a cluster yet, so several engines would not know of each other's edits. Set mode: deployment." -}}
+{{- fail "mode rayservice is refused: servers can share the edit store of a Ray cluster (docs/cluster.md), but no RayService of them has run on a Kubernetes cluster yet. Set mode: deployment." -}}
 {{- end -}}
 {{- if gt (int .Values.replicaCount) 1 -}}
 {{- fail "replicaCount must be 1: each server keeps its own list of replicas, so an edit acknowledged as active by one could still be missing in another. Scale up the pod (resources, GPU), or run one release with its own store for each group of tenants." -}}
