@@ -2,9 +2,10 @@
 
 in: features of the new edit's tokens and of theirs; out: for each `contradiction`, `duplicate` or nothing, and how sure
 
-The verifier is asked in both directions, each edit once in the place of the question; how the words of the two match
-says the rest: a value differs at one place, behind a subject that both have. A small net weighs these numbers. It was
-fitted to pairs of published and invented edits (`benchmarks/conflicts.py`).
+The verifier is asked in both directions, each edit once in the place of the question, whole and up to its last words
+that the other lacks; how the words of the two match says the rest: a value differs at one place, behind a subject that
+both have. A small net weighs these numbers. It was fitted to pairs of published and invented edits
+(`benchmarks/conflicts.py`).
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ conflicts in the fitted pairs fewer than one in a hundred lies above 0.73; of th
 UNLIKELY = -6.0
 """Verifier's logit below which they are not. Of those conflicts none lies below; of the others, 19 in 20."""
 
-NUMBERS = 18
-"""Numbers about a pair that the net weighs: eight of each edit, side by side, and two of both."""
+NUMBERS = 20
+"""Numbers about a pair that the net weighs: nine of each edit, side by side, and two of both."""
 
 _FILE = Path(__file__).with_name("conflict_judge.json")
 
@@ -153,10 +154,23 @@ def _numbers(
     same = same_tokens(new[None], other[None], verifier.num_parts)[0]
     shorter = min(len(new), len(other))
     backwards = float(verify(router, verifier, other, other_weights, [new]))
-    first = _of_side(logit, weights, cosines.amax(1), ~same.any(1))
-    second = _of_side(backwards, other_weights, back.amax(1), ~same.any(0))
+    lacks = ~same.any(1), ~same.any(0)
+    first = [*_of_side(logit, weights, cosines.amax(1), lacks[0]), _opening(router, verifier, new, lacks[0], other)]
+    second = [*_of_side(backwards, other_weights, back.amax(1), lacks[1])]
+    second.append(_opening(router, verifier, other, lacks[1], new))
     ends = [float(d.diagonal()[:shorter].long().cumprod(0).sum()) / shorter for d in (same, same.flip(0, 1))]
     return [number for pair in zip(first, second, strict=True) for number in pair] + ends
+
+
+def _opening(router: Router, verifier: Verifier, edit: torch.Tensor, lacks: torch.Tensor, other: torch.Tensor) -> float:
+    """The verifier's logit where an edit asks up to the last words that the other lacks: "The colour of pump Z9 is"."""
+    places = lacks.nonzero()[:, 0].tolist()
+    start = len(edit)
+    if places:
+        start = next(place for place in range(places[-1], -1, -1) if place == 0 or not lacks[place - 1])
+    opening = edit[: start or len(edit)]
+    logit = float(verify(router, verifier, opening, _weights(router, opening), [other]))
+    return max(-10.0, min(10.0, logit))
 
 
 def _of_side(logit: float, weights: torch.Tensor, covered: torch.Tensor, lacks: torch.Tensor) -> list[float]:

@@ -59,8 +59,8 @@ def test_it_does_not_matter_which_edit_is_the_new_one(modules, all_are_looked_at
 
 def test_the_packaged_net_knows_a_contradiction_by_its_numbers():
     """The verifier takes each for an answer to the other, and one word differs near the end; and a mere neighbour."""
-    value_differs = [5, 5, 0.7, 0.7, 0.15, 0.15, 0.1, 0.1, 0.25, 0.25, 0.8, 0.8, 0.1, 0.1, 0.1, 0.1, 0.8, 0.1]
-    subject_differs = [-7, -7, 0.3, 0.3, 0.7, 0.7, 0.4, 0.4, 0.25, 0.25, 0.4, 0.4, 0.3, 0.3, 0.5, 0.5, 0.4, 0.3]
+    value_differs = [5, 5, 0.7, 0.7, 0.15, 0.15, 0.1, 0.1, 0.25, 0.25, 0.8, 0.8, 0.1, 0.1, 0.1, 0.1, 6, 6, 0.8, 0.1]
+    subject_differs = [-7, -7, 0.3, 0.3, 0.7, 0.7, 0.4, 0.4, 0.25, 0.25, 0.4, 0.4, 0.3, 0.3, 0.5, 0.5, -7, -7, 0.4, 0.3]
     (yes, same), (no, _) = Judge.packaged().logits(torch.tensor([value_differs, subject_differs])).tolist()
     assert yes > 1
     assert same < 0
