@@ -43,6 +43,10 @@ T = TypeVar("T")
 U = TypeVar("U")
 
 
+class LostObject(GistStorageFailed):
+    """The storage answers, and has not what was written: waiting does not help."""
+
+
 class GistStorage:
     """Objects in one folder of a storage.
 
@@ -145,9 +149,9 @@ class GistStorage:
         try:
             content: bytes = self._files.cat_file(self._path(reference))
         except FileNotFoundError:
-            raise GistStorageFailed(f"the gist storage has no object {self._path(reference)}") from None
+            raise LostObject(f"the gist storage has no object {self._path(reference)}") from None
         if hashlib.sha256(content).digest() != reference[len(MAGIC) : len(MAGIC) + 32]:
-            raise GistStorageFailed(f"the object {self._path(reference)} was changed: its SHA-256 is another")
+            raise LostObject(f"the object {self._path(reference)} was changed: its SHA-256 is another")
         return content
 
     def _delete(self, reference: bytes) -> None:

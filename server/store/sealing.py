@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 from incomes_server.store.edit_sets import delete_edit_set
 from incomes_server.store.evaluations import erase_texts
 from incomes_server.store.labels import delete_labels
-from incomes_server.store.objects import fetched, is_reference, keep, let_go, stored
+from incomes_server.store.objects import LostObject, fetched, is_reference, keep, let_go, stored
 from incomes_server.store.rows import AnyRow, Transaction, chunks, details_from, in_pairs, sealed_details
 from incomes_server.store.schema import (
     data_keys,
@@ -25,10 +25,10 @@ from incomes_server.store.schema import (
     file_parts,
     files,
 )
-from incomes_server.store.vault import Box, Vault, box_of, make_data_key, newest_box, vault_of
+from incomes_server.store.vault import Box, ChangedValue, Vault, box_of, make_data_key, newest_box, vault_of
 from sqlalchemy import ColumnElement, Connection, Table, func, literal, or_, select, tuple_, update
 
-from incomes_plugin.errors import NotEncrypted, NotReady
+from incomes_plugin.errors import NotEncrypted
 from incomes_plugin.gist.edit import EditKey
 
 logger = logging.getLogger("incomes.sealing")
@@ -172,7 +172,7 @@ def reseal(tx: Transaction, limit: int, damaged: Sequence[RowPlace] = ()) -> Res
             try:
                 _reseal_row(tx, kind, row)
                 moved += 1
-            except NotReady as error:
+            except (ChangedValue, LostObject) as error:
                 logger.error("%s; it stays under its key until it is erased or a backup is restored", error.message)
                 found.append((kind.table.name, row.place, row.number))
     if not moved and not found and older:

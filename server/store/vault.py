@@ -34,6 +34,10 @@ _MASTER = "encryption_master"
 _OPTION = "incomes_vault"
 
 
+class ChangedValue(NotReady):
+    """A value does not open: somebody else wrote it, or it stood elsewhere. Waiting does not help."""
+
+
 @dataclass(frozen=True)
 class Box:
     """Seals and opens the columns of one edit version. Without a `key_id` values stay as they are; with one and without
@@ -57,7 +61,7 @@ class Box:
         return nonce + self.key.encrypt(nonce, plain, self._place(column, edit))
 
     def open(self, column: str, edit: EditKey, stored: bytes) -> bytes:
-        """The value. Raises NotReady: it was changed, or is in another place than it was written to."""
+        """The value. Raises ChangedValue: it was changed, or is in another place than it was written to."""
         if self.key_id is None or not stored:
             return stored
         if self.key is None:
@@ -65,7 +69,7 @@ class Box:
         try:
             return self.key.decrypt(stored[:NONCE_BYTES], stored[NONCE_BYTES:], self._place(column, edit))
         except InvalidTag:
-            raise NotReady(f"the {column} of {edit[0]} version {edit[1]} was changed in the database") from None
+            raise ChangedValue(f"the {column} of {edit[0]} version {edit[1]} was changed in the database") from None
 
     def seal_text(self, edit: EditKey, text: str, column: str = "text") -> str:
         """`seal` for a column of text."""
@@ -103,11 +107,11 @@ class Vault:
         return nonce + self.masters[self.current.id].encrypt(nonce, key, key_id.encode())
 
     def unwrap(self, key_id: str, wrapped: bytes, master: str) -> bytes:
-        """Back again. Raises NotReady: it was changed."""
+        """Back again. Raises ChangedValue."""
         try:
             return self.masters[master].decrypt(wrapped[:NONCE_BYTES], wrapped[NONCE_BYTES:], key_id.encode())
         except InvalidTag:
-            raise NotReady(f"the data key {key_id} was changed in the database") from None
+            raise ChangedValue(f"the data key {key_id} was changed in the database") from None
 
     def box(self, conn: Connection, key_id: str) -> Box:
         """The box of a data key; of an erased one, a box that is empty."""

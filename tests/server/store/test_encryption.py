@@ -323,12 +323,12 @@ def test_an_actor_that_starts_waits_for_its_master_key(sealed, database_url, tmp
         path.write_text(base64.b64encode(OLD.key).decode())
 
     monkeypatch.setattr(actors.time, "sleep", key_comes)
-    store = actors._open_patiently(database_url, MasterSource(path))
+    store = actors._open_patiently(database_url, MasterSource(path), None)
     assert store.read(get_edit, "p", edit.id).text == TEXT
     store.close()
     path.write_text(base64.b64encode(OTHER.key).decode())
     with pytest.raises(NotReady, match=OLD.id):  # waiting would not help
-        actors._open_patiently(database_url, MasterSource(path))
+        actors._open_patiently(database_url, MasterSource(path), None)
 
 
 def test_keys_are_not_shown():

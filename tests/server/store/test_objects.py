@@ -187,6 +187,25 @@ def test_encrypted_gists_are_encrypted_in_the_storage_and_go_with_their_key(data
         assert files_in(folder) == []
 
 
+def test_a_changed_object_holds_up_no_rotation_and_a_storage_that_is_away_damages_nothing(database_url, folder):
+    masters = [MasterKey(bytes(32))]
+    with closing(EditStore(database_url, masters=masters, gist_storage=folder.as_uri())) as store:
+        _, edits = made(store, "a", "b", "c")
+        store.write(commands.RotateDataKey("p", "rotate"))
+        kept = folder.rename(folder.with_name("kept"))
+        folder.touch()  # a file where the folder was
+        with pytest.raises(GistStorageFailed):
+            store.write(commands.Reseal(10))
+        folder.unlink()
+        kept.rename(folder)
+        files_in(folder)[0].write_bytes(b"something else")
+        done = store.write(commands.Reseal(10))
+        ((table, edit_id, version),) = done.damaged
+        assert (done.moved, table, version) == (2, "edit_versions", 1)
+        assert edit_id in {edit.id for edit in edits}
+        assert store.write(commands.Reseal(10, done.damaged)).moved == 0
+
+
 def test_a_backup_has_the_gists_itself(store, folder, database_url, tmp_path):
     edit_set, edits = made(store, "a", "b")
     with pytest.raises(GistStorageFailed, match="give the setting `gist_storage`"):
