@@ -61,7 +61,10 @@ def kills(
             back.append({"killed": name, "full_strength_after_s": round(time.monotonic() - killed_s, 1)})
         while time.monotonic() - started_s < seconds:
             time.sleep(0.5)
-        return {"engines": engines, "compressors": compressors, "kills": back, **judged(stage, load, started_s)}
+        stage.await_engines(engines)
+        figures = {"engines": engines, "compressors": compressors, "kills": back}
+        figures |= {"engine_starts": sum(member.starts for member in stage.engines)}
+        return figures | judged(stage, load, started_s)
 
 
 def first(found: Sequence[psutil.Process]) -> psutil.Process | None:
@@ -180,12 +183,14 @@ def main(argv: list[str]) -> int:
     parser.add_argument("scenarios", nargs="*", help=f"of {', '.join(SCENARIOS)}; default: all")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args(argv)
-    results = json.loads(args.out.read_text()) if args.out.exists() else {}
+    before = json.loads(args.out.read_text()) if args.out.exists() else {}
+    results = before.get("scenarios", {})
     for name in args.scenarios or SCENARIOS:
         with tempfile.TemporaryDirectory(prefix="incomes-cluster-") as folder:
             results[name] = provenance(f"python -m benchmarks.cluster {name}") | SCENARIOS[name](Path(folder))
         sys.stdout.write(json.dumps({name: results[name]}, indent=2) + "\n")
-        args.out.write_text(json.dumps(results, indent=2) + "\n")
+        whole = provenance(f"python -m benchmarks.cluster {' '.join(argv)}") | {"scenarios": results}
+        args.out.write_text(json.dumps(whole, indent=2) + "\n")
     broken = ("lost", "stale_after_active", "wrong_tenant_or_answer", "answers_behind_the_label")
     return int(any(result.get(name) for result in results.values() for name in broken))
 

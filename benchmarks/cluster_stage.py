@@ -66,6 +66,17 @@ class Stage:
                 found[tenant] = answer.headers["x-incomes-edit-set"]
         return found
 
+    def statuses(self, tenant: str) -> dict[str, str]:
+        """Status of each edit of a tenant; asked again when the engine that is asked ends meanwhile."""
+        found: dict[str, str] = {}
+        page: dict[str, Any] = {"has_more": True, "last_id": None}
+        while page["has_more"]:
+            after = {"after": page["last_id"]} if page["last_id"] else {}
+            with suppress(httpx.HTTPError), self.client(tenant) as client:
+                page = client.get("/v1/edits", params={"limit": 100, **after}).raise_for_status().json()
+                found |= {edit["id"]: edit["status"] for edit in page["data"]}
+        return found
+
     def load(self, chatters: int, adds_per_s: float) -> Load:
         """Chats and adds, not yet begun."""
         return Load(self.front, chatters, adds_per_s, self.edit_sets())
@@ -131,13 +142,7 @@ def judged(stage: Stage, load: Load, started_s: float) -> dict[str, Any]:
     for tenant in TENANTS:
         own = {edit for edit, of in figures.adds.items() if of == tenant}
         others = figures.adds.keys() - own
-        found: dict[str, str] = {}
-        with stage.client(tenant) as client:
-            page: dict[str, Any] = {"has_more": True, "last_id": None}
-            while page["has_more"]:
-                after = {"after": page["last_id"]} if page["last_id"] else {}
-                page = client.get("/v1/edits", params={"limit": 100, **after}).raise_for_status().json()
-                found |= {edit["id"]: edit["status"] for edit in page["data"]}
+        found = stage.statuses(tenant)
         lost += [edit for edit in own if found.get(edit) != "ready"]
         figures.wrong += [f"{tenant} sees {edit}" for edit in others & found.keys()]
         figures.wrong += [f"{tenant} was answered from {edit}" for edit in others & figures.applied[tenant]]
