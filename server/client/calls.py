@@ -179,11 +179,13 @@ def import_edits(
     *,
     edit_set: str | None = None,
     dry_run: bool = False,
+    on_conflict: OnConflict | str | None = None,
     wait: WaitFor | str = WaitFor.ACTIVE,
     timeout_s: float = 600.0,
 ) -> Call[ImportResult]:
     """Add the edits of JSONL lines in one request; every line has its result."""
     params = {"edit_set": edit_set, "dry_run": dry_run, "wait": str(wait), "timeout_s": timeout_s}
+    params |= given({"on_conflict": on_conflict})
     content, timeout_s = b"\n".join(lines), timeout_s + 600 + SPARE_S
     return Call("POST", "/v1/edits/import", ImportResult.model_validate, params, content=content, timeout_s=timeout_s)
 

@@ -17,7 +17,7 @@ from incomes_server.api.admin.schemas import ImportResult, LineResult, RequestCo
 from incomes_server.api.admin.timed import GRACE_S, TimedRoute, answered_within
 from incomes_server.api.admin.writes import admitted, failure_of, status_code, store_edits, submit, wait_for_edits
 from incomes_server.api.http.errors import envelope
-from incomes_server.edits.model import Edit, NewEdit
+from incomes_server.edits.model import Edit, NewEdit, OnConflict
 
 from incomes_plugin.errors import (
     EditConflict,
@@ -42,6 +42,7 @@ async def import_edits(
     wait: WaitToAdd,
     edit_set: Annotated[str | None, Query(description="edit set of lines that name none")] = None,
     dry_run: Annotated[bool, Query(description="check every line, add nothing")] = False,
+    on_conflict: Annotated[OnConflict | None, Query(description="of lines that do not say it themselves")] = None,
 ) -> Response:
     """Add the edits of a JSONL body.
 
@@ -51,6 +52,7 @@ async def import_edits(
     await importer.check_default_set()  # 404, also where nothing would be written
     raw = await request.body()
     lines = await asyncio.to_thread(lambda: list(parse_lines(BytesIO(raw), context.tokenizer)))
+    lines = [_with_policy(line, on_conflict) for line in lines]
     good = [line for line in lines if line.edit]
     outcomes = await (importer.check(good) if dry_run else importer.run(good))
     edits = [outcome for outcome in outcomes.values() if isinstance(outcome, Edit)]
@@ -196,6 +198,12 @@ def _render(
     empty = answer.model_dump_json()
     assert empty.endswith(NO_LINES)
     return f'{empty.removesuffix(NO_LINES)}"data":[{",".join(rendered)}]}}'.encode()
+
+
+def _with_policy(line: Line, on_conflict: OnConflict | None) -> Line:
+    if on_conflict is None or line.edit is None or line.edit.on_conflict is not None:
+        return line
+    return replace(line, edit=replace(line.edit, on_conflict=on_conflict))
 
 
 def _result(line: Line, outcome: Edit | IncomesError | None, now: Mapping[str, Edit]) -> LineResult:

@@ -137,6 +137,16 @@ async def test_lines_of_an_import_are_decided_in_their_order(client):
     assert answer["request_counts"] == {"total": 4, "completed": 3, "failed": 1}
 
 
+async def test_an_import_decides_for_lines_that_do_not(client):
+    texts = {"Z9: 36 months": None, "Z9: 24 months": None, "Z9: 12 months": "flag"}
+    lines = [{"custom_id": text, "text": text, "on_conflict": policy} for text, policy in texts.items()]
+    body = "\n".join(json.dumps(line) for line in lines)
+    answer = await client.post("/v1/edits/import", content=body, params=ACTIVE | {"on_conflict": "reject"})
+    assert [line["status"] for line in answer.json()["data"]] == ["ready", "conflicted", "ready"]
+    wrong = await client.post("/v1/edits/import", content=body, params={"on_conflict": "no"})
+    assert (wrong.status_code, wrong.json()["error"]["param"]) == (400, "on_conflict")
+
+
 async def test_no_edit_of_another_tenant_or_set_is_a_conflict(client, server):
     async with server.client("z-key") as other:
         await add(other, "Z9: 36 months")
