@@ -16,7 +16,7 @@ from incomes_server.store.schema import edit_sets, edit_versions, edits, meta
 from incomes_server.store.sealing import boxes_of
 from sqlalchemy import Connection, bindparam, delete, insert, or_, select, update
 
-from incomes_plugin.errors import GistFormatError
+from incomes_plugin.errors import GistFormatError, Unavailable
 from incomes_plugin.gist.edit import Captured, CaptureJob, EditKey
 from incomes_plugin.gist.header import read_header
 
@@ -83,6 +83,9 @@ def record_outcomes(tx: Transaction, outcomes: Sequence[Captured]) -> list[Uncom
 
     Returns:
         those that were not compared with all others of their set: they wait on, to be compared with these too.
+
+    Raises:
+        Unavailable: another model than the one that is served made them. No edit fails for that: they wait on.
     """
     expected = model_of(tx.conn)
     made: dict[str, dict[EditKey, MadeGist]] = defaultdict(dict)
@@ -153,7 +156,10 @@ def _check(outcome: Captured, expected: str | None) -> MadeGist | str:
         return f"the gist names {header.get('gists')!r}, not this edit version"
     fingerprint = str(header.get("fingerprint"))
     if expected is not None and fingerprint != expected:
-        return f"the gist was made by model {fingerprint}, this server runs {expected}"
+        raise Unavailable(
+            f"a gist was made by model {fingerprint}, and the edit store accepts those of {expected}: end "
+            "the worker that made it"
+        )
     return MadeGist(outcome.blob, fingerprint)
 
 

@@ -24,6 +24,7 @@ from incomes_plugin.errors import (
     EditSetNotFound,
     IdempotencyKeyReuse,
     InvalidValue,
+    Unavailable,
 )
 from incomes_plugin.gist.edit import Captured, CaptureJob
 from tests.server.gists import keys_of, outcome_of
@@ -221,7 +222,7 @@ def test_pages_meet_without_gap_or_overlap(store, order):
 
 
 def test_a_bad_gist_fails_its_edit_and_no_other(store):
-    good, renamed, garbage, foreign, empty = add(store, *"abcde")
+    good, renamed, garbage, empty = add(store, *"abcd")
     store.write(commands.RequeueStale("mf_a"))
     store.write(
         commands.RecordOutcomes(
@@ -229,15 +230,25 @@ def test_a_bad_gist_fails_its_edit_and_no_other(store):
                 outcome_of(good.id, 1),
                 Captured(renamed.id, 1, outcome_of(good.id, 1).blob),
                 Captured(garbage.id, 1, b"not a gist"),
-                outcome_of(foreign.id, 1, fingerprint="mf_b"),
                 Captured(empty.id, 1, None),
             )
         )
     )
     assert store.read(get_edit, "p", good.id).status is EditStatus.READY
-    reasons = [store.read(get_edit, "p", edit.id).status_reason for edit in (renamed, garbage, foreign, empty)]
-    for reason, words in zip(reasons, ("not this edit", "not a gist", "mf_b", "neither"), strict=True):
+    reasons = [store.read(get_edit, "p", edit.id).status_reason for edit in (renamed, garbage, empty)]
+    for reason, words in zip(reasons, ("not this edit", "not a gist", "neither"), strict=True):
         assert words in reason
+
+
+def test_a_gist_of_another_model_is_refused_and_its_edit_waits_on(store):
+    good, foreign = add(store, "a", "b")
+    store.write(commands.RequeueStale("mf_a"))
+    with pytest.raises(Unavailable, match="mf_b"):
+        store.write(commands.RecordOutcomes((outcome_of(good.id, 1), outcome_of(foreign.id, 1, fingerprint="mf_b"))))
+    make_ready(store, good)
+    assert {job.edit for job in store.read(pending_jobs, 9)} == {(foreign.id, 1)}
+    make_ready(store, foreign)
+    assert store.read(problems) == []
 
 
 def test_pages_stay_below_the_limit_and_are_states_of_the_past(store):
