@@ -51,7 +51,9 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def _open_patiently(url: str, masters: Sequence[MasterKey] | MasterSource, gist_storage: str | None) -> EditStore:
+def _open_patiently(
+    url: str, masters: Sequence[MasterKey] | MasterSource, gist_storage: str | None = None
+) -> EditStore:
     """The store. An actor whose constructor fails is never restarted by Ray, so a restart of the actor during one of
     PostgreSQL, or of what has the master key, waits for it."""
     give_up_s = time.monotonic() + OPEN_S

@@ -16,14 +16,14 @@ from incomes_server.store.edits import find_row, retire_edit
 from incomes_server.store.evaluations import forget_answers
 from incomes_server.store.labels import labels_of
 from incomes_server.store.log import ADD
-from incomes_server.store.objects import fetched, let_go
+from incomes_server.store.objects import fetched_sound, is_reference, let_go
 from incomes_server.store.rows import AnyRow, Transaction, chunks
 from incomes_server.store.schema import edit_versions, edits, log, meta
 from incomes_server.store.vault import box_of
 from sqlalchemy import Connection, Engine, delete, insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
-from incomes_plugin.errors import EditConflict, GistStorageFailed, IncomesError
+from incomes_plugin.errors import EditConflict, IncomesError
 from incomes_plugin.gist.edit import EditKey
 from incomes_plugin.gist.header import emptied
 
@@ -149,10 +149,11 @@ def _drop_content(tx: Transaction, edit_id: str) -> None:
 
 
 def _emptied(conn: Connection, row: AnyRow) -> bytes | None:
+    """None: what is there does not open, or is lost."""
+    blob = fetched_sound(conn, [row.blob]).get(row.blob) if is_reference(row.blob) else row.blob
+    if blob is None:
+        return None
     try:
-        (blob,) = fetched(conn, [row.blob])
         return emptied(box_of(conn, row.data_key).open("blob", (row.edit_id, row.version), blob))
-    except GistStorageFailed:
-        raise
     except IncomesError:
         return None

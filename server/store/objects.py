@@ -38,6 +38,7 @@ UNCOMMITTED_S = 600.0
 """After so long a transaction that wrote an object has committed, or never will."""
 AT_ONCE = 500
 _OPTION = "incomes_objects"
+_NO_STORAGE = "gists of this store are in an object storage: give the setting `gist_storage`"
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -103,6 +104,11 @@ class GistStorage:
         """Read objects. Raises GistStorageFailed: it does not answer, or an object is missing or was changed."""
         return self._each(self._read, references, "read")
 
+    def get_sound(self, references: Sequence[bytes]) -> dict[bytes, bytes]:
+        """Read objects, without those that are lost. Raises GistStorageFailed."""
+        found = self._each(self._read_sound, references, "read")
+        return {each: content for each, content in zip(references, found, strict=True) if content is not None}
+
     def remove(self, references: Sequence[bytes]) -> None:
         """Delete objects; one that is not there is no error. Raises GistStorageFailed."""
         self._each(self._delete, references, "deleted")
@@ -154,6 +160,12 @@ class GistStorage:
             raise LostObject(f"the object {self._path(reference)} was changed: its SHA-256 is another")
         return content
 
+    def _read_sound(self, reference: bytes) -> bytes | None:
+        try:
+            return self._read(reference)
+        except LostObject:
+            return None
+
     def _delete(self, reference: bytes) -> None:
         with suppress(FileNotFoundError):
             self._files.rm_file(self._path(reference))
@@ -195,9 +207,17 @@ def fetched(conn: Connection, blobs: Sequence[bytes]) -> list[bytes]:
         return list(blobs)
     storage = storage_of(conn)
     if storage is None:
-        raise GistStorageFailed("gists of this store are in an object storage: give the setting `gist_storage`")
+        raise GistStorageFailed(_NO_STORAGE)
     found = dict(zip(wanted, storage.get(wanted), strict=True))
     return [found.get(blob, blob) for blob in blobs]
+
+
+def fetched_sound(conn: Connection, blobs: Sequence[bytes]) -> dict[bytes, bytes]:
+    """The same by reference, without objects that are lost. Raises GistStorageFailed."""
+    storage, wanted = storage_of(conn), [blob for blob in blobs if is_reference(blob)]
+    if wanted and storage is None:
+        raise GistStorageFailed(_NO_STORAGE)
+    return storage.get_sound(wanted) if storage is not None and wanted else {}
 
 
 def let_go(conn: Connection, *where: ColumnElement[bool]) -> None:

@@ -6,14 +6,14 @@ A row that somebody has changed does not open: it is reported, keeps its key, an
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from incomes_server.store.edit_sets import delete_edit_set
 from incomes_server.store.evaluations import erase_texts
 from incomes_server.store.labels import delete_labels
-from incomes_server.store.objects import LostObject, fetched, is_reference, keep, let_go, stored
+from incomes_server.store.objects import LostObject, fetched_sound, is_reference, keep, let_go, stored
 from incomes_server.store.rows import AnyRow, Transaction, chunks, details_from, in_pairs, sealed_details
 from incomes_server.store.schema import (
     data_keys,
@@ -168,13 +168,17 @@ def reseal(tx: Transaction, limit: int, damaged: Sequence[RowPlace] = ()) -> Res
     older = list(tx.conn.scalars(select(k.id).where(k.wrapped.is_not(None), k.seq.not_in(newest))))
     moved, found = 0, list[RowPlace]()
     for kind in _KINDS:
-        for row in _rows_of(tx.conn, kind, older, limit, [place for place in damaged if place[0] == kind.table.name]):
+        rows = _rows_of(tx.conn, kind, older, limit, [place for place in damaged if place[0] == kind.table.name])
+        blobs = [blob for row in rows if (blob := getattr(row, "blob", None)) is not None]
+        objects, sealed = fetched_sound(tx.conn, blobs), list[tuple[AnyRow, dict[str, Any]]]()
+        for row in rows:
             try:
-                _reseal_row(tx, kind, row)
-                moved += 1
+                sealed.append((row, _sealed_anew(tx, kind, row, objects)))
             except (ChangedValue, LostObject) as error:
                 logger.error("%s; it stays under its key until it is erased or a backup is restored", error.message)
                 found.append((kind.table.name, row.place, row.number))
+        _write(tx, kind, sealed)
+        moved += len(sealed)
     if not moved and not found and older:
         _destroy(tx.conn, older)
     return Resealed(moved, tuple(found))
@@ -199,24 +203,34 @@ def _rows_of(
     return rows
 
 
-def _reseal_row(tx: Transaction, kind: _Kind, row: AnyRow) -> None:
+def _sealed_anew(tx: Transaction, kind: _Kind, row: AnyRow, objects: Mapping[bytes, bytes]) -> dict[str, Any]:
+    """`objects`: what references of rows stand for. Raises ChangedValue, LostObject."""
     new, old, place = newest_box(tx.conn, row.owner, tx.now), box_of(tx.conn, row.data_key), (row.place, row.number)
     values: dict[str, Any] = {"data_key": new.key_id}
     for name in kind.texts:
         values[name] = new.seal_text(place, old.open_text(place, getattr(row, name)))
     for name in kind.blobs:
         if (blob := getattr(row, name)) is not None:
-            is_object = name == "blob" and is_reference(blob)
-            (content,) = fetched(tx.conn, [blob]) if is_object else [blob]
-            sealed = new.seal(name, place, old.open(name, place, content))
-            (values[name],) = stored(tx.conn, [sealed]) if is_object else [sealed]
+            content = objects.get(blob) if name == "blob" and is_reference(blob) else blob
+            if content is None:
+                raise LostObject(f"the object of {row.place} version {row.number} is missing or was changed")
+            values[name] = new.seal(name, place, old.open(name, place, content))
     if kind.table is edit_versions:
         values |= sealed_details(new, place, *details_from(tx.conn, place, row))
-    same = (kind.place == row.place) & (kind.number == row.number)
-    if kind.table is edit_versions:
-        let_go(tx.conn, same)
-        keep(tx.conn, [values.get("blob")])
-    tx.conn.execute(update(kind.table).where(same).values(values))
+    return values
+
+
+def _write(tx: Transaction, kind: _Kind, sealed: Sequence[tuple[AnyRow, dict[str, Any]]]) -> None:
+    """Objects are written side by side: the writes of others wait meanwhile."""
+    objects = [values for row, values in sealed if is_reference(getattr(row, "blob", None) or b"")]
+    for values, reference in zip(objects, stored(tx.conn, [each["blob"] for each in objects]), strict=True):
+        values["blob"] = reference
+    for row, values in sealed:
+        same = (kind.place == row.place) & (kind.number == row.number)
+        if kind.table is edit_versions:
+            let_go(tx.conn, same)
+            keep(tx.conn, [values.get("blob")])
+        tx.conn.execute(update(kind.table).where(same).values(values))
 
 
 def _destroy(conn: Connection, older: Sequence[str]) -> None:

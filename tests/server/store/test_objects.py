@@ -206,6 +206,30 @@ def test_a_changed_object_holds_up_no_rotation_and_a_storage_that_is_away_damage
         assert store.write(commands.Reseal(10, done.damaged)).moved == 0
 
 
+def test_an_edit_whose_object_is_lost_can_be_erased(store, folder):
+    _, (edit,) = made(store, "a")
+    (path,) = files_in(folder)
+    path.unlink()
+    assert store.write(commands.EraseEdit("p", "erase", edit.id)).status is EditStatus.ERASED
+    assert (store.read(problems), loose(store)) == ([], 0)
+
+
+def test_objects_of_a_step_of_a_rotation_are_written_side_by_side(database_url, folder, monkeypatch):
+    """The writes of others wait for the step."""
+    put = []
+    whole = objects.GistStorage.put
+    monkeypatch.setattr(
+        objects.GistStorage, "put", lambda self, contents: put.append(len(contents)) or whole(self, contents)
+    )
+    with closing(EditStore(database_url, masters=[MasterKey(bytes(32))], gist_storage=folder.as_uri())) as store:
+        edit_set, edits = made(store, *"abcdef")
+        store.write(commands.RotateDataKey("p", "rotate"))
+        put.clear()
+        assert store.write(commands.Reseal(10)).moved == 6
+        assert put == [6]
+        assert set(keys_of(store.read(read_delta, edit_set.id, 0).added)) == {(edit.id, 1) for edit in edits}
+
+
 def test_a_backup_has_the_gists_itself(store, folder, database_url, tmp_path):
     edit_set, edits = made(store, "a", "b")
     with pytest.raises(GistStorageFailed, match="give the setting `gist_storage`"):
