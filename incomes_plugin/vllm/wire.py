@@ -64,8 +64,9 @@ def one_answer(method: str, answers: Sequence[RpcAnswer]) -> RpcAnswer:
 
 
 def _comparable(answer: RpcAnswer) -> RpcAnswer:
-    """Without durations, which each rank measures, and weights, which may be rounded otherwise."""
-    return {name: value for name, value in answer.items() if name not in ("routing", "trace")}
+    """Without durations, which each rank measures, weights, which may be rounded otherwise, and comparisons, which one
+    rank may have no memory for: nothing in the pools depends on them, and rank 0 decides."""
+    return {name: value for name, value in answer.items() if name not in ("routing", "trace", "compared")}
 
 
 def answer_error(answer: RpcAnswer) -> IncomesError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import msgspec
@@ -10,7 +10,7 @@ import pytest
 
 from incomes_plugin import errors
 from incomes_plugin.figures import RoutingFigures
-from incomes_plugin.gist.edit import Captured
+from incomes_plugin.gist.edit import Captured, Compared, FoundConflict
 from incomes_plugin.pool.gists import PoolUsage
 from incomes_plugin.pool.snapshot import SnapshotDelta, SnapshotRef
 from incomes_plugin.selection.attribution import Attribution
@@ -22,9 +22,11 @@ from incomes_plugin.vllm.wire import (
     answers_errors,
     one_answer,
     pack_captures,
+    pack_compared,
     pack_delta,
     pack_trace,
     unpack_captures,
+    unpack_compared,
     unpack_delta,
     unpack_status,
     unpack_trace,
@@ -53,6 +55,14 @@ def test_an_unexpected_error_is_an_answer_too() -> None:
         raise ZeroDivisionError("oops")
 
     assert isinstance(answer_error(method()), errors.EngineLost)
+
+
+def test_a_rank_that_could_not_compare_does_not_lose_the_engine() -> None:
+    found = FoundConflict("edit_a", 1, "contradiction", 0.9)
+    told = [pack_compared([Compared(3, (), (replace(found, score=score),))]) for score in (0.9, 0.9000001)]
+    answers = [{"ok": True, **answer} for answer in (*told, pack_compared([None]))]
+    assert unpack_compared(one_answer("compare", answers)) == [Compared(3, (), (found,))]
+    assert unpack_compared(one_answer("compare", answers[::-1])) == [None]
 
 
 def test_ranks_that_disagree_lose_the_engine() -> None:
