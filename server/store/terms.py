@@ -16,7 +16,7 @@ from sqlalchemy import make_url
 
 from incomes_plugin.errors import InvalidValue
 
-SHARED = ("pool_bytes", "queue_limit", "default_edit_set")
+SHARED = ("pool_bytes", "queue_limit", "default_edit_set", "keep_history_s")
 
 
 @dataclass(frozen=True)

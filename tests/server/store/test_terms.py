@@ -26,6 +26,7 @@ def key(byte):
         ("pool_bytes", "1GiB", "2GiB"),
         ("queue_limit", 1000, 2000),
         ("default_edit_set", "default", "other"),
+        ("keep_history_s", 3600, 86_400),
         ("edit_store", POSTGRES, POSTGRES + "2"),
         ("encryption_key", key(1), key(2)),
     ],
