@@ -178,8 +178,8 @@ class JobQueue:
         """Return a lease's jobs to the front of their lanes. `attempted=False`: the worker never tried."""
         if (held := self._leases.pop(lease_id, None)) is not None:
             if not attempted:
-                for key in held.jobs:
-                    self._attempts[key] -= 1
+                for key in held.jobs:  # one that another worker has made meanwhile is not counted any more
+                    self._attempts[key] = max(0, self._attempts.get(key, 0) - 1)
             self._return(held, list(held.jobs.values()))
 
     def expire(self, now_s: float) -> list[Captured]:

@@ -184,3 +184,16 @@ def test_workers_are_known_while_they_ask_or_have_jobs(queue):
     complete(queue, lease, good(lease), 100)
     queue.take("one", 2, 100)
     assert [(w.name, w.leased, w.made) for w in queue.workers(101)] == [("one", 0, 2)]
+
+
+def test_a_job_that_a_late_worker_has_made_may_be_given_back_by_the_next(queue):
+    queue.submit(jobs("a"), interactive=True)
+    late = queue.take("late", 1, 0, 2)
+    queue.expire(2)
+    lease = queue.take("next", 1, 2)
+    complete(queue, late, good(late), 3)
+    queue.give_back(lease.id, attempted=False)
+    again = queue.take("next", 1, 4)
+    assert names(again.jobs) == ["a"], "whoever takes it finds that the store has it"
+    complete(queue, again, good(again), 5)
+    assert queue.known() == set()
