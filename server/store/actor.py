@@ -42,6 +42,8 @@ OTHER_WRITER_CHECK_S = 1.0
 OPEN_S = 300.0
 FORGOTTEN_AT_ONCE = 1000
 STORAGE_PAUSE_S = 0.5
+STORAGE_PATIENCE_S = 2.0
+"""So long one poll goes on to look for what can be read when something cannot."""
 CLOCK_CHECK_S = 0.5
 """How often the clock looks for the next time at which an edit joins or expires; it may have been written meanwhile."""
 
@@ -272,11 +274,13 @@ class EditStoreActor:
         """One page for each set, as long as all together stay near one page's size; the whole of a label's move.
 
         Raises:
-            GistStorageFailed: before the first page. The others come without what could not be read.
+            GistStorageFailed: nothing else is new. The others come without what could not be read, and before it the
+                next time.
         """
         deltas: list[SnapshotDelta[bytes]] = []
-        size = 0
-        for key in behind:
+        size, failure, start_s = 0, None, time.monotonic()
+        refused = self._table.refusals(replica)
+        for key in sorted(behind, key=lambda key: "@" not in key and key in refused):
             try:
                 if "@" not in key:
                     deltas.append(await self.read(read_delta, key, positions.get(key, 0)))
@@ -287,12 +291,15 @@ class EditStoreActor:
             except GistStorageFailed as error:
                 logger.warning("%s waits for %s: %s", replica, key, error.message)
                 self._table.nack(replica, key, self._heads.known[key].version, error.message, time.monotonic())
-                if not deltas:
-                    raise
-                break
+                failure = failure or error
+                if time.monotonic() - start_s > STORAGE_PATIENCE_S:
+                    break
+                continue
             size += sum(map(len, deltas[-1].added))
             if size >= PAGE_BYTES:
                 break
+        if failure is not None and not deltas:
+            raise failure
         return deltas
 
     async def _label_delta(self, replica: str, label: str, positions: dict[str, int]) -> SnapshotDelta[bytes] | None:

@@ -12,6 +12,7 @@ from incomes_server.auth.master_key import MasterKey
 from incomes_server.edits import EditStatus, NewEdit
 from incomes_server.settings import load_settings
 from incomes_server.store import commands, objects
+from incomes_server.store.actor import EditStoreActor
 from incomes_server.store.backup import backup, restore
 from incomes_server.store.check import problems
 from incomes_server.store.compaction import compaction_targets
@@ -278,3 +279,28 @@ def test_a_protocol_that_nobody_speaks_is_refused(database_url):
     with pytest.raises(InvalidValue, match="`gist_storage` nothing") as refused:
         EditStore(database_url, gist_storage="nothing://bucket/gists")
     assert refused.value.param == "gist_storage"
+
+
+async def test_an_object_that_is_lost_keeps_no_news_from_other_edit_sets(database_url, folder):
+    with closing(EditStore(database_url, gist_storage=folder.as_uri())) as store:
+        sets, edits = {}, {}
+        for project in "pq":
+            sets[project] = store.write(commands.EnsureEditSet(project, "default")).id
+            (edits[project],) = store.write(commands.AddEdits(project, "1", "default", (NewEdit("a", (1, 2)),)))
+        lost, whole = sorted("pq", key=sets.get)
+        store.write(commands.RecordOutcomes((outcome_of(edits[lost].id, 1),)))
+        (path,) = files_in(folder)
+        path.unlink()
+        store.write(commands.RecordOutcomes((outcome_of(edits[whole].id, 1),)))
+    actor = EditStoreActor(database_url, gist_storage=folder.as_uri())
+    try:
+        for serving in (False, True):
+            (delta,) = await actor.poll("one", {}, 0.0, serving)
+            assert (delta.key, keys_of(delta.added)) == (sets[whole], [(edits[whole].id, 1)])
+        with pytest.raises(GistStorageFailed, match="is missing or was changed"):
+            await actor.poll("one", {sets[whole]: 1}, 0.0, False)
+    finally:
+        actor._clock.cancel()
+        actor._reader.shutdown()
+        actor._writer.shutdown()
+        actor._store.close()
