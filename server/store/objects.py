@@ -32,7 +32,8 @@ MAGIC = b"incomes-object\0\1"
 """Begins a reference in the column `blob`. A gist begins with the length of its header, a sealed one at random."""
 REFERENCE_BYTES = len(MAGIC) + 32 + 8
 ANSWER_WITHIN_S = 5.0
-"""A replica that polls meanwhile must hear of the store within its lease."""
+"""A replica that polls meanwhile must hear of the store within its lease. So must those behind it: after a silence
+nothing is asked for as long."""
 SIDE_BY_SIDE = 16
 UNCOMMITTED_S = 600.0
 """After so long a transaction that wrote an object has committed, or never will."""
@@ -68,6 +69,7 @@ class GistStorage:
         except (ImportError, ValueError) as error:
             raise InvalidValue(f"`gist_storage` {url.partition(':')[0]}: {error}", param="gist_storage") from error
         self._is_local = isinstance(self._files, LocalFileSystem)
+        self._silent_until_s = 0.0
         self._threads = ThreadPoolExecutor(SIDE_BY_SIDE, "gist-storage")
         self._notes = create_engine(database_url, isolation_level="AUTOCOMMIT", pool_pre_ping=True)
 
@@ -115,12 +117,15 @@ class GistStorage:
 
     def _each(self, work: Callable[[T], U], items: Sequence[T], done: str) -> list[U]:
         end_s = time.monotonic() + ANSWER_WITHIN_S
+        if time.monotonic() < self._silent_until_s:
+            raise GistStorageFailed(f"the gist storage has not answered within {ANSWER_WITHIN_S:g} s")
         running = [self._threads.submit(work, item) for item in items]
         try:
             return [each.result(max(0.0, end_s - time.monotonic())) for each in running]
         except GistStorageFailed:
             raise
         except TimeoutError:
+            self._silent_until_s = time.monotonic() + ANSWER_WITHIN_S
             raise GistStorageFailed(f"the gist storage does not answer within {ANSWER_WITHIN_S:g} s") from None
         except Exception as error:
             raise GistStorageFailed(f"a gist cannot be {done}: {type(error).__name__}: {error}") from error

@@ -98,15 +98,22 @@ def test_a_storage_that_fails_leaves_edits_waiting_and_they_are_made_later(store
     assert store.read(get_edit, "p", job.edit_id).status is EditStatus.READY
 
 
-def test_a_storage_that_hangs_is_given_up(store, folder, monkeypatch):
-    monkeypatch.setattr(objects, "ANSWER_WITHIN_S", 0.2)
+def test_a_storage_that_hangs_is_given_up_and_not_asked_again_at_once(store, folder, monkeypatch):
+    """Replicas that poll one after another must not all wait for it."""
     edit_set, _ = made(store, "a")
+    monkeypatch.setattr(objects, "ANSWER_WITHIN_S", 0.2)
+    asked, read = [], objects.GistStorage._read
+    monkeypatch.setattr(objects.GistStorage, "_read", lambda self, each: asked.append(each) or read(self, each))
     (path,) = files_in(folder)
     path.unlink()
     os.mkfifo(path)  # reading it waits for a writer
     try:
         with pytest.raises(GistStorageFailed, match=r"does not answer within 0\.2 s"):
             store.read(read_delta, edit_set.id, 0)
+        monkeypatch.setattr(store._storage, "_silent_until_s", store._storage._silent_until_s + 60)
+        with pytest.raises(GistStorageFailed, match=r"has not answered within 0\.2 s"):
+            store.read(read_delta, edit_set.id, 0)
+        assert len(asked) == 1
     finally:
         with path.open("wb"):  # let the thread go
             pass
