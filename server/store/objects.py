@@ -32,14 +32,15 @@ MAGIC = b"incomes-object\0\1"
 """Begins a reference in the column `blob`. A gist begins with the length of its header, a sealed one at random."""
 REFERENCE_BYTES = len(MAGIC) + 32 + 8
 ANSWER_WITHIN_S = 5.0
-"""A replica that polls meanwhile must hear of the store within its lease. So must those behind it: after a silence
-nothing is asked for as long."""
+"""A replica that polls meanwhile must hear of the store within its lease; after a silence nobody asks for as long."""
 SIDE_BY_SIDE = 16
 UNCOMMITTED_S = 600.0
 """After so long a transaction that wrote an object has committed, or never will."""
 AT_ONCE = 500
-_OPTION = "incomes_objects"
-_NO_STORAGE = "gists of this store are in an object storage: give the setting `gist_storage`"
+_OPTION, _NO_STORAGE = (
+    "incomes_objects",
+    "gists of this store are in an object storage: give the setting `gist_storage`",
+)
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -166,10 +167,9 @@ class GistStorage:
         return content
 
     def _read_sound(self, reference: bytes) -> bytes | None:
-        try:
+        with suppress(LostObject):
             return self._read(reference)
-        except LostObject:
-            return None
+        return None
 
     def _delete(self, reference: bytes) -> None:
         with suppress(FileNotFoundError):

@@ -304,7 +304,7 @@ async def test_an_object_that_is_lost_keeps_no_news_from_other_edit_sets(databas
         for serving in (False, True):
             (delta,) = await actor.poll("one", {}, 0.0, serving)
             assert (delta.key, keys_of(delta.added)) == (sets[whole], [(edits[whole].id, 1)])
-        with pytest.raises(GistStorageFailed, match="is missing or was changed"):
+        with pytest.raises(GistStorageFailed, match="has no object"):
             await actor.poll("one", {sets[whole]: 1}, 0.0, False)
     finally:
         actor._clock.cancel()
