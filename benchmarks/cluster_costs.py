@@ -41,7 +41,7 @@ def activation(folder: Path, *, counts: Sequence[int] = (1, 2, 4), adds: int = 6
 def bulk(folder: Path, *, edits: int = 5000, most: int = 3) -> dict[str, Any]:
     """An import, compressed by one, two and three workers that do nothing else."""
     found: dict[str, Any] = {}
-    with staged(folder, 1, 1, queue_limit=8192) as stage:
+    with staged(folder, 1, 1, queue_limit=8192, pool_bytes="1GiB") as stage:
         for workers in range(1, most + 1):
             while len(stage.compressors) < workers:
                 stage.compressors.append(Member(stage.fleet.compressor))
