@@ -34,7 +34,7 @@ from incomes_server.store.rows import Transaction
 from incomes_server.store.schema import edit_sets, edit_versions, edits
 from sqlalchemy import select
 
-from incomes_plugin.errors import EditConflict, EditNotFound, NotReady, SnapshotNotFound
+from incomes_plugin.errors import EditConflict, EditNotFound, NotReady, SnapshotNotFound, SnapshotRetired
 from incomes_plugin.gist import read_header
 from incomes_plugin.gist.edit import Captured
 from incomes_plugin.pool.snapshot import EMPTY_DIGEST, SnapshotRef, add_to_digest, label_key
@@ -196,6 +196,10 @@ class StoreMachine(RuleBasedStateMachine):
             return
         before = self.labels.get(name)
         command = commands.MoveLabel("p", self.request_id(), "default", name, str(version))
+        if (before is None or before.snapshot.version != version) and self.lacks_gists(version):
+            with pytest.raises(SnapshotRetired):
+                self.store.write(command)
+            return
         label = self.store.write(command)
         assert self.store.write(command) == label
         assert label.move == (before.move + (before.snapshot.version != version) if before else label.move)
@@ -216,7 +220,7 @@ class StoreMachine(RuleBasedStateMachine):
         try:
             delta = self.store.read(read_label, key, move, self.position)
         except NotReady:
-            assert self.lacks_gists(self.labels[name])
+            assert self.lacks_gists(self.labels[name].snapshot.version)
             return
         if delta.deleted:
             assert name not in self.labels
@@ -242,9 +246,9 @@ class StoreMachine(RuleBasedStateMachine):
             with self.store._writer.begin() as conn:
                 compact(Transaction(conn, 0), self.edit_set, up_to, step_rows)
 
-    def lacks_gists(self, label):
-        """Whether a member of the label's state has no gist of this model."""
-        added, _ = self.store.read(net_changes, self.edit_set, 0, label.snapshot.version)
+    def lacks_gists(self, version):
+        """Whether a member of a state has no gist of this model."""
+        added, _ = self.store.read(net_changes, self.edit_set, 0, version)
         found = self.store.read(lambda conn: conn.execute(select(edit_versions)).all())
         whole = {(v.edit_id, v.version) for v in found if v.blob is not None and v.fingerprint == self.model}
         return not whole.issuperset(added)
