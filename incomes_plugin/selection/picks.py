@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -68,6 +68,10 @@ class Picks:
     bias: torch.Tensor
     candidates: tuple[int, ...]
     logits: torch.Tensor
+
+    def on_host(self) -> Picks:
+        """The same in host memory, for other processes: a tensor on a device would arrive on the sender's."""
+        return replace(self, bias=self.bias.cpu(), logits=self.logits.cpu())
 
     @classmethod
     def none(cls) -> Picks:

@@ -190,7 +190,7 @@ class SelectionRuntime:
         start_s = time.perf_counter()
         with self._route_span(tag) as routing:
             features = self.cached.features(self.adapter, pages, torch.arange(*tag.question, device=pages.device))
-            picks = self.ranks.decided(lambda: self._choose(snapshot, tag, features))
+            picks = self.ranks.decided(lambda: self._choose(snapshot, tag, features).on_host())
             if routing is not None:
                 routing.set_attribute("incomes.picks", len(picks.edits))
                 request.read_since_ns = time.time_ns()
