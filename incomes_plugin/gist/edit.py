@@ -11,6 +11,9 @@ from typing import Literal, TypeAlias
 EditKey: TypeAlias = tuple[str, int]
 """(edit id, version): the immutable content that a gist is made from."""
 
+EditKind: TypeAlias = Literal["fact", "verbatim"]
+"""What the model reads, or what is found by it and then said to the byte."""
+
 
 @dataclass(frozen=True)
 class CaptureJob:
@@ -18,6 +21,7 @@ class CaptureJob:
 
     Attributes:
         edit_set: id of the set whose edits the new one is compared with; None = with none.
+        kind: of a verbatim edit the tokens are those that it is found by.
     """
 
     edit_id: str
@@ -25,6 +29,7 @@ class CaptureJob:
     token_ids: tuple[int, ...]
     traceparent: str | None = None
     edit_set: str | None = field(default=None, compare=False)
+    kind: EditKind = "fact"
 
     @property
     def edit(self) -> EditKey:

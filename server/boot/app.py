@@ -211,7 +211,7 @@ class Server:
         stale = await context.store.requeue_stale(engine.fingerprint)
         if stale:
             self.announce(f"          {stale} edits were compressed for another model and are compressed again")
-        spelled = await retokenize(context.store, context.tokenizer.ids)
+        spelled = await retokenize(context.store, context.tokenizer.ids, context.tokenizer.max_edit_tokens)
         if spelled:
             self.announce(f"          {spelled} of them have other tokens in this model")
         await context.queue.replay()

@@ -15,12 +15,17 @@ PAGE = 500
 Encode = Callable[[str], tuple[int, ...]]
 
 
-async def retokenize(store: StoreClient, encode: Encode) -> int:
-    """Give every waiting edit the ids that `encode` gives its text; returns how many changed."""
+async def retokenize(store: StoreClient, encode: Encode, most_verbatim: int | None = None) -> int:
+    """Give every waiting edit the ids that `encode` gives its words; returns how many changed.
+
+    Args:
+        most_verbatim: verbatim edits are found by so many tokens at most.
+    """
     changed, after = 0, 0
     while page := await store.waiting_texts(after, PAGE):
         after = page[-1].seq
-        jobs = [replace(edit.job, token_ids=encode(edit.text)) for edit in page]
+        ids = [encode(edit.text)[: most_verbatim if edit.job.kind == "verbatim" else None] for edit in page]
+        jobs = [replace(edit.job, token_ids=own) for edit, own in zip(page, ids, strict=True)]
         spelled = [job for job, edit in zip(jobs, page, strict=True) if job != edit.job]
         if spelled:
             await store.retokenize(spelled)

@@ -22,6 +22,7 @@ from incomes_server.cli.output import (
     show_removal,
 )
 from incomes_server.edits.model import EditStatus, OnConflict
+from incomes_server.edits.verbatim import VerbatimState
 
 app = typer.Typer(
     help="Add, list, read, replace, retire, restore, switch, approve and erase edits.", no_args_is_help=True
@@ -53,6 +54,9 @@ def add(
     effective_from: Annotated[str | None, typer.Option(help="when it joins, as 2026-11-29T17:20:00Z")] = None,
     expires_at: Annotated[str | None, typer.Option(help="when it leaves")] = None,
     on_conflict: ConflictOption = None,
+    verbatim: Annotated[bool, typer.Option("--verbatim", help="say it to the byte where it is asked for")] = False,
+    title: Annotated[str | None, typer.Option(help="what a verbatim edit is found by")] = None,
+    question: Annotated[list[str] | None, typer.Option(help="a question that a verbatim edit answers")] = None,
     wait: WaitOption = WaitFor.ACTIVE,
     timeout_s: TimeoutOption = 60.0,
     url: UrlOption = DEFAULT_URL,
@@ -66,7 +70,8 @@ def add(
     edit = connect(url, api_key).edits.add(
         text, edit_set=edit_set, external_id=external_id, source=source or None, author=author,
         justification=justification, supersedes=supersedes or None, effective_from=effective_from,
-        expires_at=expires_at, on_conflict=on_conflict, wait=wait, timeout_s=timeout_s,
+        expires_at=expires_at, on_conflict=on_conflict, kind="verbatim" if verbatim else None, title=title,
+        questions=question or None, wait=wait, timeout_s=timeout_s,
     )  # fmt: skip
     _show_write(edit, wait, (time.monotonic() - started) * 1000, as_json)
 
@@ -157,6 +162,7 @@ def list_edits(
     document_id: Annotated[str | None, typer.Option(help="only those from this document")] = None,
     author: Annotated[str | None, typer.Option(help="only those by this author")] = None,
     conflict: Annotated[bool | None, typer.Option("--conflict/--no-conflict", help="only those that conflict")] = None,
+    verbatim: Annotated[VerbatimState | None, typer.Option(help="only verbatim edits in this state")] = None,
     limit: Annotated[int, typer.Option(min=1, help="most edits to show")] = 100,
     url: UrlOption = DEFAULT_URL,
     api_key: KeyOption = None,
@@ -170,6 +176,7 @@ def list_edits(
             document_id=document_id,
             author=author,
             conflict=conflict,
+            verbatim=verbatim,
             most=limit,
         )
     )

@@ -19,6 +19,9 @@ from incomes_server.api.admin.schemas import (
     WaitFor,
 )
 from incomes_server.edits.model import OnConflict
+from incomes_server.edits.verbatim import VerbatimState
+
+from incomes_plugin.gist.edit import EditKind
 
 T = TypeVar("T")
 
@@ -87,6 +90,9 @@ def add_edit(
     justification: str | None = None,
     supersedes: Sequence[str] | None = None,
     on_conflict: OnConflict | str | None = None,
+    kind: EditKind | None = None,
+    title: str | None = None,
+    questions: Sequence[str] | None = None,
     wait: WaitFor | str = WaitFor.ACTIVE,
     timeout_s: float = 30.0,
     **more: Any,
@@ -94,7 +100,7 @@ def add_edit(
     """Add an edit; `reached` of the answer says how far it has come. `more`: further fields of the body."""
     body: dict[str, Any] = {"text": text, "edit_set": edit_set, "external_id": external_id, "metadata": metadata}
     body |= {"source": source, "author": author, "justification": justification, "supersedes": supersedes}
-    body |= {"on_conflict": on_conflict, **more}
+    body |= {"on_conflict": on_conflict, "kind": kind, "title": title, "questions": questions, **more}
     return waiting_call("POST", "/v1/edits", EditObject, wait, timeout_s, json=given(body))
 
 
@@ -166,11 +172,14 @@ def list_edits(
     document_id: str | None = None,
     author: str | None = None,
     conflict: bool | None = None,
+    kind: EditKind | None = None,
+    verbatim: VerbatimState | str | None = None,
     order: Order = "desc",
     most: int | None = None,
 ) -> ListCall[EditObject]:
     """Edits, the newest first."""
     wanted = {"edit_set": edit_set, "status": status, "document_id": document_id, "author": author}
+    wanted |= {"kind": kind, "verbatim": verbatim}
     return list_call("/v1/edits", Page[EditObject], most, **wanted, conflict=conflict, order=order)
 
 
@@ -243,7 +252,7 @@ def waiting_call(
     return Call(method, path, kind.model_validate, params, timeout_s=timeout_s + SPARE_S, **more)
 
 
-def list_call(path: str, kind: type[Page[ResourceT]], most: int | None, **params: Any) -> ListCall[ResourceT]:
+def list_call(path: str, kind: type[Page[ResourceT]], most: int | None, /, **params: Any) -> ListCall[ResourceT]:
     """The call of a list of resources of a kind."""
     return ListCall(Call("GET", path, kind.model_validate, params), most)
 

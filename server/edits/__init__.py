@@ -15,6 +15,7 @@ from incomes_server.edits.model import (
     OnConflict,
     WaitingText,
 )
+from incomes_server.edits.verbatim import RecallKeys, VerbatimState, VerbatimStatus, VerbatimText, found_by
 
 __all__ = [
     "SETTLED",
@@ -28,9 +29,14 @@ __all__ = [
     "IdPrefix",
     "NewEdit",
     "OnConflict",
+    "RecallKeys",
+    "VerbatimState",
+    "VerbatimStatus",
+    "VerbatimText",
     "WaitingText",
     "check_name",
     "check_version",
+    "found_by",
     "is_id",
     "new_id",
     "sources_of",

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from incomes_plugin.gist.edit import CaptureJob, ConflictKind
+from incomes_server.edits.verbatim import RecallKeys, VerbatimStatus
+
+from incomes_plugin.gist.edit import CaptureJob, ConflictKind, EditKind
 from incomes_plugin.pool.snapshot import SnapshotRef
 
 
@@ -80,6 +82,7 @@ class NewEdit:
         supersedes: ids of edits that leave in the step in which this one joins.
         effective_from, expires_at: unix seconds; it is in the snapshot from the first on and until the second.
         on_conflict: None = as its edit set has it.
+        found_by: of a verbatim edit, whose `token_ids` are those of the words that it is found by; None = a fact.
     """
 
     text: str
@@ -91,6 +94,12 @@ class NewEdit:
     effective_from: int | None = None
     expires_at: int | None = None
     on_conflict: OnConflict | None = None
+    found_by: RecallKeys | None = None
+
+    @property
+    def kind(self) -> EditKind:
+        """Of the edit version."""
+        return "fact" if self.found_by is None else "verbatim"
 
 
 @dataclass(frozen=True)
@@ -113,7 +122,7 @@ class Edit:
         version: 1 for the first content; a replacement adds one.
         status, status_reason: see `EditStatus`; the reason is set when failed, and when another edit superseded it.
         set_version: version of the edit set at which this edit version joined (or, retired, left) the snapshot.
-        num_tokens: of the text, as the model's tokenizer cuts it.
+        num_tokens: of the text, as the model's tokenizer cuts it; of a verbatim edit, those of its gist.
         gist_bytes: size of the gist; 0 until ready.
         provenance, supersedes, effective_from, expires_at: as it was written.
         held: why a version that is ready is not in the snapshot: `disabled`, `approval`, `scheduled`; None for all
@@ -123,6 +132,7 @@ class Edit:
         conflict_check: whether it was compared with the other edits: `done`, `partial` where more of them wait than are
             looked at, `unavailable` where the engine could not; None: it waits, or need not be compared.
         conflicts: with edits that are ready now.
+        verbatim: of a verbatim edit, how it is said; None where it was erased.
     """
 
     id: str
@@ -149,6 +159,8 @@ class Edit:
     on_conflict: OnConflict = OnConflict.FLAG
     conflict_check: str | None = None
     conflicts: tuple[ConflictWith, ...] = ()
+    kind: EditKind = "fact"
+    verbatim: VerbatimStatus | None = None
 
     @property
     def compared_in(self) -> str | None:
@@ -158,7 +170,7 @@ class Edit:
 
 @dataclass(frozen=True)
 class WaitingText:
-    """The text of an edit version that waits for compression, and how it was tokenized; `seq` orders them."""
+    """The words of an edit version that waits for compression, and how they were tokenized; `seq` orders them."""
 
     seq: int
     job: CaptureJob

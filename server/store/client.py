@@ -14,12 +14,13 @@ from incomes_server.store.evaluation_calls import EvaluationCalls
 from incomes_server.store.ray_call import call
 from incomes_server.store.replica_table import ReplicaLag, ReplicaProgress, ReplicaState
 from incomes_server.store.tenancy_calls import TenancyCalls
+from incomes_server.store.verbatim_calls import VerbatimCalls
 
 from incomes_plugin.gist.edit import Captured, CaptureJob, EditKey
 from incomes_plugin.pool.snapshot import SnapshotDelta
 
 
-class StoreClient(TenancyCalls, EvaluationCalls):
+class StoreClient(TenancyCalls, EvaluationCalls, VerbatimCalls):
     """Typed calls to the store actor; errors arrive as the `IncomesError` that was raised there.
 
     `edit_set` is a name or an id everywhere. Writes with a `request_id` may be sent again: the answer is the same

@@ -18,8 +18,17 @@ from incomes_server.edits import EditStatus
 from incomes_server.store.labels import labels_of
 from incomes_server.store.log import ADD, REMOVE
 from incomes_server.store.objects import let_go
-from incomes_server.store.rows import AnyRow, Transaction, chunks, in_pairs
-from incomes_server.store.schema import edit_sets, edit_versions, edits, label_heads, label_moves, log, revisions
+from incomes_server.store.rows import OF_VERSION, AnyRow, Transaction, chunks, in_pairs
+from incomes_server.store.schema import (
+    edit_sets,
+    edit_versions,
+    edits,
+    label_heads,
+    label_moves,
+    log,
+    revisions,
+    verbatims,
+)
 from sqlalchemy import Connection, bindparam, delete, func, select, update
 
 from incomes_plugin.gist.edit import EditKey
@@ -148,6 +157,8 @@ def _free(conn: Connection, keys: Sequence[EditKey]) -> None:
         free = in_pairs(v.edit_id, v.version, [key for key in part if key not in kept])
         newest = v.version == select(edits.c.head_version).where(edits.c.id == v.edit_id).scalar_subquery()
         let_go(conn, free, v.status == EditStatus.SUPERSEDED, ~newest)
+        former = select(v.edit_id).where(OF_VERSION, free, v.status == EditStatus.SUPERSEDED, ~newest)
+        conn.execute(delete(verbatims).where(former.exists()))
         conn.execute(delete(edit_versions).where(free, v.status == EditStatus.SUPERSEDED, ~newest))
         over = v.status.in_([EditStatus.RETIRED, EditStatus.SUPERSEDED, EditStatus.ERASED])
         let_go(conn, free, over)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from incomes_server.edits import WAITING, EditStatus
 from incomes_server.store.log import REMOVE
-from incomes_server.store.schema import edit_sets, edit_versions, edits, label_heads, log, revisions
+from incomes_server.store.schema import edit_sets, edit_versions, edits, label_heads, log, revisions, verbatims
 from sqlalchemy import Connection, func, select
 
 e, v = edits.c, edit_versions.c
@@ -19,11 +19,13 @@ class StoreCounts:
     Attributes:
         edits: edit status -> number of edit versions.
         gist_bytes: bytes of all gists in the snapshots' heads.
+        verbatims: state -> number of verbatim edit versions.
     """
 
     edit_sets: int
     edits: dict[str, int]
     gist_bytes: int
+    verbatims: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,10 @@ def count(conn: Connection) -> StoreCounts:
     sets = select(func.count()).select_from(edit_sets).where(edit_sets.c.deleted_at.is_(None))
     versions = conn.execute(select(v.status, func.count()).group_by(v.status))
     gist_bytes = select(func.coalesce(func.sum(v.gist_bytes), 0)).where(v.status == EditStatus.READY)
-    return StoreCounts(conn.scalar(sets) or 0, {row[0]: row[1] for row in versions}, int(conn.scalar(gist_bytes) or 0))
+    states = conn.execute(select(verbatims.c.state, func.count()).group_by(verbatims.c.state))
+    by_state = {row[0]: row[1] for row in states}
+    by_status = {row[0]: row[1] for row in versions}
+    return StoreCounts(conn.scalar(sets) or 0, by_status, int(conn.scalar(gist_bytes) or 0), by_state)
 
 
 def use_of_projects(conn: Connection) -> dict[str, ProjectUse]:

@@ -12,6 +12,7 @@ from incomes_server.edits import (
     IdPrefix,
     NewEdit,
     OnConflict,
+    VerbatimState,
     check_version,
     new_id,
     sources_of,
@@ -33,13 +34,14 @@ from incomes_server.store.rows import (
     select_edits,
     text_from,
 )
-from incomes_server.store.schema import edit_sets, edit_versions, edits
+from incomes_server.store.schema import edit_sets, edit_versions, edits, verbatims
 from incomes_server.store.superseded import check_superseded
 from incomes_server.store.vault import Box, newest_box, search_terms
-from sqlalchemy import Connection, insert, select, update
+from incomes_server.store.verbatims import add_verbatims, keys_of
+from sqlalchemy import Connection, func, insert, select, update
 
 from incomes_plugin.errors import EditConflict, EditNotFound, InvalidValue
-from incomes_plugin.gist.edit import EditKey
+from incomes_plugin.gist.edit import EditKey, EditKind
 
 e, v = edits.c, edit_versions.c
 
@@ -74,6 +76,8 @@ def list_edits(
     document_id: str | None = None,
     author: str | None = None,
     conflict: bool | None = None,
+    kind: EditKind | None = None,
+    verbatim: VerbatimState | None = None,
     limit: int,
     after: str | None,
     order: str,
@@ -90,6 +94,10 @@ def list_edits(
         query = query.where(v.author.in_(search_terms(conn, project, "author", author)))
     if conflict is not None:
         query = query.where(is_in_conflict() if conflict else ~is_in_conflict())
+    if kind is not None:
+        query = query.where(func.coalesce(v.kind, "fact") == kind)
+    if verbatim is not None:
+        query = query.where(verbatims.c.state == verbatim)
     cursor = select(e.seq).where(e.project == project, e.id == after)
     rows, has_more = page_of(conn, query, e.seq, cursor, limit=limit, after=after, order=order)
     return with_conflicts(conn, [edit_from(conn, row) for row in rows]), has_more
@@ -110,6 +118,7 @@ def add_edits(tx: Transaction, project: str, edit_set: str, new: Sequence[NewEdi
         tx.conn.execute(insert(edits), rows)
         versions = [_version(tx, box, i, 1, n, found) for i, n in zip(ids, new, strict=True)]
         tx.conn.execute(insert(edit_versions), versions)
+        add_verbatims(tx, box, [((i, 1), n.found_by) for i, n in zip(ids, new, strict=True)])
     for edit_id in ids:
         tx.note(edit_id, None, "version 1 pending")
     return [(edit_id, 1) for edit_id in ids]
@@ -147,6 +156,7 @@ def replace_edit(
     )
     box, options = newest_box(tx.conn, project, tx.now), _options(tx.conn, row.edit_set)
     tx.conn.execute(insert(edit_versions).values(_version(tx, box, edit_id, version, new, options)))
+    add_verbatims(tx, box, [((edit_id, version), new.found_by)])
     external_id = row.external_id if new.external_id is None else new.external_id
     tx.conn.execute(update(edits).where(e.id == edit_id).values(head_version=version, external_id=external_id))
     tx.changed.add(edit_id)
@@ -204,9 +214,10 @@ def restore_edit(
     new |= sealed_details(box, (edit_id, version + 1), *details_from(tx.conn, (edit_id, version), old))
     new |= {"effective_from": start, "expires_at": end}
     new |= _pending(tx, box, edit_id, version + 1, token_ids, start, end)
-    new["on_conflict"] = old.on_conflict
+    new["on_conflict"], new["kind"] = old.on_conflict, old.kind
     new["needs_approval"] = _options(tx.conn, row.edit_set).two_person
     tx.conn.execute(insert(edit_versions).values(new))
+    add_verbatims(tx, box, [((edit_id, version + 1), keys_of(tx.conn, (edit_id, version)))])
     tx.conn.execute(update(edits).where(e.id == edit_id).values(head_version=version + 1, retired_at=None))
     tx.changed.add(edit_id)
     tx.note(edit_id, "retired", f"version {version + 1} pending")
@@ -230,7 +241,7 @@ def _version(tx: Transaction, box: Box, edit_id: str, version: int, new: NewEdit
     content |= {"effective_from": new.effective_from, "expires_at": new.expires_at}
     pending = _pending(tx, box, edit_id, version, new.token_ids, new.effective_from, new.expires_at)
     pending["on_conflict"] = new.on_conflict or options.on_conflict or OnConflict.FLAG
-    return content | pending | {"needs_approval": options.two_person}
+    return content | pending | {"needs_approval": options.two_person, "kind": new.kind}
 
 
 def _options(conn: Connection, edit_set: str) -> AnyRow:

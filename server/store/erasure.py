@@ -20,6 +20,7 @@ from incomes_server.store.objects import fetched_sound, is_reference, let_go
 from incomes_server.store.rows import AnyRow, Transaction, chunks
 from incomes_server.store.schema import edit_versions, edits, log, meta
 from incomes_server.store.vault import box_of
+from incomes_server.store.verbatims import drop_verbatims
 from sqlalchemy import Connection, Engine, delete, insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -92,7 +93,7 @@ def scrub(writer: Engine) -> bool:
 def _scrub_files(writer: Engine, *, rewrite: bool) -> bool:
     if writer.dialect.name != "sqlite":
         with writer.connect().execution_options(isolation_level="AUTOCOMMIT") as conn:
-            conn.exec_driver_sql("VACUUM edits, edit_versions")
+            conn.exec_driver_sql("VACUUM edits, edit_versions, verbatims")
         return True
     with closing(writer.raw_connection()) as raw, closing(raw.cursor()) as cursor:
         if rewrite:
@@ -117,6 +118,7 @@ def _refuse_at_labels(conn: Connection, edit_set: str, edit_id: str) -> None:
 def _drop_content(tx: Transaction, edit_id: str) -> None:
     """Old snapshots keep their identity: in the place of a gist stands an empty one."""
     forget_answers(tx.conn, edit_id)
+    drop_verbatims(tx.conn, edit_id)
     for row in tx.conn.execute(select(v.edit_id, v.version, v.blob, v.data_key).where(v.edit_id == edit_id)).all():
         blob = None if row.blob is None else _emptied(tx.conn, row)
         let_go(tx.conn, v.edit_id == edit_id, v.version == row.version)

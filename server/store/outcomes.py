@@ -5,14 +5,24 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
-from incomes_server.edits import WAITING, EditStatus, OnConflict, WaitingText, sources_of
+from incomes_server.edits import WAITING, EditStatus, OnConflict, WaitingText, found_by, sources_of
 from incomes_server.store.compared import Arrival, Uncompared
 from incomes_server.store.conflicts import judge
 from incomes_server.store.log import MODEL, append
 from incomes_server.store.membership import MadeGist, mark, settle
 from incomes_server.store.objects import let_go
-from incomes_server.store.rows import AnyRow, Transaction, chunks, encode_tokens, in_pairs, job_from, text_from
-from incomes_server.store.schema import edit_sets, edit_versions, edits, meta
+from incomes_server.store.rows import (
+    OF_VERSION,
+    AnyRow,
+    Transaction,
+    chunks,
+    encode_tokens,
+    in_pairs,
+    job_from,
+    keys_from,
+    text_from,
+)
+from incomes_server.store.schema import edit_sets, edit_versions, edits, meta, verbatims
 from incomes_server.store.sealing import boxes_of
 from sqlalchemy import Connection, bindparam, delete, insert, or_, select, update
 
@@ -27,7 +37,7 @@ _THIS_VERSION = (v.edit_id == bindparam("b_edit")) & (v.version == bindparam("b_
 
 def pending_jobs(conn: Connection, limit: int) -> list[CaptureJob]:
     """The oldest versions that wait."""
-    columns = (v.edit_id, v.version, v.token_ids, v.data_key, v.on_conflict, e.edit_set)
+    columns = (v.edit_id, v.version, v.token_ids, v.data_key, v.on_conflict, v.kind, e.edit_set)
     query = select(*columns).join_from(edit_versions, edits, e.id == v.edit_id).where(v.status.in_(WAITING))
     query = query.order_by(v.seq).limit(limit)
     return [job_from(conn, row) for row in conn.execute(query)]
@@ -40,16 +50,24 @@ def model_of(conn: Connection) -> str | None:
 
 
 def waiting_texts(conn: Connection, after: int, limit: int) -> list[WaitingText]:
-    """The oldest texts behind `after` that wait, with their token ids."""
-    columns = (v.seq, v.edit_id, v.version, v.text, v.token_ids, v.data_key, v.on_conflict, e.edit_set)
+    """The oldest texts behind `after` that wait, with their token ids; of verbatim edits what they are found by."""
+    columns = (v.seq, v.edit_id, v.version, v.text, v.token_ids, v.data_key, v.on_conflict, v.kind, e.edit_set)
     query = (
-        select(*columns)
+        select(*columns, verbatims.c.said, verbatims.c.data_key.label("said_key"))
         .join_from(edit_versions, edits, e.id == v.edit_id)
+        .outerjoin(verbatims, OF_VERSION)
         .where(v.status.in_(WAITING), v.seq > after)
         .order_by(v.seq)
         .limit(limit)
     )
-    return [WaitingText(row.seq, job_from(conn, row), text_from(conn, row)) for row in conn.execute(query)]
+    return [WaitingText(row.seq, job_from(conn, row), _words(conn, row)) for row in conn.execute(query)]
+
+
+def _words(conn: Connection, row: AnyRow) -> str:
+    text = text_from(conn, row)
+    if row.said is None:
+        return text
+    return found_by(keys_from(conn, (row.edit_id, row.version), row.said, row.said_key), text)
 
 
 def retokenize(tx: Transaction, jobs: Sequence[CaptureJob]) -> None:

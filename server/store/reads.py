@@ -27,6 +27,7 @@ from incomes_server.store import (
     requests,
     snapshots,
     switches,
+    verbatims,
 )
 
 
@@ -74,6 +75,7 @@ _LANES: dict[Callable[..., Any], Lane] = {
             requests.has_request,
             snapshots.get_snapshot,
             switches.is_server_on,
+            verbatims.get_verbatim,
         ),
         Lane.SHORT,
     ),

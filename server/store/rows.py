@@ -9,9 +9,18 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
 
 from incomes_server.auth.principal import SERVER
-from incomes_server.edits import Edit, EditProvenance, EditSet, EditStatus, OnConflict
+from incomes_server.edits import (
+    Edit,
+    EditProvenance,
+    EditSet,
+    EditStatus,
+    OnConflict,
+    RecallKeys,
+    VerbatimState,
+    VerbatimStatus,
+)
 from incomes_server.edits.audit import Change
-from incomes_server.store.schema import edit_sets, edit_versions, edits
+from incomes_server.store.schema import edit_sets, edit_versions, edits, verbatims
 from incomes_server.store.vault import Box, box_of
 from sqlalchemy import Column, ColumnElement, Connection, Row, Select, select, tuple_
 
@@ -22,6 +31,7 @@ from incomes_plugin.pool.snapshot import SnapshotRef
 T = TypeVar("T")
 
 _CHUNK = 500
+OF_VERSION = (verbatims.c.edit_id == edit_versions.c.edit_id) & (verbatims.c.version == edit_versions.c.version)
 
 AnyRow: TypeAlias = Row[*tuple[Any, ...]]
 """A row of any query."""
@@ -112,8 +122,8 @@ def decode_ids(data: str | None) -> tuple[str, ...]:
 
 
 def select_edits() -> Select[Any]:
-    """Edits joined with their versions, without token ids and gist bytes."""
-    v = edit_versions.c
+    """Edits joined with their versions, without token ids, gist bytes and vectors."""
+    v, b = edit_versions.c, verbatims.c
     return select(
         edits.c.id, edits.c.project, edits.c.edit_set, edits.c.external_id, edits.c.head_version,
         edits.c.active_version, edits.c.retired_at, v.version, v.status, v.status_reason, v.text, v.metadata,
@@ -121,7 +131,9 @@ def select_edits() -> Select[Any]:
         v.source_url, v.document_id, v.author, v.details,
         v.justification, edits.c.supersedes, v.effective_from, v.expires_at, edits.c.disabled_at,
         v.needs_approval, v.written_by, v.approved_by, v.on_conflict, v.conflict_check,
-    ).join_from(edits, edit_versions, v.edit_id == edits.c.id)  # fmt: skip
+        v.kind, b.state, b.reason, b.vectors, b.num_bytes, b.tokens, b.margin, b.steps, b.said,
+        b.data_key.label("said_key"),
+    ).join_from(edits, edit_versions, v.edit_id == edits.c.id).outerjoin(verbatims, OF_VERSION)  # fmt: skip
 
 
 def edit_from(conn: Connection, row: AnyRow) -> Edit:
@@ -151,7 +163,21 @@ def edit_from(conn: Connection, row: AnyRow) -> Edit:
         approved_by=row.approved_by,
         on_conflict=OnConflict(row.on_conflict or OnConflict.FLAG),
         conflict_check=row.conflict_check,
+        kind=row.kind or "fact",
+        verbatim=None if row.state is None else _verbatim_status(conn, row),
     )
+
+
+def _verbatim_status(conn: Connection, row: AnyRow) -> VerbatimStatus:
+    keys = keys_from(conn, (row.id, row.version), row.said, row.said_key)
+    numbers = {name: getattr(row, name) for name in ("reason", "vectors", "num_bytes", "tokens", "margin", "steps")}
+    return VerbatimStatus(keys, VerbatimState(row.state), **numbers)
+
+
+def keys_from(conn: Connection, edit: EditKey, said: str, data_key: str | None) -> RecallKeys:
+    """What a verbatim edit version is found by. Nothing where the key was erased."""
+    found = json.loads(box_of(conn, data_key).open_text(edit, said, "said") or "{}")
+    return RecallKeys(found.get("title"), tuple(found.get("questions", ())))
 
 
 def _held(row: AnyRow) -> str | None:
@@ -195,7 +221,8 @@ def text_from(conn: Connection, row: AnyRow) -> str:
 
 
 def job_from(conn: Connection, row: AnyRow) -> CaptureJob:
-    """A row with edit_id, version, token_ids, data_key, edit_set, on_conflict."""
+    """A row with edit_id, version, token_ids, data_key, edit_set, on_conflict, kind."""
     token_ids = box_of(conn, row.data_key).open("token_ids", (row.edit_id, row.version), row.token_ids)
     compared_in = None if row.on_conflict == OnConflict.KEEP_BOTH else row.edit_set
-    return CaptureJob(row.edit_id, row.version, decode_tokens(token_ids), edit_set=compared_in)
+    ids = decode_tokens(token_ids)
+    return CaptureJob(row.edit_id, row.version, ids, edit_set=compared_in, kind=row.kind or "fact")

@@ -1,6 +1,6 @@
 """The tables. `revisions` and `log` are append-only and the truth; `edit_sets` and `edits` hold the present state.
 
-edit_sets 1─n edits 1─n edit_versions (text, token ids, gist blob)
+edit_sets 1─n edits 1─n edit_versions (text, token ids, gist blob) 1─0..1 verbatims (vectors that say the text)
     1─n revisions (version, digest) 1─n log (op, edit version)
     1─n label_heads (label, version that it points at) 1─n label_moves (where it was before)
 files 1─n file_parts (whole lines)      batches (how far the import of a file is) 1─n batch_lines (edit, or error)
@@ -136,6 +136,7 @@ edit_versions = Table(
     Column("approved_at", BigInteger),
     Column("on_conflict", String),
     Column("conflict_check", String),
+    Column("kind", String),  # null = a fact
     UniqueConstraint("edit_id", "version"),
 )
 Index("edit_version_documents", edit_versions.c.document_id)
@@ -176,6 +177,31 @@ edit_conflicts = Table(
     Column("score", Float, nullable=False),
 )
 Index("edit_conflicts_of_other", edit_conflicts.c.other_id, edit_conflicts.c.other_version)
+
+# Of verbatim edit versions: what they are found by, and how far their vectors are.
+verbatims = Table(
+    "verbatims",
+    metadata,
+    Column("edit_id", String, primary_key=True),
+    Column("version", BigInteger, primary_key=True, autoincrement=False),
+    Column("state", String, nullable=False),
+    Column("reason", String),
+    Column("updated_at", BigInteger, nullable=False),
+    # While it is optimised: by whom, and until when without a sign of life.
+    Column("worker", String),
+    Column("leased_until", BigInteger),
+    Column("attempts", BigInteger, nullable=False),
+    Column("vectors", BigInteger, nullable=False),
+    Column("num_bytes", BigInteger, nullable=False),
+    Column("tokens", BigInteger, nullable=False),
+    Column("margin", Float),
+    Column("steps", BigInteger, nullable=False),
+    Column("origin", String),  # hashes of the model, tokenizer and template that the vectors were made with, as JSON
+    Column("said", Text, nullable=False),  # title and questions, as JSON
+    Column("record", LargeBinary),  # the vectors: they say the text
+    Column("data_key", String),  # under which `said` and `record` are encrypted; null = in the clear
+)
+Index("verbatims_waiting", verbatims.c.state, verbatims.c.updated_at)
 
 revisions = Table(
     "revisions",

@@ -24,9 +24,10 @@ from incomes_server.store.schema import (
     eval_suites,
     file_parts,
     files,
+    verbatims,
 )
 from incomes_server.store.vault import Box, ChangedValue, Vault, box_of, make_data_key, newest_box, vault_of
-from sqlalchemy import ColumnElement, Connection, Table, func, literal, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, Table, delete, func, literal, or_, select, tuple_, update
 
 from incomes_plugin.errors import NotEncrypted
 from incomes_plugin.gist.edit import EditKey
@@ -59,6 +60,7 @@ class _Kind:
         place, number: what their values belong to.
         owner: the project. joined: what it is a column of.
         texts, blobs: columns that are encrypted.
+        sealed_as: the column that its texts belong to.
     """
 
     table: Table
@@ -68,12 +70,17 @@ class _Kind:
     joined: tuple[Table, ColumnElement[bool]] | None = None
     texts: tuple[str, ...] = ()
     blobs: tuple[str, ...] = ()
+    sealed_as: str = "text"
 
 
 _ZERO = literal(0)
 _KINDS = (
     _Kind(
         edit_versions, v.edit_id, v.version, e.project, (edits, e.id == v.edit_id), ("text",), ("token_ids", "blob")
+    ),
+    _Kind(
+        verbatims, verbatims.c.edit_id, verbatims.c.version, e.project, (edits, e.id == verbatims.c.edit_id),
+        ("said",), ("record",), "said",
     ),
     _Kind(eval_suites, eval_suites.c.edit_set, _ZERO, eval_suites.c.project, texts=("questions",)),
     _Kind(eval_runs, eval_runs.c.id, _ZERO, eval_runs.c.project, texts=("results",)),
@@ -143,6 +150,7 @@ def erase_data_keys(tx: Transaction, project: str) -> list[EditKey]:
     versions = v.edit_id.in_(select(e.id).where(e.project == project))
     known = dict.fromkeys(("details", "source_url", "document_id", "author", "justification"))
     let_go(tx.conn, versions)
+    tx.conn.execute(delete(verbatims).where(verbatims.c.edit_id.in_(select(e.id).where(e.project == project))))
     tx.conn.execute(
         update(edit_versions).where(versions).values(text="", token_ids=b"", blob=None, metadata="{}", **known)
     )
@@ -208,7 +216,8 @@ def _sealed_anew(tx: Transaction, kind: _Kind, row: AnyRow, objects: Mapping[byt
     new, old, place = newest_box(tx.conn, row.owner, tx.now), box_of(tx.conn, row.data_key), (row.place, row.number)
     values: dict[str, Any] = {"data_key": new.key_id}
     for name in kind.texts:
-        values[name] = new.seal_text(place, old.open_text(place, getattr(row, name)))
+        plain = old.open_text(place, getattr(row, name), kind.sealed_as)
+        values[name] = new.seal_text(place, plain, kind.sealed_as)
     for name in kind.blobs:
         if (blob := getattr(row, name)) is not None:
             content = objects.get(blob) if name == "blob" and is_reference(blob) else blob

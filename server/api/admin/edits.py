@@ -28,7 +28,9 @@ from incomes_server.api.admin.writes import (
     wait_for_edits,
 )
 from incomes_server.api.http.metrics import ACTIVATION_S
-from incomes_server.edits import WAITING, Edit, EditStatus, NewEdit
+from incomes_server.edits import WAITING, Edit, EditStatus, NewEdit, VerbatimState
+
+from incomes_plugin.gist.edit import EditKind
 
 MAX_VERSION = 2**31 - 1
 TAKES_ROOM = frozenset({*WAITING, EditStatus.READY})
@@ -58,6 +60,8 @@ async def list_edits(
     document_id: Annotated[str | None, Query(description="`source.document_id` of the edits to list")] = None,
     author: Annotated[str | None, Query(description="author of the edits to list")] = None,
     conflict: Annotated[bool | None, Query(description="only edits in conflict with others, or only those not")] = None,
+    kind: EditKind | None = None,
+    verbatim: Annotated[VerbatimState | None, Query(description="only verbatim edits in this state")] = None,
     limit: Limit = 20,
     after: Annotated[str | None, Query(description="id of the last item of the page before")] = None,
     order: Literal["asc", "desc"] = "desc",
@@ -70,6 +74,8 @@ async def list_edits(
         document_id=document_id,
         author=author,
         conflict=conflict,
+        kind=kind,
+        verbatim=verbatim,
         limit=limit,
         after=after,
         order=order,
@@ -143,7 +149,8 @@ async def restore_edit(
 ) -> EditObject:
     """Bring a retired edit back: the content of its newest version is compressed again, as the next version."""
     old = await context.store.get_edit(project, edit_id)
-    new = NewEdit(old.text, context.tokenizer.encode(old.text) if old.text else ())
+    keys = old.verbatim.keys if old.verbatim else None
+    new = NewEdit(old.text, context.tokenizer.found_by(keys, old.text) if old.text else (), found_by=keys)
     async with admitted(context, project, request_id, [new]):
         edit = await context.store.restore_edit(project, old, new.token_ids, request_id=request_id, if_match=if_match)
     await submit(context, [edit], [new], interactive=True)

@@ -55,8 +55,8 @@ async def digest_edit_set(edit_set: str, context: Context, project: Project) -> 
 def body_of(edit: Edit) -> dict[str, Any]:
     """What an edit says, as the body that would add it; fields without a value, or with the usual one, are left out."""
     shown = EditObject.of(edit).model_dump(mode="json", exclude_none=True)
-    if edit.on_conflict is OnConflict.FLAG:
-        del shown["on_conflict"]
+    usual = {"on_conflict": OnConflict.FLAG, "kind": "fact"}
+    shown = {name: value for name, value in shown.items() if usual.get(name) != value}
     return {name: shown[name] for name in EditContent.model_fields if shown.get(name)}
 
 

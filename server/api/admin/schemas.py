@@ -7,9 +7,13 @@ from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
 from incomes_server.api.admin.details import EditDetails, EditSource
 from incomes_server.api.admin.times import ShownTime
+from incomes_server.api.admin.verbatim_schemas import VerbatimFields, VerbatimObject
 from incomes_server.api.http.json_body import without_nul
 from incomes_server.edits.model import Edit, EditSet, EditStatus, OnConflict
+from incomes_server.edits.verbatim import RecallKeys
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
+
+from incomes_plugin.gist.edit import EditKind
 
 Metadata = Annotated[
     dict[
@@ -52,7 +56,7 @@ class EditSetContent(RequestBody):
     on_conflict: OnConflictName = Field("flag", description="of edits of the set that do not say it; for good")
 
 
-class EditContent(EditDetails, RequestBody):
+class EditContent(EditDetails, VerbatimFields, RequestBody):
     """What an edit says; body of `POST /v1/edits/{id}` (a new version)."""
 
     text: EditText
@@ -160,6 +164,10 @@ class EditObject(Resource):
     on_conflict: OnConflict
     conflict_check: Literal["done", "partial", "unavailable"] | None
     conflicts: list[ConflictObject]
+    kind: EditKind
+    title: str | None
+    questions: list[str]
+    verbatim: VerbatimObject | None
     reached: WaitFor | None = None
 
     @classmethod
@@ -172,6 +180,9 @@ class EditObject(Resource):
             "justification": said.justification,
         }
         own["conflicts"] = [ConflictObject(edit_id=c.edit_id, kind=c.kind, score=c.score) for c in edit.conflicts]
+        keys = edit.verbatim.keys if edit.verbatim else RecallKeys()
+        own |= {"title": keys.title, "questions": list(keys.questions)}
+        own["verbatim"] = VerbatimObject.of(edit.verbatim) if edit.verbatim else None
         names = cls.model_fields.keys() - {"object", "reached", "supersedes", *own}
         fields = {name: getattr(edit, name) for name in names}
         return cls(**fields, **own, supersedes=list(edit.supersedes), reached=reached)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from incomes_server.api.admin.schemas import CreateEdit, EditContent
 from incomes_server.edits.model import NewEdit, OnConflict
+from incomes_server.edits.verbatim import RecallKeys, found_by
 from tokenizers import Tokenizer
 
 from incomes_plugin.errors import EditTooLong, InvalidValue, UnsupportedEngine
@@ -51,11 +52,17 @@ class EditTokenizer:
             raise InvalidValue("the edit text has no tokens", param="text")
         return ids
 
+    def found_by(self, keys: RecallKeys | None, text: str) -> tuple[int, ...]:
+        """Token ids that an edit's gist is made from: of its text, of a verbatim edit those that it is found by, as
+        many as a gist takes. Raises as `encode` does."""
+        return self.encode(text) if keys is None else self.ids(found_by(keys, text))[: self.max_edit_tokens]
+
     def new_edit(self, content: EditContent) -> NewEdit:
-        """The store's form of a request body."""
+        """The store's form of a request body. Raises EditTooLong, InvalidValue."""
+        keys = content.found_by()
         return NewEdit(
             content.text,
-            self.encode(content.text),
+            self.found_by(keys, content.text),
             content.external_id,
             content.metadata,
             content.provenance,
@@ -63,4 +70,5 @@ class EditTokenizer:
             content.effective_from,
             content.expires_at,
             None if content.on_conflict is None else OnConflict(content.on_conflict),
+            keys,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from incomes_server.api.admin.schemas import ConflictObject, CreateEdit, SetRef
+from incomes_server.edits.verbatim import RecallKeys
 from pydantic import BaseModel, Field, StringConstraints
 
 AskedText = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
@@ -40,6 +41,10 @@ class PreviewContent(CreateEdit):
     )
     neighbours: int = Field(8, ge=0, le=32, description="edits nearest to this one whose questions are asked too")
     max_tokens: int = Field(32, ge=1, le=256, description="longest answer")
+
+    def found_by(self) -> RecallKeys | None:
+        """Any edit may be asked `questions`."""
+        return super().found_by() if self.kind == "verbatim" else None
 
 
 class PreviewAnswer(BaseModel):

@@ -83,7 +83,7 @@ async def submit(context: AdminContext, edits: Sequence[Edit], news: Sequence[Ne
     The edits are durable and were admitted: should the queue have filled up since, its sweep of the store finds them.
     """
     jobs = [
-        CaptureJob(edit.id, edit.version, new.token_ids, traceparent(), edit.compared_in)
+        CaptureJob(edit.id, edit.version, new.token_ids, traceparent(), edit.compared_in, edit.kind)
         for edit, new in zip(edits, news, strict=True)
         if edit.status is EditStatus.PENDING
     ]

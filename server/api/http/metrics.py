@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from incomes_server.compression.client import CompressionClient
 from incomes_server.edits.model import EditStatus
+from incomes_server.edits.verbatim import VerbatimState
 from incomes_server.store.client import StoreClient
 from incomes_server.store.replica_table import ReplicaLag
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram
@@ -72,6 +73,10 @@ REPLICA_LAG = Gauge(
     "incomes:replica_lag_versions", "Versions of edit sets that the slowest serving engine has yet to apply."
 )
 REPLICA_SILENCE_S = Gauge("incomes:replica_silence_seconds", "Since the quietest serving engine was last heard of.")
+VERBATIMS = Gauge("incomes:verbatims", "Verbatim edit versions by the state of their vectors.", ["state"])
+VERBATIM_MISMATCHES = Counter(
+    "incomes:verbatim_mismatch", "Recalls whose vectors did not say the text: the stored text was given instead."
+)
 COMPRESSIONS = Gauge("incomes:compressions", "Outcomes of the compressor since its scheduler started.", ["outcome"])
 
 
@@ -141,6 +146,8 @@ async def refresh(store: StoreClient, queue: CompressionClient) -> None:
     show_replicas(await store.lag())
     for status in EditStatus:  # one that no edit has any more is 0, not what it was
         EDITS.labels(status).set(counts.edits.get(status, 0))
+    for state in VerbatimState:
+        VERBATIMS.labels(state).set(counts.verbatims.get(state, 0))
     EDIT_SETS.set(counts.edit_sets)
     GIST_BYTES.set(counts.gist_bytes)
     for lane in ("interactive", "bulk", "leased"):

@@ -1,0 +1,79 @@
+"""Verbatim edits: texts that come back to the byte. By what they are found, and how far their vectors are.
+
+planning ──► optimising ──► verified      the serving engine says the text from its vectors
+   ▲             ├────────► text_fallback  no vectors hold it, or it is not worth any
+   │             └────────► failed         the worker broke off, each time
+   └── stale ◄── verified, when the model, its tokenizer or its template are others, or a recall went wrong
+
+In each state a verbatim edit is answered with its text; only where it is verified do vectors say it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class VerbatimState(StrEnum):
+    """How far the vectors of a verbatim edit version are."""
+
+    PLANNING = "planning"
+    OPTIMISING = "optimising"
+    VERIFIED = "verified"
+    TEXT_FALLBACK = "text_fallback"
+    FAILED = "failed"
+    STALE = "stale"
+
+
+@dataclass(frozen=True)
+class RecallKeys:
+    """What a verbatim edit is found by, beside its own words: a title, questions that it answers, or both."""
+
+    title: str | None = None
+    questions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class VerbatimStatus:
+    """How a verbatim edit version is said.
+
+    Attributes:
+        reason: why it is not said from vectors; None where it is, or where nothing is wrong.
+        vectors, num_bytes: of its record; 0 without one.
+        tokens: of its text; 0 before it was planned.
+        margin: least lead of a token, in logits. steps: what the search took.
+    """
+
+    keys: RecallKeys
+    state: VerbatimState
+    reason: str | None = None
+    vectors: int = 0
+    num_bytes: int = 0
+    tokens: int = 0
+    margin: float | None = None
+    steps: int = 0
+
+
+@dataclass(frozen=True)
+class VerbatimText:
+    """What a recall needs of a verbatim edit version.
+
+    Attributes:
+        reason: why the text has to be taken from here; None where there is a record.
+        record: what `dump` of a `VerbatimRecord` wrote; None unless the state is `verified`.
+    """
+
+    edit_id: str
+    version: int
+    state: VerbatimState
+    reason: str | None
+    title: str | None
+    questions: tuple[str, ...]
+    text: str
+    record: bytes | None
+
+
+def found_by(keys: RecallKeys, text: str) -> str:
+    """The words that the gist of a verbatim edit is made from: first what its writer says it is found by, then its
+    text. What does not fit into a gist is left out at the end."""
+    return "\n".join([*([keys.title] if keys.title else []), *keys.questions, text])
