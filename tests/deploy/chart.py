@@ -73,7 +73,10 @@ def leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
             yield path
 
 
-FREE = frozenset({"settings", "grafanaDashboard.labels", "resources.requests", "resources.limits"})
+FREE = frozenset(
+    {"settings", "grafanaDashboard.labels"}
+    | {f"{of}resources.{kind}" for of in ("", "compression.", "cluster.head.") for kind in ("requests", "limits")}
+)
 """Objects whose names are not the chart's."""
 
 

@@ -17,6 +17,7 @@ from tests.deploy.chart import (
     CHART,
     LEAST,
     VALUE_FILES,
+    Objects,
     chart,
     defaults,
     leaves,
@@ -44,11 +45,19 @@ ACCOUNT = ("ServiceAccount", "r-incomes")
 POD = "spec/template/spec"
 MAIN = f"{POD}/containers/0"
 
+HEAD, COMPRESS = ("Deployment", "r-incomes-ray"), ("Deployment", "r-incomes-compress")
+SCALED, SCALED_COMPRESS = ("ScaledObject", "r-incomes"), ("ScaledObject", "r-incomes-compress")
 POSTGRESQL = {"database": {"kind": "postgresql", "existingSecret": "db"}}
 NVIDIA = {"accelerator": "nvidia"}
 INGRESS_ON = {"ingress": {"enabled": True, "host": "h.example"}}
 ROUTE_ON = {"httpRoute": {"enabled": True, "parentRefs": [{"name": "g"}]}}
 MONITOR_ON = {"serviceMonitor": {"enabled": True}}
+CLUSTER = {
+    **POSTGRESQL,
+    "cluster": {"enabled": True, "token": {"existingSecret": "t"}},
+    "persistence": {"cache": {"enabled": False}},
+}
+SCALING = merged(CLUSTER, MONITOR_ON, {"autoscaling": {"enabled": True, "prometheus": "http://p:9"}})
 RULE_ON = {"prometheusRule": {"enabled": True}}
 DASHBOARD_ON = {"grafanaDashboard": {"enabled": True}}
 PDB_ON = {"podDisruptionBudget": {"enabled": True}}
@@ -57,7 +66,35 @@ PEER = [{"podSelector": {"matchLabels": {"a": "b"}}}]
 NODES = {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}}
 
 # value -> (new value, what else has to be set, object, place, what has to stand there)
+SMALL = {"cpu": "1", "memory": "1Gi"}
 EFFECTS: dict[str, tuple[Any, dict[str, Any], tuple[str, str], str, Any]] = {
+    "replicaCount": (3, CLUSTER, DEPLOYMENT, "spec/replicas", 3),
+    "cluster.enabled": (
+        True, {**CLUSTER, "cluster": {"token": {"existingSecret": "t"}}}, HEAD, f"{MAIN}/args/1", "--head",
+    ),
+    "cluster.token.existingSecret": ("o", CLUSTER, HEAD, f"{POD}/volumes/name=ray-token/secret/secretName", "o"),
+    "cluster.token.key": (
+        "k", CLUSTER, COMPRESS, f"{MAIN}/env/name=RAY_AUTH_TOKEN_PATH/value", "/run/secrets/incomes-ray/k",
+    ),
+    "cluster.gistStorage": ("s3://b/g", CLUSTER, DEPLOYMENT, "metadata/name", "r-incomes"),
+    "cluster.head.resources.requests": (SMALL, CLUSTER, HEAD, f"{MAIN}/resources/requests", SMALL),
+    "cluster.head.resources.limits": (SMALL, CLUSTER, HEAD, f"{MAIN}/resources/limits", SMALL),
+    "compression.replicas": (2, CLUSTER, COMPRESS, "spec/replicas", 2),
+    "compression.resources.requests": (SMALL, CLUSTER, COMPRESS, f"{MAIN}/resources/requests", SMALL),
+    "compression.resources.limits": (SMALL, CLUSTER, COMPRESS, f"{MAIN}/resources/limits", SMALL),
+    "autoscaling.enabled": (
+        True, merged(SCALING, {"autoscaling": {"enabled": False}}), SCALED, "spec/scaleTargetRef/name", "r-incomes",
+    ),
+    "autoscaling.prometheus": (
+        "http://q:9", SCALING, SCALED, "spec/triggers/0/metadata/serverAddress", "http://q:9",
+    ),
+    "autoscaling.engines.min": (2, SCALING, SCALED, "spec/minReplicaCount", 2),
+    "autoscaling.engines.max": (9, SCALING, SCALED, "spec/maxReplicaCount", 9),
+    "autoscaling.engines.runningRequests": (5, SCALING, SCALED, "spec/triggers/0/metadata/threshold", "5"),
+    "autoscaling.compressors.min": (1, SCALING, SCALED_COMPRESS, "spec/minReplicaCount", 1),
+    "autoscaling.compressors.max": (9, SCALING, SCALED_COMPRESS, "spec/maxReplicaCount", 9),
+    "autoscaling.compressors.waitingEdits": (5, SCALING, SCALED_COMPRESS, "spec/triggers/0/metadata/threshold", "5"),
+    "autoscaling.cooldownSeconds": (7, SCALING, SCALED, "spec/cooldownPeriod", 7),
     "image.repository": ("x.example/y", {}, DEPLOYMENT, f"{MAIN}/image", "x.example/y:0.1.0-cpu"),
     "image.tag": ("7", {}, DEPLOYMENT, f"{MAIN}/image", "registry.example/incomes:7"),
     "image.digest": (
@@ -107,6 +144,7 @@ EFFECTS: dict[str, tuple[Any, dict[str, Any], tuple[str, str], str, Any]] = {
     "persistence.cache.enabled": (False, {}, DEPLOYMENT, f"{POD}/volumes/name=cache/emptyDir/sizeLimit", "20Gi"),
     "persistence.cache.size": ("1Gi", {}, CACHE, "spec/resources/requests/storage", "1Gi"),
     "persistence.cache.storageClassName": ("fast", {}, CACHE, "spec/storageClassName", "fast"),
+    "persistence.cache.accessMode": ("ReadWriteMany", {}, CACHE, "spec/accessModes", ["ReadWriteMany"]),
     "persistence.cache.existingClaim": (
         "c", {}, DEPLOYMENT, f"{POD}/volumes/name=cache/persistentVolumeClaim/claimName", "c",
     ),
@@ -179,12 +217,18 @@ EFFECTS: dict[str, tuple[Any, dict[str, Any], tuple[str, str], str, Any]] = {
     "nameOverride": ("x", {}, ("Deployment", "r-x"), "metadata/name", "r-x"),
     "fullnameOverride": ("x", {}, ("Deployment", "x"), "metadata/name", "x"),
 }  # fmt: skip
-REFUSED = {"mode", "replicaCount"}
+REFUSED = {"mode"}
 """Values of which there is one only, so far; see REFUSALS."""
 
 REFUSALS: dict[str, dict[str, Any]] = {
     "mode rayservice is refused: servers can share": {"mode": "rayservice"},
-    "replicaCount must be 1: each server keeps its own list of replicas": {"replicaCount": 2},
+    "replicaCount above 1, compression.replicas and autoscaling need cluster.enabled": {"replicaCount": 2},
+    "several engines share an edit store in PostgreSQL": {"cluster": {"enabled": True}},
+    "cluster.token.existingSecret is empty": merged(CLUSTER, {"cluster": {"token": {"existingSecret": ""}}}),
+    "persistence.cache is a claim for one node": merged(CLUSTER, {"persistence": {"cache": {"enabled": True}}}),
+    "autoscaling.prometheus is empty": merged(SCALING, {"autoscaling": {"prometheus": ""}}),
+    "autoscaling needs serviceMonitor.enabled": merged(SCALING, {"serviceMonitor": {"enabled": False}}),
+    "autoscaling.engines: min is above max": merged(SCALING, {"autoscaling": {"engines": {"min": 5}}}),
     "image.repository is empty": {"image": {"repository": ""}},
     "apiKeys.existingSecret is empty": {"apiKeys": {"existingSecret": ""}},
     "database.existingSecret is empty": {"database": {"kind": "postgresql"}},
@@ -207,6 +251,10 @@ BROKEN: dict[str, dict[str, Any]] = {
     "text for a flag": {"ingress": {"enabled": "yes"}},
     "no grace": {"settings": {"shutdown_timeout_s": None}},
     "a key in place of its secret": {"apiKeys": {"value": "acme:k1"}},
+    "half an engine": {"replicaCount": 1.5},
+    "a storage without a protocol": {"cluster": {"gistStorage": "bucket"}},
+    "a claim of nobody's": {"persistence": {"cache": {"accessMode": "ReadOnlyMany"}}},
+    "scaling by what it does not know": {"autoscaling": {"engines": {"cpu": 80}}},
     "nobody may come in": {"networkPolicy": {"chatFrom": []}},
 }
 
@@ -216,8 +264,8 @@ def values_of(path: Any) -> dict[str, Any]:
     return values
 
 
-def test_six_files_of_values_and_the_base() -> None:
-    assert len(VALUE_FILES) == 7
+def test_seven_files_of_values_and_the_base() -> None:
+    assert len(VALUE_FILES) == 8
 
 
 @pytest.mark.parametrize("path", VALUE_FILES, ids=lambda path: path.stem)
@@ -330,20 +378,27 @@ def test_probes_ask_what_the_server_answers() -> None:
     assert probes == {"startupProbe": "/livez", "readinessProbe": "/readyz", "livenessProbe": "/livez"}
 
 
+def pods_of(objects: Objects) -> list[dict[str, Any]]:
+    """The specification of each pod."""
+    return [place(found, POD) for (kind, _), found in objects.items() if kind == "Deployment"]
+
+
 @pytest.mark.parametrize("path", VALUE_FILES, ids=lambda path: path.stem)
 def test_no_pod_is_more_than_it_needs(path: Any) -> None:
-    pod = place(render(values_of(path))[DEPLOYMENT], POD)
-    main = pod["containers"][0]
-    assert pod["securityContext"]["runAsNonRoot"] is True
-    assert main["securityContext"] == {
-        "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]},
-    }  # fmt: skip
-    assert pod["automountServiceAccountToken"] is False
-    assert "limits" in main["resources"]
-    mounted = {mount["name"] for mount in main["volumeMounts"]}
-    assert mounted == {volume["name"] for volume in pod["volumes"]}
-    assert re.search(r":[\w][\w.-]*$|@sha256:[0-9a-f]{64}$", main["image"])
-    assert not main["image"].endswith(":latest")
+    pods = pods_of(render(values_of(path)))
+    assert pods
+    for pod in pods:
+        main = pod["containers"][0]
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert main["securityContext"] == {
+            "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]},
+        }  # fmt: skip
+        assert pod["automountServiceAccountToken"] is False
+        assert "limits" in main["resources"]
+        mounted = {mount["name"] for mount in main["volumeMounts"]}
+        assert mounted == {volume["name"] for volume in pod["volumes"]}
+        assert re.search(r":[\w][\w.-]*$|@sha256:[0-9a-f]{64}$", main["image"])
+        assert not main["image"].endswith(":latest")
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,32 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 
+{{/* Pods that are no engines have a name of their own: no service and no deployment of engines selects them. */}}
+{{- define "incomes.partSelector" -}}
+{{- if eq .part "engine" -}}
+{{ include "incomes.selector" .root }}
+{{- else -}}
+app.kubernetes.io/name: {{ printf "%s-%s" (include "incomes.name" .root) .part }}
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+{{- end -}}
+{{- end -}}
+
+{{- define "incomes.partLabels" -}}
+{{ include "incomes.labels" .root | replace (include "incomes.selector" .root) (include "incomes.partSelector" .) }}
+{{- if include "incomes.cluster" .root }}
+incomes/cluster: {{ include "incomes.fullname" .root }}
+{{- end }}
+{{- end -}}
+
+{{/* Not empty: the engines are on a Ray cluster. */}}
+{{- define "incomes.cluster" -}}
+{{- if or .Values.cluster.enabled (eq .Values.mode "rayservice") }}true{{ end -}}
+{{- end -}}
+
+{{- define "incomes.rayAddress" -}}
+{{ include "incomes.fullname" . }}-ray:6379
+{{- end -}}
+
 {{- define "incomes.serviceAccount" -}}
 {{- if .Values.serviceAccount.create -}}
 {{- default (include "incomes.fullname" .) .Values.serviceAccount.name -}}
@@ -46,6 +72,12 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{/* What the chart decides itself, over the settings of the values. */}}
 {{- define "incomes.settings" -}}
 {{- $own := dict "host" "0.0.0.0" "port" 8000 "admin_host" "0.0.0.0" "admin_port" 8001 -}}
+{{- if .Values.cluster.enabled -}}
+{{- $_ := set $own "ray_address" (include "incomes.rayAddress" .) -}}
+{{- end -}}
+{{- with and (include "incomes.cluster" .) .Values.cluster.gistStorage -}}
+{{- $_ := set $own "gist_storage" . -}}
+{{- end -}}
 {{- $all := mergeOverwrite (dict "log_format" "json") (deepCopy .Values.settings) $own -}}
 {{- /* Helm reads numbers as floats and would write 1000000 as 1e+06, which YAML takes for a text. */ -}}
 {{- range $name, $value := $all -}}

@@ -1,11 +1,33 @@
 {{/* Values that are well-formed and still wrong: each is refused with a sentence. Types and names are the schema's matter. */}}
 
 {{- define "incomes.refusals" -}}
-{{- if ne .Values.mode "deployment" -}}
+{{- $cluster := include "incomes.cluster" . -}}
+{{- $many := or (gt (int .Values.replicaCount) 1) (gt (int .Values.compression.replicas) 0) .Values.autoscaling.enabled -}}
+{{- if eq .Values.mode "rayservice" -}}
 {{- fail "mode rayservice is refused: servers can share the edit store of a Ray cluster (docs/cluster.md), but no RayService of them has run on a Kubernetes cluster yet. Set mode: deployment." -}}
 {{- end -}}
-{{- if gt (int .Values.replicaCount) 1 -}}
-{{- fail "replicaCount must be 1: each server keeps its own list of replicas, so an edit acknowledged as active by one could still be missing in another. Scale up the pod (resources, GPU), or run one release with its own store for each group of tenants." -}}
+{{- if and $many (not $cluster) -}}
+{{- fail "replicaCount above 1, compression.replicas and autoscaling need cluster.enabled: without a Ray cluster each server keeps its own list of replicas, and an edit acknowledged as active by one could still be missing in another." -}}
+{{- end -}}
+{{- if and $cluster (ne .Values.database.kind "postgresql") -}}
+{{- fail "several engines share an edit store in PostgreSQL, not in SQLite, a file of one machine. Set database.kind: postgresql." -}}
+{{- end -}}
+{{- if and .Values.cluster.enabled (not .Values.cluster.token.existingSecret) -}}
+{{- fail "cluster.token.existingSecret is empty: whoever reaches a Ray cluster without a token runs code in it. Make a secret with a random token, and name it here." -}}
+{{- end -}}
+{{- if and $cluster .Values.persistence.cache.enabled (not .Values.persistence.cache.existingClaim) (ne .Values.persistence.cache.accessMode "ReadWriteMany") -}}
+{{- fail "persistence.cache is a claim for one node, and the pods of a cluster are on several. Set accessMode: ReadWriteMany with a storage class that has it, name an existingClaim that has it, or enabled: false, and each pod downloads the model." -}}
+{{- end -}}
+{{- if and .Values.autoscaling.enabled (eq .Values.mode "deployment") (not .Values.autoscaling.prometheus) -}}
+{{- fail "autoscaling.prometheus is empty: KEDA asks Prometheus for running requests and waiting edits. Name its address." -}}
+{{- end -}}
+{{- if and .Values.autoscaling.enabled (eq .Values.mode "deployment") (not .Values.serviceMonitor.enabled) -}}
+{{- fail "autoscaling needs serviceMonitor.enabled: Prometheus has to read the metrics that KEDA asks it for." -}}
+{{- end -}}
+{{- range $what, $many := dict "engines" .Values.autoscaling.engines "compressors" .Values.autoscaling.compressors -}}
+{{- if gt (int $many.min) (int $many.max) -}}
+{{- fail (printf "autoscaling.%s: min is above max." $what) -}}
+{{- end -}}
 {{- end -}}
 {{- if not .Values.image.repository -}}
 {{- fail "image.repository is empty: build deploy/docker/cpu.Dockerfile or cuda.Dockerfile, push the image to a registry of yours, and name it here." -}}
