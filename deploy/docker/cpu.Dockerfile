@@ -11,15 +11,16 @@ COPY incomes_plugin ./incomes_plugin
 COPY server ./server
 # The same PyTorch as `make setup` installs; torchvision and its like are built for another one and would break the import.
 RUN /opt/incomes/bin/pip install "torch==2.13.0+cpu" --extra-index-url https://download.pytorch.org/whl/cpu \
-    && /opt/incomes/bin/pip install ".[cpu]" \
+    && /opt/incomes/bin/pip install ".[cpu,serve]" \
     && /opt/incomes/bin/pip uninstall --yes torchvision torchaudio torchcodec \
     && /opt/incomes/bin/python -c "import torch, vllm, incomes_plugin, incomes_server"
 
 FROM python:3.11.14-slim-bookworm
 # g++ is for vLLM's compilation with --no-enforce-eager; libnuma is loaded by its CPU kernels.
+# wget: KubeRay's probes call it.
 # hadolint ignore=DL3008
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends g++ libnuma1 tini \
+    && apt-get install --yes --no-install-recommends g++ libnuma1 tini wget \
     && rm -rf /var/lib/apt/lists/* \
     && groupadd --gid 10001 incomes \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /var/cache/incomes --shell /usr/sbin/nologin incomes \

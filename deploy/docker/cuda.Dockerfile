@@ -10,13 +10,14 @@ COPY pyproject.toml setup.py README.md LICENSE ./
 COPY incomes_plugin ./incomes_plugin
 COPY server ./server
 # The wheels of PyTorch bring the CUDA libraries; the driver comes from the node.
-RUN /opt/incomes/bin/pip install ".[cuda]"
+RUN /opt/incomes/bin/pip install ".[cuda,serve]"
 
 FROM python:3.11.14-slim-bookworm
 # gcc and g++: Triton compiles kernels at the start.
+# wget: KubeRay's probes call it.
 # hadolint ignore=DL3008
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends gcc g++ libnuma1 tini \
+    && apt-get install --yes --no-install-recommends gcc g++ libnuma1 tini wget \
     && rm -rf /var/lib/apt/lists/* \
     && groupadd --gid 10001 incomes \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /var/cache/incomes --shell /usr/sbin/nologin incomes \

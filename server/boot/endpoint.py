@@ -10,11 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import socket
 import subprocess
-import sys
-import threading
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -22,11 +18,11 @@ import httpx
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import StreamingResponse
 from incomes_server.api.http.errors import error_response
-from incomes_server.boot.startup import STOP_S
-from pydantic import BaseModel, ConfigDict, Field
+from incomes_server.boot.child import Child, Where, free_port
+from incomes_server.boot.front import LOST_HEADER, error_event
+from pydantic import Field
 
-from incomes_plugin.errors import NotReady
-from incomes_plugin.orphans import guard_children
+from incomes_plugin.errors import EngineLost, NotReady
 
 logger = logging.getLogger("incomes.endpoint")
 
@@ -35,52 +31,39 @@ HOP_BY_HOP = frozenset({"connection", "keep-alive", "te", "trailer", "transfer-e
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 CONNECT_S = 5.0
 HEALTH_EVERY_S = 1.0
+HOLD_S = 0.5
+OTHERS_MAY = (f'"{NotReady.code}"'.encode(), f'"{EngineLost.code}"'.encode())
+"""Codes of refusals in which only this engine has a part."""
 
 
-class EndpointArgs(BaseModel):
+class EndpointArgs(Where):
     """What `build` takes.
 
     Attributes:
-        config: settings file of every engine, with `ray_address` of this cluster and `edit_store`.
-        flags: vLLM's flags.
         min_engines, max_engines: bounds of their number.
         requests_an_engine: running requests that one shall have; more start another engine, fewer end one.
-        num_cpus, num_gpus: what Ray reserves for each.
-        drain_s: running answers of an engine that ends have so long.
+        admin_port: of every engine, of which a machine has one then; default: a free one on each.
     """
 
-    model_config = ConfigDict(extra="forbid")
-
-    config: str
-    flags: list[str] = []
     min_engines: int = Field(1, ge=1)
     max_engines: int = Field(1, ge=1)
     requests_an_engine: float = Field(8.0, gt=0)
-    num_cpus: float = Field(1.0, ge=0)
-    num_gpus: float = Field(0.0, ge=0)
-    drain_s: float = Field(30.0, gt=0)
+    admin_port: int | None = Field(None, ge=1, le=65535)
 
 
-class ServedEngine:
-    """An `incomes serve` as a child of a Serve replica: it is ready before the replica is, and ends with it."""
+class ServedEngine(Child):
+    """An `incomes serve` as a child of a Serve replica: it is ready before the replica is."""
 
-    process: subprocess.Popen[str] | None = None
-
-    async def start(self, config: str, flags: list[str]) -> None:
+    async def serve(self, config: str, flags: list[str], admin_port: int | None) -> None:
         """Start it and wait until it is ready. Raises NotReady: it ended, or is not."""
-        guard_children()
-        ports = [_free_port(), _free_port()]
-        command = [sys.executable, "-m", "incomes_server.cli", "serve", "--config", config]
-        command += ["--port", str(ports[0]), "--admin-port", str(ports[1]), "--", *flags]
-        own = {name: value for name, value in os.environ.items() if not name.startswith("RAY_") or "AUTH" in name}
-        # Not asyncio's: Serve runs this in a loop that is not the main thread's, where SIGCHLD does not come.
-        self.process = process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, text=True, env=own | {"PYTHONUNBUFFERED": "1"}
+        port = free_port()
+        process = self.start(
+            "serve", config, ["--port", str(port), "--admin-port", str(admin_port or free_port())], flags
         )
         if not await asyncio.to_thread(_is_up, process):
             raise NotReady(f"the engine ended while it started, with status {process.wait()}; its log says why")
-        threading.Thread(target=_log_lines, args=(process,), daemon=True).start()
-        self.url = f"http://127.0.0.1:{ports[0]}"
+        self.log_lines()
+        self.url = f"http://127.0.0.1:{port}"
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=64)
         self.http = httpx.AsyncClient(timeout=httpx.Timeout(None, connect=CONNECT_S), limits=limits)
         if (await self.http.get(f"{self.url}/readyz")).status_code != 200:
@@ -88,7 +71,7 @@ class ServedEngine:
 
     async def check_health(self) -> None:
         """Raise when only a restart helps: it ended, or says so."""
-        if self.process is None or self.process.poll() is not None:
+        if self.is_gone:
             raise NotReady("the engine has ended")
         answer = await self.http.get(f"{self.url}/livez", timeout=30)
         answer.raise_for_status()
@@ -100,21 +83,27 @@ class ServedEngine:
         sent = self.http.build_request(request.method, url, headers=headers, content=request.stream())
         try:
             answer = await self.http.send(sent, stream=True)
+            streams = answer.headers.get("content-type", "").startswith("text/event-stream")
+            if not streams:
+                await answer.aread()
         except httpx.TransportError as error:
-            logger.warning("an engine does not answer: %s", type(error).__name__)
-            return error_response(NotReady("this engine has just ended; send the request again, to another"))
+            return await self._lost(error)
         kept = {k: v for k, v in answer.headers.items() if k.lower() not in HOP_BY_HOP}
+        if not streams:
+            kept = {k: v for k, v in kept.items() if k.lower() not in ("content-encoding", "content-length")}
+            if answer.status_code == 503 and any(code in answer.content for code in OTHERS_MAY):
+                kept[LOST_HEADER] = "1"
+                await asyncio.sleep(HOLD_S)
+            return Response(answer.content, answer.status_code, kept)
         return StreamingResponse(_body_of(answer), answer.status_code, kept)
 
-    def stop(self, drain_s: float) -> None:
-        """End it as an operator does, and wait; it drains by itself."""
-        if self.process is None:
-            return
-        self.process.terminate()
-        try:
-            self.process.wait(drain_s + STOP_S)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
+    async def _lost(self, error: httpx.TransportError) -> Response:
+        """Nothing was answered. Until Serve has seen it too, a replica that refused at once would draw all requests."""
+        logger.warning("an engine does not answer: %s", type(error).__name__)
+        await asyncio.sleep(HOLD_S)
+        refusal = error_response(NotReady("this engine has just ended; send the request again, to another"))
+        refusal.headers[LOST_HEADER] = "1"
+        return refusal
 
 
 def _is_up(process: subprocess.Popen[str]) -> bool:
@@ -122,21 +111,13 @@ def _is_up(process: subprocess.Popen[str]) -> bool:
     return any(READY_LINE in line for line in process.stdout or ())
 
 
-def _log_lines(process: subprocess.Popen[str]) -> None:
-    for line in process.stdout or ():
-        logger.info("%s", line.rstrip())
-
-
-def _free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
-
-
 async def _body_of(answer: httpx.Response) -> AsyncIterator[bytes]:
     try:
         async for piece in answer.aiter_raw():
             yield piece
+    except httpx.TransportError as error:
+        logger.warning("an engine died while it answered: %s", type(error).__name__)
+        yield error_event()
     finally:
         await answer.aclose()
 
@@ -159,15 +140,15 @@ def build(args: dict[str, Any]) -> Any:
         health_check_period_s=HEALTH_EVERY_S,
         health_check_timeout_s=60,
         graceful_shutdown_timeout_s=how.drain_s + 20,
-        ray_actor_options={"num_cpus": how.num_cpus, "num_gpus": how.num_gpus},
+        ray_actor_options=how.actor_options,
     )
     @serve.ingress(app)
     class Engine:
         """A replica."""
 
-        async def __init__(self, config: str, flags: list[str], drain_s: float) -> None:  # type: ignore[misc]  # awaited
-            self.engine, self.drain_s = ServedEngine(), drain_s
-            await self.engine.start(config, flags)
+        async def __init__(self, how: dict[str, Any]) -> None:  # type: ignore[misc]  # awaited
+            self.engine, self.how = ServedEngine(), EndpointArgs.model_validate(how)
+            await self.engine.serve(self.how.config, self.how.flags, self.how.admin_port)
 
         async def check_health(self) -> None:
             """Asked by Serve's controller; a replica whose engine is lost is replaced."""
@@ -179,7 +160,7 @@ def build(args: dict[str, Any]) -> Any:
             return await self.engine.pass_on(request)
 
         def __del__(self) -> None:
-            self.engine.stop(self.drain_s)
+            self.engine.stop(self.how.drain_s)
 
     deployed: Any = Engine
-    return deployed.bind(how.config, how.flags, how.drain_s)
+    return deployed.bind(how.model_dump())

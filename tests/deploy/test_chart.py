@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import cache
 from typing import Any
 
 import kubernetes_validate
@@ -39,6 +40,7 @@ SERVICE, ADMIN = ("Service", "r-incomes"), ("Service", "r-incomes-admin")
 EDITS, CACHE = ("PersistentVolumeClaim", "r-incomes-edits"), ("PersistentVolumeClaim", "r-incomes-cache")
 POLICY = ("NetworkPolicy", "r-incomes")
 INGRESS, ROUTE, PDB = ("Ingress", "r-incomes"), ("HTTPRoute", "r-incomes"), ("PodDisruptionBudget", "r-incomes")
+RAYSERVICE = ("RayService", "r-incomes")
 MONITOR, RULE = ("ServiceMonitor", "r-incomes"), ("PrometheusRule", "r-incomes")
 DASHBOARD = ("ConfigMap", "r-incomes-dashboard")
 ACCOUNT = ("ServiceAccount", "r-incomes")
@@ -68,6 +70,7 @@ NODES = {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}
 # value -> (new value, what else has to be set, object, place, what has to stand there)
 SMALL = {"cpu": "1", "memory": "1Gi"}
 EFFECTS: dict[str, tuple[Any, dict[str, Any], tuple[str, str], str, Any]] = {
+    "mode": ("rayservice", CLUSTER, RAYSERVICE, "spec/rayClusterConfig/headGroupSpec/rayStartParams/num-cpus", "0"),
     "replicaCount": (3, CLUSTER, DEPLOYMENT, "spec/replicas", 3),
     "cluster.enabled": (
         True, {**CLUSTER, "cluster": {"token": {"existingSecret": "t"}}}, HEAD, f"{MAIN}/args/1", "--head",
@@ -183,6 +186,7 @@ EFFECTS: dict[str, tuple[Any, dict[str, Any], tuple[str, str], str, Any]] = {
     "networkPolicy.chatFrom": (PEER, {}, POLICY, "spec/ingress/0/from", PEER),
     "networkPolicy.adminFrom": (PEER, {}, POLICY, "spec/ingress/1/from", PEER),
     "networkPolicy.metricsFrom": (PEER, {}, POLICY, "spec/ingress/1/from/1", PEER[0]),
+    "networkPolicy.operatorFrom": (PEER, {**CLUSTER, "mode": "rayservice"}, POLICY, "spec/ingress/2/from", PEER),
     "networkPolicy.egressToHttps": (False, {}, POLICY, "spec/egress", ...),
     "networkPolicy.egress": ([{"to": PEER}], {}, POLICY, "spec/egress/2", {"to": PEER}),
     "podDisruptionBudget.enabled": (True, {}, PDB, "spec/minAvailable", 1),
@@ -217,11 +221,7 @@ EFFECTS: dict[str, tuple[Any, dict[str, Any], tuple[str, str], str, Any]] = {
     "nameOverride": ("x", {}, ("Deployment", "r-x"), "metadata/name", "r-x"),
     "fullnameOverride": ("x", {}, ("Deployment", "x"), "metadata/name", "x"),
 }  # fmt: skip
-REFUSED = {"mode"}
-"""Values of which there is one only, so far; see REFUSALS."""
-
 REFUSALS: dict[str, dict[str, Any]] = {
-    "mode rayservice is refused: servers can share": {"mode": "rayservice"},
     "replicaCount above 1, compression.replicas and autoscaling need cluster.enabled": {"replicaCount": 2},
     "several engines share an edit store in PostgreSQL": {"cluster": {"enabled": True}},
     "cluster.token.existingSecret is empty": merged(CLUSTER, {"cluster": {"token": {"existingSecret": ""}}}),
@@ -259,13 +259,37 @@ BROKEN: dict[str, dict[str, Any]] = {
 }
 
 
+def pods_of_kuberay(objects: Objects) -> list[dict[str, Any]]:
+    """The specification of the head, and of a pod of each worker group."""
+    found = objects.get(RAYSERVICE)
+    if found is None:
+        return []
+    cluster = found["spec"]["rayClusterConfig"]
+    return [group["template"]["spec"] for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"])]
+
+
+def pods_of(objects: Objects) -> list[dict[str, Any]]:
+    """The specification of each pod."""
+    deployed = [place(found, POD) for (kind, _), found in objects.items() if kind == "Deployment"]
+    return deployed + pods_of_kuberay(objects)
+
+
+@pytest.fixture(autouse=True)
+def schemas_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The validator reads megabytes of definitions for each object, and changes none of it."""
+    monkeypatch.setattr(kubernetes_validate.utils, "schema_contents", read_schema)
+
+
+read_schema = cache(kubernetes_validate.utils.schema_contents)
+
+
 def values_of(path: Any) -> dict[str, Any]:
     values: dict[str, Any] = yaml.safe_load(path.read_text())
     return values
 
 
-def test_seven_files_of_values_and_the_base() -> None:
-    assert len(VALUE_FILES) == 8
+def test_eight_files_of_values_and_the_base() -> None:
+    assert len(VALUE_FILES) == 9
 
 
 @pytest.mark.parametrize("path", VALUE_FILES, ids=lambda path: path.stem)
@@ -278,7 +302,11 @@ def test_lint_finds_nothing(path: Any) -> None:
 @pytest.mark.parametrize("version", SUPPORTED)
 @pytest.mark.parametrize("path", VALUE_FILES, ids=lambda path: path.stem)
 def test_kubernetes_takes_every_object(path: Any, version: str) -> None:
-    core = [o for o in render(values_of(path)).values() if CORE.match(o["apiVersion"])]
+    objects = render(values_of(path))
+    core = [o for o in objects.values() if CORE.match(o["apiVersion"])]
+    core += [
+        {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": pod} for pod in pods_of_kuberay(objects)
+    ]
     assert len(core) >= 6
     for found in core:
         kubernetes_validate.validate(found, version, strict=True)
@@ -296,7 +324,7 @@ def test_the_oldest_version_is_what_the_chart_says() -> None:
 
 
 def test_every_value_has_a_test() -> None:
-    assert {*leaves(defaults())} - REFUSED == set(EFFECTS)
+    assert {*leaves(defaults())} == set(EFFECTS)
 
 
 @pytest.mark.parametrize("value", EFFECTS)
@@ -330,7 +358,9 @@ def test_the_schema_refuses(what: str) -> None:
         chart().validate_schema(merged(LEAST, BROKEN[what]))
 
 
-@pytest.mark.parametrize("path", [path for path in VALUE_FILES if path.stem != "cluster"], ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", [path for path in VALUE_FILES if path.stem not in ("cluster", "rayservice")], ids=lambda path: path.stem
+)
 def test_the_server_takes_the_settings(path: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The rendered settings file with the pod's variables is what `incomes serve` reads."""
     objects = render(values_of(path))
@@ -378,11 +408,6 @@ def test_probes_ask_what_the_server_answers() -> None:
     assert probes == {"startupProbe": "/livez", "readinessProbe": "/readyz", "livenessProbe": "/livez"}
 
 
-def pods_of(objects: Objects) -> list[dict[str, Any]]:
-    """The specification of each pod."""
-    return [place(found, POD) for (kind, _), found in objects.items() if kind == "Deployment"]
-
-
 @pytest.mark.parametrize("path", VALUE_FILES, ids=lambda path: path.stem)
 def test_no_pod_is_more_than_it_needs(path: Any) -> None:
     pods = pods_of(render(values_of(path)))
@@ -393,7 +418,8 @@ def test_no_pod_is_more_than_it_needs(path: Any) -> None:
         assert main["securityContext"] == {
             "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]},
         }  # fmt: skip
-        assert pod["automountServiceAccountToken"] is False
+        is_autoscaler = pod["automountServiceAccountToken"]
+        assert not is_autoscaler or main["name"] == "ray-head", "only Ray's autoscaler asks the API server"
         assert "limits" in main["resources"]
         mounted = {mount["name"] for mount in main["volumeMounts"]}
         assert mounted == {volume["name"] for volume in pod["volumes"]}

@@ -52,6 +52,31 @@ incomes/cluster: {{ include "incomes.fullname" .root }}
 {{ include "incomes.fullname" . }}-ray:6379
 {{- end -}}
 
+{{/* Labels of KubeRay's pods. Its services select by app.kubernetes.io/name, which stays its own. */}}
+{{- define "incomes.member" -}}
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/component: {{ .part }}
+incomes/cluster: {{ include "incomes.fullname" .root }}
+{{- end -}}
+
+{{/* What selects the engines. */}}
+{{- define "incomes.engines" -}}
+{{- if eq .Values.mode "rayservice" -}}
+{{ include "incomes.member" (dict "root" . "part" "engine") }}
+{{- else -}}
+{{ include "incomes.selector" . }}
+{{- end -}}
+{{- end -}}
+
+{{/* The service of the chat port: KubeRay has its own, which changes over to a new cluster. */}}
+{{- define "incomes.chatService" -}}
+{{ include "incomes.fullname" . }}{{ if eq .Values.mode "rayservice" }}-serve-svc{{ end }}
+{{- end -}}
+
+{{- define "incomes.chatPort" -}}
+{{ eq .Values.mode "rayservice" | ternary 8000 .Values.service.chatPort }}
+{{- end -}}
+
 {{- define "incomes.serviceAccount" -}}
 {{- if .Values.serviceAccount.create -}}
 {{- default (include "incomes.fullname" .) .Values.serviceAccount.name -}}
@@ -72,7 +97,9 @@ incomes/cluster: {{ include "incomes.fullname" .root }}
 {{/* What the chart decides itself, over the settings of the values. */}}
 {{- define "incomes.settings" -}}
 {{- $own := dict "host" "0.0.0.0" "port" 8000 "admin_host" "0.0.0.0" "admin_port" 8001 -}}
-{{- if .Values.cluster.enabled -}}
+{{- if eq .Values.mode "rayservice" -}}
+{{- $_ := set $own "host" "127.0.0.1" -}}
+{{- else if .Values.cluster.enabled -}}
 {{- $_ := set $own "ray_address" (include "incomes.rayAddress" .) -}}
 {{- end -}}
 {{- with and (include "incomes.cluster" .) .Values.cluster.gistStorage -}}

@@ -96,14 +96,16 @@ containers:
       - name: INCOMES_EDIT_STORE
         value: sqlite:////var/lib/incomes/edits.db
       {{- end }}
-      {{- if $engine }}
+      {{- if and $engine (not $kuberay) }}
       - name: INCOMES_REPLICA_NAME
         valueFrom: {fieldRef: {fieldPath: metadata.name}}
       {{- end }}
       {{- if $cluster }}
       - {name: RAY_USAGE_STATS_ENABLED, value: "0"}
       - {name: RAY_task_events_report_interval_ms, value: "0"}
-      {{- if not $kuberay }}
+      {{- if $kuberay }}
+      - {name: RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH, value: "incomes_server.boot.front:middlewares"}
+      {{- else }}
       - {name: RAY_AUTH_MODE, value: token}
       - {name: RAY_AUTH_TOKEN_PATH, value: "/run/secrets/incomes-ray/{{ .Values.cluster.token.key }}"}
       {{- end }}

@@ -3,16 +3,13 @@
 {{- define "incomes.refusals" -}}
 {{- $cluster := include "incomes.cluster" . -}}
 {{- $many := or (gt (int .Values.replicaCount) 1) (gt (int .Values.compression.replicas) 0) .Values.autoscaling.enabled -}}
-{{- if eq .Values.mode "rayservice" -}}
-{{- fail "mode rayservice is refused: servers can share the edit store of a Ray cluster (docs/cluster.md), but no RayService of them has run on a Kubernetes cluster yet. Set mode: deployment." -}}
-{{- end -}}
 {{- if and $many (not $cluster) -}}
 {{- fail "replicaCount above 1, compression.replicas and autoscaling need cluster.enabled: without a Ray cluster each server keeps its own list of replicas, and an edit acknowledged as active by one could still be missing in another." -}}
 {{- end -}}
 {{- if and $cluster (ne .Values.database.kind "postgresql") -}}
 {{- fail "several engines share an edit store in PostgreSQL, not in SQLite, a file of one machine. Set database.kind: postgresql." -}}
 {{- end -}}
-{{- if and .Values.cluster.enabled (not .Values.cluster.token.existingSecret) -}}
+{{- if and .Values.cluster.enabled (eq .Values.mode "deployment") (not .Values.cluster.token.existingSecret) -}}
 {{- fail "cluster.token.existingSecret is empty: whoever reaches a Ray cluster without a token runs code in it. Make a secret with a random token, and name it here." -}}
 {{- end -}}
 {{- if and $cluster .Values.persistence.cache.enabled (not .Values.persistence.cache.existingClaim) (ne .Values.persistence.cache.accessMode "ReadWriteMany") -}}
