@@ -10,8 +10,10 @@ In each state a verbatim edit is answered with its text; only where it is verifi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
+
+from incomes_plugin.gist.edit import EditKey
 
 
 class VerbatimState(StrEnum):
@@ -23,6 +25,22 @@ class VerbatimState(StrEnum):
     TEXT_FALLBACK = "text_fallback"
     FAILED = "failed"
     STALE = "stale"
+
+
+S = VerbatimState
+
+VERBATIM_TRANSITIONS: dict[VerbatimState, frozenset[VerbatimState]] = {
+    S.PLANNING: frozenset({S.OPTIMISING, S.FAILED}),
+    S.STALE: frozenset({S.OPTIMISING, S.FAILED}),
+    S.OPTIMISING: frozenset({S.VERIFIED, S.TEXT_FALLBACK, S.FAILED, S.OPTIMISING}),
+    S.VERIFIED: frozenset({S.STALE}),
+    S.TEXT_FALLBACK: frozenset({S.PLANNING}),
+    S.FAILED: frozenset({S.PLANNING, S.STALE}),
+}
+"""An edit that is optimised goes to another worker when its own gives no sign of life; those that were tried too often
+fail. Another model is another chance for all."""
+
+MOST_ATTEMPTS = 3
 
 
 @dataclass(frozen=True)
@@ -71,6 +89,60 @@ class VerbatimText:
     questions: tuple[str, ...]
     text: str
     record: bytes | None
+
+
+@dataclass(frozen=True)
+class VerbatimJob:
+    """A text to make vectors of.
+
+    Attributes:
+        former: a record to begin at: its own, that is stale, or one of a former version. former_text: what that said.
+    """
+
+    edit_id: str
+    version: int
+    text: str
+    former: bytes | None = field(default=None, repr=False)
+    former_text: str | None = field(default=None, repr=False)
+
+    @property
+    def edit(self) -> EditKey:
+        """Which edit version it is."""
+        return self.edit_id, self.version
+
+
+@dataclass(frozen=True)
+class VerbatimLease:
+    """What a worker has: edit versions that it may go on with, and new ones."""
+
+    held: tuple[EditKey, ...]
+    jobs: tuple[VerbatimJob, ...]
+
+
+@dataclass(frozen=True)
+class VerbatimOutcome:
+    """What became of a job.
+
+    Attributes:
+        state: `verified`, `text_fallback` or `failed`. reason: why there are no vectors.
+        origin: hashes of the model, tokenizer and template that were used.
+    """
+
+    edit_id: str
+    version: int
+    state: VerbatimState
+    reason: str | None
+    origin: str
+    record: bytes | None = field(default=None, repr=False)
+    vectors: int = 0
+    tokens: int = 0
+    margin: float | None = None
+    steps: int = 0
+
+    @property
+    def edit(self) -> EditKey:
+        """Which edit version it is."""
+        return self.edit_id, self.version
 
 
 def found_by(keys: RecallKeys, text: str) -> str:

@@ -11,6 +11,7 @@ from incomes_server.edits.batch import FilePart, ImportedLine, LineError
 from incomes_server.edits.evaluation import EvalSuite
 from incomes_server.edits.model import NewEdit, OnConflict
 from incomes_server.edits.questions import Asked
+from incomes_server.edits.verbatim import VerbatimOutcome
 
 from incomes_plugin.gist.edit import Captured, CaptureJob, EditKey
 from incomes_plugin.pool.snapshot import SnapshotRef
@@ -306,6 +307,53 @@ class Reseal:
 
 
 @dataclass(frozen=True)
+class NoteRecall(Requested):
+    """Leave it in the audit log that the text of a verbatim edit was said, and from what. Result: Edit."""
+
+    edit_id: str
+    version: int
+    source: str = field(compare=False)
+
+
+@dataclass(frozen=True)
+class LeaseVerbatims:
+    """Go on with verbatim edits, and take up to `limit` more. Result: VerbatimLease.
+
+    Attributes:
+        held: what the worker has; what it had before and does not name is free again.
+        lease_s: so long they are its own without another call.
+    """
+
+    worker: str
+    held: tuple[EditKey, ...]
+    limit: int
+    lease_s: int
+
+
+@dataclass(frozen=True)
+class RecordVerbatims:
+    """Keep what a worker made of verbatim edits that are still its own. Result: how many were."""
+
+    worker: str
+    outcomes: tuple[VerbatimOutcome, ...]
+
+
+@dataclass(frozen=True)
+class RefuseVerbatim:
+    """The vectors of a verbatim edit did not say its text: they are made again. Result: None."""
+
+    edit: EditKey
+    reason: str
+
+
+@dataclass(frozen=True)
+class RequeueVerbatims:
+    """Vectors that were not made with this model, tokenizer and template are stale. Result: how many edits."""
+
+    origin: str
+
+
+@dataclass(frozen=True)
 class Retokenize:
     """Set the token ids of edit versions that wait: another model may spell them otherwise. Result: None."""
 
@@ -422,6 +470,11 @@ Command = (
     | ApplyDue
     | MarkCompressing
     | RequeueStale
+    | NoteRecall
+    | LeaseVerbatims
+    | RecordVerbatims
+    | RefuseVerbatim
+    | RequeueVerbatims
     | Retokenize
     | AddFileParts
     | DropFileParts

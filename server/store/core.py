@@ -31,6 +31,7 @@ from incomes_server.store import (
     outcomes,
     sealing,
     switches,
+    verbatims,
 )
 from incomes_server.store.audit import events_of, write_events
 from incomes_server.store.compaction import compact, forget_moves
@@ -324,7 +325,7 @@ def _(command: commands.EraseAgain, tx: Transaction) -> int:
     return erasure.erase_again(tx, command.edits)
 
 
-for _kind, _rule in (files.STEPS | batches.STEPS).items():
+for _kind, _rule in (files.STEPS | batches.STEPS | verbatims.STEPS).items():
     _apply.register(_kind, _rule)
 
 
@@ -418,6 +419,11 @@ def _(command: commands.SwitchCommand, tx: Transaction) -> list[EditKey]:
     if isinstance(command, commands.ApproveEdit):
         return switches.approve_edit(tx, command.project, command.edit_id, command.if_match)
     return switches.switch_edit(tx, command.project, command.edit_id, command.on, command.if_match)
+
+
+@_change.register
+def _(command: commands.NoteRecall, tx: Transaction) -> list[EditKey]:
+    return verbatims.note_recall(tx, command)
 
 
 @_change.register

@@ -76,6 +76,7 @@ _LANES: dict[Callable[..., Any], Lane] = {
             snapshots.get_snapshot,
             switches.is_server_on,
             verbatims.get_verbatim,
+            verbatims.verbatims_wait,
         ),
         Lane.SHORT,
     ),

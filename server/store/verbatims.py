@@ -1,22 +1,30 @@
-"""Verbatim edit versions in the database: what they are found by, and the vectors that say them."""
+"""Verbatim edit versions in the database: what they are found by, and the vectors that say them.
+
+lease_verbatims ──► a worker makes vectors ──► record_verbatims      one that is killed loses its lease
+requeue_verbatims: another model is served      refuse_verbatim: a recall went wrong
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from incomes_server.edits import RecallKeys, VerbatimState, VerbatimText
-from incomes_server.store.rows import OF_VERSION, Transaction, keys_from
+from incomes_server.edits import WAITING, EditStatus, RecallKeys, VerbatimState, VerbatimText
+from incomes_server.edits.verbatim import MOST_ATTEMPTS, VERBATIM_TRANSITIONS, VerbatimJob, VerbatimLease
+from incomes_server.store import commands
+from incomes_server.store.rows import OF_VERSION, AnyRow, Transaction, keys_from
 from incomes_server.store.schema import edit_versions, edits, verbatims
-from incomes_server.store.vault import Box, box_of
-from sqlalchemy import Connection, delete, insert, select
+from incomes_server.store.vault import Box, ChangedValue, box_of
+from sqlalchemy import ColumnElement, Connection, Select, delete, insert, or_, select, update
 
 from incomes_plugin.errors import EditNotFound
 from incomes_plugin.gist.edit import EditKey
 
 e, v, b = edits.c, edit_versions.c, verbatims.c
+S = VerbatimState
 
 WAITS = "waits for a worker that makes vectors"
 
@@ -64,3 +72,137 @@ def keys_of(conn: Connection, edit: EditKey) -> RecallKeys | None:
 def drop_verbatims(conn: Connection, edit_id: str) -> None:
     """Of an erased edit nothing is left."""
     conn.execute(delete(verbatims).where(b.edit_id == edit_id))
+
+
+def note_recall(tx: Transaction, command: commands.NoteRecall) -> list[EditKey]:
+    """Raises EditNotFound."""
+    get_verbatim(tx.conn, command.project, command.edit_id, command.version)
+    tx.note(command.edit_id, None, f"version {command.version} recalled from {command.source}")
+    return [(command.edit_id, command.version)]
+
+
+def verbatims_wait(conn: Connection) -> bool:
+    """Whether there is something to lease that no worker has."""
+    free = _live().where(b.state.in_([S.PLANNING, S.STALE])).limit(1)
+    late = _live().where(b.state == S.OPTIMISING).order_by(b.leased_until).limit(1)
+    if conn.execute(free).first() is not None:
+        return True
+    row = conn.execute(late).first()
+    return row is not None and row.leased_until <= int(time.time())
+
+
+def verbatim_origins(conn: Connection) -> list[str]:
+    """With what vectors were made, or tried to be made."""
+    return list(conn.scalars(select(b.origin).where(b.origin.is_not(None)).distinct()))
+
+
+def lease_verbatims(command: commands.LeaseVerbatims, tx: Transaction) -> VerbatimLease:
+    """Those held on that are still there and in service; then the ones that wait longest. What was tried too often
+    fails here: a text may end each worker that takes it."""
+    own = (b.state == S.OPTIMISING) & (b.worker == command.worker)
+    rows = tx.conn.execute(_live().where(own).with_for_update(of=verbatims)).all()
+    held = tuple(_key(row) for row in rows if _key(row) in command.held)
+    until = tx.now + command.lease_s
+    for edit in held:
+        tx.conn.execute(update(verbatims).where(_this(edit)).values(leased_until=until))
+    again = own & ~or_(*(_this(edit) for edit in held)) if held else own
+    free = or_(b.state.in_([S.PLANNING, S.STALE]), (b.state == S.OPTIMISING) & (b.leased_until <= tx.now), again)
+    query = _live().where(free).order_by(v.seq).limit(command.limit).with_for_update(of=verbatims)
+    jobs = []
+    for row in tx.conn.execute(query).all() if command.limit > 0 else ():
+        if row.attempts >= MOST_ATTEMPTS:
+            _set(tx, _key(row), S.FAILED, f"no worker finished it in {row.attempts} attempts", worker=None)
+            continue
+        values = {"worker": command.worker, "leased_until": until, "attempts": row.attempts + 1}
+        _set(tx, _key(row), S.OPTIMISING, "its vectors are being made", **values)
+        jobs.append(_job(tx.conn, row))
+    return VerbatimLease(held, tuple(jobs))
+
+
+def record_verbatims(command: commands.RecordVerbatims, tx: Transaction) -> int:
+    """Outcomes for versions that the worker has no longer, or that are gone, are left."""
+    kept = 0
+    for outcome in command.outcomes:
+        own = (b.state == S.OPTIMISING) & (b.worker == command.worker)
+        row = tx.conn.execute(select(b.data_key).where(_this(outcome.edit), own).with_for_update()).one_or_none()
+        if row is None or outcome.state not in VERBATIM_TRANSITIONS[S.OPTIMISING]:
+            continue
+        record = outcome.record if outcome.state is S.VERIFIED else None
+        sealed = None if record is None else box_of(tx.conn, row.data_key).seal("record", outcome.edit, record)
+        names = ("vectors", "tokens", "margin", "steps", "origin")
+        values: dict[str, Any] = {name: getattr(outcome, name) for name in names}
+        values |= {"record": sealed, "num_bytes": len(record or b""), "worker": None, "leased_until": None}
+        _set(tx, outcome.edit, outcome.state, outcome.reason, **values)
+        kept += 1
+    return kept
+
+
+def refuse_verbatim(command: commands.RefuseVerbatim, tx: Transaction) -> None:
+    """Each time counts as an attempt of its workers: what is refused again and again stays text."""
+    _set(tx, command.edit, S.STALE, command.reason)
+
+
+def requeue_verbatims(command: commands.RequeueVerbatims, tx: Transaction) -> int:
+    """Another model has another chance to hold what the one before did not."""
+    query = select(verbatims).where(b.origin.is_not(None), b.origin != command.origin)
+    rows = tx.conn.execute(query.where(b.state.in_([S.VERIFIED, S.TEXT_FALLBACK, S.FAILED])).with_for_update()).all()
+    for row in rows:
+        changed = _changed(row.origin, command.origin)
+        state = S.STALE if row.state == S.VERIFIED else S.PLANNING
+        reason = f"its vectors were made with another {changed}" if state is S.STALE else WAITS
+        _set(tx, _key(row), state, reason, attempts=0)
+    return len(rows)
+
+
+STEPS: dict[type, Callable[..., Any]] = {
+    commands.LeaseVerbatims: lease_verbatims,
+    commands.RecordVerbatims: record_verbatims,
+    commands.RefuseVerbatim: refuse_verbatim,
+    commands.RequeueVerbatims: requeue_verbatims,
+}
+"""Rules of the commands, for `core.py`."""
+
+
+def _live() -> Select[Any]:
+    """Verbatim versions whose text may be asked for, or will."""
+    query = select(verbatims, v.text, v.data_key.label("text_key")).join_from(verbatims, edit_versions, OF_VERSION)
+    return query.where(v.status.in_([*WAITING, EditStatus.READY]))
+
+
+def _set(tx: Transaction, edit: EditKey, state: VerbatimState, reason: str | None, **values: Any) -> None:
+    """Bring a version into a state, if it may come there from its own."""
+    sources = [source for source, targets in VERBATIM_TRANSITIONS.items() if state in targets]
+    changed = {"state": state, "reason": reason, "updated_at": tx.now, **values}
+    tx.conn.execute(update(verbatims).where(_this(edit), b.state.in_(sources)).values(changed))
+
+
+def _job(conn: Connection, row: AnyRow) -> VerbatimJob:
+    """With the record to begin at: its own, or the newest of a former version."""
+    edit = _key(row)
+    text = box_of(conn, row.text_key).open_text(edit, row.text)
+    columns = (v.text, v.data_key.label("text_key"), verbatims)
+    former = select(*columns).join_from(verbatims, edit_versions, OF_VERSION)
+    former = former.where(b.edit_id == edit[0], b.version <= edit[1], b.record.is_not(None))
+    found = conn.execute(former.order_by(b.version.desc()).limit(1)).one_or_none()
+    if found is None:
+        return VerbatimJob(*edit, text)
+    try:
+        record = box_of(conn, found.data_key).open("record", _key(found), found.record)
+        said = box_of(conn, found.text_key).open_text(_key(found), found.text)
+    except ChangedValue:
+        return VerbatimJob(*edit, text)
+    return VerbatimJob(*edit, text, record or None, said)
+
+
+def _changed(old: str, new: str) -> str:
+    """Which parts of what vectors were made with are others now."""
+    before, now = json.loads(old), json.loads(new)
+    return ", ".join(name for name in sorted(now) if before.get(name) != now[name]) or "form"
+
+
+def _key(row: AnyRow) -> EditKey:
+    return row.edit_id, row.version
+
+
+def _this(edit: EditKey) -> ColumnElement[bool]:
+    return (b.edit_id == edit[0]) & (b.version == edit[1])
