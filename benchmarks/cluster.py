@@ -32,7 +32,8 @@ def kills(
     seconds: float,
     engines: int = 3,
     compressors: int = 2,
-    chatters: int = 8,
+    chatters: int = 32,
+    adds_per_s: float = 20.0,
     victims: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """An engine, a compressor, the store, the scheduler and Ray's lesser processes are killed in turn under load.
@@ -41,7 +42,7 @@ def kills(
         victims: only these; default: all.
     """
     with staged(folder, engines, compressors) as stage:
-        load, started_s, back = stage.load(chatters, 4.0), time.monotonic(), []
+        load, started_s, back = stage.load(chatters, adds_per_s), time.monotonic(), []
         load.start()
         places: list[tuple[str, Callable[[], psutil.Process | None]]] = [
             ("engine", lambda: stage.engines[-1].process),

@@ -13,7 +13,6 @@ from typing import Any
 import psutil
 
 from benchmarks.cluster_stage import seconds_until, spread, staged
-from tests.fleet import Member
 
 
 def activation(folder: Path, *, counts: Sequence[int] = (1, 2, 4), adds: int = 60) -> dict[str, Any]:
@@ -44,7 +43,7 @@ def bulk(folder: Path, *, edits: int = 5000, most: int = 3) -> dict[str, Any]:
     with staged(folder, 1, 1, queue_limit=8192, pool_bytes="1GiB") as stage:
         for workers in range(1, most + 1):
             while len(stage.compressors) < workers:
-                stage.compressors.append(Member(stage.fleet.compressor))
+                stage.add_compressor()
             seconds_until(lambda: all(member.running for member in stage.compressors))
             name = f"w{workers}"
             texts = [f"Item {workers}-{n} costs {n} crowns." for n in range(edits)]

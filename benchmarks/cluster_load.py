@@ -134,9 +134,9 @@ class Load:
     ) -> tuple[httpx.Response | None, float]:
         """One request to whoever is ready; None: nobody was, or the connection broke."""
         server = self.front.pick()
-        if server is None:
+        if server is None:  # what is in front of the engines says 503
             with self._lock:
-                self.figures.refused["nobody is ready"] += 1
+                self.figures.refused["503, nobody is ready"] += 1
             return None, 0.0
         url = server.admin_url if admin else server.chat_url
         if url not in clients:

@@ -34,12 +34,24 @@ class Stage:
     engines: list[Member]
     compressors: list[Member]
     front: Front
+    nodes: int
 
     def add_engine(self) -> Member:
-        """One more that joins."""
-        self.engines.append(member := Member(lambda: self.fleet.server()))
+        """One more; the first makes the store, the others join."""
+        node, join = self.node_of(len(self.engines)), bool(self.engines)
+        self.engines.append(member := Member(lambda: self.fleet.server(join=join, node=node)))
         self.front.members.append(member)
         return member
+
+    def add_compressor(self) -> Member:
+        """One more."""
+        node = self.node_of(len(self.compressors))
+        self.compressors.append(member := Member(lambda: self.fleet.compressor(node)))
+        return member
+
+    def node_of(self, number: int) -> int:
+        """Engines and compressors stand on all nodes in turn, but for the head, if there are others."""
+        return 1 + number % (self.nodes - 1) if self.nodes > 1 else 0
 
     def await_engines(self, number: int) -> float:
         """Seconds until so many are ready and the store knows of no other."""
@@ -93,15 +105,13 @@ def staged(folder: Path, engines: int, compressors: int = 0, nodes: int = 3, **s
         fleet = Fleet(ray, url, folder / "processes", model, {"compress_here": not compressors, **settings})
         front = Front([])
         opened.callback(front.stop)
-        stage = Stage(fleet, database, [], [], front)
+        stage = Stage(fleet, database, [], [], front, nodes)
         opened.callback(lambda: stop_all([*stage.engines, *stage.compressors]))
-        stage.engines.append(Member(lambda: fleet.server(join=False)))
-        front.members.append(stage.engines[0])
-        stage.await_engines(1)
-        for number in range(1, engines):
+        for number in range(engines):
             stage.add_engine()
             stage.await_engines(number + 1)
-        stage.compressors += [Member(fleet.compressor) for _ in range(compressors)]
+        for _ in range(compressors):
+            stage.add_compressor()
         seconds_until(lambda: all(member.running for member in stage.compressors))
         yield stage
 

@@ -23,6 +23,7 @@ from pydantic import (
     BeforeValidator,
     ByteSize,
     Field,
+    IPvAnyAddress,
     TypeAdapter,
     ValidationError,
     ValidationInfo,
@@ -114,6 +115,9 @@ class Settings(BaseSettings):
         None,
         validate_default=True,
         description="`host:port` of the Ray cluster whose engines share one edit store; default: a private Ray",
+    )
+    ray_node_ip: IPvAnyAddress | None = Field(
+        None, description="address by which the Ray node of this machine is known; for machines with several"
     )
     ray_namespace: str = Field("incomes", min_length=1, description="namespace of the edit store in the Ray cluster")
     ray_token: str | None = Field(None, description="token of the Ray cluster; default: what Ray finds by itself")

@@ -23,7 +23,7 @@ import yaml
 from incomes_server.cli.server_process import ServerProcess, free_port, server_process
 
 from incomes_plugin.errors import NotReady
-from tests.ray_cluster import RayCluster
+from tests.ray_cluster import RayCluster, node_ip
 
 VLLM_FLAGS = ("--max-model-len", "512", "--dtype", "float32", "--num-gpu-blocks-override", "512")
 TENANTS = ("acme", "zen")
@@ -41,9 +41,10 @@ class Fleet:
     settings: dict[str, Any] = field(default_factory=dict)
 
     @contextmanager
-    def server(self, *, join: bool = True, **settings: Any) -> Iterator[ServerProcess]:
-        """One more engine; the first makes the store, the others join it."""
+    def server(self, *, join: bool = True, node: int = 0, **settings: Any) -> Iterator[ServerProcess]:
+        """One more engine, on that node of Ray; the first makes the store, the others join it."""
         folder = self._folder()
+        settings |= {"ray_node_ip": node_ip(node)}
         where = ["--join", self.ray.address] if join else ["--edit-store", self.database]
         settings |= {} if join else {"ray_address": self.ray.address}
         keys = [part for tenant, key in KEYS.items() for part in ("--api-key", f"{tenant}:{key}")]
@@ -52,11 +53,12 @@ class Fleet:
             yield process
 
     @contextmanager
-    def compressor(self) -> Iterator[subprocess.Popen[str]]:
+    def compressor(self, node: int = 0) -> Iterator[subprocess.Popen[str]]:
         """An engine that only compresses, once it does."""
         folder = self._folder()
         command = [sys.executable, "-m", "incomes_server.cli", "compress", str(self.model), *self._adapter()]
-        command += ["--join", self.ray.address, "--admin-port", str(free_port()), *self._config(folder, {})]
+        command += ["--join", self.ray.address, "--admin-port", str(free_port())]
+        command += self._config(folder, {"ray_node_ip": node_ip(node)})
         with (folder / "log").open("w") as log:
             process = subprocess.Popen([*command, "--", *VLLM_FLAGS], stdout=subprocess.PIPE, stderr=log, text=True)
         try:

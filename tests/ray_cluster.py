@@ -80,14 +80,19 @@ def ray_cluster(nodes: int = 1) -> Iterator[RayCluster]:
                 child.kill()
 
 
+def node_ip(node: int) -> str:
+    """Address of a node, 0 is the head: all of this machine, as if they were several."""
+    return f"127.0.0.{node + 1}"
+
+
 def main(nodes: int, folder: str) -> None:
     """Start the nodes, wait for the end of the input, stop them."""
     from ray.cluster_utils import Cluster
 
     how = {"num_cpus": 2, "object_store_memory": STORE_BYTES, "include_dashboard": False, "temp_dir": folder}
     cluster = Cluster(initialize_head=True, head_node_args=how)
-    for _ in range(nodes - 1):
-        cluster.add_node(num_cpus=2, object_store_memory=STORE_BYTES)
+    for node in range(1, nodes):
+        cluster.add_node(num_cpus=2, object_store_memory=STORE_BYTES, node_ip_address=node_ip(node))
     sys.stdout.write(f"{cluster.address}\n")
     sys.stdin.read()
     cluster.shutdown()

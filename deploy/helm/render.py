@@ -22,7 +22,7 @@ BASE = ROOT / "deploy" / "kustomize" / "base"
 BASE_VALUES = ROOT / "deploy" / "helm" / "values" / "kustomize-base.yaml"
 SET_BY_THE_CHART = (
     "host", "port", "admin_host", "admin_port", "edit_store", "api_keys", "encryption_key", "replica_name",
-    "gist_storage", "join", "ray_address", "ray_namespace", "ray_token",
+    "gist_storage", "join", "ray_address", "ray_namespace", "ray_node_ip", "ray_token",
 )  # fmt: skip
 HEADER = "# Rendered from deploy/helm/incomes by deploy/helm/render.py; change the chart, not this file.\n"
 

@@ -18,9 +18,11 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
+from torch.nn.utils.rnn import pad_sequence
 
 from incomes_plugin.selection.candidates import best_edits
-from incomes_plugin.selection.picks import verify
+from incomes_plugin.selection.picks import most_alike, verify
 from incomes_plugin.selection.routing import QUESTION_TOKENS, RouteKeys, Router, distances_from_end, similarities
 from incomes_plugin.selection.verifier import Verifier, same_tokens
 
@@ -139,38 +141,89 @@ def numbers_of(
         return [], torch.empty(0, NUMBERS)
     logits = verify(router, verifier, new, weights, [others[place] for place in alike]).tolist()
     likely = {place: logit for place, logit in zip(alike, logits, strict=True) if logit > UNLIKELY}
-    rows = [_numbers(router, verifier, new, weights, others[place], logit) for place, logit in likely.items()]
+    if not likely:
+        return [], torch.empty(0, NUMBERS)
+    pairs = [_Pair.of(router, verifier, new, others[place], logit) for place, logit in likely.items()]
+    asked = [question for pair in pairs for question in pair.questions]
+    answers = _verify_pairs(router, verifier, asked).clamp(-10.0, 10.0).reshape(-1, 3).tolist()
+    rows = [pair.numbers(*told) for pair, told in zip(pairs, answers, strict=True)]
     return list(likely), torch.tensor(rows).reshape(-1, NUMBERS)
 
 
-def _numbers(
-    router: Router, verifier: Verifier, new: torch.Tensor, weights: torch.Tensor, other: torch.Tensor, logit: float
-) -> list[float]:
-    """See `_of_side`; then the shares of the shorter one's tokens that are the same at the beginning and at the end."""
-    other = other[-QUESTION_TOKENS:]
-    other_weights = _weights(router, other)
-    cosines = router.directions(new) @ router.route_keys(other).T
-    back = router.directions(other) @ router.route_keys(new).T
-    same = same_tokens(new[None], other[None], verifier.num_parts)[0]
-    shorter = min(len(new), len(other))
-    backwards = float(verify(router, verifier, other, other_weights, [new]))
-    lacks = ~same.any(1), ~same.any(0)
-    first = [*_of_side(logit, weights, cosines.amax(1), lacks[0]), _opening(router, verifier, new, lacks[0], other)]
-    second = [*_of_side(backwards, other_weights, back.amax(1), lacks[1])]
-    second.append(_opening(router, verifier, other, lacks[1], new))
-    ends = [float(d.diagonal()[:shorter].long().cumprod(0).sum()) / shorter for d in (same, same.flip(0, 1))]
-    return [number for pair in zip(first, second, strict=True) for number in pair] + ends
+@dataclass(frozen=True)
+class _Pair:
+    """A new edit and another one, features `[T, F]` and `[E, F]`.
+
+    Attributes:
+        logit: the verifier's, with the new one as the question.
+        lacks: which tokens of each the other one lacks, `[T]` and `[E]` bool.
+    """
+
+    router: Router
+    new: torch.Tensor
+    other: torch.Tensor
+    logit: float
+    same: torch.Tensor
+    lacks: tuple[torch.Tensor, torch.Tensor]
+
+    @classmethod
+    def of(cls, router: Router, verifier: Verifier, new: torch.Tensor, other: torch.Tensor, logit: float) -> _Pair:
+        """Compare their tokens."""
+        other = other[-QUESTION_TOKENS:]
+        same = same_tokens(new[None], other[None], verifier.num_parts)[0]
+        return cls(router, new, other, logit, same, (~same.any(1), ~same.any(0)))
+
+    @property
+    def questions(self) -> tuple[tuple[torch.Tensor, torch.Tensor], ...]:
+        """What the verifier is asked besides, a question and an edit each: the other one whole, and each up to the last
+        words that its counterpart lacks."""
+        openings = (_opening(self.new, self.lacks[0]), self.other), (_opening(self.other, self.lacks[1]), self.new)
+        return (self.other, self.new), *openings
+
+    def numbers(self, backwards: float, opening: float, opening_back: float) -> list[float]:
+        """`_of_side` and the opening of each, side by side; then the shares of the shorter one's tokens that are the
+        same at the beginning and at the end."""
+        router, new, other = self.router, self.new, self.other
+        cosines = router.directions(new) @ router.route_keys(other).T
+        back = router.directions(other) @ router.route_keys(new).T
+        shorter = min(len(new), len(other))
+        first = [*_of_side(self.logit, _weights(router, new), cosines.amax(1), self.lacks[0]), opening]
+        second = [*_of_side(backwards, _weights(router, other), back.amax(1), self.lacks[1]), opening_back]
+        ends = [
+            float(d.diagonal()[:shorter].long().cumprod(0).sum()) / shorter for d in (self.same, self.same.flip(0, 1))
+        ]
+        return [number for pair in zip(first, second, strict=True) for number in pair] + ends
 
 
-def _opening(router: Router, verifier: Verifier, edit: torch.Tensor, lacks: torch.Tensor, other: torch.Tensor) -> float:
-    """The verifier's logit where an edit asks up to the last words that the other lacks: "The colour of pump Z9 is"."""
+def _verify_pairs(
+    router: Router, verifier: Verifier, pairs: Sequence[tuple[torch.Tensor, torch.Tensor]]
+) -> torch.Tensor:
+    """The verifier's logits `[B]` of B pairs of question `[T, F]` and edit `[E, F]`, all in one pass."""
+    found = [most_alike(edit, router.directions(question) @ router.route_keys(edit).T) for question, edit in pairs]
+    longest = max(len(question) for question, _ in pairs)
+    widths = torch.tensor([len(edit) for edit, _ in found])
+    questions, weights, cosines = [], [], []
+    for (question, _), (_, cosine) in zip(pairs, found, strict=True):
+        missing = longest - len(question)  # padding of a question stands in front
+        questions.append(F.pad(question, (0, 0, missing, 0)))
+        weights.append(F.pad(_weights(router, question), (missing, 0)))
+        cosines.append(F.pad(cosine, (0, int(widths.max()) - cosine.shape[1], missing, 0), value=-1.0))
+    lengths = torch.tensor([len(question) for question, _ in pairs])
+    real = torch.arange(longest - 1, -1, -1) < lengths[:, None]
+    mask = torch.arange(int(widths.max())) < widths[:, None]
+    device = questions[0].device
+    edits = pad_sequence([edit for edit, _ in found], batch_first=True)
+    whole = torch.stack(questions), torch.stack(weights), real.to(device), edits, mask.to(device), torch.stack(cosines)
+    return verifier(*whole).float()
+
+
+def _opening(edit: torch.Tensor, lacks: torch.Tensor) -> torch.Tensor:
+    """Where an edit asks up to the last words that the other lacks: "The colour of pump Z9 is"."""
     places = lacks.nonzero()[:, 0].tolist()
     start = len(edit)
     if places:
         start = next(place for place in range(places[-1], -1, -1) if place == 0 or not lacks[place - 1])
-    opening = edit[: start or len(edit)]
-    logit = float(verify(router, verifier, opening, _weights(router, opening), [other]))
-    return max(-10.0, min(10.0, logit))
+    return edit[: start or len(edit)]
 
 
 def _of_side(logit: float, weights: torch.Tensor, covered: torch.Tensor, lacks: torch.Tensor) -> list[float]:

@@ -30,6 +30,7 @@ class RaySettings:
         database_url: SQLAlchemy URL of the store, e.g. `sqlite:////var/lib/incomes/edits.db`.
         address: address of a running cluster; None starts a local one that ends with this process.
         namespace: holds the actors' names.
+        node_ip: of the Ray node, on this machine, that this process belongs to; it ends with that node.
         join: the actors must be there already.
         terms: what the servers of one store agree on.
         gist_storage: URL of the object storage for gists; None = they are in the database.
@@ -41,6 +42,7 @@ class RaySettings:
     address: str | None = None
     token: str | None = field(default=None, repr=False)
     namespace: str = "incomes"
+    node_ip: str | None = None
     num_cpus: int = 2
     object_store_bytes: int = OBJECT_STORE_BYTES
     temp_dir: Path | None = None

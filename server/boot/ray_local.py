@@ -137,7 +137,13 @@ def _start_local(settings: RaySettings) -> None:
 
 def _join_cluster(settings: RaySettings) -> None:
     try:
-        _ray().init(address=settings.address, namespace=settings.namespace, log_to_driver=False, logging_level="error")
+        _ray().init(
+            address=settings.address,
+            namespace=settings.namespace,
+            log_to_driver=False,
+            logging_level="error",
+            _node_ip_address=settings.node_ip,
+        )
     except Exception as error:  # Ray has no class of its own for this
         raise NotReady(
             f"the Ray cluster at {settings.address} cannot be joined: {type(error).__name__}: {error}; check "

@@ -35,6 +35,7 @@ def ray_settings(settings: Settings) -> RaySettings:
         address=settings.ray_address,
         token=settings.ray_token,
         namespace=settings.ray_namespace,
+        node_ip=None if settings.ray_node_ip is None else str(settings.ray_node_ip),
         limits=limits,
         masters=masters,
         master_source=None if settings.join else settings.master_source(),
