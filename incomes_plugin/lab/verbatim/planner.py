@@ -29,7 +29,7 @@ class VectorCapacity:
 
     nats_per_vector: float
     efficiency: Mapping[int, float] = field(default_factory=lambda: {1: 1.0})
-    rho: float = 0.5
+    rho: float = 0.3
 
     def __post_init__(self) -> None:
         if not self.nats_per_vector > 0 or not self.efficiency or min(self.efficiency.values()) <= 0:
