@@ -35,7 +35,8 @@ from incomes_plugin.model.adapter import EditAdapter
 from incomes_plugin.model.decoder import Decoder
 from incomes_plugin.model.resolve import resolve
 from incomes_plugin.pool.table import ROW_TOKENS
-from incomes_plugin.selection.conflicts import CANDIDATES, NUMBERS, Judge, Sought, judge, nearest, numbers_of
+from incomes_plugin.selection.conflicts import CANDIDATES, Judge, Sought, judge, nearest, numbers_of
+from incomes_plugin.selection.edit_pairs import NUMBERS
 from incomes_plugin.selection.routing import RouteKeys
 
 RIGHT = ("contradictions", "reworded", "duplicates")

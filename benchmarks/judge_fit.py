@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from incomes_plugin.selection.conflicts import NUMBERS
+from incomes_plugin.selection.edit_pairs import NUMBERS
 
 FOLDS = 5
 HIDDEN = 16

@@ -13,7 +13,8 @@ from benchmarks.conflict_sets import SETS, groups
 from benchmarks.judge_fit import Pair, fitted
 from benchmarks.later_wins import left
 from incomes_plugin.lab.evaluation.records import Record
-from incomes_plugin.selection.conflicts import NUMBERS, Judge
+from incomes_plugin.selection.conflicts import Judge
+from incomes_plugin.selection.edit_pairs import NUMBERS
 
 RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "conflicts.json"
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from incomes_plugin.selection import conflicts
-from incomes_plugin.selection.conflicts import NUMBERS, Judge, judge, numbers_of
+from incomes_plugin.selection.conflicts import Judge, judge, numbers_of
+from incomes_plugin.selection.edit_pairs import NUMBERS
 from incomes_plugin.selection.routing import Router
 from incomes_plugin.selection.verifier import Verifier
 
