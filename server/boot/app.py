@@ -104,17 +104,8 @@ class Server:
                 stack.enter_context(bind(settings.host, settings.port, "--port")),
                 stack.enter_context(bind(settings.admin_host, settings.admin_port, "--admin-port")),
             ]
-            for number in SIGNALS:
-                asyncio.get_running_loop().add_signal_handler(number, stop.set)
-            with interruptible():
-                served = resolve(settings.model, settings.adapter, self.announce)
-            self.announce(f"base {served.base_dir}, adapter {served.adapter_dir}")
-            with self.stages.stage("store", "Ray, edit store and vLLM's imports"), interruptible():
-                store, queue = await self._start_store(stack)
-            with self.stages.stage("engine", "engine load"), interruptible():
-                launched = await stack.enter_async_context(self._launch(served, vllm_args))
+            served, store, queue, launched = await self._start_parts(stack, vllm_args, stop)
             app, engine = launched.app, launched.engine
-            self.readiness.watch("engine", lambda: engine_loss(app))
             with self.stages.stage("handshake", "engine and store agree on the model"):
                 context = self._context(served, launched, store, queue)
                 await self._handshake(engine, context)
@@ -124,7 +115,7 @@ class Server:
             with self.stages.stage("replica", "edits caught up"):
                 await first_of(caught_up, stop)
             self._say_ready()
-            stack.push_async_callback(self._background("engine", self._watch(engine, context)))
+            stack.push_async_callback(self._background("engine", self._watch(engine, store, queue)))
             await self._until(stop)
             self.announce("stopping")
             self.readiness.failed("replica", "the server is stopping")
@@ -147,20 +138,37 @@ class Server:
             stopping.cancel()
             end_at_last(self.settings.shutdown_timeout_s, self.end_now, loss)
 
-    async def _watch(self, engine: EditEngine, context: AdminContext) -> None:
+    async def _watch(self, engine: EditEngine, store: StoreClient, queue: CompressionClient) -> None:
         """Keep the checks of /readyz up to date."""
 
         async def ask_engine() -> None:
             await engine.status()
 
         async def ask_scheduler() -> None:
-            await context.queue.stats()
+            await queue.stats()
 
         await asyncio.gather(
             watch_answers(self.readiness, "engine_answers", ask_engine, ENGINE_ANSWERS_WITHIN_S),
-            watch_answers(self.readiness, "store_answers", context.store.health),
+            watch_answers(self.readiness, "store_answers", store.health),
             watch_answers(self.readiness, "scheduler_answers", ask_scheduler),
         )
+
+    async def _start_parts(
+        self, stack: AsyncExitStack, vllm_args: Sequence[str], stop: asyncio.Event
+    ) -> tuple[Served, StoreClient, CompressionClient, Launched]:
+        """The first steps of every start: signals, model, Ray with store and queue, engine."""
+        settings = self.settings
+        for number in SIGNALS:
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        with interruptible():
+            served = resolve(settings.model, settings.adapter, self.announce)
+        self.announce(f"base {served.base_dir}, adapter {served.adapter_dir}")
+        with self.stages.stage("store", "Ray, edit store and vLLM's imports"), interruptible():
+            store, queue = await self._start_store(stack)
+        with self.stages.stage("engine", "engine load"), interruptible():
+            launched = await stack.enter_async_context(self._launch(served, vllm_args))
+        self.readiness.watch("engine", lambda: engine_loss(launched.app))
+        return served, store, queue, launched
 
     async def _start_store(self, stack: AsyncExitStack) -> tuple[StoreClient, CompressionClient]:
         """Start Ray in a thread, for its processes take seconds to come up; vLLM is imported meanwhile."""

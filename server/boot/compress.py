@@ -18,9 +18,7 @@ from incomes_server.api.http.health import HealthMiddleware
 from incomes_server.boot.app import Server
 from incomes_server.boot.listen import HttpLimits, bind, http_server
 from incomes_server.boot.observed import ObservedEngine
-from incomes_server.boot.startup import SIGNALS, engine_loss, interruptible, unless
-from incomes_server.boot.watch import ENGINE_ANSWERS_WITHIN_S, watch_answers
-from incomes_server.compression.client import CompressionClient
+from incomes_server.boot.startup import unless
 from incomes_server.compression.worker import run_worker
 from incomes_server.replicas.sync import run_replica
 from incomes_server.store.client import StoreClient
@@ -28,7 +26,6 @@ from incomes_server.store.outcomes import model_of
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from incomes_plugin.errors import InvalidValue
-from incomes_plugin.model.resolve import resolve
 from incomes_plugin.pool.snapshot import SnapshotDelta
 
 if TYPE_CHECKING:
@@ -45,16 +42,8 @@ class CompressionServer(Server):
         settings = self.settings
         async with AsyncExitStack() as stack:
             port = stack.enter_context(bind(settings.admin_host, settings.admin_port, "--admin-port"))
-            for number in SIGNALS:
-                asyncio.get_running_loop().add_signal_handler(number, stop.set)
-            with interruptible():
-                served = resolve(settings.model, settings.adapter, self.announce)
-            with self.stages.stage("store", "Ray, edit store and vLLM's imports"), interruptible():
-                store, queue = await self._start_store(stack)
-            with self.stages.stage("engine", "engine load"), interruptible():
-                launched = await stack.enter_async_context(self._launch(served, vllm_args))
-            app, engine = launched.app, launched.engine
-            self.readiness.watch("engine", lambda: engine_loss(app))
+            _, store, queue, launched = await self._start_parts(stack, vllm_args, stop)
+            engine = launched.engine
             limits = HttpLimits(settings.header_timeout_s, settings.shutdown_timeout_s)
             await stack.enter_async_context(http_server({port: self._probes()}, limits, log_level=settings.log_level))
             with self.stages.stage("handshake", "the model is the one that is served"):
@@ -76,22 +65,9 @@ class CompressionServer(Server):
                 for loop in (replica, work):
                     stack.push_async_callback(self._background("store", loop))
             self.stages.done(f"compressing: probes http://{settings.admin_host}:{settings.admin_port}/readyz")
-            stack.push_async_callback(self._background("engine", self._watch_parts(engine, store, queue)))
+            stack.push_async_callback(self._background("engine", self._watch(engine, store, queue)))
             await self._until(stop)
             self.announce("stopping")
-
-    async def _watch_parts(self, engine: EditEngine, store: StoreClient, queue: CompressionClient) -> None:
-        async def ask_engine() -> None:
-            await engine.status()
-
-        async def ask_scheduler() -> None:
-            await queue.stats()
-
-        await asyncio.gather(
-            watch_answers(self.readiness, "engine_answers", ask_engine, ENGINE_ANSWERS_WITHIN_S),
-            watch_answers(self.readiness, "store_answers", store.health),
-            watch_answers(self.readiness, "scheduler_answers", ask_scheduler),
-        )
 
     def _probes(self) -> FastAPI:
         app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)

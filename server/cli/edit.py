@@ -190,6 +190,7 @@ def import_edits(
     file: Annotated[Path, typer.Argument(help="JSONL, one `{custom_id, text, …}` a line", exists=True, dir_okay=False)],
     edit_set: EditSetOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="check every line, add nothing")] = False,
+    on_conflict: ConflictOption = None,
     follow: Annotated[bool, typer.Option("--wait/--no-wait", help="until every line is active, or failed")] = True,
     url: UrlOption = DEFAULT_URL,
     api_key: KeyOption = None,
@@ -197,7 +198,8 @@ def import_edits(
 ) -> None:
     """Import a file of edits; every line is accounted for. The server goes on also when this command ends."""
     client = connect(url, api_key)
-    batch = client.batches.create(client.files.upload(file).id, edit_set=edit_set, dry_run=dry_run)
+    sent = client.files.upload(file)
+    batch = client.batches.create(sent.id, edit_set=edit_set, dry_run=dry_run, on_conflict=on_conflict)
     if not follow:
         return print_json(batch) if as_json else out.print(f"{batch.id}  {batch.status}")
     follow_batch(client, batch, as_json)

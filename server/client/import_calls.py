@@ -8,6 +8,7 @@ from pathlib import Path
 from incomes_server.api.admin.batch_schemas import BatchObject, ContentDigest, FileDeleted, FileObject
 from incomes_server.api.admin.schemas import Page
 from incomes_server.client.calls import LONG_TIMEOUT_S, Call, LinesCall, ListCall, Order, given, list_call, segment
+from incomes_server.edits.model import OnConflict
 
 
 def digest_edit_set(edit_set: str) -> Call[ContentDigest]:
@@ -47,10 +48,16 @@ def file_content(file_id: str) -> LinesCall:
 
 
 def create_batch(
-    file_id: str, *, edit_set: str | None = None, dry_run: bool = False, metadata: Mapping[str, str] | None = None
+    file_id: str,
+    *,
+    edit_set: str | None = None,
+    dry_run: bool = False,
+    on_conflict: OnConflict | str | None = None,
+    metadata: Mapping[str, str] | None = None,
 ) -> Call[BatchObject]:
     """Import an uploaded file, as a job of the server."""
     body = {"input_file_id": file_id, "endpoint": "/v1/edits", "edit_set": edit_set, "metadata": metadata}
+    body |= {"on_conflict": on_conflict}
     return Call("POST", "/v1/batches", BatchObject.model_validate, json=given(body | {"dry_run": dry_run}))
 
 

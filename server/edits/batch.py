@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from incomes_server.edits.model import NewEdit
+from incomes_server.edits.model import NewEdit, OnConflict
 
 
 class BatchStatus(StrEnum):
@@ -109,6 +109,7 @@ class Batch:
         position: parts of the file that are read.
         settled: number of the last line whose edit the compressor is done with.
         created_by: id of the key that began it, which wrote its edits; None: a former version began it.
+        on_conflict: of lines that do not say it; None: as their edit set has it.
         total, completed, failed: lines; at the end the first is the sum of the others.
     """
 
@@ -133,3 +134,4 @@ class Batch:
     error_file: str | None = None
     metadata: dict[str, str] = field(default_factory=dict)
     created_by: str | None = None
+    on_conflict: OnConflict | None = None

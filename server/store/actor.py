@@ -17,8 +17,8 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from incomes_server.auth.master_key import MasterKey, MasterSource
 from incomes_server.edits import SETTLED, Edit
 from incomes_server.store import labels
-from incomes_server.store.commands import ApplyDue, Command, Compact, ForgetMoves, ForgetRequests, Sent
-from incomes_server.store.compaction import compaction_targets
+from incomes_server.store.commands import ApplyDue, Command, Compact, ForgetMoves, ForgetRequests, FreeGists, Sent
+from incomes_server.store.compaction import compaction_targets, gists_of_no_state
 from incomes_server.store.core import Committed, EditStore, heads_of, replica_names
 from incomes_server.store.database import failure_of, will_pass
 from incomes_server.store.edit_sets import news
@@ -225,6 +225,8 @@ class EditStoreActor:
         while time.monotonic() < deadline_s and await self._group.submit(ForgetRequests(FORGOTTEN_AT_ONCE)):
             continue
         await self._in_thread(self._burier, self._store.bury)
+        while time.monotonic() < deadline_s and (unseen := await self.read(gists_of_no_state, before)):
+            await self._group.submit(FreeGists(tuple(unseen)))
         targets = await self.read(compaction_targets, before)
         for edit_set, version in targets.items():
             while (up_to := self._table.least(edit_set, version)) > 0:

@@ -13,8 +13,8 @@ from incomes_server.edits import IdPrefix, new_id
 from incomes_server.edits.audit import FIRST_HASH, AuditEvent, Change
 from incomes_server.store.commands import Command, Origin
 from incomes_server.store.pages import page_of
-from incomes_server.store.rows import AnyRow, Transaction
-from incomes_server.store.schema import audit_events, audit_heads, edit_sets
+from incomes_server.store.rows import AnyRow, Transaction, chunks
+from incomes_server.store.schema import audit_events, audit_heads, edit_sets, edits
 from sqlalchemy import Connection, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
@@ -23,15 +23,16 @@ a, h = audit_events.c, audit_heads.c
 
 def events_of(tx: Transaction, command: Command, origin: Origin) -> list[AuditEvent]:
     """What one applied command is remembered by: one event in the command's project. The server's own commands have no
-    project: one event for each project whose edit sets they moved."""
+    project: one event for each project whose edit sets they moved, or whose edits they refused or replaced."""
     project = getattr(command, "project", None)
     if project is not None:
         return [] if tx.replayed else [_event(tx, command, origin, project, tx.notes.values())]
     moved: dict[str, list[Change]] = defaultdict(list)
-    sets = [target for target in tx.notes if target.startswith(IdPrefix.EDIT_SET)]
-    owners = select(edit_sets.c.id, edit_sets.c.project).where(edit_sets.c.id.in_(sets))
-    for edit_set, owner in tx.conn.execute(owners) if sets else ():
-        moved[owner].append(tx.notes[edit_set])
+    for prefix, table in ((IdPrefix.EDIT_SET, edit_sets), (IdPrefix.EDIT, edits)):
+        for part in chunks([target for target in tx.notes if target.startswith(prefix)]):
+            owners = select(table.c.id, table.c.project).where(table.c.id.in_(part))
+            for target, owner in tx.conn.execute(owners):
+                moved[owner].append(tx.notes[target])
     return [_event(tx, command, origin, owner, changes) for owner, changes in moved.items()]
 
 

@@ -11,7 +11,7 @@ import sqlite3
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -136,7 +136,7 @@ def _copy_rows(source: str, target: str, *, into: Engine, gist_storage: str | No
     storage = GistStorage(gist_storage, source) if gist_storage else None
     reader = with_storage(open_reader(source), storage)
     try:
-        with reader.begin() as old, into.begin() as new:
+        with nullcontext() if storage is None else storage.all_kept(), reader.begin() as old, into.begin() as new:
             require_newest(old)
             if new.scalar(select(func.count()).select_from(edit_sets)):
                 raise InvalidValue(f"{make_url(target).render_as_string()} has edit sets; restore into a new database")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from incomes_server.edits import IdPrefix, new_id
+from incomes_server.edits import IdPrefix, OnConflict, new_id
 from incomes_server.edits.batch import ENDED, READING, Batch, BatchStatus, ImportedLine, LineError, LineOutcome
 from incomes_server.store.commands import CancelBatch, CreateBatch, FinishBatch, ImportLines, SettleLines
 from incomes_server.store.edit_sets import find_edit_set
@@ -85,6 +85,7 @@ def create_batch(command: CreateBatch, tx: Transaction) -> list[EditKey]:
     row |= {"edit_set": find_edit_set(tx.conn, command.project, command.edit_set).id, "status": S.VALIDATING}
     row |= dict.fromkeys(("position", "settled", "completed", "failed"), 0)
     row |= {"num_parts": file.num_parts, "total": file.num_lines, "created_at": tx.now, "created_by": tx.actor}
+    row |= {"on_conflict": command.on_conflict}
     tx.conn.execute(insert(batches).values(**row, metadata=json.dumps(command.metadata, sort_keys=True)))
     tx.note(batch_id, None, f"{file.num_lines} lines of {file.id}")
     return [(batch_id, 0)]
@@ -236,6 +237,7 @@ def _set(tx: Transaction, batch_id: str, **values: object) -> None:
 
 def _from_row(row: AnyRow) -> Batch:
     fields = {name: value for name, value in row._asdict().items() if name != "seq"}
+    fields["on_conflict"] = row.on_conflict and OnConflict(row.on_conflict)
     return Batch(**{**fields, "status": BatchStatus(row.status), "metadata": json.loads(row.metadata)})
 
 

@@ -254,6 +254,13 @@ class Compact:
 
 
 @dataclass(frozen=True)
+class FreeGists:
+    """Drop gists of versions that are over, where no state that is remembered has them. Result: None."""
+
+    edits: tuple[EditKey, ...]
+
+
+@dataclass(frozen=True)
 class ForgetMoves:
     """Forget moves that labels left behind before a time, in unix seconds. Result: None."""
 
@@ -405,6 +412,7 @@ class CreateBatch(Requested):
     edit_set: str
     dry_run: bool
     metadata: dict[str, str]
+    on_conflict: OnConflict | None = None
 
 
 @dataclass(frozen=True)
@@ -461,6 +469,7 @@ Command = (
     | SetEvalSuite
     | RecordEvalRun
     | Compact
+    | FreeGists
     | ForgetMoves
     | ForgetRequests
     | TenancyCommand

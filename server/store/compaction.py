@@ -20,6 +20,7 @@ from incomes_server.store.log import ADD, REMOVE
 from incomes_server.store.objects import let_go
 from incomes_server.store.rows import OF_VERSION, AnyRow, Transaction, chunks, in_pairs
 from incomes_server.store.schema import (
+    edit_conflicts,
     edit_sets,
     edit_versions,
     edits,
@@ -40,7 +41,9 @@ MARK_EDITS = 128
 """Edits from mark to mark, at least."""
 
 s, r, v, g = edit_sets.c, revisions.c, edit_versions.c, log.c
-h, m = label_heads.c, label_moves.c
+h, m, c = label_heads.c, label_moves.c, edit_conflicts.c
+
+_OVER = (EditStatus.RETIRED, EditStatus.SUPERSEDED)
 
 
 def compaction_targets(conn: Connection, before: int) -> dict[str, int]:
@@ -68,6 +71,20 @@ def compact(tx: Transaction, edit_set: str, up_to: int, step_rows: int = STEP_RO
     )
     _free(tx.conn, list(gone))
     return True
+
+
+def gists_of_no_state(conn: Connection, before: int) -> list[EditKey]:
+    """Some of the versions that were over before a time and still have gists, though no state that is remembered has
+    them: they never joined."""
+    over = v.status.in_(bindparam("over", _OVER, expanding=True, literal_execute=True))  # the words of the index
+    named = select(g.version).where(g.edit_id == v.edit_id, g.edit_version == v.version)
+    query = select(v.edit_id, v.version).where(over, v.blob.is_not(None), v.updated_at <= before, ~named.exists())
+    return [(row.edit_id, row.version) for row in conn.execute(query.limit(STEP_ROWS))]
+
+
+def free(tx: Transaction, keys: Sequence[EditKey]) -> None:
+    """Drop what no state has any more of these."""
+    _free(tx.conn, keys)
 
 
 def forget_moves(tx: Transaction, before: int) -> None:
@@ -159,7 +176,19 @@ def _free(conn: Connection, keys: Sequence[EditKey]) -> None:
         let_go(conn, free, v.status == EditStatus.SUPERSEDED, ~newest)
         former = select(v.edit_id).where(OF_VERSION, free, v.status == EditStatus.SUPERSEDED, ~newest)
         conn.execute(delete(verbatims).where(former.exists()))
-        conn.execute(delete(edit_versions).where(free, v.status == EditStatus.SUPERSEDED, ~newest))
-        over = v.status.in_([EditStatus.RETIRED, EditStatus.SUPERSEDED, EditStatus.ERASED])
+        gone = conn.execute(
+            delete(edit_versions)
+            .where(free, v.status == EditStatus.SUPERSEDED, ~newest)
+            .returning(v.edit_id, v.version)
+        )
+        _forget_conflicts(conn, [(row.edit_id, row.version) for row in gone])
+        over = v.status.in_([*_OVER, EditStatus.ERASED])
         let_go(conn, free, over)
         conn.execute(update(edit_versions).where(free, over).values(blob=None, gist_bytes=0))
+
+
+def _forget_conflicts(conn: Connection, gone: Sequence[EditKey]) -> None:
+    """Those that versions which are deleted were in, on either side."""
+    for part in chunks(gone):
+        for edit_id, version in ((c.edit_id, c.version), (c.other_id, c.other_version)):
+            conn.execute(delete(edit_conflicts).where(in_pairs(edit_id, version, part)))

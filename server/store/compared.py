@@ -22,6 +22,9 @@ from incomes_plugin.gist.edit import Compared, EditKey
 
 e, v, g = edits.c, edit_versions.c, log.c
 
+UNSETTLED = e.active_version.is_(None) | (e.active_version != e.head_version)
+"""The newest version is not in the snapshot; the words of the index `edits_unsettled`."""
+
 MOST_BESIDE = 1024
 """Edit versions of each kind beside the snapshot that a new one is compared with."""
 
@@ -89,12 +92,14 @@ class Beside:
         return self._keys(query.distinct().limit(MOST_BESIDE + 1))
 
     def _read_held(self) -> list[EditKey]:
-        """The newest that never joined, and those that are switched off."""
-        query = select(v.edit_id, v.version).join_from(edit_versions, edits, e.id == v.edit_id)
-        query = query.where(e.edit_set == self._edit_set, v.status == EditStatus.READY)
-        query = query.order_by(v.seq.desc()).limit(MOST_BESIDE + 1)
-        held = (query.where(v.set_version.is_(None)), query.where(e.disabled_at.is_not(None)))
-        return list(dict.fromkeys(key for each in held for key in self._keys(each)))
+        """The newest edits with a version that never joined, and those that are switched off. Each is found by an index
+        of this set's: it is asked at every outcome."""
+        columns = select(v.edit_id, v.version).join_from(edits, edit_versions, e.id == v.edit_id)
+        is_ready = v.status.concat("") == EditStatus.READY  # not by the index of states, which has those of all sets
+        columns = columns.where(e.edit_set == self._edit_set, is_ready).limit(MOST_BESIDE + 1)
+        held = columns.where(e.retired_at.is_(None), UNSETTLED, v.set_version.is_(None)).order_by(e.seq.desc())
+        off = columns.where(e.disabled_at.is_not(None)).order_by(v.seq.desc())
+        return list(dict.fromkeys(key for each in (held, off) for key in self._keys(each)))
 
     def _keys(self, query: Any) -> list[EditKey]:
         return [(edit_id, version) for edit_id, version in self._conn.execute(query)]

@@ -34,7 +34,7 @@ from incomes_server.store import (
     verbatims,
 )
 from incomes_server.store.audit import events_of, write_events
-from incomes_server.store.compaction import compact, forget_moves
+from incomes_server.store.compaction import compact, forget_moves, free
 from incomes_server.store.compared import Uncompared
 from incomes_server.store.database import failure_of, open_reader, open_writer, will_pass
 from incomes_server.store.edit_sets import SetHead
@@ -273,6 +273,11 @@ def _(command: commands.EnsureEditSet, tx: Transaction) -> EditSet:
 @_apply.register
 def _(command: commands.Compact, tx: Transaction) -> bool:
     return compact(tx, command.edit_set, command.up_to)
+
+
+@_apply.register
+def _(command: commands.FreeGists, tx: Transaction) -> None:
+    free(tx, command.edits)
 
 
 @_apply.register

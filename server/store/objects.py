@@ -14,9 +14,9 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -37,6 +37,8 @@ SIDE_BY_SIDE = 16
 UNCOMMITTED_S = 600.0
 """After so long a transaction that wrote an object has committed, or never will."""
 AT_ONCE = 500
+_READS_ALL = 0x696E636F6D6573
+"""PostgreSQL's lock, by number: whoever reads every object shares it, whoever deletes some has it alone."""
 _OPTION, _NO_STORAGE = (
     "incomes_objects",
     "gists of this store are in an object storage: give the setting `gist_storage`",
@@ -86,6 +88,33 @@ class GistStorage:
         self.remove(references)
         with self._notes.connect() as conn:
             conn.execute(delete(loose_objects).where(loose_objects.c.reference.in_(references)))
+
+    @contextmanager
+    def all_kept(self) -> Iterator[None]:
+        """Nothing that a row names now is deleted inside the block, whoever lets go of it: for one that reads all."""
+        with self._notes.connect() as conn:
+            if conn.dialect.name != "postgresql":
+                yield
+                return
+            conn.execute(select(func.pg_advisory_lock_shared(_READS_ALL)))
+            try:
+                yield
+            finally:
+                conn.execute(select(func.pg_advisory_unlock_shared(_READS_ALL)))
+
+    @contextmanager
+    def may_delete(self) -> Iterator[bool]:
+        """Whether nobody is inside `all_kept`, and nobody comes in meanwhile."""
+        with self._notes.connect() as conn:
+            if conn.dialect.name != "postgresql":
+                yield True
+                return
+            free = bool(conn.scalar(select(func.pg_try_advisory_lock(_READS_ALL))))
+            try:
+                yield free
+            finally:
+                if free:
+                    conn.execute(select(func.pg_advisory_unlock(_READS_ALL)))
 
     def put(self, contents: Sequence[bytes]) -> list[bytes]:
         """Note, beside any transaction, that these objects go unless a transaction keeps them; then write them.
@@ -246,7 +275,11 @@ def bury(writer: Engine) -> bool:
             due = select(loose_objects.c.reference).where(loose_objects.c.due_at <= int(time.time())).limit(AT_ONCE)
             references = list(conn.scalars(due))
         if references:
-            storage.remove(references)
+            with storage.may_delete() as free:
+                if not free:
+                    logger.info("a backup reads the gist storage: what was let go is deleted later")
+                    return False
+                storage.remove(references)
             with writer.begin() as conn:
                 for part in chunks(references):
                     conn.execute(delete(loose_objects).where(loose_objects.c.reference.in_(part)))

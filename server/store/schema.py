@@ -90,6 +90,14 @@ Index(
     sqlite_where=text("disabled_at IS NOT NULL"),
     postgresql_where=text("disabled_at IS NOT NULL"),
 )
+# Edits whose newest version is not in the snapshot: it waits to be made, or for its time or an approval.
+Index(
+    "edits_unsettled",
+    edits.c.edit_set,
+    edits.c.seq,
+    sqlite_where=text("retired_at IS NULL AND (active_version IS NULL OR active_version <> head_version)"),
+    postgresql_where=text("retired_at IS NULL AND (active_version IS NULL OR active_version <> head_version)"),
+)
 Index("edits_of_project", edits.c.project, edits.c.seq)
 Index(
     "edit_external_ids",
@@ -157,12 +165,13 @@ Index(
     sqlite_where=text("data_key IS NOT NULL AND details IS NULL"),
     postgresql_where=text("data_key IS NOT NULL AND details IS NULL"),
 )
-# Versions with a gist that were never in a snapshot: what the newest one does not show of a set.
+# Versions that are over and still have a gist: of states that are remembered, or of none.
 Index(
-    "edit_versions_held",
-    edit_versions.c.edit_id,
-    sqlite_where=text("status = 'ready' AND set_version IS NULL"),
-    postgresql_where=text("status = 'ready' AND set_version IS NULL"),
+    "edit_versions_over",
+    edit_versions.c.status,
+    edit_versions.c.updated_at,
+    sqlite_where=text("status IN ('retired', 'superseded') AND blob IS NOT NULL"),
+    postgresql_where=text("status IN ('retired', 'superseded') AND blob IS NOT NULL"),
 )
 
 # What a version was found to conflict with when it came; both are shown as long as they are ready.
@@ -398,6 +407,7 @@ batches = Table(
     Column("error_file", String),
     Column("metadata", Text, nullable=False),
     Column("created_by", String),
+    Column("on_conflict", String),  # of lines that do not say it
 )
 Index("batches_of_project", batches.c.project, batches.c.seq)
 Index("batches_unfinished", batches.c.status, batches.c.seq)

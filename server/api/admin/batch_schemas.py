@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal, Self
 
-from incomes_server.api.admin.schemas import Metadata, RequestBody, RequestCounts, Resource, SetRef
+from incomes_server.api.admin.schemas import Metadata, OnConflictName, RequestBody, RequestCounts, Resource, SetRef
+from incomes_server.edits import OnConflict
 from incomes_server.edits.batch import Batch, BatchStatus, LineOutcome, StoredFile
 from pydantic import Field
 
@@ -42,13 +43,14 @@ class FileDeleted(Resource):
 
 
 class BatchContent(RequestBody):
-    """Body of `POST /v1/batches`; `edit_set` is that of lines that name none."""
+    """Body of `POST /v1/batches`; `edit_set` and `on_conflict` are for lines that do not say it."""
 
     input_file_id: str = Field(min_length=1, max_length=128)
     endpoint: Literal["/v1/edits"]
     completion_window: Literal["24h"] = "24h"
     edit_set: SetRef | None = None
     dry_run: bool = False
+    on_conflict: OnConflictName | None = None
     metadata: Metadata = Field(default_factory=dict)
 
 
@@ -72,6 +74,7 @@ class BatchObject(Resource):
     metadata: dict[str, str]
     edit_set: str
     dry_run: bool
+    on_conflict: OnConflict | None
 
     @classmethod
     def of(cls, batch: Batch) -> Self:
@@ -92,6 +95,7 @@ class BatchObject(Resource):
             metadata=batch.metadata,
             edit_set=batch.edit_set,
             dry_run=batch.dry_run,
+            on_conflict=batch.on_conflict,
         )
 
 

@@ -9,6 +9,7 @@ from incomes_server.api.admin.batch_schemas import BatchContent, BatchObject
 from incomes_server.api.admin.context import Context, Limit, Project, WriteId
 from incomes_server.api.admin.schemas import Page
 from incomes_server.api.admin.timed import TimedRoute
+from incomes_server.edits import OnConflict
 from incomes_server.store import batches, commands
 
 router = APIRouter(prefix="/v1/batches", tags=["batches"], route_class=TimedRoute)
@@ -20,7 +21,10 @@ async def create_batch(body: BatchContent, context: Context, project: Project, r
     edit_set = body.edit_set or context.settings.default_edit_set
     if edit_set == context.settings.default_edit_set:
         await context.store.ensure_edit_set(project, edit_set)
-    command = commands.CreateBatch(project, request_id, body.input_file_id, edit_set, body.dry_run, body.metadata)
+    policy = None if body.on_conflict is None else OnConflict(body.on_conflict)
+    command = commands.CreateBatch(
+        project, request_id, body.input_file_id, edit_set, body.dry_run, body.metadata, policy
+    )
     batch = BatchObject.of(await context.store.write(command))
     context.imports.set()
     return batch

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from incomes_server.api.admin.schemas import BatchLine, CreateEdit, ImportLine
 from incomes_server.api.admin.tokens import EditTokenizer
 from incomes_server.api.http.errors import first_validation_error
 from incomes_server.api.http.json_body import load_json
-from incomes_server.edits.model import NewEdit
+from incomes_server.edits.model import NewEdit, OnConflict
 from pydantic import ValidationError
 
 from incomes_plugin.errors import IncomesError, InvalidValue
@@ -44,6 +44,13 @@ def parse_lines(raw_lines: Iterable[bytes], tokenizer: EditTokenizer) -> Iterato
             yield Line(number, custom_id, body.edit_set, tokenizer.new_edit(body))
         except IncomesError as error:
             yield Line(number, custom_id, error=error)
+
+
+def with_policy(line: Line, on_conflict: OnConflict | None) -> Line:
+    """The line, with what happens when it conflicts, if it does not say it itself."""
+    if on_conflict is None or line.edit is None or line.edit.on_conflict is not None:
+        return line
+    return replace(line, edit=replace(line.edit, on_conflict=on_conflict))
 
 
 def _object(raw: bytes) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from incomes_server.api.admin.context import AdminContext
 from incomes_server.api.admin.files import results_of
-from incomes_server.api.admin.import_lines import Line, parse_lines
+from incomes_server.api.admin.import_lines import Line, parse_lines, with_policy
 from incomes_server.api.admin.writes import failure_of, has_reached, submit
 from incomes_server.edits.batch import READING, Batch, FilePart, ImportedLine, LineError, LineOutcome
 from incomes_server.edits.lifecycle import SETTLED
@@ -111,7 +111,7 @@ class _Import:
 
     def _lines(self, part: FilePart) -> list[ImportedLine]:
         parsed = parse_lines(part.content.split(b"\n"), self.context.tokenizer)
-        return [_imported(line, part.first_line - 1) for line in parsed]
+        return [_imported(with_policy(line, self.batch.on_conflict), part.first_line - 1) for line in parsed]
 
     async def _import(self, lines: Sequence[ImportedLine]) -> None:
         batch = self.batch

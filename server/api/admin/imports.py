@@ -12,7 +12,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 from incomes_server.api.admin.context import AdminContext, Context, Project, Wait, WaitToAdd, WriteId
-from incomes_server.api.admin.import_lines import Line, parse_lines
+from incomes_server.api.admin.import_lines import Line, parse_lines, with_policy
 from incomes_server.api.admin.schemas import ImportResult, LineResult, RequestCounts, WaitFor
 from incomes_server.api.admin.timed import GRACE_S, TimedRoute, answered_within
 from incomes_server.api.admin.writes import admitted, failure_of, status_code, store_edits, submit, wait_for_edits
@@ -52,7 +52,7 @@ async def import_edits(
     await importer.check_default_set()  # 404, also where nothing would be written
     raw = await request.body()
     lines = await asyncio.to_thread(lambda: list(parse_lines(BytesIO(raw), context.tokenizer)))
-    lines = [_with_policy(line, on_conflict) for line in lines]
+    lines = [with_policy(line, on_conflict) for line in lines]
     good = [line for line in lines if line.edit]
     outcomes = await (importer.check(good) if dry_run else importer.run(good))
     edits = [outcome for outcome in outcomes.values() if isinstance(outcome, Edit)]
@@ -198,12 +198,6 @@ def _render(
     empty = answer.model_dump_json()
     assert empty.endswith(NO_LINES)
     return f'{empty.removesuffix(NO_LINES)}"data":[{",".join(rendered)}]}}'.encode()
-
-
-def _with_policy(line: Line, on_conflict: OnConflict | None) -> Line:
-    if on_conflict is None or line.edit is None or line.edit.on_conflict is not None:
-        return line
-    return replace(line, edit=replace(line.edit, on_conflict=on_conflict))
 
 
 def _result(line: Line, outcome: Edit | IncomesError | None, now: Mapping[str, Edit]) -> LineResult:

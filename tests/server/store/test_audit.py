@@ -8,14 +8,15 @@ from dataclasses import replace
 
 import pytest
 from incomes_server.auth.principal import Principal
-from incomes_server.edits import NewEdit
-from incomes_server.edits.audit import AuditEvent, first_break
+from incomes_server.edits import NewEdit, OnConflict
+from incomes_server.edits.audit import AuditEvent, Change, first_break
 from incomes_server.store import commands
 from incomes_server.store.audit import list_events
 from incomes_server.store.core import EditStore
 from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 
+from incomes_plugin.gist.edit import Compared, FoundConflict
 from tests.server.gists import outcome_of
 
 ANNA = commands.Origin(Principal("p", "key_anna", frozenset()), "req-1")
@@ -65,6 +66,22 @@ def test_projects_have_logs_of_their_own(store: EditStore) -> None:
         assert [e.action for e in found] == ["ensure_edit_set", "add_edits", "record_outcomes"]
         assert {change.target for change in found[2].changes} == {edit.edit_set}
         assert first_break(found) is None
+
+
+def test_an_edit_that_a_conflict_refused_is_told(store: EditStore) -> None:
+    """No edit set moves, and the writer's own event says only that the edit waits."""
+    store.write(commands.EnsureEditSet("p", "default"))
+    new = NewEdit("b", (1,), on_conflict=OnConflict.REJECT)
+    (old,) = store.write(add("a", project="p"))
+    (edit,) = store.write(commands.AddEdits("p", "reject", "default", (new,)))
+    store.write(commands.RecordOutcomes((outcome_of(old.id, 1),)))
+    found = FoundConflict(old.id, 1, "contradiction", 0.9)
+    outcome = replace(outcome_of(edit.id, 1), compared=Compared(99, (), (found,)))
+    store.write(commands.RecordOutcomes((outcome,)))
+    told = events(store)[-1]
+    assert (told.action, told.actor) == ("record_outcomes", "server")
+    assert told.changes == (Change(edit.id, "version 1 pending", "version 1 conflicted"),)
+    assert first_break(events(store)) is None
 
 
 def test_without_an_event_there_is_no_write(store: EditStore) -> None:

@@ -11,16 +11,16 @@ from incomes_server.store import commands
 from incomes_server.store.actor import EditStoreActor
 from incomes_server.store.check import problems
 from incomes_server.store.client import StoreClient
-from incomes_server.store.compaction import MARK_EDITS, compaction_targets
+from incomes_server.store.compaction import MARK_EDITS, compaction_targets, gists_of_no_state
 from incomes_server.store.core import EditStore
 from incomes_server.store.edit_sets import get_edit_set
 from incomes_server.store.edits import get_edit
 from incomes_server.store.labels import get_label
 from incomes_server.store.log import read_delta
 from incomes_server.store.replica_table import ReplicaTable
-from incomes_server.store.schema import edit_versions, log, revisions
+from incomes_server.store.schema import edit_conflicts, edit_versions, log, revisions
 from incomes_server.store.snapshots import list_snapshots
-from sqlalchemy import func, select
+from sqlalchemy import func, insert, select
 
 from incomes_plugin.errors import EditNotFound, SnapshotNotFound
 from incomes_plugin.pool.snapshot import SnapshotRef
@@ -117,6 +117,47 @@ def test_gists_go_when_no_state_has_them_and_so_do_texts_that_were_replaced(stor
     assert (gone.text, gone.gist_bytes, gone.status) == ("add 1", 0, "retired")
     with_gist = select(edit_versions.c.edit_id, edit_versions.c.version).where(edit_versions.c.blob.is_not(None))
     assert store.read(lambda conn: [tuple(row) for row in conn.execute(with_gist)]) == [(first, 2)]
+
+
+def gists(store):
+    """Versions that have one."""
+    with_gist = select(edit_versions.c.edit_id, edit_versions.c.version).where(edit_versions.c.blob.is_not(None))
+    return {tuple(row) for row in store.read(lambda conn: conn.execute(with_gist).all())}
+
+
+def test_gists_of_versions_that_never_joined_go_too(store):
+    """They are in no log that compaction walks along; what is remembered or may still join keeps its gist."""
+    store.write(commands.EnsureEditSet("p", "default"))
+    later = 4_000_000_000
+    (held,) = store.write(commands.AddEdits("p", "held", "default", (NewEdit("a", (1,), effective_from=later),)))
+    (waits,) = store.write(commands.AddEdits("p", "waits", "default", (NewEdit("b", (1,), effective_from=later),)))
+    left, kept = add(store, 2)
+    for edit in (held, waits):
+        store.write(commands.RecordOutcomes((outcome_of(edit.id, 1),)))
+    replace(store, held.id, 2)  # its first version never was in a snapshot
+    retire(store, left)
+    assert gists(store) == {(held.id, 1), (held.id, 2), (waits.id, 1), (left, 1), (kept, 1)}
+    assert store.read(gists_of_no_state, 0) == [], "what is over for a shorter time than is remembered"
+    found = store.read(gists_of_no_state, later)
+    assert found == [(held.id, 1)], "an older state has the edit that was retired"
+    store.write(commands.FreeGists(tuple(found)))
+    assert gists(store) == {(held.id, 2), (waits.id, 1), (left, 1), (kept, 1)}
+    assert store.read(gists_of_no_state, later) == store.read(problems) == []
+
+
+def test_a_conflict_goes_with_a_version_that_is_deleted(store):
+    first, second = add(store, 2)
+    found = [
+        {"edit_id": first, "version": 1, "other_id": second, "other_version": 1, "kind": "duplicate", "score": 1.0}
+    ]
+    found.append(found[0] | {"edit_id": second, "other_id": first})
+    found.append(found[0] | {"version": 2})
+    replace(store, first, 2)
+    with store._writer.begin() as conn:
+        conn.execute(insert(edit_conflicts), found)
+    compact(store)
+    left = store.read(lambda conn: conn.execute(select(edit_conflicts.c.edit_id, edit_conflicts.c.version)).all())
+    assert [tuple(row) for row in left] == [(first, 2)]
 
 
 def test_an_edit_whose_place_another_took_stays_to_be_read(store):

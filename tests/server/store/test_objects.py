@@ -2,7 +2,9 @@
 
 import os
 import shutil
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
@@ -236,6 +238,31 @@ def test_objects_of_a_step_of_a_rotation_are_written_side_by_side(database_url, 
         assert store.write(commands.Reseal(10)).moved == 6
         assert put == [6]
         assert set(keys_of(store.read(read_delta, edit_set.id, 0).added)) == {(edit.id, 1) for edit in edits}
+
+
+def test_a_backup_is_whole_while_what_it_reads_is_erased(store, folder, database_url, tmp_path, monkeypatch):
+    """It reads one state of the rows, and their objects after that: until then none of them is deleted."""
+    _, (edit, _) = made(store, "a", "b")
+    read, reading, go_on = objects.GistStorage.get, threading.Event(), threading.Event()
+
+    def held_up(self, references):
+        reading.set()
+        assert go_on.wait(60)
+        return read(self, references)
+
+    monkeypatch.setattr(objects.GistStorage, "get", held_up)
+    with ThreadPoolExecutor(1) as thread:
+        backing_up = thread.submit(backup, database_url, tmp_path / "backup.db", folder.as_uri())
+        try:
+            assert reading.wait(60)
+            store.write(commands.EraseEdit("p", "erase", edit.id))
+            assert not store.bury()
+            assert (loose(store), len(files_in(folder))) == (1, 2)
+        finally:
+            go_on.set()
+        assert backing_up.result(60).edits == 2
+    assert store.bury()
+    assert (loose(store), len(files_in(folder))) == (0, 1)
 
 
 def test_a_backup_has_the_gists_itself(store, folder, database_url, tmp_path):

@@ -1,15 +1,18 @@
 """Queries for given edit versions find them by an index: to search the table takes a write's time at 100,000 edits."""
 
 from contextlib import contextmanager
+from dataclasses import replace
 
 from incomes_server.edits import NewEdit
 from incomes_server.store import commands
+from incomes_server.store.compaction import gists_of_no_state
 from incomes_server.store.core import EditStore
 from incomes_server.store.labels import use_of_move
 from incomes_server.store.log import edits_at, read_delta
-from incomes_server.store.schema import edits
+from incomes_server.store.schema import edit_versions, edits
 from sqlalchemy import event, insert, update
 
+from incomes_plugin.gist.edit import Compared
 from tests.server.gists import outcome_of
 
 TABLES = ("edit_versions", "edits", "log", "revisions")
@@ -32,14 +35,18 @@ def plan_of(store, sql, values):
 
 
 def many_edits(store, number):
-    """Rows of `edits` in one set, without content."""
+    """Edits in one set, each with a version that is in the snapshot."""
     edit_set = store.write(commands.EnsureEditSet("p", "large")).id
     with store._writer.begin() as conn:
         rows = [
             {"id": f"edit_{i}", "edit_set": edit_set, "project": "p", "created_at": 1, "head_version": 1}
+            | {"active_version": 1}
             for i in range(number)
         ]
         conn.execute(insert(edits), rows)
+        version = {"version": 1, "status": "ready", "created_at": 1, "updated_at": 1, "set_version": 1, "num_tokens": 1}
+        version |= {"gist_bytes": 1, "metadata": "{}", "text": "a", "token_ids": b"1", "blob": b"1"}
+        conn.execute(insert(edit_versions), [version | {"edit_id": row["id"]} for row in rows])
         conn.execute(update(edits).where(edits.c.id.in_(["edit_7", "edit_5"])).values(disabled_at=1))
     with store._writer.connect().execution_options(isolation_level="AUTOCOMMIT") as conn:
         conn.exec_driver_sql("ANALYZE")
@@ -56,6 +63,29 @@ def test_what_is_switched_off_is_found_without_a_look_at_all_edits(store):
     assert len(asked) == 2
     for sql, values in asked:
         assert any("edits_disabled" in step for step in plan_of(store, sql, values)), plan_of(store, sql, values)
+
+
+def test_what_waits_beside_a_snapshot_is_found_without_a_look_at_the_edits_of_others(store):
+    """Each outcome asks it, in its transaction."""
+    many_edits(store, 5_000)
+    store.write(commands.EnsureEditSet("p", "small"))
+    (edit,) = store.write(commands.AddEdits("p", "a", "small", (NewEdit("new", (1,)),)))
+    with noted(store) as sent:
+        outcome = outcome_of(edit.id, 1)
+        compared = Compared(0, (), ())
+        assert store.write(commands.RecordOutcomes((replace(outcome, compared=compared),))) == []
+    asked = [(sql, values) for sql, values in sent if "active_version != edits.head_version" in sql]
+    assert len(asked) == 1
+    for sql, values in asked:
+        assert any("edits_unsettled" in step for step in plan_of(store, sql, values)), plan_of(store, sql, values)
+
+
+def test_gists_of_versions_that_are_over_are_found_by_their_time(store):
+    many_edits(store, 5_000)
+    with noted(store) as sent:
+        assert store.read(gists_of_no_state, 10) == []
+    ((sql, values),) = [(sql, values) for sql, values in sent if "updated_at <=" in sql]
+    assert any("edit_versions_over" in step for step in plan_of(store, sql, values)), plan_of(store, sql, values)
 
 
 def test_no_table_is_searched_for_pairs(sqlite_url):

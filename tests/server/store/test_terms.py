@@ -44,6 +44,12 @@ def test_a_password_may_change_and_one_that_joins_needs_no_database():
     terms().check(terms(join=True, edit_store="sqlite:///unused.db"))
 
 
+def test_a_compressor_with_another_memory_is_refused_before_it_stalls():
+    """`incomes compress` only joins. With less memory it could not hold what new edits are compared with."""
+    with pytest.raises(InvalidValue, match=r"^pool_bytes is 1024 here, and 2048 at the edit store"):
+        terms(pool_bytes=2048).check(terms(join=True, pool_bytes=1024))
+
+
 def test_sqlite_is_refused_in_a_cluster():
     with pytest.raises(InvalidValue, match="`edit_store` in SQLite, a file of one machine; give the URL") as refused:
         terms(edit_store="sqlite:///edits.db")

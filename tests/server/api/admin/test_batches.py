@@ -203,6 +203,20 @@ async def test_a_dry_run_adds_nothing_and_finds_every_fault(client):
 
 
 @loop
+async def test_lines_that_do_not_say_what_a_conflict_means_take_it_from_the_import(client):
+    own = {"custom_id": "own", "text": "It says it itself.", "on_conflict": "keep_both"}
+    file = await upload(client, jsonl(*facts(1), own))
+    batch = await ended(client, file, on_conflict="reject")
+    assert batch["on_conflict"] == "reject"
+    found = (await client.get("/v1/edits", params={"order": "asc"})).json()["data"]
+    assert [edit["on_conflict"] for edit in found] == ["reject", "keep_both"]
+    plain = await ended(client, await upload(client, jsonl({"custom_id": "p", "text": "As the set has it."})))
+    assert plain["on_conflict"] is None
+    sent = await client.post("/v1/batches", json={"input_file_id": "f", "endpoint": "/v1/edits", "on_conflict": "x"})
+    assert (sent.status_code, sent.json()["error"]["param"]) == (400, "on_conflict")
+
+
+@loop
 async def test_another_project_sees_neither_files_nor_batches(server, client):
     file = await upload(client, jsonl(*facts(3)))
     batch = await ended(client, file)
