@@ -29,7 +29,7 @@ class CaptureJob:
     token_ids: tuple[int, ...]
     traceparent: str | None = None
     edit_set: str | None = field(default=None, compare=False)
-    kind: EditKind = "fact"
+    kind: EditKind = field(default="fact", compare=False)
 
     @property
     def edit(self) -> EditKey:

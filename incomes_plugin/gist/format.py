@@ -2,7 +2,8 @@
 
 One blob holds one or many gists. Gist `<i>` has four tensors, `<i>.features` and `<i>.latents` (int8) and
 `<i>.features_scale` and `<i>.latents_scale` (float16), shaped as in `types.py`; the metadata key `incomes` holds
-`{"format": 3, "fingerprint": str, "gists": [[edit_id, version], ...]}` in the order of `<i>`.
+`{"format": 3, "fingerprint": str, "gists": [[edit_id, version], ...]}` in the order of `<i>`, and
+`"verbatim": [i, ...]` where there are gists of verbatim edits.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ def dump_gists(gists: Sequence[Gist], fingerprint: str) -> bytes:
             tensors[f"{i}.{name}"] = packed.data.contiguous()
             tensors[f"{i}.{name}_scale"] = packed.scale.contiguous()
     header = {"format": FORMAT, "fingerprint": fingerprint, "gists": [[g.edit_id, g.version] for g in gists]}
+    if verbatim := [i for i, gist in enumerate(gists) if gist.verbatim]:
+        header["verbatim"] = verbatim
     return save(tensors, metadata={"incomes": json.dumps(header)})
 
 
@@ -55,7 +58,11 @@ def load_gists(blob: bytes, fingerprint: str) -> list[Gist]:
     names = _names(header.get("gists"))
     if len(tensors) != 2 * len(_PARTS) * len(names):
         raise GistFormatError(f"gist blob names {names!r} but holds {len(tensors)} tensors; compress the edit again")
-    return [Gist(*name, *(_packed(tensors, i, part) for part in _PARTS)) for i, name in enumerate(names)]
+    marked = header.get("verbatim", [])
+    if not isinstance(marked, list) or not all(i in range(len(names)) for i in marked):
+        raise GistFormatError(f"gist blob of {len(names)} gists marks {marked!r}; compress the edit again")
+    parts = [[_packed(tensors, i, part) for part in _PARTS] for i in range(len(names))]
+    return [Gist(*name, own[0], own[1], i in marked) for i, (name, own) in enumerate(zip(names, parts, strict=True))]
 
 
 def _names(found: object) -> list[EditKey]:

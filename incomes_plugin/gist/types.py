@@ -87,12 +87,14 @@ class Gist:
         version: version of the edit the gist was made from, >= 1.
         features: `[E, F]`, standardised keys of the feature layers before rotary embedding: what routing compares.
         latents: `[E, R]`, its keys before rotary embedding and its values, encoded by the adapter's codec.
+        verbatim: what is stored under the edit is answered to the byte; the gist serves to find it and is never read.
     """
 
     edit_id: str
     version: int
     features: Packed
     latents: Packed
+    verbatim: bool = False
 
     @property
     def edit(self) -> EditKey:

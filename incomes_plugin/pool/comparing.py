@@ -1,4 +1,5 @@
 """Compares new gists with the edits of their set: those of its newest snapshot, others that are given, and one another.
+Facts are compared with facts, and verbatim edits, whose gists say what they are found by, with verbatim edits.
 
 in: gists that were just captured; out: for each what it was compared with, and which of these it conflicts with
 """
@@ -79,7 +80,11 @@ def _found(
     for number, gist in enumerate(new):
         before = [row for row in besides[number] if row < len(others) + number]
         near = [(beside, row) for row in before[:CANDIDATES]] + [(served, row) for row in rows[number] if served]
-        near = [(edits, row) for edits, row in near if edits.edits[row][0] != gist.edit_id]
+        near = [
+            (edits, row)
+            for edits, row in near
+            if edits.edits[row][0] != gist.edit_id and edits.gists[row].verbatim == gist.verbatim
+        ]
         texts = [edits.gists[row].features.unpack(router.key.weight.device) for edits, row in near]
         verdicts = judge(router, verifier, features[number], texts)
         yield [

@@ -120,6 +120,7 @@ class RouteTable:
         ages: of two edits that contradict each other the one with the larger age counts as the later.
         ends: unix second from which on no request reads it, or `NO_END`.
         charges: what each gist costs.
+        num_verbatim: edits among them whose gists are never read.
         next_age: age of the next edit whose age is not given.
         owned_rows: rows of `keys` that have an owner.
         arena: `[capacity, W, R]`; `keys.keys` is the beginning of it.
@@ -132,6 +133,7 @@ class RouteTable:
     ages: SharedList[int]
     ends: SharedList[int]
     charges: SharedList[Charge]
+    num_verbatim: int
     next_age: int
     owned_rows: int
     arena: torch.Tensor
@@ -149,6 +151,7 @@ class RouteTable:
             ages=SharedList([], 0),
             ends=SharedList([], 0),
             charges=SharedList([], 0),
+            num_verbatim=0,
             next_age=0,
             owned_rows=0,
             arena=arena,
@@ -231,6 +234,9 @@ class RouteTable:
             ages=self.ages.after(moves, left, ages),
             ends=self.ends.after(moves, left, ends),
             charges=self.charges.after(moves, left, charges),
+            num_verbatim=self.num_verbatim
+            + sum(gist.verbatim for gist in added)
+            - sum(self.gists[row].verbatim for row in removed_rows),
             next_age=max([self.next_age - 1, *ages]) + 1,
             owned_rows=self.owned_after(added, removed_rows),
             arena=keys,

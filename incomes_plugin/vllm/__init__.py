@@ -13,7 +13,7 @@ rows_v1.py / rows_v2.py   rows of the step ──►  runtime.py    one plan per
               ┌─────────────────────────────────┤
               ▼ once a request                  ▼ every reading row, every reading layer
 kv_cache.py   features of the question          layer.py      reads the picks (batch.py), into traces.py
-              out of the paged KV cache
+leads.py      verbatim edits that probes find   recalls.py    vectors in the place of a recall's embeddings
 """
 
 from incomes_plugin.vllm.register import register

@@ -52,7 +52,7 @@ class Compressor:
         names = [f"capture-{secrets.token_hex(8)}" for _ in jobs]
         failures = await asyncio.gather(*(self._prefill(job, name) for job, name in zip(jobs, names, strict=True)))
         wanted = [
-            [name, job.edit_id, job.version]
+            [name, job.edit_id, job.version, job.kind == "verbatim"]
             for job, name, failure in zip(jobs, names, failures, strict=True)
             if failure is None
         ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,12 +16,10 @@ from typing import TYPE_CHECKING, Any
 from incomes_plugin.errors import (
     EngineLost,
     FingerprintMismatch,
-    IncomesError,
-    InvalidValue,
     SelectionFailed,
     UnsupportedEngine,
 )
-from incomes_plugin.gist.edit import Captured, CaptureJob
+from incomes_plugin.gist.edit import Captured, CaptureJob, EditKey
 from incomes_plugin.gist.fingerprint import model_fingerprint
 from incomes_plugin.model.adapter import EditAdapter
 from incomes_plugin.pool.snapshot import SnapshotDelta, SnapshotRef
@@ -30,6 +28,7 @@ from incomes_plugin.vllm.answers import ANSWERS_ATTRIBUTE, Answers
 from incomes_plugin.vllm.compressor import Compressor
 from incomes_plugin.vllm.config import WORKER_CLS, has_selection_layer
 from incomes_plugin.vllm.pin import PINS_ATTRIBUTE, EditScope, use_scope
+from incomes_plugin.vllm.recalls import engine_errors, say
 from incomes_plugin.vllm.register import register
 from incomes_plugin.vllm.registry import SnapshotRegistry
 from incomes_plugin.vllm.status import EngineStatus, WorkerStatus
@@ -151,6 +150,16 @@ class EditEngine:
         """The attribution of each answer, by the numbers of prompt and answer, both from 0. Raises SelectionFailed."""
         return (await self._take_trace(trace)).answers
 
+    def has_verbatim(self, snapshot: SnapshotRef) -> bool:
+        """Whether there are verbatim edits in a snapshot: they answer requests whose picks they lead."""
+        return self._registry.has_verbatim(snapshot)
+
+    async def leads(self, trace: str) -> dict[int, EditKey]:
+        """The verbatim edit that leads the picks of each prompt of a probe (`EditScope.probe`), where one does."""
+        self._answers.take(trace)
+        answer = await self._call("incomes_take_leads", trace)
+        return {int(prompt): (str(edit), int(version)) for prompt, edit, version in answer["leads"]}
+
     async def drop_trace(self, trace: str) -> None:
         """Drop a trace that nobody will fetch, because the request was aborted or failed."""
         with suppress(SelectionFailed, EngineLost):
@@ -173,6 +182,16 @@ class EditEngine:
         with use_scope(scope):
             return await self._run(token_ids, params)
 
+    def recall(self, template: Sequence[int], vectors: torch.Tensor, num_tokens: int) -> AsyncIterator[list[int]]:
+        """The `num_tokens + 1` tokens that greedy decoding says after a template (a token at least) and vectors
+        `[K, hidden]`, as they are made, with nothing else in the context.
+
+        Raises:
+            InvalidValue: vectors of another shape.
+            UnsupportedEngine: the served model takes no vectors.
+        """
+        return say(self._engine, self._call, template, vectors, num_tokens)
+
     async def _take_trace(self, trace: str) -> RequestTrace:
         tokens = [[*choice, number] for choice, number in self._answers.take(trace).items()]
         found = unpack_trace(await self._call("incomes_take_trace", trace, tokens))
@@ -187,7 +206,8 @@ class EditEngine:
             # Retired in this very call, before room is needed; the target may be an older content come back.
             if delta.label is None or not self._registry.holds(delta.snapshot):
                 retire = self._registry.unused(keep=delta.snapshot.id)
-                await self._call("incomes_commit", pack_delta(delta, retire))
+                answer = await self._call("incomes_commit", pack_delta(delta, retire))
+                self._registry.marked(delta.snapshot, answer["verbatim"] > 0)
             self._registry.committed(delta.snapshot, delta.key)
             if delta.label is None:
                 self._registry.switched(delta.snapshot.edit_set, delta.off)
@@ -200,23 +220,13 @@ class EditEngine:
         self._retire_soon()
 
     async def _run(self, token_ids: Sequence[int], params: SamplingParams) -> Any:
-        from vllm.exceptions import VLLMClientError
         from vllm.inputs.engine import tokens_input
-        from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
         output = None
-        try:
+        with engine_errors():
             stream = self._engine.generate(tokens_input(list(token_ids)), params, f"incomes-{secrets.token_hex(8)}")
             async for update in stream:
                 output = update
-        except EngineDeadError as error:
-            raise EngineLost(f"the engine died: {error}") from error
-        except VLLMClientError as error:
-            if isinstance(error, IncomesError):
-                raise
-            raise InvalidValue(f"vLLM refuses the prompt: {error}") from error
-        except EngineGenerateError as error:
-            raise SelectionFailed(f"the engine could not run the request: {error.__cause__ or error}") from error
         return output
 
     async def _handshake(self) -> WorkerStatus:

@@ -34,6 +34,7 @@ class EditScope:
         snapshot: the snapshot to pin; None or an empty one = stock path, no plan.
         trace: id under which attribution is collected, or None.
         numbered: the ids of its engine requests end with the number of the prompt, as those of `/v1/completions` do.
+        probe: find out which verbatim edit leads the picks, for `EditEngine.leads`, and read nothing.
         force: read the likeliest edits in full, whatever verifier and gate say. The canary's.
     """
 
@@ -42,6 +43,7 @@ class EditScope:
     trace: str | None = None
     force: bool = False
     numbered: bool = False
+    probe: bool = False
 
 
 scope_var: ContextVar[EditScope | None] = ContextVar("incomes_edit_scope", default=None)
@@ -60,7 +62,7 @@ def use_scope(scope: EditScope) -> Iterator[None]:
 
 @contextmanager
 def use_capture(tag: RequestTag) -> Iterator[None]:
-    """Requests added inside the block are captures: no pool, no shared prefix cache."""
+    """Requests added inside the block are captures or recalls: no pool, no shared prefix cache."""
     token = capture_var.set(tag)
     try:
         yield
@@ -93,6 +95,8 @@ def pin_request(request: Any, pins: Pins | None) -> None:
     extra = (params.extra_args if params is not None else None) or {}
     if any(key.startswith(KEY_PREFIX) for key in extra):
         raise InvalidRequest(f"vllm_xargs may not contain keys that begin with {KEY_PREFIX!r}", param="vllm_xargs")
+    if request.prompt_embeds is not None:
+        raise InvalidRequest("a prompt is text or tokens here, never embeddings", param="prompt_embeds")
     capture = capture_var.get()
     if capture is not None:
         params.extra_args = {**extra, **capture.to_extra_args()}
@@ -114,7 +118,7 @@ def _pin_snapshot(
     if pins is None:
         raise EngineLost("the engine is not attached to an edit engine; see EditEngine.attach")
     prompt = request.prompt_token_ids
-    if params is None or request.resumable or not prompt or request.prompt_embeds is not None or request.mm_features:
+    if params is None or request.resumable or not prompt or request.mm_features:
         raise InvalidRequest("edits apply to generation requests with a complete prompt of tokens only")
     if snapshot.edit_set != scope.edit_set:
         raise InvalidValue(f"snapshot {snapshot.id} does not belong to edit set {scope.edit_set}", param="edits")
@@ -128,6 +132,7 @@ def _pin_snapshot(
         prompt=prompt_of(request.request_id) if scope.numbered and scope.trace else 0,
         at_s=int(time.time()),  # taken once, so that all ranks and preempted requests choose alike
         force=scope.force,
+        probe=scope.probe,
     )
     params.extra_args = {**extra, **tag.to_extra_args()}
 

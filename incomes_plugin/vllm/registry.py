@@ -36,6 +36,7 @@ class SnapshotRegistry:
         self._pins: dict[str, set[str]] = {}
         self._held: Counter[str] = Counter()
         self._off: dict[str, str] = {}
+        self._verbatim: set[str] = set()
         self._sweep_at = _SWEEP_EVERY
 
     def current(self, key: str) -> SnapshotRef | None:
@@ -79,6 +80,14 @@ class SnapshotRegistry:
             self._held[snapshot.id] -= 1
             self._held += Counter()  # drops what is held no more
 
+    def marked(self, snapshot: SnapshotRef, verbatim: bool) -> None:
+        """Whether there are verbatim edits in a snapshot that the workers have now."""
+        (self._verbatim.add if verbatim else self._verbatim.discard)(snapshot.id)
+
+    def has_verbatim(self, snapshot: SnapshotRef) -> bool:
+        """The same again."""
+        return snapshot.id in self._verbatim
+
     def committed(self, snapshot: SnapshotRef, key: str | None = None) -> None:
         """The snapshot is on all ranks and becomes the current one of its set, or of the label `key`."""
         self._current[key or snapshot.edit_set] = snapshot
@@ -109,6 +118,7 @@ class SnapshotRegistry:
         gone = [snapshot_id for snapshot_id in self._resident if snapshot_id not in used and snapshot_id != keep]
         for snapshot_id in gone:
             self._retired[snapshot_id] = self._resident.pop(snapshot_id).edit_set
+            self._verbatim.discard(snapshot_id)
         while len(self._retired) > _MAX_REMEMBERED:
             self._retired.popitem(last=False)
         return gone

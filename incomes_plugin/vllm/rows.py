@@ -36,10 +36,12 @@ class RequestTag:
         trace: id under which weights are collected, or None.
         traceparent: span of the caller's request that the engine's spans belong under, or None when nobody records it.
         prompt: which of the prompts of the caller's request it is.
+        probe: the request finds out which verbatim edit leads its picks, and reads nothing.
         at_s: unix second at which the request came; edits that end by then are not read.
         force: the canary's: picks are read in full, whatever verifier and gate say.
+        recall: id under which the vectors lie that this prompt's placeholders stand for, or None.
         capture: id under which the gist of this prompt is kept, or None.
-        first, count: positions of the captured text in the prompt.
+        first, count: positions of the captured text, or the first one of the vectors, in the prompt.
     """
 
     snapshot: str | None = None
@@ -48,8 +50,10 @@ class RequestTag:
     trace: str | None = None
     traceparent: str | None = None
     prompt: int = 0
+    probe: bool = False
     at_s: int = 0
     force: bool = False
+    recall: str | None = None
     capture: str | None = None
     first: int = 0
     count: int = 0
@@ -94,6 +98,11 @@ class StepObserver(Protocol):
     @property
     def tagged(self) -> Container[str]:
         """Ids of the requests whose rows the runtime wants to know; false when there are none."""
+        ...
+
+    @property
+    def recalling(self) -> bool:
+        """Whether a step may have to run on embeddings (`recalls.py`), in place of a graph that holds the model."""
         ...
 
     def add_request(self, request_id: str, extra_args: Mapping[str, Any] | None, num_prompt_tokens: int) -> None:

@@ -95,6 +95,8 @@ class V2Rows:
         """Choose a graph as vLLM does; while tagged requests are resident, the best one that is not FULL."""
         sizes = (num_reqs, num_tokens)
         chosen = self._dispatch(*sizes, uniform_token_count, num_active_loras, max_query_len, num_ubatches)
+        if self._runtime.recalling and self._manager.use_breakable_cg:
+            return _eager(chosen, *sizes)  # these graphs are replayed without a call of the model: no vectors get in
         if not (self._runtime.tagged and _is_full(chosen)):
             return chosen
         # FULL decode graphs match uniform or bounded query lengths only: without those, the mixed-batch graphs remain.

@@ -28,7 +28,9 @@ from incomes_plugin.vllm.batch import PickedTokens, ReadBatch
 from incomes_plugin.vllm.captures import CaptureStore
 from incomes_plugin.vllm.kv_cache import AttentionLayer, CachedHeads
 from incomes_plugin.vllm.layer import ReadingLayer
+from incomes_plugin.vllm.leads import VerbatimLeads
 from incomes_plugin.vllm.ranks import Ranks
+from incomes_plugin.vllm.recalls import RecallRows, RecallVectors
 from incomes_plugin.vllm.rows import RequestTag, RowSpan
 from incomes_plugin.vllm.step import ReadRows, StepPlan, owners_of, step_rows
 from incomes_plugin.vllm.traces import AnswerTrace, Choice, RequestTrace, StepTrace, Traces
@@ -39,7 +41,7 @@ FORCED_BIAS = 100.0
 
 @dataclass(eq=False)
 class _Request:
-    """A request with edits, or a capture.
+    """A request with edits, a capture, or a recall.
 
     Attributes:
         answer: which of the answers to its prompt.
@@ -64,6 +66,7 @@ class SelectionRuntime:
         layers: reading and feature layers by number.
         dtype: compute dtype.
         ranks: which of the heads this worker has.
+        recalls: vectors of verbatim texts that are being said.
 
     Attributes:
         plan: of the running step; None outside a step and in steps without tagged rows.
@@ -72,14 +75,21 @@ class SelectionRuntime:
     """
 
     def __init__(
-        self, adapter: EditAdapter, layers: Mapping[int, AttentionLayer], dtype: torch.dtype, ranks: Ranks
+        self,
+        adapter: EditAdapter,
+        layers: Mapping[int, AttentionLayer],
+        dtype: torch.dtype,
+        ranks: Ranks,
+        recalls: RecallVectors,
     ) -> None:
         self.adapter = adapter
         self.layers = layers
         self.dtype = dtype
         self.ranks = ranks
+        self.recalls = recalls
         self.plan: StepPlan | None = None
         self.captures = CaptureStore(adapter)
+        self.leads = VerbatimLeads()
         self.num_steps = 0
         self.figures = RoutingFigures()
         reading = enumerate(adapter.shape.layers)
@@ -121,6 +131,11 @@ class SelectionRuntime:
         """Requests whose rows the runner has to report, by id."""
         return self._requests
 
+    @property
+    def recalling(self) -> bool:
+        """Whether vectors of a recall are here."""
+        return len(self.recalls) > 0
+
     def add_request(self, request_id: str, extra_args: Mapping[str, Any] | None, num_prompt_tokens: int) -> None:
         """Resolve the request's pinned snapshot. Raises SelectionFailed when it is not resident."""
         tag = RequestTag.parse(extra_args)
@@ -135,6 +150,7 @@ class SelectionRuntime:
         gone = self._requests.pop(request_id, None)
         if gone is not None:
             self._let_go(gone)
+            self.recalls.drop(gone.tag.recall or "")
             if gone.read_since_ns and gone.tag.traceparent:
                 telemetry.record_span("edits.read", gone.tag.traceparent, gone.read_since_ns, time.time_ns())
         if not self._requests:
@@ -144,15 +160,20 @@ class SelectionRuntime:
         """Plan the step."""
         reading: list[RowSpan] = []
         captures: list[tuple[RequestTag, int]] = []
+        recalls: list[RecallRows] = []
         for span in spans:
             request = self._requests[span.request_id]
+            if request.tag.recall is not None:
+                if span.first_position < request.num_prompt_tokens:
+                    recalls.append(self.recalls.rows(request.tag, span))
+                continue
             if span.first_position + span.num_rows < request.num_prompt_tokens:
                 continue  # the last prompt token is not in this step
             if request.tag.capture is None:
                 reading.append(span)
             elif span.first_position < request.num_prompt_tokens:
                 captures.append((request.tag, span.index))
-        self.plan = StepPlan(reading, captures, positions) if reading or captures else None
+        self.plan = StepPlan(reading, captures, positions, recalls) if reading or captures or recalls else None
         self.num_steps += 1
 
     def enter(self, plan: StepPlan, block_table: torch.Tensor) -> None:
@@ -195,6 +216,9 @@ class SelectionRuntime:
                 routing.set_attribute("incomes.picks", len(picks.edits))
                 request.read_since_ns = time.time_ns()
         self.figures.observe(time.perf_counter() - start_s, len(picks.edits))
+        if tag.probe:
+            self.leads.add(tag, snapshot, picks)
+            return self._let_go(request)
         edits = [self.pool.picked(snapshot, row) for row in picks.edits]
         trace = None
         if tag.trace is not None:
@@ -213,9 +237,13 @@ class SelectionRuntime:
     def _choose(self, snapshot: PooledSnapshot, tag: RequestTag, features: torch.Tensor) -> Picks:
         rules = replace(self.adapter.rules, threshold=-math.inf, rivalry=0.0) if tag.force else self.adapter.rules
         table = snapshot.table
+
+        def may_read(row: int) -> bool:
+            return self.pool.may_read(snapshot, row, tag.at_s) and (tag.probe or not table.gists[row].verbatim)
+
         picks = choose(
             self.adapter.router, self.adapter.verifier, rules, features, table.keys, table.features_of, table.age_of,
-            lambda row: self.pool.may_read(snapshot, row, tag.at_s),
+            may_read,
         )  # fmt: skip
         return replace(picks, bias=torch.full_like(picks.bias, FORCED_BIAS)) if tag.force else picks
 

@@ -9,6 +9,7 @@ import torch
 
 from incomes_plugin.selection.attention import Unrotation
 from incomes_plugin.vllm.batch import ReadBatch
+from incomes_plugin.vllm.recalls import RecallRows
 from incomes_plugin.vllm.rows import RequestTag, RowSpan
 from incomes_plugin.vllm.traces import StepTrace
 
@@ -56,6 +57,7 @@ class StepPlan:
         reading: spans with rows that read, if their request picks anything.
         captures: captures whose last prompt token is in this step, and their rows of the block table.
         positions: of all rows of the step.
+        recalls: prompt rows of recalls, which get vectors.
         block_table: `[requests of the step, pages]`; set when the first reading layer is entered.
         rows: set likewise; None when nothing is read.
     """
@@ -63,6 +65,7 @@ class StepPlan:
     reading: Sequence[RowSpan]
     captures: Sequence[tuple[RequestTag, int]]
     positions: torch.Tensor
+    recalls: Sequence[RecallRows] = ()
     block_table: torch.Tensor | None = None
     rows: ReadRows | None = field(default=None)
 

@@ -6,7 +6,7 @@ platform. RPC methods are called by `EditEngine` through `collective_rpc`, betwe
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -109,7 +109,8 @@ class EditWorkerMixin:
         for snapshot_id in retire:
             pool.retire(snapshot_id)
         gists = tuple(gist for blob in delta.added for gist in load_gists(blob, self.incomes_fingerprint))
-        return {"edits": pool.commit(delta.holding(gists)).num_edits}
+        snapshot = pool.commit(delta.holding(gists))
+        return {"edits": snapshot.num_edits, "verbatim": snapshot.table.num_verbatim}
 
     @answers_errors
     def incomes_retire(self: Any, snapshot_ids: list[str]) -> RpcAnswer:
@@ -126,8 +127,25 @@ class EditWorkerMixin:
 
     @answers_errors
     def incomes_take_captures(self: Any, wanted: list[list[Any]]) -> RpcAnswer:
-        """What became of the captures `[capture id, edit id, version]`."""
+        """What became of the captures `[capture id, edit id, version, whether it is a verbatim edit]`."""
         return pack_captures([_captured(self, *each) for each in wanted])
+
+    @answers_errors
+    def incomes_take_leads(self: Any, trace: str) -> RpcAnswer:
+        """Verbatim edits that lead the picks of a probe's prompts, `[prompt, edit id, version]` each."""
+        return {"leads": self.incomes_runtime.leads.take(trace)}
+
+    @answers_errors
+    def incomes_put_vectors(self: Any, name: str, data: bytes, count: int) -> RpcAnswer:
+        """Keep the vectors of a recall that comes next."""
+        self.incomes_runtime.recalls.put(name, data, count)
+        return {}
+
+    @answers_errors
+    def incomes_drop_vectors(self: Any, name: str) -> RpcAnswer:
+        """Of a recall that does not come; how many others have vectors here."""
+        self.incomes_runtime.recalls.drop(name)
+        return {"left": len(self.incomes_runtime.recalls)}
 
     @answers_errors
     def incomes_compare(self: Any, edit_set: str, new: list[bytes], others: list[bytes]) -> RpcAnswer:
@@ -144,12 +162,12 @@ class EditWorkerMixin:
         return pack_trace(self.incomes_runtime.take_trace(trace, counted))
 
 
-def _captured(worker: EditWorkerMixin, name: str, edit_id: str, version: int) -> Captured:
+def _captured(worker: EditWorkerMixin, name: str, edit_id: str, version: int, verbatim: bool) -> Captured:
     try:
         gist = worker.incomes_runtime.captures.take(name, edit_id, version)
     except CompressionFailed as error:
         return Captured(edit_id, version, None, error.message)
-    return Captured(edit_id, version, dump_gists([gist], worker.incomes_fingerprint))
+    return Captured(edit_id, version, dump_gists([replace(gist, verbatim=verbatim)], worker.incomes_fingerprint))
 
 
 def device_room(config: PluginConfig, adapter: EditAdapter, dtype: torch.dtype, max_num_seqs: int) -> int:

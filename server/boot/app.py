@@ -200,7 +200,11 @@ class Server:
         keys = KeyRing(self.settings.api_keys, store.tenancy)
         room = PoolRoom(engine, store, self.settings.quotas_by(keys))
         asker = StateAsker(launched.app, engine, store, room, self.settings.served_model_name)
-        return AdminContext(self.settings, store, queue, tokenizer, directory, room, keys, asker)
+        from incomes_plugin.lab.verbatim.frame import RecallFrame
+        from incomes_plugin.lab.verbatim.serving import Recaller
+
+        recaller = Recaller(lambda: RecallFrame.of(served.base_dir, engine.dtype), engine.recall)
+        return AdminContext(self.settings, store, queue, tokenizer, directory, room, keys, asker, recaller)
 
     async def _handshake(self, engine: EditEngine, context: AdminContext) -> None:
         """Send gists that another model made back to the queue: they must never reach this engine. While engines serve

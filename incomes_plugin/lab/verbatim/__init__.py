@@ -10,6 +10,8 @@
                                    ▼
             record.py ─► recall.py     stored with hashes of everything; released block by block, each block checked
 
+    frame.py ─► serving.py     what the server says: from vectors, or what is stored; no weights here
+
 precision.py says how numbers are stored; run.py goes the whole way; worth.py counts what it is worth for a user's texts
 (`incomes verbatim report`); clauses.py has texts to measure with. One legend: K vectors, N tokens of a text.
 """

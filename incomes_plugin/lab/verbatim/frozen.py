@@ -1,12 +1,7 @@
-"""The frozen model that texts are crammed into: its recall template, and one pass over many texts at once.
-
-A recall sees `[template tokens | K vectors]` and answers with the text and the end token. The template is one token,
-the tokenizer's BOS (its end token where it has none): without it nothing would predict a text's first token.
-"""
+"""The frozen model that texts are crammed into: one pass over many texts at once, behind the template of `frame.py`."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,29 +10,13 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch.nn.utils.rnn import pad_sequence
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from incomes_plugin.errors import UnsupportedEngine
-from incomes_plugin.gist.fingerprint import base_fingerprint
+from incomes_plugin.lab.verbatim.frame import RecallFrame, VectorOrigin
 from incomes_plugin.model.decoder import Decoder
 
 ROWS_AT_ONCE = 512
 """Positions whose logits are in memory at the same time."""
-
-
-@dataclass(frozen=True)
-class VectorOrigin:
-    """What a stored vector is valid for.
-
-    Attributes:
-        model: hash of weights, configuration and tokenizer, and the dtype in which they compute.
-        tokenizer: hash of the tokenizer's vocabulary and rules alone.
-        template: hash of the recall template and the end token.
-    """
-
-    model: str
-    tokenizer: str
-    template: str
 
 
 @dataclass(frozen=True)
@@ -79,18 +58,12 @@ class FrozenModel:
 
     def __init__(self, folder: Path, dtype: torch.dtype | None = None, device: str = "cpu") -> None:
         self.folder = folder
-        self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
-        if self.tokenizer.eos_token_id is None:
-            raise UnsupportedEngine(
-                f"the tokenizer of {folder} names no end token (eos_token), where would recall end?"
-            )
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype or "auto")
         self.model = model.eval().requires_grad_(False).to(device)  # type: ignore[arg-type]
         self.decoder = Decoder(self.model)
         self.dtype, self.device = self.model.dtype, torch.device(device)
-        self.end_id = int(self.tokenizer.eos_token_id)  # type: ignore[arg-type]
-        bos = self.tokenizer.bos_token_id
-        self.template = (self.end_id if bos is None else int(bos),)  # type: ignore[arg-type]
+        self.frame = RecallFrame.of(folder, self.dtype)
+        self.tokenizer, self.template, self.end_id = self.frame.tokenizer, self.frame.template, self.frame.end_id
 
     @property
     def hidden_size(self) -> int:
@@ -113,15 +86,10 @@ class FrozenModel:
         heads = self.decoder.num_kv_heads * self.decoder.head_dim
         return 2 * self.decoder.num_layers * heads * self.dtype.itemsize
 
-    @cached_property
+    @property
     def origin(self) -> VectorOrigin:
-        """Fingerprints. Weights are read once (1 GB/s)."""
-        model = hashlib.sha256(f"{base_fingerprint(self.folder)} {self.dtype}".encode()).hexdigest()
-        rules = self.tokenizer.backend_tokenizer.to_str()  # type: ignore[attr-defined]
-        frame = f"{self.template} {self.end_id}"
-        return VectorOrigin(
-            f"vf_{model[:16]}", *(hashlib.sha256(part.encode()).hexdigest()[:16] for part in (rules, frame))
-        )
+        """What vectors made with this model are valid for."""
+        return self.frame.origin
 
     @cached_property
     def embedding_std(self) -> float:

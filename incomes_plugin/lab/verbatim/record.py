@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from incomes_plugin.errors import VerbatimDamaged, VerbatimStale
-from incomes_plugin.lab.verbatim.frozen import VectorOrigin
+from incomes_plugin.lab.verbatim.frame import VectorOrigin
 from incomes_plugin.lab.verbatim.optimise import CramOutcome
 from incomes_plugin.lab.verbatim.precision import Precision
 

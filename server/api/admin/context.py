@@ -7,7 +7,7 @@ import hashlib
 import secrets
 import time
 from dataclasses import dataclass, field
-from typing import Annotated, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 from fastapi import Depends, Header, Query, Request
 from incomes_server.api.admin.asker import StateAsker
@@ -21,12 +21,16 @@ from incomes_server.settings import Settings
 from incomes_server.store.client import StoreClient
 from incomes_server.store.directory import EditSetDirectory
 
+if TYPE_CHECKING:
+    from incomes_plugin.lab.verbatim.serving import Recaller
+
 
 @dataclass(frozen=True)
 class AdminContext:
     """Clients and pure parts behind the admin routes.
 
     Attributes:
+        asker, recaller: what asks the served model and has it say verbatim texts; None where no model is served.
         imports: set when there is an import to begin or to end.
     """
 
@@ -38,6 +42,7 @@ class AdminContext:
     room: PoolRoom
     keys: KeyRing
     asker: StateAsker | None = None
+    recaller: Recaller | None = None
     imports: asyncio.Event = field(default_factory=asyncio.Event)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from safetensors.torch import load, save
 
 from incomes_plugin.errors import FingerprintMismatch, GistFormatError
 from incomes_plugin.gist import Gist, dump_gists, load_gists, read_header
+from incomes_plugin.gist.header import emptied
 from incomes_plugin.gist.types import Packed
 
 
@@ -29,6 +31,17 @@ def test_round_trip_keeps_every_bit_and_the_order() -> None:
         for part in ("features", "latents"):
             assert torch.equal(getattr(made, part).data, getattr(found, part).data)
             assert torch.equal(getattr(made, part).scale, getattr(found, part).scale)
+
+
+def test_verbatim_gists_are_marked_and_others_are_written_as_ever() -> None:
+    gists = [gist("edit_b", 5), replace(gist("edit_a", 1), verbatim=True)]
+    blob = dump_gists(gists, "mf_1")
+    assert [found.verbatim for found in load_gists(blob, "mf_1")] == [False, True]
+    assert [found.verbatim for found in load_gists(emptied(blob), "mf_1")] == [False, True]
+    assert "verbatim" not in read_header(dump_gists(gists[:1], "mf_1"))
+    for wrong in ([2], "x", [-1], [None]):
+        with pytest.raises(GistFormatError, match="marks"):
+            load_gists(rewritten({"verbatim": wrong}), "mf_1")
 
 
 def test_a_blob_of_no_gists_is_one() -> None:

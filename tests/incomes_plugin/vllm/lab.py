@@ -17,6 +17,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import torch
+
 from incomes_plugin.errors import IncomesError
 from incomes_plugin.gist import Gist, load_gists
 from incomes_plugin.pool.snapshot import EMPTY_DIGEST, SnapshotDelta, SnapshotRef, add_to_digest
@@ -62,6 +64,17 @@ class Job:
     max_tokens: int = 8
     salt: str | None = None
     force: bool = False
+    probe: bool = False
+
+
+@dataclass(frozen=True)
+class Recall:
+    """Vectors `[K, hidden]` to decode; `lost`: they never reach the worker."""
+
+    template: tuple[int, ...]
+    vectors: torch.Tensor
+    num_tokens: int
+    lost: bool = False
 
 
 @dataclass(frozen=True)
@@ -114,8 +127,12 @@ class LabEngine:
         """Give the pools of all ranks, or of one, another capacity."""
         self.core.model_executor.collective_rpc(_set_pool_bytes, args=(capacity_bytes, rank))
 
-    def capture(self, texts: dict[str, list[int]]) -> list[Any]:
-        """Capture texts by edit id; returns what became of each."""
+    def capture(self, texts: dict[str, list[int]], verbatim: Sequence[str] = ()) -> list[Any]:
+        """Capture texts by edit id; returns what became of each.
+
+        Args:
+            verbatim: those that are found by these texts and never read.
+        """
         from incomes_plugin.vllm.pin import use_capture
         from incomes_plugin.vllm.rows import RequestTag
         from incomes_plugin.vllm.wire import unpack_captures
@@ -125,7 +142,8 @@ class LabEngine:
             with use_capture(RequestTag(capture=edit_id, first=len(template.edit_prefix), count=len(ids))):
                 self._add(Job(tuple(template.capture_ids(ids)), max_tokens=1))
         self._finish()
-        return unpack_captures(self.rpc("incomes_take_captures", [[edit_id, edit_id, 1] for edit_id in texts]))
+        wanted = [[edit_id, edit_id, 1, edit_id in verbatim] for edit_id in texts]
+        return unpack_captures(self.rpc("incomes_take_captures", wanted))
 
     def commit(self, delta: SnapshotDelta) -> None:
         from incomes_plugin.vllm.wire import pack_delta
@@ -150,6 +168,38 @@ class LabEngine:
                 answers |= self._finish()
         answers |= self._finish()
         return [answers[name] for name in names]
+
+    def recall(self, recalls: Sequence[Recall], jobs: Sequence[Job] = ()) -> tuple[list[Answer], list[Answer]]:
+        """Answers of recalls, and of jobs that run in the same batch."""
+        from incomes_plugin.vllm.pin import use_capture
+        from incomes_plugin.vllm.rows import RequestTag
+
+        names = [self._start(job) for job in jobs]
+        for number, one in enumerate(recalls):
+            name, count = f"recall-{number}", len(one.vectors)
+            if not one.lost:
+                self.rpc("incomes_put_vectors", name, one.vectors.numpy().tobytes(), count)
+            ids = (*one.template, *one.template[-1:] * count)
+            with use_capture(RequestTag(recall=name, first=len(one.template))):
+                names.append(self._add(Job(ids, max_tokens=one.num_tokens + 1)))
+        done = self._finish()
+        self.run([Job((1, 3), max_tokens=1)])  # the runner forgets ended requests with its next step
+        answers = [done[name] for name in names]
+        return answers[len(jobs) :], answers[: len(jobs)]
+
+    def vectors_left(self) -> int:
+        """Recalls whose vectors the worker still has."""
+        return len(self.runtime.recalls)
+
+    def run_embeddings(self, embeds: Any) -> None:
+        """A client that sends embeddings for a prompt."""
+        from vllm import SamplingParams
+        from vllm.inputs.engine import embeds_input
+
+        from incomes_plugin.vllm.pin import EditScope, use_scope
+
+        with use_scope(EditScope(None, None)):
+            self.core.add_request("embeds", embeds_input(embeds), SamplingParams(max_tokens=1))
 
     def run_unscoped_request(self, ids: tuple[int, ...]) -> None:
         """A request nobody authorised."""
@@ -246,7 +296,7 @@ class LabEngine:
         from incomes_plugin.vllm.pin import EditScope, use_scope
 
         edit_set = None if job.snapshot is None else job.snapshot.edit_set
-        with use_scope(EditScope(edit_set, job.snapshot, job.trace, job.force)):
+        with use_scope(EditScope(edit_set, job.snapshot, job.trace, job.force, probe=job.probe)):
             return self._add(job)
 
     def _add(self, job: Job) -> str:
@@ -411,9 +461,9 @@ class RemoteEngine:
     def used_bytes(self) -> int:
         return self.call("rpc", "incomes_handshake")["pool"]["used_bytes"]
 
-    def capture(self, texts: dict[str, list[int]]) -> dict[str, bytes]:
+    def capture(self, texts: dict[str, list[int]], verbatim: Sequence[str] = ()) -> dict[str, bytes]:
         """One-gist blob of every text."""
-        taken = self.call("capture", texts)
+        taken = self.call("capture", texts, verbatim)
         assert [captured.error for captured in taken] == [None] * len(texts)
         return {captured.edit_id: captured.blob for captured in taken}
 

@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 import pytest_asyncio
+import torch
 
 from incomes_plugin.errors import (
     FingerprintMismatch,
@@ -399,3 +400,58 @@ async def test_a_commit_adds_the_change_not_the_set(engine: EditEngine) -> None:
     assert (before.edits, after.edits) == (200, 201)
     assert after.used_bytes - before.used_bytes == before.used_bytes // 200
     await engine.drop("eset_cost")
+
+
+def vectors_of(count: int, hidden: int = 64) -> Any:
+    return torch.randn(count, hidden, generator=torch.Generator().manual_seed(count))
+
+
+async def said(engine: EditEngine, vectors: Any, num_tokens: int = 9) -> list[int]:
+    return [token async for tokens in engine.recall((1,), vectors, num_tokens) for token in tokens]
+
+
+async def test_a_recall_comes_token_by_token_and_is_repeatable(engine: EditEngine) -> None:
+    first, other = await asyncio.gather(said(engine, vectors_of(2)), said(engine, vectors_of(3)))
+    assert len(first) == len(other) == 10
+    assert first != other
+    assert await said(engine, vectors_of(2)) == first
+    with pytest.raises(InvalidValue, match=r"\(2, 63\)"):
+        await said(engine, vectors_of(2, 63))
+    with pytest.raises(InvalidValue, match="refuses"):
+        await said(engine, vectors_of(600))
+
+
+async def test_an_abandoned_recall_leaves_nothing(engine: EditEngine) -> None:
+    stream = engine.recall((1,), vectors_of(2), 200)
+    assert len(await anext(stream)) == 1
+    await stream.aclose()  # type: ignore[attr-defined]
+    assert len(await answer(engine, prompt(1, 5), NO_EDITS)) == 2
+    assert not engine._engine.output_processor.request_states
+    for _ in range(200):
+        if not (await engine._call("incomes_drop_vectors", "unknown"))["left"]:
+            return
+        await answer(engine, prompt(1, 5), NO_EDITS)
+    raise AssertionError("the worker keeps the vectors of a recall that was given up")
+
+
+async def test_a_probe_tells_which_verbatim_edit_leads(engine: EditEngine) -> None:
+    jobs = [CaptureJob("clause", 1, prompt(31, 9), kind="verbatim"), CaptureJob("fact", 1, prompt(32, 9))]
+    captured = await engine.capture(jobs)
+    log = EditSetLog(engine, "eset_verbatim")
+    delta = log.delta([captured[0].blob], ["clause"])
+    await engine.commit(delta)
+    scope = EditScope("eset_verbatim", delta.snapshot, "probe-1", probe=True)
+    assert engine.has_verbatim(delta.snapshot)
+    probed = await answer(engine, prompt(40, 12), scope, max_tokens=1)
+    assert await engine.leads("probe-1") == {0: ("clause", 1)}
+    assert await engine.leads("probe-1") == {}
+    assert probed == await answer(engine, prompt(40, 12), NO_EDITS, max_tokens=1)
+    log.head, log.base = delta.snapshot, delta.snapshot.id
+    facts = log.delta([captured[1].blob], ["fact"], ("clause",))
+    await engine.commit(facts)
+    assert not engine.has_verbatim(facts.snapshot)
+    await answer(engine, prompt(40, 12), EditScope("eset_verbatim", facts.snapshot, "probe-2", probe=True))
+    assert await engine.leads("probe-2") == {}
+    await engine.drop("eset_verbatim")
+    await settled(engine, 0)
+    assert not engine.has_verbatim(delta.snapshot)
