@@ -244,7 +244,8 @@ class Server:
         self, stack: AsyncExitStack, app: Any, engine: EditEngine, context: AdminContext, sockets: Sequence[Any]
     ) -> None:
         settings = self.settings
-        chat = build_chat_app(app, engine, context.directory, settings, self.readiness, context.keys)
+        assert context.recaller is not None
+        chat = build_chat_app(app, engine, context.directory, settings, self.readiness, context.keys, context.recaller)
         admin = build_admin_app(context, settings, self.readiness)
         limits = HttpLimits(settings.header_timeout_s, settings.shutdown_timeout_s)
         apps = dict(zip(sockets, (chat, admin), strict=True))

@@ -145,7 +145,9 @@ class VerbatimOutcome:
         return self.edit_id, self.version
 
 
-def found_by(keys: RecallKeys, text: str) -> str:
-    """The words that the gist of a verbatim edit is made from: first what its writer says it is found by, then its
-    text. What does not fit into a gist is left out at the end."""
-    return "\n".join([*([keys.title] if keys.title else []), *keys.questions, text])
+def found_by(keys: RecallKeys) -> str:
+    """The words that the gist of a verbatim edit is made from: questions that it answers. Of the wordings that were
+    measured (`python -m benchmarks.verbatim_finding`) this one is found best; its own text in it makes it worse."""
+    title = keys.title
+    asked = [] if not title else [f"What does the {title[0].lower()}{title[1:]} say?"]
+    return "\n".join([*asked, *keys.questions])

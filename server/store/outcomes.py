@@ -67,7 +67,7 @@ def _words(conn: Connection, row: AnyRow) -> str:
     text = text_from(conn, row)
     if row.said is None:
         return text
-    return found_by(keys_from(conn, (row.edit_id, row.version), row.said, row.said_key), text)
+    return found_by(keys_from(conn, (row.edit_id, row.version), row.said, row.said_key))
 
 
 def retokenize(tx: Transaction, jobs: Sequence[CaptureJob]) -> None:

@@ -55,7 +55,7 @@ class EditTokenizer:
     def found_by(self, keys: RecallKeys | None, text: str) -> tuple[int, ...]:
         """Token ids that an edit's gist is made from: of its text, of a verbatim edit those that it is found by, as
         many as a gist takes. Raises as `encode` does."""
-        return self.encode(text) if keys is None else self.ids(found_by(keys, text))[: self.max_edit_tokens]
+        return self.encode(text) if keys is None else self.ids(found_by(keys))[: self.max_edit_tokens]
 
     def new_edit(self, content: EditContent) -> NewEdit:
         """The store's form of a request body. Raises EditTooLong, InvalidValue."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from fastapi import FastAPI, Request
 from incomes_server.api.chat.gate import ChatGate
 from incomes_server.api.chat.resolve import ScopeResolver
+from incomes_server.api.chat.verbatim import VerbatimChat
 from incomes_server.api.http.auth import AuthMiddleware
 from incomes_server.api.http.body import BodyLimits, BodyMiddleware
 from incomes_server.api.http.cors import with_cors
@@ -26,6 +27,7 @@ from starlette.types import ASGIApp
 from incomes_plugin.errors import IncomesError, ModelNotFound
 
 if TYPE_CHECKING:
+    from incomes_plugin.lab.verbatim.serving import Recaller
     from incomes_plugin.vllm.engine import EditEngine
 
 
@@ -36,6 +38,7 @@ def build_chat_app(
     settings: Settings,
     readiness: Readiness,
     keys: KeyRing,
+    recaller: Recaller,
 ) -> ASGIApp:
     """Wrap vLLM's app, which must not have been served yet."""
     vllm_app.add_exception_handler(IncomesError, on_incomes_error)
@@ -51,6 +54,7 @@ def build_chat_app(
         vllm_app,
         engine,
         ScopeResolver(engine, directory, readiness),
+        VerbatimChat(vllm_app, engine, directory.store, recaller),
         RunningRequests(quotas),
         alone=lambda: keys.is_open,
         share_blocks=settings.share_prefix_cache,

@@ -56,6 +56,7 @@ class ParsedBody:
         edits: the `edits` object; None when the request has none.
         attributions: the answer shall name the edits that shaped it.
         answers: to each prompt, `n` of the request.
+        understood: the body as vLLM's own model reads it; None where vLLM refuses it.
         body: what vLLM gets. A `cache_salt` of the caller keeps vLLM's meaning, within the project.
     """
 
@@ -63,6 +64,7 @@ class ParsedBody:
     attributions: bool
     answers: int
     body: bytes
+    understood: Any = None
 
 
 def parse_body(path: str, raw: bytes, *, salt: str | None = None) -> ParsedBody:
@@ -96,7 +98,8 @@ def parse_body(path: str, raw: bytes, *, salt: str | None = None) -> ParsedBody:
             param="return_edit_attributions",
         )
     answers = getattr(understood, "n", None) or 1
-    return ParsedBody(fields.edits, fields.return_edit_attributions, answers, json.dumps(salted).encode())
+    body = json.dumps(salted).encode()
+    return ParsedBody(fields.edits, fields.return_edit_attributions, answers, body, understood)
 
 
 def _salted(salt: str, own: object) -> object:

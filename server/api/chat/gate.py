@@ -14,16 +14,17 @@ from incomes_server.api.chat.fields import parse_body
 from incomes_server.api.chat.resolve import MIN_VERSION, ScopeResolver
 from incomes_server.api.chat.respond import AttributionSender, HeaderSender, LossSender
 from incomes_server.api.chat.routes import COMPLETIONS, GENERATION, is_passed
-from incomes_server.api.http.body import IN_THREAD_BYTES, replay
+from incomes_server.api.chat.verbatim import VerbatimChat
+from incomes_server.api.http.body import IN_THREAD_BYTES, replay, with_body_length
 from incomes_server.api.http.errors import error_response
 from incomes_server.api.http.metrics import GENERATIONS
 from incomes_server.auth.quotas import RunningRequests
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
 
 from incomes_plugin.errors import IncomesError, MethodNotAllowed, RouteNotFound, RouteNotSupported
-from incomes_plugin.telemetry import TRACEPARENT, span, traceparent
+from incomes_plugin.telemetry import span
 from incomes_plugin.vllm.endpoints import STATUS_ROUTE
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class ChatGate:
     Args:
         alone: whether there is one project, which may know all of the engine and needs no KV blocks of its own.
         share_blocks: projects share KV blocks of equal prompts.
+        verbatim: answers what verbatim edits lead; asked where a snapshot has some.
         status: what a project may know of the engine.
     """
 
@@ -44,6 +46,7 @@ class ChatGate:
         app: FastAPI,
         engine: EditEngine,
         resolver: ScopeResolver,
+        verbatim: VerbatimChat,
         running: RunningRequests,
         *,
         alone: Callable[[], bool],
@@ -57,6 +60,7 @@ class ChatGate:
         self._status = status
         self._engine = engine
         self._resolver = resolver
+        self._verbatim = verbatim
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Route one request: pass, generate in a scope, or refuse."""
@@ -104,24 +108,21 @@ class ChatGate:
         GENERATIONS.labels(resolved.reason, "").inc()
         snapshot = resolved.snapshot
         edit_scope = EditScope(snapshot.edit_set, snapshot, resolved.trace, numbered=scope["path"] == COMPLETIONS)
-        answer: Send = LossSender(HeaderSender(send, resolved.headers), self._resolver.loss)
+        headers = dict(resolved.headers)
+        plain: Send = LossSender(HeaderSender(send, headers), self._resolver.loss)
+        answer = plain
         tracing: AbstractAsyncContextManager[object] = nullcontext()
         if parsed.attributions:
             tracing = attributor = Attributor(self._engine, resolved, parsed.answers)
-            answer = AttributionSender(answer, attributor)
-        inner_scope = _with_body_length(scope, parsed.body)
+            answer = AttributionSender(plain, attributor)
+        inner_scope = with_body_length(scope, parsed.body)
         # No await between resolving and holding: a commit in between could retire the snapshot.
         held = self._engine.hold(snapshot) if snapshot.num_edits else nullcontext()
         with held, use_scope(edit_scope):
+            if snapshot.num_edits and self._engine.has_verbatim(snapshot):
+                unused = await self._verbatim.answer(scope, parsed, project, resolved, edit_scope, plain)
+                if unused is None:
+                    return
+                headers |= unused
             async with tracing:
                 await self._app(inner_scope, replay(parsed.body, receive), answer)
-
-
-def _with_body_length(scope: Scope, body: bytes) -> Scope:
-    inner = {**scope, "headers": list(scope["headers"])}
-    headers = MutableHeaders(scope=inner)
-    headers["content-length"] = str(len(body))
-    if (own := traceparent()) is not None:  # vLLM puts its spans under the request's, not beside it
-        headers[TRACEPARENT] = own
-    del headers["transfer-encoding"]
-    return inner

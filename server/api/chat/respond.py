@@ -132,12 +132,13 @@ class AttributionSender:
         except IncomesError as error:
             return [envelope(error)]
         is_chat = self._stamp.get("object") == "chat.completion.chunk"
-        choices = [_with_edits(choice) for choice in edits.get("choices", ())] if is_chat else []
+        choices = [with_edits(choice) for choice in edits.get("choices", ())] if is_chat else []
         events: list[Mapping[str, Any]] = [{**self._stamp, "choices": choices, "edits": edits}]
         return events if self._usage is None else [*events, {**self._usage, "edits": edits}]
 
 
-def _with_edits(choice: Mapping[str, Any]) -> dict[str, Any]:
+def with_edits(choice: Mapping[str, Any]) -> dict[str, Any]:
+    """A choice of a chat's stream that carries its part of the `edits` object."""
     part = {key: value for key, value in choice.items() if key != "index"}
     return {"index": choice["index"], "delta": {"edits": part}, "finish_reason": None, "logprobs": None}
 

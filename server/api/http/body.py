@@ -13,6 +13,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from incomes_plugin.errors import BodyTooLarge, IncomesError, RequestTimeout
+from incomes_plugin.telemetry import TRACEPARENT, traceparent
 
 IN_THREAD_BYTES = 1 << 16
 """Larger bodies are checked in a thread, so that the event loop does not stand still meanwhile."""
@@ -103,6 +104,17 @@ def replay(body: bytes, receive: Receive) -> Receive:
         return first.pop() if first else await receive()
 
     return replayed
+
+
+def with_body_length(scope: Scope, body: bytes) -> Scope:
+    """The scope of a request whose body is this one now."""
+    inner = {**scope, "headers": list(scope["headers"])}
+    headers = MutableHeaders(scope=inner)
+    headers["content-length"] = str(len(body))
+    if (own := traceparent()) is not None:  # vLLM puts its spans under the request's, not beside it
+        headers[TRACEPARENT] = own
+    del headers["transfer-encoding"]
+    return inner
 
 
 async def _collect(receive: Receive, limit: int) -> bytes | None:

@@ -13,6 +13,7 @@ EXPOSED = (
     "x-incomes-snapshot",
     "x-incomes-version",
     "x-incomes-edits",
+    "x-incomes-verbatim",
     "retry-after",
 )
 

@@ -74,6 +74,11 @@ REPLICA_LAG = Gauge(
 )
 REPLICA_SILENCE_S = Gauge("incomes:replica_silence_seconds", "Since the quietest serving engine was last heard of.")
 VERBATIMS = Gauge("incomes:verbatims", "Verbatim edit versions by the state of their vectors.", ["state"])
+VERBATIM_ANSWERS = Counter(
+    "incomes:verbatim_answers",
+    "Answers that a verbatim edit leads: how the text came (vectors, stored_text, unused), and why not from vectors.",
+    ["source", "reason"],
+)
 VERBATIM_MISMATCHES = Counter(
     "incomes:verbatim_mismatch", "Recalls whose vectors did not say the text: the stored text was given instead."
 )

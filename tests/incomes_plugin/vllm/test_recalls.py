@@ -10,6 +10,8 @@ import torch
 from incomes_plugin.errors import InvalidRequest
 from incomes_plugin.lab.verbatim.decode import greedy
 from incomes_plugin.lab.verbatim.frozen import FrozenModel
+from tests.incomes_plugin.lab.verbatim.conftest import TEXTS as TEXTS_TO_SAY
+from tests.incomes_plugin.lab.verbatim.conftest import cram, job
 from tests.incomes_plugin.vllm.lab import Job, Recall, RemoteEngine
 from tests.incomes_plugin.vllm.test_reference import TEXTS, prompt
 
@@ -50,6 +52,14 @@ def test_it_says_what_the_model_says(fp32: RemoteEngine, frozen: FrozenModel) ->
     assert [a.tokens for a in again] == [a.tokens for a in answers]
     assert [a.cached for a in again] == [0] * len(again), "no recall meets another's blocks"
     assert fp32.call("vectors_left") == 0
+
+
+def test_it_says_crammed_texts_to_the_end(fp32: RemoteEngine, frozen: FrozenModel) -> None:
+    crammed = cram(frozen, [job(frozen, text) for text in TEXTS_TO_SAY])
+    outcomes = [crammed[text] for text in TEXTS_TO_SAY]
+    recalls = [Recall(frozen.template, outcome.vectors, len(outcome.target.ids)) for outcome in outcomes]
+    answers, _ = fp32.call("recall", recalls, [Job(prompt(620, 30))])
+    assert [list(a.tokens) for a in answers] == [[*o.target.ids, frozen.end_id] for o in outcomes]
 
 
 def test_chunks_and_preemptions_feed_the_same_vectors(tight: RemoteEngine, frozen: FrozenModel) -> None:

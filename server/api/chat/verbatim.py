@@ -1,0 +1,182 @@
+"""Answers of verbatim edits: where one leads what applies to a question, the answer is its text, to the byte.
+
+Only snapshots with verbatim edits come here. The request is first run for one token as a probe (`EditScope.probe`),
+which says what edit leads; vLLM checks the request meanwhile. Where a verbatim edit leads, its text is sent as vLLM
+would send an answer (`verbatim_answer.py`); otherwise the request goes on as always, and verbatim edits are not read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from incomes_server.api.chat.fields import ParsedBody
+from incomes_server.api.chat.resolve import Resolved
+from incomes_server.api.chat.verbatim_answer import (
+    HEADER,
+    CutText,
+    Probed,
+    Recalled,
+    header_of,
+    most_tokens,
+    send_json,
+    send_stream,
+)
+from incomes_server.api.http.body import with_body_length
+from incomes_server.api.http.metrics import VERBATIM_ANSWERS, VERBATIM_MISMATCHES
+from incomes_server.edits.verbatim import VerbatimText
+from incomes_server.store.client import StoreClient
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from incomes_plugin.errors import EditNotFound, InvalidRequest, VerbatimMismatch
+from incomes_plugin.gist.edit import EditKey
+
+if TYPE_CHECKING:
+    from incomes_plugin.lab.verbatim.serving import Recaller
+    from incomes_plugin.vllm.engine import EditEngine
+    from incomes_plugin.vllm.pin import EditScope
+
+UNUSED = "unused"
+"""Source of an answer that a verbatim edit leads and that is generated all the same; the reason says why."""
+MOST_ANSWERS = 128
+"""More answers to one prompt than OpenAI gives are left to vLLM to make or refuse."""
+_NOT_PROBED = (
+    "stream_options", "logprobs", "top_logprobs", "prompt_logprobs", "echo", "best_of", "min_tokens", "ignore_eos",
+    "stop", "stop_token_ids", "response_format", "structured_outputs", "use_beam_search", "max_completion_tokens",
+    "bad_words", "allowed_token_ids", "logit_bias", "parallel_tool_calls",
+)  # fmt: skip
+"""Fields that shape what is generated or told of it, and not the prompt."""
+
+
+@dataclass(frozen=True)
+class VerbatimChat:
+    """See the module docstring.
+
+    Args:
+        app: vLLM's.
+    """
+
+    app: ASGIApp
+    engine: EditEngine
+    store: StoreClient
+    recaller: Recaller
+
+    async def answer(
+        self, scope: Scope, parsed: ParsedBody, project: str, resolved: Resolved, edit_scope: EditScope, send: Send
+    ) -> dict[str, str] | None:
+        """Answer the request, if a verbatim edit leads it.
+
+        Returns:
+            None when it is answered. Otherwise headers of the answer that is generated now: why the verbatim edit that
+            leads it is not used; none when no verbatim edit leads.
+
+        Raises:
+            InvalidRequest: several prompts, one of which a verbatim edit leads.
+        """
+        if parsed.understood is None:
+            return {}  # vLLM refuses the request itself
+        probed = await self._probe(scope, parsed, edit_scope)
+        if probed is None or not probed.leads:
+            return {}
+        if len(probed.answer["choices"]) > 1:
+            raise InvalidRequest(
+                "one of these prompts is answered by a verbatim edit, and the others are not; send them one by one",
+                param="prompt",
+            )
+        edit = probed.leads[0]
+        why = _unfit(parsed.understood)
+        try:
+            stored = await self.store.get_verbatim(project, *edit)
+        except EditNotFound:  # erased since the snapshot was made
+            why = "erased"
+        if why is not None:
+            VERBATIM_ANSWERS.labels(UNUSED, why).inc()
+            return {HEADER: header_of(edit, UNUSED, why)}
+        await self._recall(parsed.understood, stored, edit, resolved, probed, send)
+        return None
+
+    async def _probe(self, scope: Scope, parsed: ParsedBody, edit_scope: EditScope) -> Probed | None:
+        """Run the request for one token; None when vLLM refuses it."""
+        from incomes_plugin.vllm.pin import use_scope
+
+        trace = f"probe_{secrets.token_hex(12)}"
+        asked = {key: value for key, value in json.loads(parsed.body).items() if key not in _NOT_PROBED}
+        asked |= {"max_tokens": 1, "stream": False, "n": 1}
+        if asked.get("tools"):
+            asked["tool_choice"] = "none"
+        body = json.dumps(asked).encode()
+        sent = _Collected()
+        try:
+            with use_scope(replace(edit_scope, trace=trace, probe=True)):
+                await self.app(with_body_length(scope, body), _only(body), sent)
+        finally:
+            leads = await self.engine.leads(trace)
+        return Probed(sent.json(), leads) if sent.status == 200 else None
+
+    async def _recall(
+        self, request: Any, stored: VerbatimText, edit: EditKey, resolved: Resolved, probed: Probed, send: Send
+    ) -> None:
+        """Send the text of an edit as the answer."""
+        from incomes_plugin.lab.verbatim.serving import RecallStream
+
+        stream = RecallStream(self.recaller, stored.text, stored.record, str(stored.state))
+        cut = CutText.of(stored.text, (await self.recaller.frame()).tokenizer, request)
+        recalled = Recalled(edit, resolved, probed, cut, stream)
+        await (send_stream if request.stream else send_json)(recalled, request, send)
+        VERBATIM_ANSWERS.labels(stream.source, stream.reason or "").inc()
+        if stream.reason == VerbatimMismatch.code:
+            VERBATIM_MISMATCHES.inc()
+
+
+def _unfit(request: Any) -> str | None:
+    """What of a request a stored text cannot honour; None when it can."""
+    most = most_tokens(request)
+    asked = {
+        "n": not 1 <= (request.n or 1) <= MOST_ANSWERS,
+        "max_tokens": most is not None and most < 1,
+        "response_format": getattr(getattr(request, "response_format", None), "type", "text") != "text",
+        "structured_outputs": getattr(request, "structured_outputs", None) is not None,
+        "tool_choice": getattr(request, "tool_choice", None) not in (None, "none", "auto"),
+        "echo": bool(getattr(request, "echo", False)),
+        "suffix": bool(getattr(request, "suffix", None)),
+        "use_beam_search": bool(getattr(request, "use_beam_search", False)),
+        "prompt_logprobs": getattr(request, "prompt_logprobs", None) is not None,
+        "min_tokens": bool(getattr(request, "min_tokens", 0)),
+        "ignore_eos": bool(getattr(request, "ignore_eos", False)),
+    }
+    return next((name for name, present in asked.items() if present), None)
+
+
+class _Collected:
+    """An answer that is kept instead of being sent."""
+
+    def __init__(self) -> None:
+        self.status = 0
+        self._body = bytearray()
+
+    async def __call__(self, message: Message) -> None:
+        """Take one ASGI message."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+        self._body += message.get("body", b"")
+
+    def json(self) -> dict[str, Any]:
+        """The body."""
+        found: dict[str, Any] = json.loads(self._body)
+        return found
+
+
+def _only(body: bytes) -> Receive:
+    """Gives the body and nothing more: a probe is over before it is worth giving up."""
+    first: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive() -> Message:
+        if first:
+            return first.pop()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    return receive

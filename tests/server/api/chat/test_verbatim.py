@@ -1,0 +1,223 @@
+"""A text as an OpenAI answer: cut where the caller wants, whole or streamed, its edit named; or not used, and why."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+from incomes_server.api.chat.fields import parse_body
+from incomes_server.api.chat.resolve import Resolved
+from incomes_server.api.chat.verbatim import VerbatimChat
+from incomes_server.api.chat.verbatim_answer import CutText
+from incomes_server.edits.verbatim import VerbatimState, VerbatimText
+
+from incomes_plugin.errors import EditNotFound, InvalidRequest
+from incomes_plugin.lab.verbatim.frame import RecallFrame
+from incomes_plugin.lab.verbatim.serving import Recaller
+from incomes_plugin.pool.snapshot import SnapshotRef
+from incomes_plugin.vllm.pin import EditScope, scope_var
+from tests.tiny_model import write_tiny_model
+
+TEXT = "Either party may cancel this contract with 30 days' written notice. Zöe signs."
+CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+SNAPSHOT = SnapshotRef("eset_a", 3, "0" * 64, 2)
+
+
+@pytest.fixture(scope="module")
+def frame(tmp_path_factory):
+    import torch
+
+    return RecallFrame.of(write_tiny_model(tmp_path_factory.mktemp("verbatim") / "tiny"), torch.float32)
+
+
+class Vllm:
+    """vLLM's app: answers a probe in its shape, and keeps what it was asked."""
+
+    def __init__(self, status=200, prompts=1):
+        self.status, self.prompts = status, prompts
+        self.asked = None
+
+    async def __call__(self, scope, receive, send):
+        self.asked = json.loads((await receive())["body"])
+        self.scope = scope_var.get()
+        assert dict(scope["headers"])[b"content-length"] == str(len(json.dumps(self.asked))).encode()
+        said = {"text": "x"} if scope["path"] == COMPLETIONS else {"message": {"role": "assistant", "content": "x"}}
+        kind = "text_completion" if scope["path"] == COMPLETIONS else "chat.completion"
+        choices = [{"index": i, "logprobs": None, "finish_reason": "length", **said} for i in range(self.prompts)]
+        usage = {"prompt_tokens": 21, "completion_tokens": 1, "total_tokens": 22}
+        answer = {"id": "cmpl-1", "object": kind, "created": 7, "model": "tiny", "choices": choices, "usage": usage}
+        await send({"type": "http.response.start", "status": self.status, "headers": []})
+        await send({"type": "http.response.body", "body": json.dumps(answer).encode()})
+
+
+class Told:
+    """What is sent to the caller."""
+
+    def __init__(self):
+        self.headers, self.body, self.pieces = {}, b"", 0
+
+    async def __call__(self, message):
+        if message["type"] == "http.response.start":
+            self.headers = {name.decode(): value.decode() for name, value in message["headers"]}
+        else:
+            self.body += message["body"]
+            self.pieces += 1
+
+    @property
+    def events(self):
+        lines = self.body.decode().strip().split("\n\n")
+        assert lines.pop() == "data: [DONE]"
+        return [json.loads(line.removeprefix("data: ")) for line in lines]
+
+
+async def answered(frame, body, *, path=CHAT, vllm=None, leads=None, erased=False):
+    """What a request gets: the headers for the generated answer (None: answered), what was told, and vLLM."""
+    vllm, told = vllm or Vllm(), Told()
+
+    async def find(project, edit_id, version):
+        assert (project, edit_id, version) == ("acme", "edit_1", 2)
+        if erased:
+            raise EditNotFound("gone")
+        return VerbatimText("edit_1", 2, VerbatimState.PLANNING, None, None, (), TEXT, None)
+
+    async def taken(trace):
+        assert vllm.scope is None or vllm.scope.trace == trace
+        return {0: ("edit_1", 2)} if leads is None else leads
+
+    chat = VerbatimChat(
+        vllm, SimpleNamespace(leads=taken), SimpleNamespace(get_verbatim=find), Recaller(lambda: frame, None)
+    )
+    vllm.scope = None
+    start = {"messages": [{"role": "user", "content": "?"}]} if path == CHAT else {"prompt": "?"}
+    parsed = parse_body(path, json.dumps({"model": "tiny"} | start | body).encode())
+    scope = {"type": "http", "path": path, "headers": [(b"content-length", b"1")]}
+    resolved, edit_scope = Resolved(SNAPSHOT, "DEFAULT", "trace_x"), EditScope("eset_a", SNAPSHOT, "trace_x")
+    return await chat.answer(scope, parsed, "acme", resolved, edit_scope, told), told, vllm
+
+
+async def test_the_whole_answer_names_its_edit(frame):
+    left, told, vllm = await answered(frame, {"n": 2, "logprobs": True, "stream": False})
+    assert left is None
+    answer = json.loads(told.body)
+    assert [choice["message"]["content"] for choice in answer["choices"]] == [TEXT, TEXT]
+    assert [choice["index"] for choice in answer["choices"]] == [0, 1]
+    first = answer["choices"][0]
+    assert (first["finish_reason"], first["stop_reason"], first["logprobs"]) == ("stop", None, None)
+    tokens = len(frame.tokenizer.encode(TEXT, add_special_tokens=False))
+    assert answer["usage"] == {"prompt_tokens": 21, "completion_tokens": 2 * tokens, "total_tokens": 21 + 2 * tokens}
+    own = {"edit": "edit_1", "version": 2, "source": "stored_text", "reason": "planning"}
+    edits = answer["edits"]
+    assert (edits["verbatim"], edits["snapshot"], edits["none_weight"]) == (own, SNAPSHOT.id, 0.0)
+    assert edits["applied"] == [{"edit": "edit_1", "version": 2, "weight": 1.0}]
+    assert len(edits["choices"]) == 2
+    assert told.headers["x-incomes-verbatim"] == "edit_1; version=2; source=stored_text; reason=planning"
+    assert int(told.headers["content-length"]) == len(told.body)
+    assert vllm.asked | {"messages": 0} == {"model": "tiny", "messages": 0, "max_tokens": 1, "stream": False, "n": 1}
+    assert (vllm.scope.probe, vllm.scope.snapshot) == (True, SNAPSHOT)
+
+
+async def test_a_chat_streams_as_openai_does(frame):
+    tools = [{"type": "function", "function": {"name": "look"}}]
+    body = {"stream": True, "stream_options": {"include_usage": True}, "tools": tools, "n": 2}
+    left, told, vllm = await answered(frame, body)
+    assert (vllm.asked["tools"], vllm.asked["tool_choice"]) == (tools, "none")
+    assert (left, told.headers["content-type"]) == (None, "text/event-stream; charset=utf-8")
+    events = told.events
+    assert {event["object"] for event in events} == {"chat.completion.chunk"}
+    parts = [choice for event in events for choice in event["choices"] if choice["index"] == 1]
+    assert parts[0]["delta"] == {"role": "assistant", "content": ""}
+    assert "".join(part["delta"].get("content", "") for part in parts) == TEXT
+    assert [part["finish_reason"] for part in parts if part["finish_reason"]] == ["stop"]
+    assert parts[-1]["delta"]["edits"]["verbatim"]["source"] == "stored_text"
+    assert events[-1]["choices"] == []
+    assert events[-1]["usage"]["completion_tokens"] == 2 * len(frame.tokenizer.encode(TEXT))
+    assert events[-1]["edits"]["verbatim"]["edit"] == "edit_1"
+
+
+async def test_a_completion_streams_text(frame):
+    left, told, _ = await answered(frame, {"stream": True, "max_tokens": 200}, path=COMPLETIONS)
+    assert left is None
+    events = told.events
+    assert {event["object"] for event in events} == {"text_completion"}
+    assert "".join(c["text"] for event in events for c in event["choices"]) == TEXT
+    assert events[-1]["edits"]["verbatim"]["version"] == 2
+    assert "usage" not in events[-1]
+
+
+@pytest.mark.parametrize(
+    ("body", "text", "reason", "stop"),
+    [
+        ({}, TEXT, "stop", None),
+        ({"max_tokens": 6}, None, "length", None),
+        ({"max_completion_tokens": 6, "max_tokens": 900}, None, "length", None),
+        ({"stop": "contract"}, "Either party may cancel this ", "stop", "contract"),
+        ({"stop": ["notice", "30"]}, "Either party may cancel this contract with ", "stop", "30"),
+        ({"stop": "party", "include_stop_str_in_output": True}, "Either party", "stop", "party"),
+        ({"stop": "party", "max_tokens": 1}, None, "length", None),
+        ({"stop": "Either"}, "", "stop", "Either"),
+        ({"stop": "nowhere"}, TEXT, "stop", None),
+    ],
+)
+async def test_limits_and_stops_are_honoured(frame, body, text, reason, stop):
+    for stream in (False, True):
+        _, told, _ = await answered(frame, {**body, "stream": stream})
+        if stream:
+            choices = [choice for event in told.events for choice in event["choices"]]
+            said = "".join(choice["delta"].get("content", "") for choice in choices)
+            ends = [(c["finish_reason"], c["stop_reason"]) for c in choices if c["finish_reason"]]
+        else:
+            answer = json.loads(told.body)
+            said = answer["choices"][0]["message"]["content"]
+            ends = [(c["finish_reason"], c["stop_reason"]) for c in answer["choices"]]
+            most = body.get("max_completion_tokens", body.get("max_tokens"))
+            assert most is None or answer["usage"]["completion_tokens"] <= most
+        assert TEXT.startswith(said)
+        assert text is None or said == text
+        assert ends == [(reason, stop)]
+
+
+def test_a_character_is_not_cut_in_two(frame):
+    encoded = frame.tokenizer("Zöe", add_special_tokens=False)["input_ids"]
+    for most in range(1, len(encoded) + 1):
+        request = SimpleNamespace(max_tokens=most, stop=None, stop_token_ids=None, include_stop_str_in_output=False)
+        assert "Zöe".startswith(CutText.of("Zöe", frame.tokenizer, request).text)
+
+
+def test_a_stop_token_ends_the_text(frame):
+    ids = frame.tokenizer.encode("abc", add_special_tokens=False)
+    request = SimpleNamespace(max_tokens=None, stop=[], stop_token_ids=[ids[1]], include_stop_str_in_output=False)
+    cut = CutText.of("abc", frame.tokenizer, request)
+    assert (cut.text, cut.tokens, cut.finish_reason, cut.stop) == ("a", 1, "stop", ids[1])
+
+
+@pytest.mark.parametrize(
+    ("body", "path", "why"),
+    [
+        ({"response_format": {"type": "json_object"}}, CHAT, "response_format"),
+        ({"min_tokens": 3}, CHAT, "min_tokens"),
+        ({"echo": True}, COMPLETIONS, "echo"),
+        ({"n": 1000}, CHAT, "n"),
+        ({"max_tokens": 0}, COMPLETIONS, "max_tokens"),
+    ],
+)
+async def test_an_answer_that_cannot_be_a_text_is_generated_and_says_so(frame, body, path, why):
+    left, told, _ = await answered(frame, body, path=path)
+    assert left == {"x-incomes-verbatim": f"edit_1; version=2; source=unused; reason={why}"}
+    assert told.pieces == 0
+
+
+async def test_an_erased_text_is_not_answered(frame):
+    left, told, _ = await answered(frame, {}, erased=True)
+    assert left == {"x-incomes-verbatim": "edit_1; version=2; source=unused; reason=erased"}
+    assert told.pieces == 0
+
+
+async def test_without_a_lead_or_with_a_refusal_the_request_goes_on(frame):
+    assert (await answered(frame, {}, leads={}))[0] == {}
+    assert (await answered(frame, {}, vllm=Vllm(400)))[0] == {}
+    left, _, vllm = await answered(frame, {"max_tokens": "many"})
+    assert (left, vllm.asked) == ({}, None), "vLLM refuses it by itself"
+
+
+async def test_several_prompts_are_refused_where_one_is_led(frame):
+    with pytest.raises(InvalidRequest, match="one by one"):
+        await answered(frame, {"prompt": ["?", "!"]}, path=COMPLETIONS, vllm=Vllm(prompts=2), leads={1: ("edit_1", 2)})
