@@ -11,7 +11,7 @@ COPY incomes_plugin ./incomes_plugin
 COPY server ./server
 # The same PyTorch as `make setup` installs; torchvision and its like are built for another one and would break the import.
 RUN /opt/incomes/bin/pip install "torch==2.13.0+cpu" --extra-index-url https://download.pytorch.org/whl/cpu \
-    && /opt/incomes/bin/pip install ".[cpu,serve]" \
+    && /opt/incomes/bin/pip install ".[cpu,serve,s3]" \
     && /opt/incomes/bin/pip uninstall --yes torchvision torchaudio torchcodec \
     && /opt/incomes/bin/python -c "import torch, vllm, incomes_plugin, incomes_server"
 

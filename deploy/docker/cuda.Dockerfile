@@ -10,7 +10,7 @@ COPY pyproject.toml setup.py README.md LICENSE ./
 COPY incomes_plugin ./incomes_plugin
 COPY server ./server
 # The wheels of PyTorch bring the CUDA libraries; the driver comes from the node.
-RUN /opt/incomes/bin/pip install ".[cuda,serve]"
+RUN /opt/incomes/bin/pip install ".[cuda,serve,s3]"
 
 FROM python:3.11.14-slim-bookworm
 # gcc and g++: Triton compiles kernels at the start.

@@ -12,7 +12,6 @@ import json
 import logging
 import time
 
-from incomes_server.api.http.errors import envelope, error_response
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -36,6 +35,8 @@ def middlewares() -> list[Middleware]:
 
 def error_event() -> bytes:
     """The end of a stream whose engine died, as vLLM's own errors in a stream are. It has no `[DONE]`."""
+    from incomes_server.api.http.errors import envelope  # Serve gives its proxies little time to start
+
     error = EngineLost("the engine died while it answered; the answer is not complete, send the request again")
     return b"\n\ndata: " + json.dumps(envelope(error)).encode() + b"\n\n"
 
@@ -145,6 +146,8 @@ class _Answer:
         for message in self._lost:
             await self._send(message)
         if not self._lost:
+            from incomes_server.api.http.errors import error_response
+
             refusal = error_response(EngineLost("the engine died with the request; send it again"))
             await refusal(scope, receive, self._send)
 

@@ -72,7 +72,7 @@ def test_what_the_build_of_the_package_reads_is_copied() -> None:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_extras_exist(path: Path) -> None:
     extras = [extra for found in re.findall(r'"\.\[([\w,]+)\]"', text_of(path)) for extra in found.split(",")]
-    assert extras == [PACKAGED[path.name.split(".")[0]], "serve"]
+    assert extras == [PACKAGED[path.name.split(".")[0]], "serve", "s3"]
     assert set(extras) <= set(PYPROJECT["project"]["optional-dependencies"])
 
 

@@ -79,7 +79,7 @@ def running(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Itera
         yield Running(process, folder)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("real-server")
     with server_process(folder, lambda _: None, args=KEYS) as process:

@@ -151,7 +151,14 @@ class Chats:
 
 
 @pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[RayCluster]:
+def database(postgres: Cluster) -> Iterator[str]:
+    """It outlives the store, which lives as long as the cluster does."""
+    with postgres.database() as url:
+        yield url
+
+
+@pytest.fixture
+def cluster(database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[RayCluster]:
     """Two nodes whose proxies have our middleware, as an operator starts them."""
     monkeypatch.setenv("RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", "incomes_server.boot.front:middlewares")
     with ray_cluster(2) as ray:
@@ -173,9 +180,8 @@ def whole_or_said_so(stream: str) -> bool:
     return last == "data: [DONE]" or json.loads(last.removeprefix("data: "))["error"]["code"] == "engine_lost"
 
 
-def test_engines_behind_one_address(cluster: RayCluster, postgres: Cluster, tiny_model: Path, tmp_path: Path) -> None:
+def test_engines_behind_one_address(cluster: RayCluster, database: str, tiny_model: Path, tmp_path: Path) -> None:
     with ExitStack() as opened:
-        database = opened.enter_context(postgres.database())
         config = settings_file(cluster, database, tiny_model, tmp_path)
         served = opened.enter_context(endpoint(cluster, config, min_engines=2, max_engines=2))
         assert httpx.get(served.url + "/v1/models").status_code == 401, "the gate is the engine's"
@@ -222,18 +228,19 @@ def assert_a_kill_is_hardly_seen(served: Endpoint, find: Callable[[Endpoint], ps
 
 
 def test_compressors_come_and_go_with_the_queue(
-    cluster: RayCluster, postgres: Cluster, tiny_model: Path, tmp_path: Path
+    cluster: RayCluster, database: str, tiny_model: Path, tmp_path: Path
 ) -> None:
     number, admin_port = 90, free_port()
     with ExitStack() as opened:
-        database = opened.enter_context(postgres.database())
         config = settings_file(cluster, database, tiny_model, tmp_path, compress_here=False, compression_batch=1)
         compress = {"max_compressors": 2, "edits_a_compressor": 30, "idle_s": 2}
         served = opened.enter_context(endpoint(cluster, config, compress=compress, admin_port=admin_port))
         assert served.compressors() == 0, "nothing waits"
         admin = opened.enter_context(client_of(f"http://127.0.0.1:{admin_port}", "acme"))
         for n in range(number):
-            added = admin.post("/v1/edits", json={"text": f"The code of item {n} is {n * 7}."}, params={"wait": "none"})
+            added = admin.post(
+                "/v1/edits", json={"text": f"The code of item {n} is {n * 7}."}, params={"wait": "accepted"}
+            )
             assert added.status_code == 202, added.text
         seconds_until(lambda: served.compressors() == 2, 120)
 
