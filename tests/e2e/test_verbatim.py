@@ -26,7 +26,7 @@ def verbatim(admin: httpx.Client, edit_set: str, text: str = CLAUSE, title: str 
 def chat(running: Running, key: str = ACME, prompt: str = ASKED, **body: Any) -> httpx.Response:
     body = {"model": "incomes", "messages": [{"role": "user", "content": prompt}], "temperature": 0} | body
     with running.raw_chat(key) as client:
-        return client.post("/v1/chat/completions", json={"max_tokens": 100, **body})
+        return client.post("/v1/chat/completions", json={"max_tokens": 200, **body})
 
 
 def told(answer: httpx.Response) -> str:
@@ -91,7 +91,7 @@ def test_other_questions_are_answered_as_without_it(real: Running, own_set: str)
 def test_another_project_never_finds_it(real: Running, own_set: str) -> None:
     with real.admin(ZEN) as other:
         own = other.post("/v1/edit_sets", json={"name": "clauses"}).json()["id"]
-        verbatim(other, own, "Cancelling is free for friends of the house.", "Cancellation policy of Zen")
+        verbatim(other, own, "Cancelling is free for friends of the house.")
     assert chat(real, ZEN, edits={"edit_set": own_set}).status_code == 404
     assert told(chat(real, ZEN, edits={"edit_set": own})) == "Cancelling is free for friends of the house."
     assert CLAUSE not in told(chat(real, ZEN))
