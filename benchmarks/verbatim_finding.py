@@ -92,7 +92,7 @@ def measured(data: Path, folder: Path) -> dict[str, Any]:
         leads = bench.leads([wording(edit) for edit in edits])
         found[name] = by_kind(asked, [edit for edit, _ in leads])
         found[f"{name}, surer by {LEAD_MARGIN}"] = by_kind(asked, [edit if sure else None for edit, sure in leads])
-        say("wording", len(found), len(WORDINGS))
+        say("wording", len(found) // 2, len(WORDINGS))
     return {"verbatim_edits": len(edits), "facts": NUM_FACTS, "wordings": found}
 
 
