@@ -15,6 +15,7 @@ from zipfile import ZipFile
 import pytest
 
 from tests.deploy.chart import render
+from tests.deploy.test_chart import CLUSTER, pods_of
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted((ROOT / "deploy" / "docker").glob("*.Dockerfile"))
@@ -116,6 +117,15 @@ def test_image_and_chart_agree(path: Path) -> None:
     assert [place for place in written if not any(fnmatch(f"{place}/", f"{mount}/*") for mount in mounted)] == []
     user = f"{pod['securityContext']['runAsUser']}:{pod['securityContext']['runAsGroup']}"
     assert arguments(path, "USER") == [user]
+
+
+@pytest.mark.parametrize("mode", ["deployment", "rayservice"])
+def test_every_pod_of_a_cluster_has_a_home_and_a_place_for_what_is_temporary(mode: str) -> None:
+    pods = pods_of(render(CLUSTER, {"mode": mode, "compression": {"replicas": 1}}))
+    assert len(pods) == 3
+    for pod in pods:
+        mounted = {mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"] if not mount.get("readOnly")}
+        assert {"/var/cache/incomes", "/tmp", "/dev/shm"} <= mounted
 
 
 def test_the_driver_of_postgresql_is_in_the_image() -> None:

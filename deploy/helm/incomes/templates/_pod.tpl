@@ -198,9 +198,7 @@ containers:
       {{- if and $cluster (not $kuberay) }}
       - {name: ray-token, mountPath: /run/secrets/incomes-ray, readOnly: true}
       {{- end }}
-      {{- if not $head }}
       - {name: cache, mountPath: /var/cache/incomes}
-      {{- end }}
       - {name: tmp, mountPath: /tmp}
       - {name: shm, mountPath: /dev/shm}
 volumes:
@@ -225,14 +223,14 @@ volumes:
   - name: ray-token
     secret: {secretName: {{ .Values.cluster.token.existingSecret }}, defaultMode: 0440}
   {{- end }}
-  {{- if not $head }}
   - name: cache
-    {{- if .Values.persistence.cache.enabled }}
+    {{- if $head }}
+    emptyDir: {sizeLimit: 1Gi}  # the user's home; it has no model
+    {{- else if .Values.persistence.cache.enabled }}
     persistentVolumeClaim: {claimName: {{ include "incomes.cacheClaim" . }}}
     {{- else }}
     emptyDir: {sizeLimit: {{ .Values.persistence.cache.size }}}
     {{- end }}
-  {{- end }}
   - name: tmp
     emptyDir: {sizeLimit: {{ .Values.tmpSize }}}
   - name: shm
