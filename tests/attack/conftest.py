@@ -91,7 +91,7 @@ def start(tiny_model: Path) -> Any:
     return started
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def target(tmp_path_factory: pytest.TempPathFactory, start: Any) -> Iterator[Target]:
     folder = tmp_path_factory.mktemp("target")
     with start(folder) as running:
