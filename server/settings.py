@@ -142,6 +142,17 @@ class Settings(BaseSettings):
         True, description="this engine compresses edits too; false: only those of `incomes compress` do"
     )
     compression_batch: int = Field(32, ge=1, le=1024, description="edits per capture batch")
+    verbatim_vectors: bool = Field(
+        False, description="make vectors of verbatim edits, with a second copy of the base in host memory"
+    )
+    verbatim_threads: int = Field(1, ge=1, description="CPU threads that make vectors, behind everything that serves")
+    verbatim_texts: int = Field(16, ge=1, le=1024, description="texts that get vectors at the same time")
+    verbatim_steps: int = Field(
+        600, ge=1, description="steps of the search for one number of vectors, before it gets more or is given up"
+    )
+    verbatim_capacity: Path | None = Field(
+        None, description="`verbatim-capacity.json` of `incomes capacity` for the base; default: 60 nats a vector"
+    )
     queue_limit: int = Field(4096, ge=1, description="edits the compression queue holds before it answers 429")
     import_batch: int = Field(256, ge=1, le=4096, description="lines of a bulk import written in one transaction")
     max_import_bytes: int = Field(

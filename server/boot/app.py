@@ -38,6 +38,7 @@ from incomes_server.boot.startup import (
     ray_settings,
     stop_ray_after,
 )
+from incomes_server.boot.vectors import make_vectors, requeue_vectors
 from incomes_server.boot.watch import ENGINE_ANSWERS_WITHIN_S, parts_of_this_process, watch_answers, watch_processes
 from incomes_server.compression.client import CompressionClient
 from incomes_server.compression.worker import run_worker
@@ -227,6 +228,9 @@ class Server:
         if spelled:
             self.announce(f"          {spelled} of them have other tokens in this model")
         await context.queue.replay()
+        stale = await requeue_vectors(self.settings, context)
+        if stale:
+            self.announce(f"          vectors of {stale} verbatim edits were made with another model")
 
     async def _canary(self, engine: EditEngine) -> None:
         """A probe edit must change logits; if not, the ports answer, but /readyz says why they refuse."""
@@ -287,6 +291,8 @@ class Server:
             on_refused=self.readiness.refused,
             on_leased=self.readiness.leased,
         )
+        if self.settings.verbatim_vectors:
+            loops.append(("store", make_vectors(context)))
         tidy = keep_tidy(context.store, self.settings.keep_history_s)
         imports = run_imports(context)
         loops += [("replica", replica), ("store", tidy), ("store", imports)]

@@ -155,6 +155,24 @@ def get(
     print_json(edit) if as_json else print_record(edit.model_dump(mode="json"))
 
 
+@app.command()
+def recall(
+    edit_id: str,
+    version: Annotated[int | None, typer.Option(min=1, help="an older version")] = None,
+    timeout_s: TimeoutOption = 60.0,
+    url: UrlOption = DEFAULT_URL,
+    api_key: KeyOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Write the text of a verbatim edit to stdout, to the byte; what it came from goes to stderr."""
+    found = connect(url, api_key).edits.recall(edit_id, version=version, timeout_s=timeout_s)
+    if as_json:
+        return print_json(found)
+    sys.stdout.write(found.text)
+    sys.stdout.flush()
+    sys.stderr.write(f"{found.source}: {found.reason}\n" if found.reason else f"{found.source}\n")
+
+
 @app.command("list")
 def list_edits(
     edit_set: EditSetOption = None,

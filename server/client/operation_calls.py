@@ -16,6 +16,7 @@ from incomes_server.api.admin.tenancy_schemas import (
     ServerObject,
 )
 from incomes_server.api.admin.trial_schemas import PreviewObject, ValidationObject
+from incomes_server.api.admin.verbatim_schemas import RecallObject
 from incomes_server.client.calls import (
     LONG_TIMEOUT_S,
     SPARE_S,
@@ -50,6 +51,12 @@ def preview_edit(
     body = {"text": text, "edit_set": edit_set, "questions": questions, "replaces": replaces, **more}
     body |= {"neighbours": neighbours, "max_tokens": max_tokens}
     return _asked("/v1/edits/preview", PreviewObject, given(body))
+
+
+def recall_edit(edit_id: str, *, version: int | None = None, timeout_s: float = 30.0) -> Call[RecallObject]:
+    """The text of a verbatim edit, from its vectors or as it is stored: `source` says which, `reason` why."""
+    path, params = f"/v1/edits/{segment(edit_id)}/recall", given({"version": version, "timeout_s": timeout_s})
+    return Call("POST", path, RecallObject.model_validate, params, timeout_s=timeout_s + SPARE_S)
 
 
 def get_test_suite(edit_set: str) -> Call[SuiteObject]:

@@ -21,6 +21,7 @@ class _Edits:
     export = LinesMethod(import_calls.export_edits)
     validate = ApiMethod(operation_calls.validate_edit)
     preview = ApiMethod(operation_calls.preview_edit)
+    recall = ApiMethod(operation_calls.recall_edit)
 
 
 class Edits(_Edits, Group):

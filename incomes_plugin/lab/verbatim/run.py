@@ -150,10 +150,11 @@ def cram(
     if checkpoint:
         checkpoint.save(optimiser, outcomes, now=True)
     by_name = {outcome.target.name: outcome for outcome in outcomes}
-    return [_crammed(model, one, settings, by_name) for one in plans]
+    return [crammed(model, one, settings, by_name) for one in plans]
 
 
-def _crammed(model: FrozenModel, one: CramPlan, settings: CramSettings, by_name: dict[str, CramOutcome]) -> CramResult:
+def crammed(model: FrozenModel, one: CramPlan, settings: CramSettings, by_name: dict[str, CramOutcome]) -> CramResult:
+    """What became of a text whose chunks have all ended."""
     if one.refusal:
         return CramResult(one, reason=one.refusal)
     outcomes = tuple(by_name[chunk.name] for chunk in one.chunks)

@@ -18,6 +18,7 @@ from incomes_server.api.admin import (
     files,
     imports,
     labels,
+    recall,
     replicas,
     snapshots,
     switches,
@@ -77,7 +78,7 @@ def build_admin_app(context: AdminContext | None, settings: Settings, readiness:
         data_keys,
         audit_events,
     )
-    for module in (imports, exports, trials, *own):
+    for module in (imports, exports, trials, recall, *own):
         checks = [Depends(refuse_nul), Depends(refuse_unknown_query)]
         app.include_router(module.router, dependencies=checks, responses=ERRORS)
     app.add_api_route("/metrics", read_metrics, response_class=Response, tags=["operations"])

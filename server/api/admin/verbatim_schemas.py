@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from incomes_server.api.admin.details import OneLine
 from incomes_server.edits.verbatim import RecallKeys, VerbatimState, VerbatimStatus
@@ -51,3 +51,15 @@ class VerbatimObject(BaseModel):
         """Render."""
         names = cls.model_fields.keys() - {"bytes"}
         return cls(bytes=status.num_bytes, **{name: getattr(status, name) for name in names})
+
+
+class RecallObject(BaseModel):
+    """A text that was said. `reason`: why not from vectors; null where it was."""
+
+    id: str
+    object: Literal["edit.recall"] = "edit.recall"
+    version: int
+    text: str
+    source: str = Field(description="`vectors` or `stored_text`")
+    state: VerbatimState
+    reason: str | None

@@ -26,12 +26,13 @@ from incomes_server.api.chat.verbatim_answer import (
     send_stream,
 )
 from incomes_server.api.http.body import with_body_length
-from incomes_server.api.http.metrics import VERBATIM_ANSWERS, VERBATIM_MISMATCHES
+from incomes_server.api.http.metrics import VERBATIM_ANSWERS
+from incomes_server.api.http.recalls import settle_recall
 from incomes_server.edits.verbatim import VerbatimText
 from incomes_server.store.client import StoreClient
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from incomes_plugin.errors import EditNotFound, InvalidRequest, VerbatimMismatch
+from incomes_plugin.errors import EditNotFound, InvalidRequest
 from incomes_plugin.gist.edit import EditKey
 
 if TYPE_CHECKING:
@@ -127,8 +128,7 @@ class VerbatimChat:
         recalled = Recalled(edit, resolved, probed, cut, stream)
         await (send_stream if request.stream else send_json)(recalled, request, send)
         VERBATIM_ANSWERS.labels(stream.source, stream.reason or "").inc()
-        if stream.reason == VerbatimMismatch.code:
-            VERBATIM_MISMATCHES.inc()
+        await settle_recall(self.store, edit, stream)
 
 
 def _unfit(request: Any) -> str | None:

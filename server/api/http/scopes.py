@@ -37,6 +37,7 @@ REQUIRED: dict[str, Scope | None] = {
     "POST /v1/edits/{edit_id}": WRITE,
     "POST /v1/edits/{edit_id}/retire": WRITE,
     "POST /v1/edits/{edit_id}/restore": WRITE,
+    "POST /v1/edits/{edit_id}/recall": READ,
     "DELETE /v1/edits/{edit_id}": WRITE,
     "POST /v1/edits/{edit_id}/disable": ACTIVATE,
     "POST /v1/edits/{edit_id}/enable": ACTIVATE,

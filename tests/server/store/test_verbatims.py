@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from incomes_server.auth.master_key import MasterKey
-from incomes_server.edits import NewEdit, RecallKeys, VerbatimState
+from incomes_server.edits import NewEdit, RecallKeys, VerbatimState, found_by
 from incomes_server.edits.verbatim import VerbatimLease, VerbatimOutcome
 from incomes_server.store import commands
 from incomes_server.store.core import EditStore
@@ -47,7 +47,7 @@ def test_a_verbatim_edit_waits_for_vectors_and_is_said_from_its_text(store):
     (job,) = store.read(pending_jobs, 9)
     assert job.kind == "verbatim"
     (waiting,) = store.read(waiting_texts, 0, 9)
-    assert waiting.text.split("\n") == [KEYS.title, *KEYS.questions, CLAUSE]
+    assert waiting.text == found_by(KEYS)
     make_ready(store, edit)
     assert store.read(get_edit, "p", edit.id).status == "ready", "it is active before there are vectors"
 

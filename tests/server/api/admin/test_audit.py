@@ -24,6 +24,7 @@ CALLS: dict[str, dict[str, Any]] = {
     "POST /v1/edits/{edit_id}": {"json": {"text": "The warranty of pump Z9 is 48 months."}},
     "POST /v1/edits/{edit_id}/retire": {},
     "POST /v1/edits/{edit_id}/restore": {},
+    "POST /v1/edits/{edit_id}/recall": {},
     "DELETE /v1/edits/{edit_id}": {},
     "POST /v1/edits/{edit_id}/disable": {},
     "POST /v1/edits/{edit_id}/enable": {},
@@ -82,6 +83,7 @@ async def made(client: Any, name: str, route: str) -> dict[str, str]:
     new_set = {"name": name, "two_person": route.endswith("/approve")}
     edit_set = (await client.post("/v1/edit_sets", json=new_set)).json()["id"]
     body = {"text": "The colour of pump Z9 is red.", "edit_set": edit_set}
+    body |= {"kind": "verbatim", "title": "Colour"} if route.endswith("/recall") else {}
     writer = {"authorization": "Bearer k-acme-2"}
     edit = (await client.post("/v1/edits", json=body, params={"wait": "active"}, headers=writer)).json()["id"]
     if route != "DELETE /v1/edit_sets/{edit_set}":  # one with a label stays

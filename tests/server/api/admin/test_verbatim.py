@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import AsyncIterator
+import sqlite3
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import pytest_asyncio
+import torch
+from incomes_server.api.http.metrics import VERBATIM_MISMATCHES
+from incomes_server.boot.vectors import requeue_vectors
+from incomes_server.compression.cramming import Cramming
 from incomes_server.settings import Settings
 
+from incomes_plugin.lab.verbatim.decode import greedy
+from incomes_plugin.lab.verbatim.frame import RecallFrame
+from incomes_plugin.lab.verbatim.frozen import FrozenModel
+from incomes_plugin.lab.verbatim.planner import VectorCapacity
+from incomes_plugin.lab.verbatim.row import CramSettings
+from incomes_plugin.lab.verbatim.serving import Recaller
 from tests.server.local import LocalServer, local_server
 from tests.tiny_model import write_tiny_model
 
@@ -23,8 +36,9 @@ SETTINGS = Settings(api_keys=("acme:k-acme", "zen:k-zen"))
 @pytest_asyncio.fixture(loop_scope="session", scope="module")
 async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[LocalServer]:
     model = write_tiny_model(tmp_path_factory.mktemp("model"))
-    url = f"sqlite:///{tmp_path_factory.mktemp('store')}/edits.db"
-    async with local_server(url, model, SETTINGS) as running:
+    file = tmp_path_factory.mktemp("store") / "edits.db"
+    async with local_server(f"sqlite:///{file}", model, SETTINGS) as running:
+        running.app.state.database = file
         yield running
 
 
@@ -94,3 +108,132 @@ async def test_another_tenant_does_not_see_it(server: LocalServer) -> None:
     edit = await created(server)
     async with server.client("k-zen") as client:
         assert (await client.get(f"/v1/edits/{edit['id']}")).status_code == 404
+
+
+class Engine:
+    """Says what the model itself decodes; or, when told so, something else, or nothing for a long time."""
+
+    def __init__(self, model: FrozenModel) -> None:
+        self.model, self.wrong, self.slow = model, False, False
+
+    async def say(self, template: Sequence[int], vectors: torch.Tensor, num_tokens: int) -> AsyncIterator[list[int]]:
+        if self.slow:
+            await asyncio.sleep(3600)
+        said = greedy(self.model, vectors, num_tokens + 1)
+        yield [said[0] + 1, *said[1:]] if self.wrong else said
+
+
+@pytest.fixture(scope="module")
+def engine(server: LocalServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    """The server has it say texts."""
+    torch.set_num_threads(1)
+    model = FrozenModel(write_tiny_model(tmp_path_factory.mktemp("recall")))
+    found = Engine(model)
+    recaller = Recaller(lambda: RecallFrame.of(model.folder, model.dtype), found.say)
+    server.app.state.context = replace(server.context, recaller=recaller)
+    yield found
+    server.app.state.context = server.context
+
+
+async def with_vectors(server: LocalServer, engine: Engine, text: str = "valve 7") -> str:
+    """Id of an edit that is verified."""
+    edit = await created(server, text=text)
+    store = server.context.store
+    cramming = Cramming(engine.model, VectorCapacity(30.0), CramSettings(max_steps=300))
+    for job in (await store.lease_verbatims("one", (), 100, lease_s=60)).jobs:
+        if job.edit_id == edit["id"]:
+            assert cramming.add(job) is None
+    while cramming.busy:
+        await store.record_verbatims("one", cramming.step())
+    async with server.client("k-acme") as client:
+        shown = (await client.get(f"/v1/edits/{edit['id']}")).json()["verbatim"]
+    assert (shown["state"], shown["reason"], shown["tokens"]) == ("verified", None, len(text))
+    assert min(shown["vectors"], shown["bytes"], shown["margin"]) > 0
+    return str(edit["id"])
+
+
+async def recalled(server: LocalServer, edit_id: str, key: str = "k-acme", **params: Any) -> Any:
+    async with server.client(key) as client:
+        return await client.post(f"/v1/edits/{edit_id}/recall", params=params)
+
+
+async def state_of(server: LocalServer, edit_id: str) -> tuple[str, str | None]:
+    found = await server.context.store.get_verbatim("acme", edit_id, 1)
+    return found.state, found.reason
+
+
+async def test_without_vectors_the_stored_text_is_said_with_the_reason(server: LocalServer, engine: Engine) -> None:
+    edit = await created(server)
+    answer = await recalled(server, edit["id"])
+    assert answer.json() == {
+        "id": edit["id"], "object": "edit.recall", "version": 1, "text": CLAUSE, "source": "stored_text",
+        "state": "planning", "reason": "waits for a worker that makes vectors",
+    }  # fmt: skip
+    async with server.client("k-acme") as client:
+        (event,) = (await client.get("/v1/audit_events", params={"limit": 1})).json()["data"]
+    change = {"target": edit["id"], "before": None, "after": "version 1 recalled from stored_text"}
+    assert (event["action"], event["changes"]) == ("note_recall", [change])
+
+
+async def test_vectors_say_it(server: LocalServer, engine: Engine) -> None:
+    answer = (await recalled(server, await with_vectors(server, engine), version=1)).json()
+    assert (answer["text"], answer["source"], answer["reason"], answer["state"]) == (
+        "valve 7", "vectors", None, "verified",
+    )  # fmt: skip
+
+
+async def test_others_get_404_as_for_a_fact(server: LocalServer, engine: Engine) -> None:
+    edit_id = await with_vectors(server, engine)
+    assert (await recalled(server, edit_id, "k-zen")).status_code == 404
+    async with server.client("k-acme") as client:
+        fact = (await client.post("/v1/edits", json={"text": "Pump Z9 is red."})).json()
+    for unknown in (fact["id"], "edit_none"):
+        assert (await recalled(server, unknown)).status_code == 404
+    assert (await recalled(server, edit_id, version=2)).status_code == 404
+
+
+async def test_one_flipped_bit_gives_the_text_and_new_vectors(server: LocalServer, engine: Engine) -> None:
+    edit_id = await with_vectors(server, engine)
+    before = VERBATIM_MISMATCHES._value.get()
+    with sqlite3.connect(server.app.state.database) as conn:
+        (record,) = conn.execute("SELECT record FROM verbatims WHERE edit_id = ?", (edit_id,)).fetchone()
+        broken = bytearray(record)
+        broken[-1] ^= 1
+        conn.execute("UPDATE verbatims SET record = ? WHERE edit_id = ?", (bytes(broken), edit_id))
+    conn.close()
+    answer = (await recalled(server, edit_id)).json()
+    assert (answer["text"], answer["source"], answer["reason"]) == ("valve 7", "stored_text", "verbatim_damaged")
+    assert VERBATIM_MISMATCHES._value.get() == before + 1
+    state, reason = await state_of(server, edit_id)
+    assert (state, str(reason).partition(":")[0]) == ("stale", "verbatim_damaged")
+    assert (await recalled(server, edit_id)).json()["source"] == "stored_text"
+
+
+async def test_an_engine_that_says_something_else_never_gets_through(server: LocalServer, engine: Engine) -> None:
+    edit_id = await with_vectors(server, engine)
+    engine.wrong = True
+    answer = (await recalled(server, edit_id)).json()
+    engine.wrong = False
+    assert (answer["text"], answer["source"], answer["reason"]) == ("valve 7", "stored_text", "verbatim_mismatch")
+    assert (await state_of(server, edit_id))[0] == "stale"
+
+
+async def test_a_slow_engine_is_not_waited_for(server: LocalServer, engine: Engine) -> None:
+    edit_id = await with_vectors(server, engine)
+    engine.slow = True
+    answer = (await recalled(server, edit_id, timeout_s=0.05)).json()
+    engine.slow = False
+    assert (answer["text"], answer["source"]) == ("valve 7", "stored_text")
+    assert "timeout_s" in answer["reason"]
+    assert (await state_of(server, edit_id))[0] == "verified", "nothing is wrong with its vectors"
+
+
+async def test_vectors_of_another_model_are_stale_at_the_start(server: LocalServer, engine: Engine) -> None:
+    edit_id = await with_vectors(server, engine)
+    context = server.app.state.context
+    assert await requeue_vectors(SETTINGS, context) == 0
+    other = FrozenModel(write_tiny_model(engine.model.folder.parent / "other", seed=1))
+    recaller = Recaller(lambda: RecallFrame.of(other.folder, other.dtype), engine.say)
+    assert await requeue_vectors(SETTINGS, replace(context, recaller=recaller)) >= 1
+    assert await state_of(server, edit_id) == ("stale", "its vectors were made with another model")
+    assert (await recalled(server, edit_id)).json()["text"] == "valve 7"

@@ -1,0 +1,131 @@
+"""The loop that has vectors of verbatim edits made, below serving.
+
+store ──lease──► run_verbatims ──► CramActor (a process of its own) ──record──► the serving engine says the text
+                       ▲                                                           │ to the byte: verified
+                       └── every few seconds: still alive, what is still wanted    └ else: text, with the reason
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, cast
+
+from incomes_server.compression.cramming import CramActor, CramLimits
+from incomes_server.edits.verbatim import VerbatimJob, VerbatimOutcome, VerbatimState
+from incomes_server.store.client import StoreClient
+from incomes_server.store.ray_call import call
+
+from incomes_plugin.errors import IncomesError, NotReady, Unavailable
+from incomes_plugin.gist.edit import EditKey
+from incomes_plugin.lab.verbatim.serving import VECTORS, Recaller, RecallStream
+
+logger = logging.getLogger("incomes.verbatim")
+
+POLL_S, WORK_S, LEASE_S = 2.0, 5.0, 60
+IDLE_S = 300.0
+"""After so long without work the process ends, and its copy of the base with it."""
+MAX_BACKOFF_S = 30.0
+
+
+def start_cram_actor(limits: CramLimits) -> Any:
+    """A new process on this machine; it ends with this one. A crash is an attempt of all that it had: it is not
+    restarted by Ray."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(CramActor).options(num_cpus=0, max_restarts=0, scheduling_strategy=here).remote(limits)
+
+
+class _Process:
+    """The actor, begun when there is work, ended when there is none."""
+
+    def __init__(self, start: Callable[[], Any]) -> None:
+        self._start, self._actor, self._used_s = start, cast(Any, None), 0.0
+
+    async def begin(self) -> None:
+        """Have it running before anything is leased for it. Raises NotReady: it does not start."""
+        if self._actor is None:
+            self._actor = self._start()
+            await self.work((), ())
+
+    async def work(self, held: Sequence[EditKey], jobs: Sequence[VerbatimJob]) -> list[VerbatimOutcome]:
+        """See `CramActor.work`. Raises NotReady: it broke off, and is ended."""
+        self._used_s = time.monotonic()
+        try:
+            found: list[VerbatimOutcome] = await call(self._actor.work.remote(tuple(held), tuple(jobs), WORK_S))
+        except BaseException as error:
+            self.end()
+            if isinstance(error, Exception) and not isinstance(error, IncomesError):
+                raise NotReady(f"the process that makes vectors broke off: {type(error).__name__}") from error
+            raise
+        return found
+
+    def end(self, idle_s: float = 0.0) -> None:
+        """End it if nobody has used it for so long."""
+        if self._actor is not None and time.monotonic() - self._used_s >= idle_s:
+            import ray
+
+            ray.kill(self._actor)
+            self._actor = None
+
+
+async def run_verbatims(
+    store: StoreClient, recaller: Recaller, start: Callable[[], Any], *, name: str, texts: int
+) -> None:
+    """Make vectors until cancelled.
+
+    Args:
+        recaller: has the serving engine say what was made, before it is called verified.
+        start: begins a `CramActor`.
+        name: of the worker; the same name again means that it was restarted, and has what it had.
+        texts: at the same time.
+    """
+    process, held, backoff_s = _Process(start), dict[EditKey, VerbatimJob](), POLL_S
+    try:
+        while True:
+            try:
+                if not held and not await store.verbatims_wait():
+                    process.end(IDLE_S)
+                    await asyncio.sleep(POLL_S)
+                    continue
+                await process.begin()
+                lease = await store.lease_verbatims(name, list(held), texts - len(held), lease_s=LEASE_S)
+                held = {edit: held[edit] for edit in lease.held}
+                outcomes = await process.work(list(held), lease.jobs)
+                held |= {job.edit: job for job in lease.jobs}
+                done = [await judged(recaller, outcome, held[outcome.edit].text) for outcome in outcomes]
+                if done:
+                    await store.record_verbatims(name, done)
+                for outcome in done:
+                    del held[outcome.edit]
+                backoff_s = POLL_S
+            except IncomesError as error:
+                logger.warning("making vectors stops for %.0f s: %s: %s", backoff_s, type(error).__name__, error)
+                held = {}
+                await asyncio.sleep(backoff_s)
+                backoff_s = min(2 * backoff_s, MAX_BACKOFF_S)
+    finally:
+        process.end()
+
+
+async def judged(recaller: Recaller, outcome: VerbatimOutcome, text: str) -> VerbatimOutcome:
+    """Verified only if the serving engine says the text, to the byte, from the bytes that are to be stored.
+
+    Raises:
+        Unavailable: it cannot be asked now.
+    """
+    if outcome.record is None:
+        return outcome
+    stream = RecallStream(recaller, text, outcome.record, None)
+    said = "".join([piece async for piece in stream.pieces()])
+    if stream.source == VECTORS and said == text:
+        return outcome
+    if not str(stream.reason).startswith("verbatim_"):
+        raise Unavailable(f"the serving engine could not be asked for a text: {stream.reason}")
+    reason = f"the serving engine does not say it: {stream.reason}"
+    return replace(outcome, state=VerbatimState.TEXT_FALLBACK, reason=reason, record=None, vectors=0, margin=None)
