@@ -168,7 +168,7 @@ def recall(
     found = connect(url, api_key).edits.recall(edit_id, version=version, timeout_s=timeout_s)
     if as_json:
         return print_json(found)
-    sys.stdout.write(found.text)
+    sys.stdout.buffer.write(found.text.encode())
     sys.stdout.flush()
     sys.stderr.write(f"{found.source}: {found.reason}\n" if found.reason else f"{found.source}\n")
 

@@ -47,6 +47,11 @@ class _Process:
     def __init__(self, start: Callable[[], Any]) -> None:
         self._start, self._actor, self._used_s = start, cast(Any, None), 0.0
 
+    @property
+    def running(self) -> bool:
+        """Whether it has what it was given."""
+        return self._actor is not None
+
     async def begin(self) -> None:
         """Have it running before anything is leased for it. Raises NotReady: it does not start."""
         if self._actor is None:
@@ -86,27 +91,28 @@ async def run_verbatims(
         texts: at the same time.
     """
     process, held, backoff_s = _Process(start), dict[EditKey, VerbatimJob](), POLL_S
+    made: list[VerbatimOutcome] = []
     try:
         while True:
             try:
-                if not held and not await store.verbatims_wait():
+                if made:
+                    await store.record_verbatims(name, made)
+                    made = []
+                if not held and not await store.verbatims_wait(name):
                     process.end(IDLE_S)
                     await asyncio.sleep(POLL_S)
                     continue
                 await process.begin()
                 lease = await store.lease_verbatims(name, list(held), texts - len(held), lease_s=LEASE_S)
-                held = {edit: held[edit] for edit in lease.held}
-                outcomes = await process.work(list(held), lease.jobs)
-                held |= {job.edit: job for job in lease.jobs}
-                done = [await judged(recaller, outcome, held[outcome.edit].text) for outcome in outcomes]
-                if done:
-                    await store.record_verbatims(name, done)
-                for outcome in done:
-                    del held[outcome.edit]
+                held = {edit: held[edit] for edit in lease.held} | {job.edit: job for job in lease.jobs}
+                outcomes = await process.work(lease.held, lease.jobs)
+                texts_done = [held.pop(outcome.edit).text for outcome in outcomes]
+                for outcome, text in zip(outcomes, texts_done, strict=True):
+                    made.append(await judged(recaller, outcome, text))
                 backoff_s = POLL_S
             except IncomesError as error:
                 logger.warning("making vectors stops for %.0f s: %s: %s", backoff_s, type(error).__name__, error)
-                held = {}
+                held = held if process.running else {}
                 await asyncio.sleep(backoff_s)
                 backoff_s = min(2 * backoff_s, MAX_BACKOFF_S)
     finally:

@@ -23,9 +23,9 @@ class VerbatimCalls(StoreCalls):
         """Leave it in the audit log that the text was said. Raises EditNotFound."""
         return await self._write(commands.NoteRecall(project, request_id, edit_id, version, source))
 
-    async def verbatims_wait(self) -> bool:
-        """Whether verbatim edits wait for vectors, and no worker has them."""
-        return await self._read(verbatims.verbatims_wait)
+    async def verbatims_wait(self, worker: str) -> bool:
+        """Whether verbatim edits wait for vectors, and no other worker has them."""
+        return await self._read(verbatims.verbatims_wait, worker)
 
     async def lease_verbatims(self, worker: str, held: Sequence[EditKey], limit: int, *, lease_s: int) -> VerbatimLease:
         """Go on with those that a worker has, and take up to `limit` more. Drop what is not in the answer."""

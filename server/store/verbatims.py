@@ -81,14 +81,12 @@ def note_recall(tx: Transaction, command: commands.NoteRecall) -> list[EditKey]:
     return [(command.edit_id, command.version)]
 
 
-def verbatims_wait(conn: Connection) -> bool:
-    """Whether there is something to lease that no worker has."""
+def verbatims_wait(conn: Connection, worker: str) -> bool:
+    """Whether there is something to lease that no other worker has; one that was restarted has what it had."""
     free = _live().where(b.state.in_([S.PLANNING, S.STALE])).limit(1)
-    late = _live().where(b.state == S.OPTIMISING).order_by(b.leased_until).limit(1)
-    if conn.execute(free).first() is not None:
-        return True
-    row = conn.execute(late).first()
-    return row is not None and row.leased_until <= int(time.time())
+    late = or_(b.leased_until <= int(time.time()), b.worker == worker)
+    left = _live().where(b.state == S.OPTIMISING, late).limit(1)
+    return any(conn.execute(query).first() is not None for query in (free, left))
 
 
 def verbatim_origins(conn: Connection) -> list[str]:

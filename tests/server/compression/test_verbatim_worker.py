@@ -6,12 +6,14 @@ import os
 import signal
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict
+from types import SimpleNamespace
 
 import pytest
 from incomes_server.compression.cramming import CramLimits
 from incomes_server.compression.verbatim_worker import run_verbatims, start_cram_actor
 from incomes_server.edits import NewEdit, RecallKeys, VerbatimState
 
+from incomes_plugin.errors import NotReady
 from incomes_plugin.lab.verbatim.decode import greedy
 from incomes_plugin.lab.verbatim.frame import RecallFrame
 from incomes_plugin.lab.verbatim.frozen import FrozenModel
@@ -132,3 +134,29 @@ async def test_an_erased_text_leaves_the_worker(stack, project):
     await stack.store.erase_edit(project, edits[0].id, request_id="erase")
     held = await stack.store.lease_verbatims("slow", [job.edit for job in lease.jobs], 0, lease_s=60)
     assert held.held == ((edits[1].id, 1),)
+
+
+class Stumbling:
+    """A store that does not answer when it is first asked to keep something."""
+
+    def __init__(self, store):
+        self._store, self.failed = store, 0
+
+    def __getattr__(self, name):
+        return getattr(self._store, name)
+
+    async def record_verbatims(self, worker, outcomes):
+        if not self.failed:
+            self.failed += 1
+            raise NotReady("the database restarts")
+        return await self._store.record_verbatims(worker, outcomes)
+
+
+async def test_what_was_made_while_the_store_was_away_is_kept(stack, project, model, recaller, capacity):
+    edits = await add(stack.store, project, TEXTS[0])
+    store = Stumbling(stack.store)
+    async with worker(SimpleNamespace(store=store), model, recaller, capacity) as started:
+        (found,) = await settled(stack.store, project, edits)
+    assert (found.state, store.failed, len(started)) == (VerbatimState.VERIFIED, 1, 1)
+    shown = await stack.store.get_edit(project, edits[0].id)
+    assert shown.verbatim.steps > 0

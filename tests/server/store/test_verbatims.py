@@ -148,10 +148,10 @@ def state_of(store, edit):
 
 def test_a_worker_takes_makes_and_leaves_a_record(store):
     edit, other = add(store), add(store, "Z9-330-B", RecallKeys("Part number"), "o")
-    assert store.read(verbatims_wait)
+    assert store.read(verbatims_wait, "three")
     assert [job.text for job in lease(store, limit=1).jobs] == [CLAUSE]
     (job,) = lease(store, "two").jobs
-    assert (job.edit, job.former, store.read(verbatims_wait)) == ((other.id, 1), None, False)
+    assert (job.edit, job.former, store.read(verbatims_wait, "three")) == ((other.id, 1), None, False)
     assert state_of(store, edit) == (VerbatimState.OPTIMISING, "its vectors are being made")
     refused = VerbatimOutcome(other.id, 1, VerbatimState.TEXT_FALLBACK, "12 of 17 tokens right", ORIGIN, b"x", tokens=4)
     assert store.write(commands.RecordVerbatims("one", (verified(edit), refused))) == 1, "the other is not its own"
@@ -185,7 +185,9 @@ def test_a_silent_worker_loses_its_lease_and_one_that_beats_does_not(database_ur
 
 def test_a_worker_that_was_restarted_gets_its_texts_again_and_one_that_ends_all_is_given_up(store):
     edit = add(store)
-    for _ in range(3):
+    for attempt in range(3):
+        assert store.read(verbatims_wait, "one")
+        assert store.read(verbatims_wait, "two") is (attempt == 0)
         assert [job.edit for job in lease(store).jobs] == [(edit.id, 1)]
     assert lease(store).jobs == ()
     assert state_of(store, edit) == (VerbatimState.FAILED, "no worker finished it in 3 attempts")
