@@ -1,8 +1,8 @@
 """`python -m benchmarks.verbatim_finding --cache FOLDER`: which words should the gist of a verbatim edit be made from?
 
 Verbatim edits stand among 1,000 facts of the dev split. For each wording of what is captured, and with and without
-the margin of `incomes_plugin/vllm/leads.py`: is an edit found by questions of callers, by its own example questions,
-and does one lead the picks of questions that it does not answer?
+the look at the question's words (`asks_for`): is an edit found by questions of callers, by its own example questions,
+and is one found by questions that it does not answer?
 Features, routing and verifier are the engine's own, of the default base and adapter.
 """
 
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from incomes_server.edits.verbatim import RecallKeys, found_by
+from incomes_server.edits.verbatim import RecallKeys, asks_for, found_by
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from benchmarks.conflicts import shown
@@ -37,7 +37,6 @@ from incomes_plugin.model.resolve import resolve
 from incomes_plugin.pool.table import ROW_TOKENS
 from incomes_plugin.selection.picks import choose
 from incomes_plugin.selection.routing import RouteKeys
-from incomes_plugin.vllm.leads import LEAD_MARGIN
 
 NUM_FACTS = 1000
 ASKED_FACTS = 100
@@ -87,11 +86,16 @@ def measured(data: Path, folder: Path) -> dict[str, Any]:
     facts = random.Random(1).sample([*records, *more], NUM_FACTS)
     asked = questions(edits, facts[:ASKED_FACTS], data)
     bench = Bench(folder, [fact.edits[0].statement for fact in facts], [one.prompt for one in asked])
+    keys = [RecallKeys(edit.title, edit.examples) for edit in edits]
     found = {}
     for name, wording in WORDINGS.items():
         leads = bench.leads([wording(edit) for edit in edits])
-        found[name] = by_kind(asked, [edit for edit, _ in leads])
-        found[f"{name}, surer by {LEAD_MARGIN}"] = by_kind(asked, [edit if sure else None for edit, sure in leads])
+        named = [
+            lead if lead is not None and asks_for(keys[lead], one.prompt) else None
+            for one, lead in zip(asked, leads, strict=True)
+        ]
+        found[name] = by_kind(asked, leads)
+        found[f"{name}, and named"] = by_kind(asked, named)
         say("wording", len(found) // 2, len(WORDINGS))
     return {"verbatim_edits": len(edits), "facts": NUM_FACTS, "wordings": found}
 
@@ -138,22 +142,18 @@ class Bench:
         asked = self.cache.capture("questions", ids, lambda part: self.base.questions([ids[i] for i in part]), say)
         self.questions = [self.adapter.standardise(asked[i]) for i in range(len(ids))]
 
-    def leads(self, texts: Sequence[str]) -> list[tuple[int | None, bool]]:
-        """The verbatim edit that leads the picks of each question, and whether by enough; they come after the facts."""
+    def leads(self, texts: Sequence[str]) -> list[int | None]:
+        """The verbatim edit that leads the picks of each question; they come after the facts."""
         features = [*self.facts, *self._captured("verbatim", texts)]
         table = route_keys(self.adapter, features)
-        found: list[tuple[int | None, bool]] = []
-        least = self.adapter.rules.threshold_among(len(features))
+        found: list[int | None] = []
         for question in self.questions:
             picks = choose(
                 self.adapter.router, self.adapter.verifier, self.adapter.rules, question, table, features.__getitem__,
                 lambda row: row,
             )  # fmt: skip
-            if picks.edits and picks.edits[0] >= len(self.facts):
-                logit = float(picks.logits[picks.candidates.index(picks.edits[0])])
-                found.append((picks.edits[0] - len(self.facts), logit >= least + LEAD_MARGIN))
-            else:
-                found.append((None, False))
+            place = picks.edits[0] - len(self.facts) if picks.edits else -1
+            found.append(place if place >= 0 else None)
         return found
 
     def _captured(self, stage: str, texts: Sequence[str]) -> list[torch.Tensor]:

@@ -14,9 +14,6 @@ from incomes_plugin.selection.picks import Picks
 from incomes_plugin.vllm.rows import RequestTag
 
 _MAX_KEPT = 4096
-LEAD_MARGIN = 3.5
-"""Logits by which the verifier must be surer of a verbatim edit than of one that is read. It was trained on facts; at
-this margin most questions for another text are told from those for this one (`benchmarks/verbatim_finding.py`)."""
 
 
 class VerbatimLeads:
@@ -25,16 +22,10 @@ class VerbatimLeads:
     def __init__(self) -> None:
         self._leads: OrderedDict[str, dict[int, EditKey]] = OrderedDict()
 
-    def add(self, tag: RequestTag, snapshot: PooledSnapshot, picks: Picks, threshold: float) -> None:
-        """Keep the likeliest pick of a probe, if it is a verbatim edit, and likely enough.
-
-        Args:
-            threshold: verifier's logit from which an edit is read.
-        """
+    def add(self, tag: RequestTag, snapshot: PooledSnapshot, picks: Picks) -> None:
+        """Keep the likeliest pick of a probe, if it is a verbatim edit."""
         lead = picks.edits[0] if picks.edits else None
         if tag.trace is None or lead is None or not snapshot.table.gists[lead].verbatim:
-            return
-        if float(picks.logits[picks.candidates.index(lead)]) < threshold + LEAD_MARGIN:
             return
         self._leads.setdefault(tag.trace, {})[tag.prompt] = snapshot.table.edits[lead]
         while len(self._leads) > _MAX_KEPT:

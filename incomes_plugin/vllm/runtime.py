@@ -217,7 +217,7 @@ class SelectionRuntime:
                 request.read_since_ns = time.time_ns()
         self.figures.observe(time.perf_counter() - start_s, len(picks.edits))
         if tag.probe:
-            self.leads.add(tag, snapshot, picks, self.adapter.rules.threshold_among(snapshot.num_edits))
+            self.leads.add(tag, snapshot, picks)
             return self._let_go(request)
         edits = [self.pool.picked(snapshot, row) for row in picks.edits]
         trace = None

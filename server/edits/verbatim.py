@@ -10,10 +10,21 @@ In each state a verbatim edit is answered with its text; only where it is verifi
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from incomes_plugin.gist.edit import EditKey
+
+_COMMON = frozenset(
+    re.findall(
+        r"\w+",
+        "what does says this that with from have has need should much many must your into about give tell quote read "
+        "exact wording text where when which them they there cual cuando como dice dicen cita para esta este",
+    )
+)
+"""Words of four letters and more that questions have, whatever they ask for; shorter ones do not count anyway."""
 
 
 class VerbatimState(StrEnum):
@@ -151,3 +162,21 @@ def found_by(keys: RecallKeys) -> str:
     title = keys.title
     asked = [] if not title else [f"What does the {title[0].lower()}{title[1:]} say?"]
     return "\n".join([*asked, *keys.questions])
+
+
+def asks_for(keys: RecallKeys, question: str) -> bool:
+    """Whether a question has all words of the title, or two thirds of those of an example question. The verifier was
+    trained on facts: it takes "What does the arbitration clause say?" for a question about the cancellation clause."""
+    said = _words(question)
+    title = _words(keys.title or "")
+    if title and title <= said:
+        return True
+    return any(3 * len(said & words) >= 2 * len(words) for words in map(_words, keys.questions) if words)
+
+
+def _words(text: str) -> frozenset[str]:
+    """Beginnings of the words that tell texts apart, without accents: inflected forms begin alike."""
+    plain = unicodedata.normalize("NFKD", text.casefold())
+    letters = "".join(each for each in plain if not unicodedata.combining(each))
+    found = re.findall(r"\w+", letters)
+    return frozenset(w[:5] for w in found if (len(w) > 3 or any(map(str.isdigit, w))) and w not in _COMMON)

@@ -28,7 +28,7 @@ from incomes_server.api.chat.verbatim_answer import (
 from incomes_server.api.http.body import with_body_length
 from incomes_server.api.http.metrics import VERBATIM_ANSWERS
 from incomes_server.api.http.recalls import settle_recall
-from incomes_server.edits.verbatim import VerbatimText
+from incomes_server.edits.verbatim import RecallKeys, VerbatimText, asks_for
 from incomes_server.store.client import StoreClient
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -91,6 +91,8 @@ class VerbatimChat:
         why = _unfit(parsed.understood)
         try:
             stored = await self.store.get_verbatim(project, *edit)
+            if not asks_for(RecallKeys(stored.title, stored.questions), await self._question(parsed)):
+                return {}
         except EditNotFound:  # erased since the snapshot was made
             why = "erased"
         if why is not None:
@@ -98,6 +100,19 @@ class VerbatimChat:
             return {HEADER: header_of(edit, UNUSED, why)}
         await self._recall(parsed.understood, stored, edit, resolved, probed, send)
         return None
+
+    async def _question(self, parsed: ParsedBody) -> str:
+        """What the last user turn says, or a plain prompt."""
+        body = json.loads(parsed.body)
+        turns = [turn.get("content") for turn in body.get("messages", ()) if turn.get("role") == "user"]
+        said = body.get("prompt") if "prompt" in body else turns[-1] if turns else ""
+        if isinstance(said, list) and len(said) == 1 and not isinstance(said[0], dict | int):
+            (said,) = said
+        if isinstance(said, list) and all(isinstance(part, int) for part in said):
+            return str((await self.recaller.frame()).tokenizer.decode(said))
+        if isinstance(said, list):
+            return " ".join(str(part.get("text", "")) for part in said if isinstance(part, dict))
+        return str(said or "")
 
     async def _probe(self, scope: Scope, parsed: ParsedBody, edit_scope: EditScope) -> Probed | None:
         """Run the request for one token; None when vLLM refuses it."""

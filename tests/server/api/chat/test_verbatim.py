@@ -8,7 +8,7 @@ from incomes_server.api.chat.fields import parse_body
 from incomes_server.api.chat.resolve import Resolved
 from incomes_server.api.chat.verbatim import VerbatimChat
 from incomes_server.api.chat.verbatim_answer import CutText
-from incomes_server.edits.verbatim import VerbatimState, VerbatimText
+from incomes_server.edits.verbatim import RecallKeys, VerbatimState, VerbatimText, asks_for
 
 from incomes_plugin.errors import EditNotFound, InvalidRequest
 from incomes_plugin.lab.verbatim.frame import RecallFrame
@@ -77,7 +77,7 @@ async def answered(frame, body, *, path=CHAT, vllm=None, leads=None, erased=Fals
         assert (project, edit_id, version) == ("acme", "edit_1", 2)
         if erased:
             raise EditNotFound("gone")
-        return VerbatimText("edit_1", 2, VerbatimState.PLANNING, None, None, (), TEXT, None)
+        return VerbatimText("edit_1", 2, VerbatimState.PLANNING, None, "The notice", ("How do I cancel?",), TEXT, None)
 
     async def taken(trace):
         assert vllm.scope is None or vllm.scope.trace == trace
@@ -87,7 +87,7 @@ async def answered(frame, body, *, path=CHAT, vllm=None, leads=None, erased=Fals
         vllm, SimpleNamespace(leads=taken), SimpleNamespace(get_verbatim=find), Recaller(lambda: frame, None)
     )
     vllm.scope = None
-    start = {"messages": [{"role": "user", "content": "?"}]} if path == CHAT else {"prompt": "?"}
+    start = {"messages": [{"role": "user", "content": "The notice?"}]} if path == CHAT else {"prompt": "The notice?"}
     parsed = parse_body(path, json.dumps({"model": "tiny"} | start | body).encode())
     scope = {"type": "http", "path": path, "headers": [(b"content-length", b"1")]}
     resolved, edit_scope = Resolved(SNAPSHOT, "DEFAULT", "trace_x"), EditScope("eset_a", SNAPSHOT, "trace_x")
@@ -216,6 +216,45 @@ async def test_without_a_lead_or_with_a_refusal_the_request_goes_on(frame):
     assert (await answered(frame, {}, vllm=Vllm(400)))[0] == {}
     left, _, vllm = await answered(frame, {"max_tokens": "many"})
     assert (left, vllm.asked) == ({}, None), "vLLM refuses it by itself"
+
+
+ASKED = [{"type": "text", "text": "How"}, {"type": "text", "text": "can I CANCEL?"}]
+
+
+@pytest.mark.parametrize(
+    ("body", "path", "is_led"),
+    [
+        ({"messages": [{"role": "user", "content": ASKED}]}, CHAT, True),
+        ({"messages": [{"role": "user", "content": "The notice?"}, {"role": "user", "content": "Hi"}]}, CHAT, False),
+        ({"messages": [{"role": "user", "content": "Hi"}, {"role": "user", "content": "A notice!"}]}, CHAT, True),
+        ({"messages": [{"role": "user", "content": "The arbitration?"}]}, CHAT, False),
+        ({"prompt": ["Notices"]}, COMPLETIONS, True),
+        ({"prompt": "Nothing"}, COMPLETIONS, False),
+    ],
+)
+async def test_the_question_has_to_name_the_text(frame, body, path, is_led):
+    left, told, _ = await answered(frame, body, path=path)
+    assert (left is None, told.pieces > 0) == (is_led, is_led)
+    assert left in (None, {})
+
+
+async def test_a_question_in_tokens_is_read(frame):
+    for text, is_led in (("The notice?", True), ("Nothing?", False)):
+        ids = frame.tokenizer.encode(text, add_special_tokens=False)
+        for prompt in (ids, [ids]):
+            assert ((await answered(frame, {"prompt": prompt}, path=COMPLETIONS))[0] is None) == is_led
+
+
+def test_what_asks_for_a_text():
+    keys = RecallKeys("Cancellation clause", ("What is the notice period for cancelling?",))
+    assert asks_for(keys, "Please quote the clause on cancellation.")
+    assert asks_for(keys, "Which notice period is there?")
+    assert not asks_for(keys, "What does the arbitration clause say?")
+    assert not asks_for(keys, "")
+    assert asks_for(RecallKeys("Cláusula de resolución"), "¿Qué dice la clausula de RESOLUCION?")
+    assert asks_for(RecallKeys("K-17 form"), "the form k-17")
+    assert not asks_for(RecallKeys("K-17 form"), "the form k-18")
+    assert not asks_for(RecallKeys(None, ("?",)), "?")
 
 
 async def test_several_prompts_are_refused_where_one_is_led(frame):
