@@ -11,7 +11,7 @@ import logging
 import os
 import time
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -68,6 +68,7 @@ class Cramming:
         self.model, self.capacity, self.settings = model, capacity, settings
         self.origin = json.dumps(asdict(model.origin))
         self._crammer = Crammer(model, (), settings, decoded_by(model))
+        self._jobs: dict[EditKey, VerbatimJob] = {}
         self._plans: dict[EditKey, CramPlan] = {}
         self._ended: dict[EditKey, dict[str, CramOutcome]] = {}
         self._passes = self._crammer.run()
@@ -83,14 +84,14 @@ class Cramming:
         one = plan(self.model, f"{job.edit_id}@{job.version}", job.text, self.capacity)
         if one.refusal:
             return VerbatimOutcome(*job.edit, VerbatimState.TEXT_FALLBACK, one.refusal, self.origin)
-        self._plans[job.edit], self._ended[job.edit] = one, {}
+        self._jobs[job.edit], self._plans[job.edit], self._ended[job.edit] = job, one, {}
         self._crammer.waiting.extend(jobs_of(self.model, [one], self._start(job)))
         return None
 
     def keep(self, edits: Collection[EditKey]) -> None:
         """Forget all others: their vectors too."""
         for edit in [edit for edit in self._plans if edit not in edits]:
-            del self._plans[edit], self._ended[edit]
+            del self._jobs[edit], self._plans[edit], self._ended[edit]
         names = {chunk.name for one in self._plans.values() for chunk in one.chunks}
         crammer = self._crammer
         crammer.rows[:] = [row for row in crammer.rows if row.job.target.name in names]
@@ -98,7 +99,8 @@ class Cramming:
             crammer.waiting.remove(job)
 
     def step(self) -> list[VerbatimOutcome]:
-        """One pass; texts that it ended, all chunks accepted or one given up."""
+        """One pass; texts that it ended, all chunks accepted or one given up. Former vectors may have been a bad start,
+        those of another model most of all: what was given up from there begins once more without them."""
         outcome = next(self._passes, None)
         if outcome is None:
             if not self._crammer.rows and not self._crammer.waiting:
@@ -108,6 +110,9 @@ class Cramming:
         one, ended = self._plans[edit], self._ended[edit]
         ended[outcome.target.name] = outcome
         if outcome.accepted and len(ended) < len(one.chunks):
+            return []
+        if not outcome.accepted and self._jobs[edit].former is not None:
+            self.add(replace(self._jobs[edit], former=None, former_text=None))
             return []
         found = self._outcome(edit, one, ended, outcome)
         self.keep(self._plans.keys() - {edit})

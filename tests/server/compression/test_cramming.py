@@ -2,7 +2,7 @@
 vectors are where a search begins."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ from incomes_plugin.errors import InvalidValue
 from incomes_plugin.lab.verbatim.decode import greedy
 from incomes_plugin.lab.verbatim.frozen import FrozenModel
 from incomes_plugin.lab.verbatim.planner import VectorCapacity
-from incomes_plugin.lab.verbatim.record import load_record
+from incomes_plugin.lab.verbatim.record import dump, load_record
 from incomes_plugin.lab.verbatim.row import CramSettings
 from tests.tiny_model import write_tiny_model
 
@@ -114,3 +114,14 @@ def test_another_models_capacity_is_refused(model, tmp_path):
     file.write_text(json.dumps({"calibration": calibration, "origin": asdict(model.origin)}))
     _, capacity, settings = limits.load()
     assert (capacity.nats_per_vector, settings.max_steps, settings.most_rows) == (30.0, 7, 3)
+
+
+def test_what_former_vectors_lead_nowhere_begins_once_more_without_them(model, made):
+    """Vectors of another model, for one; here they are far away."""
+    record = load_record(made.record)
+    far = replace(record.chunks[0], vectors=record.chunks[0].vectors + 100.0)
+    job = VerbatimJob("edit_a", 2, HELD, dump(replace(record, chunks=(far,))), HELD)
+    cramming = Cramming(model, VectorCapacity(30.0), CramSettings(max_steps=300, patience=300))
+    assert cramming.add(job) is None
+    found = all_of(cramming)["edit_a"]
+    assert (found.state, found.steps) == (VerbatimState.VERIFIED, made.steps), "as from the beginning"
