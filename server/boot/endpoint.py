@@ -19,7 +19,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import StreamingResponse
 from incomes_server.api.http.errors import error_response
 from incomes_server.boot.child import Child, Where, free_port
-from incomes_server.boot.front import LOST_HEADER, error_event
+from incomes_server.boot.front import HAD_IT, LOST_HEADER, NEVER_HAD_IT, error_event
 from pydantic import Field
 
 from incomes_plugin.errors import EngineLost, NotReady
@@ -32,8 +32,8 @@ METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 CONNECT_S = 5.0
 HEALTH_EVERY_S = 1.0
 HOLD_S = 0.5
-OTHERS_MAY = (f'"{NotReady.code}"'.encode(), f'"{EngineLost.code}"'.encode())
-"""Codes of refusals in which only this engine has a part."""
+OTHERS_MAY = {f'"{NotReady.code}"'.encode(): NEVER_HAD_IT, f'"{EngineLost.code}"'.encode(): HAD_IT}
+"""Codes of refusals in which only this engine has a part, and which part."""
 
 
 class EndpointArgs(Where):
@@ -91,8 +91,9 @@ class ServedEngine(Child):
         kept = {k: v for k, v in answer.headers.items() if k.lower() not in HOP_BY_HOP}
         if not streams:
             kept = {k: v for k, v in kept.items() if k.lower() not in ("content-encoding", "content-length")}
-            if answer.status_code == 503 and any(code in answer.content for code in OTHERS_MAY):
-                kept[LOST_HEADER] = "1"
+            part = next((part for code, part in OTHERS_MAY.items() if code in answer.content), None)
+            if answer.status_code == 503 and part is not None:
+                kept[LOST_HEADER] = part
                 await asyncio.sleep(HOLD_S)
             return Response(answer.content, answer.status_code, kept)
         return StreamingResponse(_body_of(answer), answer.status_code, kept)
@@ -102,7 +103,7 @@ class ServedEngine(Child):
         logger.warning("an engine does not answer: %s", type(error).__name__)
         await asyncio.sleep(HOLD_S)
         refusal = error_response(NotReady("this engine has just ended; send the request again, to another"))
-        refusal.headers[LOST_HEADER] = "1"
+        refusal.headers[LOST_HEADER] = NEVER_HAD_IT if isinstance(error, httpx.ConnectError) else HAD_IT
         return refusal
 
 

@@ -20,7 +20,13 @@ from incomes_plugin.errors import EngineLost
 logger = logging.getLogger("incomes.endpoint")
 
 LOST_HEADER = "x-incomes-try-another"
-"""Of a 503 by which a replica says that its engine is gone, or not ready: nothing was answered, another may."""
+"""Of a 503 by which a replica says that nothing was answered, and another may: NEVER_HAD_IT or HAD_IT."""
+
+NEVER_HAD_IT, HAD_IT = "never-had-it", "had-it"
+"""The engine was not there for the request, or not ready; or it died with the request, maybe of it."""
+
+MOST_DEATHS = 2
+"""Engines that may die with one request. What ends engines would else be sent to all of them in turn."""
 
 TRY_FOR_S = 10.0
 PAUSE_S = 0.25
@@ -56,7 +62,7 @@ class OtherEngine:
         await request.read()
         if request.gone:
             return
-        end_s = time.monotonic() + TRY_FOR_S
+        end_s, deaths = time.monotonic() + TRY_FOR_S, 0
         while True:
             answer = _Answer(send)
             try:
@@ -68,7 +74,8 @@ class OtherEngine:
             if answer.begun:
                 await answer.break_off()
                 return
-            if not request.whole or time.monotonic() > end_s:
+            deaths += answer.died
+            if not request.whole or time.monotonic() > end_s or deaths >= MOST_DEATHS:
                 await answer.refuse(scope, receive)
                 return
             logger.warning("an engine is not there for a request; it goes to another")
@@ -119,10 +126,12 @@ class _Answer:
     Attributes:
         begun: something was passed on.
         done: all of it was.
+        died: of what is not done: nobody has said that no engine had the request.
     """
 
     def __init__(self, send: Send) -> None:
         self._send = send
+        self.died = True
         self.begun = self.done = self._is_lost = self._streams = False
         self._lost: list[Message] = []
 
@@ -131,6 +140,7 @@ class _Answer:
         if message["type"] == "http.response.start":
             headers = {name.lower(): value for name, value in message.get("headers", ())}
             self._is_lost = message["status"] == 503 and LOST_HEADER.encode() in headers
+            self.died = headers.get(LOST_HEADER.encode()) != NEVER_HAD_IT.encode()
             self._streams = headers.get(b"content-type", b"").startswith(b"text/event-stream")
             if message["status"] == 503 and b"retry-after" not in headers:  # Serve's own
                 message = {**message, "headers": [*message.get("headers", ()), (b"retry-after", b"1")]}

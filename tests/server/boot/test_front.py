@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from incomes_server.boot import front
-from incomes_server.boot.front import LOST_HEADER, REPLAY_BYTES, OtherEngine
+from incomes_server.boot.front import HAD_IT, LOST_HEADER, MOST_DEATHS, NEVER_HAD_IT, REPLAY_BYTES, OtherEngine
 
 Messages = list[dict[str, Any]]
 BODY = [b'{"model": ', b'"incomes"}']
@@ -72,30 +72,38 @@ def status_and_body(sent: Messages) -> tuple[int, bytes]:
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tests that see the end of all tries do not wait for it as long as clients do."""
+    """Tests do not wait as long as clients do."""
     monkeypatch.setattr(front, "PAUSE_S", 0.01)
-    monkeypatch.setattr(front, "TRY_FOR_S", 0.1)
 
 
-LOST = (503, [(LOST_HEADER.encode(), b"1")], [b"gone"])
+LOST = (503, [(LOST_HEADER.encode(), HAD_IT.encode())], [b"gone"])
+NOT_THERE = (503, [(LOST_HEADER.encode(), NEVER_HAD_IT.encode())], [b"gone"])
 
 
-@pytest.mark.parametrize("deaths", [[None], [LOST], [None, LOST, None]])
-def test_a_request_whose_engine_died_goes_to_another_with_the_same_body(deaths: list[Any]) -> None:
-    engines = Engines(*deaths, ANSWER)
+@pytest.mark.parametrize("failures", [[None], [LOST], [NOT_THERE] * 4, [NOT_THERE, LOST, NOT_THERE]])
+def test_a_request_whose_engine_died_goes_to_another_with_the_same_body(failures: list[Any]) -> None:
+    engines = Engines(*failures, ANSWER)
     assert status_and_body(ask(engines)) == (200, b"{}")
-    assert engines.bodies == [b"".join(BODY)] * (len(deaths) + 1)
+    assert engines.bodies == [b"".join(BODY)] * (len(failures) + 1)
 
 
-@pytest.mark.parametrize("death", [None, LOST])
-def test_at_last_it_is_refused_as_what_may_be_sent_again(death: Any) -> None:
-    engines = Engines(death)
+@pytest.mark.parametrize("failure", [None, LOST, NOT_THERE])
+def test_at_last_it_is_refused_as_what_may_be_sent_again(failure: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(front, "TRY_FOR_S", 0.5)
+    engines = Engines(failure)
     sent = ask(engines)
     status, body = status_and_body(sent)
     assert status == 503
-    assert body == b"gone" if death else json.loads(body)["error"]["code"] == "engine_lost"
+    assert body == b"gone" if failure else json.loads(body)["error"]["code"] == "engine_lost"
     assert (b"retry-after", b"1") in sent[0]["headers"]
     assert len(engines.bodies) > 1
+
+
+@pytest.mark.parametrize("death", [None, LOST])
+def test_a_request_that_ends_engines_is_not_sent_to_all_of_them(death: Any) -> None:
+    engines = Engines(NOT_THERE, *[death] * 10)
+    assert status_and_body(ask(engines))[0] == 503
+    assert len(engines.bodies) == 1 + MOST_DEATHS
 
 
 def test_an_error_of_the_engine_is_no_death() -> None:
