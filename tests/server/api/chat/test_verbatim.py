@@ -9,6 +9,7 @@ from incomes_server.api.chat.resolve import Resolved
 from incomes_server.api.chat.verbatim import VerbatimChat
 from incomes_server.api.chat.verbatim_answer import CutText
 from incomes_server.edits.verbatim import RecallKeys, VerbatimState, VerbatimText, asks_for
+from prometheus_client import REGISTRY
 
 from incomes_plugin.errors import EditNotFound, InvalidRequest
 from incomes_plugin.lab.verbatim.frame import RecallFrame
@@ -69,7 +70,7 @@ class Told:
         return [json.loads(line.removeprefix("data: ")) for line in lines]
 
 
-async def answered(frame, body, *, path=CHAT, vllm=None, leads=None, erased=False):
+async def answered(frame, body, *, path=CHAT, vllm=None, leads=None, erased=False, record=None, refuse=None):
     """What a request gets: the headers for the generated answer (None: answered), what was told, and vLLM."""
     vllm, told = vllm or Vllm(), Told()
 
@@ -77,14 +78,19 @@ async def answered(frame, body, *, path=CHAT, vllm=None, leads=None, erased=Fals
         assert (project, edit_id, version) == ("acme", "edit_1", 2)
         if erased:
             raise EditNotFound("gone")
-        return VerbatimText("edit_1", 2, VerbatimState.PLANNING, None, "The notice", ("How do I cancel?",), TEXT, None)
+        return VerbatimText(
+            "edit_1", 2, VerbatimState.PLANNING, None, "The notice", ("How do I cancel?",), TEXT, record
+        )
 
     async def taken(trace):
         assert vllm.scope is None or vllm.scope.trace == trace
         return {0: ("edit_1", 2)} if leads is None else leads
 
     chat = VerbatimChat(
-        vllm, SimpleNamespace(leads=taken), SimpleNamespace(get_verbatim=find), Recaller(lambda: frame, None)
+        vllm,
+        SimpleNamespace(leads=taken),
+        SimpleNamespace(get_verbatim=find, refuse_verbatim=refuse),
+        Recaller(lambda: frame, None),
     )
     vllm.scope = None
     start = {"messages": [{"role": "user", "content": "The notice?"}]} if path == CHAT else {"prompt": "The notice?"}
@@ -203,6 +209,27 @@ async def test_an_answer_that_cannot_be_a_text_is_generated_and_says_so(frame, b
     left, told, _ = await answered(frame, body, path=path)
     assert left == {"x-incomes-verbatim": f"edit_1; version=2; source=unused; reason={why}"}
     assert told.pieces == 0
+
+
+async def test_a_damaged_record_gives_the_stored_text_and_is_made_again(frame):
+    refused = []
+
+    async def refuse(edit, reason):
+        refused.append((edit, reason.partition(":")[0]))
+
+    before = mismatches()
+    for stream in (False, True):
+        left, told, _ = await answered(frame, {"stream": stream}, record=b"\x10" + bytes(40), refuse=refuse)
+        assert left is None
+        assert told.headers["x-incomes-verbatim"] == ("edit_1; version=2; source=stored_text; reason=verbatim_damaged")
+        if not stream:
+            assert json.loads(told.body)["choices"][0]["message"]["content"] == TEXT
+    assert refused == [(("edit_1", 2), "verbatim_damaged")] * 2
+    assert mismatches() == before + 2
+
+
+def mismatches():
+    return REGISTRY.get_sample_value("incomes:verbatim_mismatch_total")
 
 
 async def test_an_erased_text_is_not_answered(frame):
