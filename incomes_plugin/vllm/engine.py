@@ -28,7 +28,7 @@ from incomes_plugin.vllm.answers import ANSWERS_ATTRIBUTE, Answers
 from incomes_plugin.vllm.compressor import Compressor
 from incomes_plugin.vllm.config import WORKER_CLS, has_selection_layer
 from incomes_plugin.vllm.pin import PINS_ATTRIBUTE, EditScope, use_scope
-from incomes_plugin.vllm.recalls import engine_errors, say
+from incomes_plugin.vllm.recalls import engine_errors, runs_eagerly, say
 from incomes_plugin.vllm.register import register
 from incomes_plugin.vllm.registry import SnapshotRegistry
 from incomes_plugin.vllm.status import EngineStatus, WorkerStatus
@@ -188,9 +188,14 @@ class EditEngine:
 
         Raises:
             InvalidValue: vectors of another shape.
-            UnsupportedEngine: the served model takes no vectors.
+            UnsupportedEngine: the served model takes no vectors, or the engine compiles it.
         """
         return say(self._engine, self._call, template, vectors, num_tokens)
+
+    @property
+    def says_texts(self) -> bool:
+        """Whether vectors are taken: only by an engine that does not compile."""
+        return runs_eagerly(self._engine.vllm_config)
 
     async def _take_trace(self, trace: str) -> RequestTrace:
         tokens = [[*choice, number] for choice, number in self._answers.take(trace).items()]

@@ -20,7 +20,7 @@ from incomes_plugin.errors import UnsupportedEngine
 from incomes_plugin.model.adapter import EditAdapter
 from incomes_plugin.vllm.kv_cache import AttentionLayer
 from incomes_plugin.vllm.ranks import Ranks
-from incomes_plugin.vllm.recalls import RecallVectors, feed_vectors
+from incomes_plugin.vllm.recalls import RecallVectors, feed_vectors, runs_eagerly
 from incomes_plugin.vllm.runtime import SelectionRuntime
 
 _BACKENDS = ("CPU_ATTN", "FLASH_ATTN", "TRITON_ATTN")
@@ -39,7 +39,8 @@ def install(vllm_config: VllmConfig, model: torch.nn.Module, adapter: EditAdapte
     layers = {index: AttentionLayer(a, _rotary(a, model)) for index, a in attentions.items()}
     on_device = adapter.to(next(model.parameters()).device)
     dtype = next(iter(attentions.values())).dtype
-    runtime = SelectionRuntime(on_device, layers, dtype, Ranks.of_worker(), RecallVectors(model))
+    recalls = RecallVectors(model, runs_eagerly(vllm_config))
+    runtime = SelectionRuntime(on_device, layers, dtype, Ranks.of_worker(), recalls)
     feed_vectors(model, lambda: () if runtime.plan is None else runtime.plan.recalls)
     for place, index in enumerate(adapter.shape.layers):
         _swap_impl(attentions[index], place, runtime)

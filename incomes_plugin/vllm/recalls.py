@@ -23,6 +23,7 @@ from incomes_plugin.vllm.pin import use_capture
 from incomes_plugin.vllm.rows import RequestTag, RowSpan
 
 if TYPE_CHECKING:
+    from vllm.config import VllmConfig
     from vllm.v1.engine.async_llm import AsyncLLM
 
 
@@ -54,12 +55,15 @@ class RecallVectors:
 
     Args:
         model: vLLM's; its signature says whether it takes embeddings.
+        eager: `runs_eagerly` of the engine. Compiled code and graphs are made for token ids: a step on embeddings would
+            leave them for all its rows, and requests beside a recall would get other bits.
     """
 
-    def __init__(self, model: torch.nn.Module) -> None:
+    def __init__(self, model: torch.nn.Module, eager: bool) -> None:
         self._vectors: dict[str, torch.Tensor] = {}
         takes = "inputs_embeds" in inspect.signature(model.forward).parameters
-        self._is_possible = takes and hasattr(model, "embed_input_ids")
+        self._takes_embeddings = takes and hasattr(model, "embed_input_ids")
+        self._is_possible = self._takes_embeddings and eager
 
     def __len__(self) -> int:
         return len(self._vectors)
@@ -68,10 +72,11 @@ class RecallVectors:
         """Keep `count` vectors, float32.
 
         Raises:
-            UnsupportedEngine: the model takes no embeddings in place of tokens.
+            UnsupportedEngine: the model takes no embeddings in place of tokens, or the engine compiles it.
         """
         if not self._is_possible:
-            raise UnsupportedEngine("the served model takes no embeddings: verbatim texts are sent as they are stored")
+            why = "the engine compiles the model" if self._takes_embeddings else "the served model takes no embeddings"
+            raise UnsupportedEngine(f"{why}: verbatim texts are sent as they are stored")
         self._vectors[name] = torch.frombuffer(bytearray(data), dtype=torch.float32).view(count, -1)
 
     def drop(self, name: str) -> None:
@@ -83,9 +88,17 @@ class RecallVectors:
         return RecallRows(span, tag.first, self._vectors.get(tag.recall or "", torch.empty(0, 1)))
 
 
+def runs_eagerly(config: VllmConfig) -> bool:
+    """Whether no step runs compiled code or a graph (`--enforce-eager`)."""
+    from vllm.config.compilation import CompilationMode, CUDAGraphMode
+
+    compilation = config.compilation_config
+    compiles = compilation.mode not in (None, CompilationMode.NONE)
+    return not compiles and compilation.cudagraph_mode in (None, CUDAGraphMode.NONE)
+
+
 def feed_vectors(model: torch.nn.Module, recalls: Callable[[], Sequence[RecallRows]]) -> None:
-    """From now on a step with the prompt of a recall runs on embeddings, and without compiled code and graphs, which
-    were made for token ids. All other steps are what they were.
+    """From now on a step with the prompt of a recall runs on embeddings. All other steps are what they were.
 
     Args:
         recalls: prompt rows of recalls in the running step.
@@ -94,11 +107,6 @@ def feed_vectors(model: torch.nn.Module, recalls: Callable[[], Sequence[RecallRo
     def before_forward(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if not (fed := recalls()):
             return None
-        from vllm.config.compilation import CUDAGraphMode
-        from vllm.forward_context import get_forward_context
-
-        context = get_forward_context()
-        context.skip_compiled, context.cudagraph_runtime_mode = True, CUDAGraphMode.NONE
         embeddings = module.embed_input_ids(kwargs["input_ids"])
         for rows in fed:
             rows.write(embeddings)
@@ -142,13 +150,13 @@ async def say(
         raise InvalidValue(f"vectors {tuple(vectors.shape)} after {len(template)} tokens, expected [K, {hidden}]")
     name, started = f"incomes-recall-{secrets.token_hex(8)}", False
     data = vectors.detach().float().cpu().contiguous().numpy().tobytes()
-    await call("incomes_put_vectors", name, data, len(vectors))
     params = SamplingParams(
         temperature=0, max_tokens=num_tokens + 1, ignore_eos=True, detokenize=False, output_kind=RequestOutputKind.DELTA
     )
     prompt = tokens_input([*template, *[template[-1]] * len(vectors)])
     stream = engine.generate(prompt, params, name)
     try:
+        await call("incomes_put_vectors", name, data, len(vectors))
         with engine_errors():
             with use_capture(RequestTag(recall=name, first=len(template))):  # of the first step, which adds the request
                 update = await anext(stream, None)

@@ -291,7 +291,9 @@ class Server:
             on_refused=self.readiness.refused,
             on_leased=self.readiness.leased,
         )
-        if self.settings.verbatim_vectors:
+        if self.settings.verbatim_vectors and not engine.says_texts:
+            self.announce("          no vectors are made: this engine compiles its model (start with --enforce-eager)")
+        elif self.settings.verbatim_vectors:
             loops.append(("store", make_vectors(context)))
         tidy = keep_tidy(context.store, self.settings.keep_history_s)
         imports = run_imports(context)

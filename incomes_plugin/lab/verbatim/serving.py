@@ -8,17 +8,20 @@ text is sent. So nothing but the text comes out, and `RecallStream.source` says 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from functools import cached_property
 
 import torch
 
-from incomes_plugin.errors import IncomesError, VerbatimMismatch, VerbatimStale
+from incomes_plugin.errors import IncomesError, SelectionFailed, VerbatimMismatch, VerbatimStale
 from incomes_plugin.lab.verbatim.frame import RecallFrame
 from incomes_plugin.lab.verbatim.recall import BlockCheck
 from incomes_plugin.lab.verbatim.record import VerbatimChunk, VerbatimRecord, digest, load_record
 from incomes_plugin.lab.verbatim.targets import text_of
+
+logger = logging.getLogger("incomes.verbatim")
 
 VECTORS, STORED_TEXT = "vectors", "stored_text"
 EngineRecall = Callable[[Sequence[int], torch.Tensor, int], AsyncIterator[list[int]]]
@@ -88,6 +91,9 @@ class Recaller:
             queue.put_nowait(None)
         except IncomesError as error:
             queue.put_nowait(error)
+        except Exception as error:  # a bug: whoever waits at the queue gets the stored text, not silence
+            logger.exception("a recall broke off")
+            queue.put_nowait(SelectionFailed(f"the recall broke off: {type(error).__name__}: {error}"))
 
 
 class RecallStream:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from incomes_plugin.errors import EngineLost, VerbatimMismatch, VerbatimStale
+from incomes_plugin.errors import EngineLost, SelectionFailed, VerbatimMismatch, VerbatimStale
 from incomes_plugin.lab.verbatim.frame import RecallFrame
 from incomes_plugin.lab.verbatim.precision import Precision
 from incomes_plugin.lab.verbatim.record import VerbatimChunk, VerbatimRecord, block_digests, digest, dump, load_record
@@ -125,6 +125,13 @@ async def test_a_lost_engine_is_no_lost_text(frame, record):
     stream = streamed(frame, Engine(frame, record, error=EngineLost("the engine died")), dump(record))
     assert "".join(await told(stream)) == TEXT
     assert (stream.source, stream.reason) == ("stored_text", EngineLost.code)
+
+
+async def test_an_engine_with_a_bug_is_no_lost_text_either(frame, record):
+    stream = streamed(frame, Engine(frame, record, error=KeyError("a bug")), dump(record))
+    async with asyncio.timeout(60):
+        assert "".join(await told(stream)) == TEXT
+    assert (stream.source, stream.reason) == ("stored_text", SelectionFailed.code)
 
 
 async def test_without_a_record_the_reason_is_the_state(frame, record):
