@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import logging
 from dataclasses import asdict
 from functools import partial
 
 from incomes_server.api.admin.context import AdminContext
 from incomes_server.settings import Settings
+
+logger = logging.getLogger("incomes.verbatim")
+
+AGAIN_S = 30.0
 
 
 async def requeue_vectors(settings: Settings, context: AdminContext) -> int:
@@ -29,7 +35,17 @@ async def requeue_vectors(settings: Settings, context: AdminContext) -> int:
 
 
 async def make_vectors(context: AdminContext) -> None:
-    """Until cancelled, with a frozen copy of the base in a process of its own while there is something to do."""
+    """Until cancelled, with a frozen copy of the base in a process of its own while there is something to do. Nothing
+    that goes wrong here ends serving: the stored texts are there."""
+    while True:
+        try:
+            await _make_vectors(context)
+        except Exception:
+            logger.exception("making vectors broke off and begins again in %.0f s", AGAIN_S)
+        await asyncio.sleep(AGAIN_S)
+
+
+async def _make_vectors(context: AdminContext) -> None:
     from incomes_server.compression.cramming import CramLimits
     from incomes_server.compression.verbatim_worker import run_verbatims, start_cram_actor
 

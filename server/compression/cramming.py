@@ -99,14 +99,18 @@ class Cramming:
             crammer.waiting.remove(job)
 
     def step(self) -> list[VerbatimOutcome]:
-        """One pass; texts that it ended, all chunks accepted or one given up. Former vectors may have been a bad start,
-        those of another model most of all: what was given up from there begins once more without them."""
+        """One pass, or one more of the chunks that ended in it; texts that are done: all chunks accepted, one given up.
+        Former vectors may have been a bad start, those of another model most of all: what was given up from there
+        begins once more without them. What ended for a text that left or began anew meanwhile is of no use."""
         outcome = next(self._passes, None)
         if outcome is None:
             if not self._crammer.rows and not self._crammer.waiting:
                 self._passes = self._crammer.run()
             return []
-        edit = next(edit for edit, one in self._plans.items() if outcome.target in one.chunks)
+        target = outcome.target  # the very one: a text that begins anew has equal ones
+        edit = next((edit for edit, one in self._plans.items() if any(target is each for each in one.chunks)), None)
+        if edit is None:
+            return []
         one, ended = self._plans[edit], self._ended[edit]
         ended[outcome.target.name] = outcome
         if outcome.accepted and len(ended) < len(one.chunks):

@@ -8,32 +8,37 @@ store ──lease──► run_verbatims ──► CramActor (a process of its o
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import asdict, replace
 from typing import Any, cast
 
 from incomes_server.compression.cramming import CramActor, CramLimits
-from incomes_server.edits.verbatim import VerbatimJob, VerbatimOutcome, VerbatimState
+from incomes_server.edits.verbatim import VerbatimJob, VerbatimLease, VerbatimOutcome, VerbatimState
 from incomes_server.store.client import StoreClient
 from incomes_server.store.ray_call import call
 
-from incomes_plugin.errors import IncomesError, NotReady, Unavailable
+from incomes_plugin.errors import IncomesError, NotReady, Unavailable, UnsupportedEngine
 from incomes_plugin.gist.edit import EditKey
 from incomes_plugin.lab.verbatim.serving import VECTORS, Recaller, RecallStream
 
 logger = logging.getLogger("incomes.verbatim")
 
 POLL_S, WORK_S, LEASE_S = 2.0, 5.0, 60
+RENEW_S = LEASE_S / 4
+"""A pass of many texts, or a recall, may take longer than a lease."""
 IDLE_S = 300.0
 """After so long without work the process ends, and its copy of the base with it."""
 MAX_BACKOFF_S = 30.0
 
 
 def start_cram_actor(limits: CramLimits) -> Any:
-    """A new process on this machine; it ends with this one. A crash is an attempt of all that it had: it is not
-    restarted by Ray."""
+    """A new process on this machine; it ends with this one. A crash is an attempt of all that it had, so it is not
+    restarted by Ray, and as many texts as it had are leased one by one afterwards: one that ends processes takes no
+    others with it twice."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -90,8 +95,13 @@ async def run_verbatims(
         name: of the worker; the same name again means that it was restarted, and has what it had.
         texts: at the same time.
     """
-    process, held, backoff_s = _Process(start), dict[EditKey, VerbatimJob](), POLL_S
+    process, held, backoff_s, alone = _Process(start), dict[EditKey, VerbatimJob](), POLL_S, 0
     made: list[VerbatimOutcome] = []
+    origin = json.dumps(asdict((await recaller.frame()).origin))
+
+    async def lease(edits: Sequence[EditKey], limit: int) -> VerbatimLease:
+        return await store.lease_verbatims(name, edits, limit, lease_s=LEASE_S, origin=origin)
+
     try:
         while True:
             try:
@@ -103,20 +113,44 @@ async def run_verbatims(
                     await asyncio.sleep(POLL_S)
                     continue
                 await process.begin()
-                lease = await store.lease_verbatims(name, list(held), texts - len(held), lease_s=LEASE_S)
-                held = {edit: held[edit] for edit in lease.held} | {job.edit: job for job in lease.jobs}
-                outcomes = await process.work(lease.held, lease.jobs)
-                texts_done = [held.pop(outcome.edit).text for outcome in outcomes]
-                for outcome, text in zip(outcomes, texts_done, strict=True):
-                    made.append(await judged(recaller, outcome, text))
-                backoff_s = POLL_S
+                leased = await lease(list(held), (1 if alone else texts) - len(held))
+                held = {edit: held[edit] for edit in leased.held} | {job.edit: job for job in leased.jobs}
+                async with _kept(lease, list(held)):
+                    outcomes = await process.work(leased.held, leased.jobs)
+                    texts_done = [held.pop(outcome.edit).text for outcome in outcomes]
+                    for outcome, text in zip(outcomes, texts_done, strict=True):
+                        made.append(await judged(recaller, outcome, text))
+                backoff_s, alone = POLL_S, max(0, alone - len(outcomes))
             except IncomesError as error:
                 logger.warning("making vectors stops for %.0f s: %s: %s", backoff_s, type(error).__name__, error)
-                held = held if process.running else {}
+                if not process.running:
+                    held, alone = {}, max(alone, len(held))
                 await asyncio.sleep(backoff_s)
                 backoff_s = min(2 * backoff_s, MAX_BACKOFF_S)
     finally:
         process.end()
+
+
+@asynccontextmanager
+async def _kept(
+    lease: Callable[[Sequence[EditKey], int], Awaitable[Any]], edits: Sequence[EditKey]
+) -> AsyncIterator[None]:
+    """Stay the worker of texts inside the block, however long it takes."""
+
+    async def renew() -> None:
+        while True:
+            await asyncio.sleep(RENEW_S)
+            try:
+                await lease(edits, 0)
+            except IncomesError as error:
+                logger.warning("leases of verbatim edits were not renewed: %s", error)
+
+    renewing = asyncio.create_task(renew())
+    try:
+        yield
+    finally:
+        renewing.cancel()
+        await asyncio.wait([renewing])
 
 
 async def judged(recaller: Recaller, outcome: VerbatimOutcome, text: str) -> VerbatimOutcome:
@@ -131,7 +165,7 @@ async def judged(recaller: Recaller, outcome: VerbatimOutcome, text: str) -> Ver
     said = "".join([piece async for piece in stream.pieces()])
     if stream.source == VECTORS and said == text:
         return outcome
-    if not str(stream.reason).startswith("verbatim_"):
+    if stream.reason != UnsupportedEngine.code and not str(stream.reason).startswith("verbatim_"):
         raise Unavailable(f"the serving engine could not be asked for a text: {stream.reason}")
     reason = f"the serving engine does not say it: {stream.reason}"
     return replace(outcome, state=VerbatimState.TEXT_FALLBACK, reason=reason, record=None, vectors=0, margin=None)

@@ -329,12 +329,14 @@ class LeaseVerbatims:
     Attributes:
         held: what the worker has; what it had before and does not name is free again.
         lease_s: so long they are its own without another call.
+        origin: what it makes vectors with, as JSON: what fails here has another chance with another one.
     """
 
     worker: str
     held: tuple[EditKey, ...]
     limit: int
     lease_s: int
+    origin: str
 
 
 @dataclass(frozen=True)

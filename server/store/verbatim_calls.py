@@ -27,9 +27,11 @@ class VerbatimCalls(StoreCalls):
         """Whether verbatim edits wait for vectors, and no other worker has them."""
         return await self._read(verbatims.verbatims_wait, worker)
 
-    async def lease_verbatims(self, worker: str, held: Sequence[EditKey], limit: int, *, lease_s: int) -> VerbatimLease:
+    async def lease_verbatims(
+        self, worker: str, held: Sequence[EditKey], limit: int, *, lease_s: int, origin: str
+    ) -> VerbatimLease:
         """Go on with those that a worker has, and take up to `limit` more. Drop what is not in the answer."""
-        return await self._write(commands.LeaseVerbatims(worker, tuple(held), limit, lease_s))
+        return await self._write(commands.LeaseVerbatims(worker, tuple(held), limit, lease_s, origin))
 
     async def record_verbatims(self, worker: str, outcomes: Sequence[VerbatimOutcome]) -> int:
         """Keep what became of verbatim edits; how many of them the worker still had."""

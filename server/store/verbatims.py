@@ -109,7 +109,8 @@ def lease_verbatims(command: commands.LeaseVerbatims, tx: Transaction) -> Verbat
     jobs = []
     for row in tx.conn.execute(query).all() if command.limit > 0 else ():
         if row.attempts >= MOST_ATTEMPTS:
-            _set(tx, _key(row), S.FAILED, f"no worker finished it in {row.attempts} attempts", worker=None)
+            reason = f"no worker finished it in {row.attempts} attempts"
+            _set(tx, _key(row), S.FAILED, reason, worker=None, origin=command.origin)
             continue
         values = {"worker": command.worker, "leased_until": until, "attempts": row.attempts + 1}
         _set(tx, _key(row), S.OPTIMISING, "its vectors are being made", **values)

@@ -93,6 +93,28 @@ def test_a_text_comes_in_while_others_run(cramming):
     assert all_of(cramming).keys() == {"edit_a", "edit_b"}
 
 
+def test_two_chunks_that_are_given_up_in_one_pass_end_their_text_once(model):
+    cramming = Cramming(model, VectorCapacity(3000.0), CramSettings(max_steps=2, patience=2, most_rows=8))
+    long = "".join(f"valve 7 leaks at 3 bar; x={i};y " for i in range(12))
+    assert cramming.add(VerbatimJob("edit_long", 1, long)) is None
+    assert len(cramming._plans["edit_long", 1].chunks) > 1
+    assert cramming.add(VerbatimJob("edit_short", 1, "abc")) is None
+    assert all_of(cramming).keys() == {"edit_long", "edit_short"}
+    assert cramming.add(VerbatimJob("edit_later", 1, "abc")) is None
+    assert all_of(cramming).keys() == {"edit_later"}
+
+
+def test_a_text_that_left_while_another_one_of_its_pass_was_told_has_no_outcome(model):
+    cramming = Cramming(model, VectorCapacity(300.0), CramSettings(max_steps=2, patience=2, most_rows=8))
+    for edit in ("edit_a", "edit_b"):
+        assert cramming.add(VerbatimJob(edit, 1, f"{HELD} {edit}")) is None
+    while not cramming.step():
+        pass
+    cramming.keep([])  # the other was retired, while the first one was judged
+    assert cramming.add(VerbatimJob("edit_c", 1, HELD)) is None
+    assert all_of(cramming).keys() == {"edit_c"}
+
+
 def test_a_search_begins_at_the_former_vectors(cramming, made):
     """They are exact already: the same text needs no step, as when only the template's name had changed."""
     cramming.add(VerbatimJob("edit_a", 2, HELD, made.record, HELD))
@@ -125,3 +147,18 @@ def test_what_former_vectors_lead_nowhere_begins_once_more_without_them(model, m
     assert cramming.add(job) is None
     found = all_of(cramming)["edit_a"]
     assert (found.state, found.steps) == (VerbatimState.VERIFIED, made.steps), "as from the beginning"
+
+
+def test_chunks_that_lead_nowhere_in_one_pass_begin_once_more_together(model):
+    """What the second one's former vectors led to is no outcome of the text that has begun anew."""
+    long = "".join(f"valve 7 leaks at 3 bar; x={i};y " for i in range(12))
+    cramming = Cramming(model, VectorCapacity(3000.0), CramSettings(max_steps=2, patience=2, most_rows=8))
+    job = VerbatimJob("edit_long", 1, long, b"damaged", long)
+    assert cramming.add(job) is None
+    assert len(cramming._plans[job.edit].chunks) > 1
+    while cramming._jobs[job.edit].former is not None:
+        assert cramming.step() == []
+    begun = cramming._plans[job.edit]
+    assert cramming.step() == []
+    assert cramming._plans[job.edit] is begun
+    assert all_of(cramming)["edit_long"].steps > 0

@@ -4,12 +4,14 @@ import asyncio
 import json
 import os
 import signal
+import time
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict
 from types import SimpleNamespace
 
 import pytest
-from incomes_server.compression.cramming import CramLimits
+from incomes_server.compression import verbatim_worker
+from incomes_server.compression.cramming import CramActor, CramLimits
 from incomes_server.compression.verbatim_worker import run_verbatims, start_cram_actor
 from incomes_server.edits import NewEdit, RecallKeys, VerbatimState
 
@@ -51,12 +53,12 @@ def capacity(model, tmp_path_factory):
 
 
 @asynccontextmanager
-async def worker(stack, model, recaller, capacity):
+async def worker(stack, model, recaller, capacity, begin=start_cram_actor):
     """It runs inside the block; its processes, as they were started."""
     started = []
 
     def start():
-        started.append(start_cram_actor(CramLimits(model.folder, "float32", texts=4, steps=300, capacity=capacity)))
+        started.append(begin(CramLimits(model.folder, "float32", texts=4, steps=300, capacity=capacity)))
         return started[-1]
 
     task = asyncio.create_task(run_verbatims(stack.store, recaller, start, name="one", texts=4))
@@ -129,10 +131,10 @@ async def test_a_killed_process_loses_no_text(stack, project, model, recaller, c
 async def test_an_erased_text_leaves_the_worker(stack, project):
     """Its outcome comes too late, and is not kept."""
     edits = await add(stack.store, project, *TEXTS[:2])
-    lease = await stack.store.lease_verbatims("slow", (), 9, lease_s=60)
+    lease = await stack.store.lease_verbatims("slow", (), 9, lease_s=60, origin="{}")
     assert {job.edit for job in lease.jobs} == {(edit.id, 1) for edit in edits}
     await stack.store.erase_edit(project, edits[0].id, request_id="erase")
-    held = await stack.store.lease_verbatims("slow", [job.edit for job in lease.jobs], 0, lease_s=60)
+    held = await stack.store.lease_verbatims("slow", [job.edit for job in lease.jobs], 0, lease_s=60, origin="{}")
     assert held.held == ((edits[1].id, 1),)
 
 
@@ -160,3 +162,71 @@ async def test_what_was_made_while_the_store_was_away_is_kept(stack, project, mo
     assert (found.state, store.failed, len(started)) == (VerbatimState.VERIFIED, 1, 1)
     shown = await stack.store.get_edit(project, edits[0].id)
     assert shown.verbatim.steps > 0
+
+
+def begun(actor, *more):
+    """Starts such an actor."""
+    import ray
+
+    return lambda limits: ray.remote(actor).options(num_cpus=0, max_restarts=0).remote(limits, *more)
+
+
+async def test_a_text_that_ends_every_process_takes_no_others_with_it(
+    stack, project, model, recaller, capacity, monkeypatch
+):
+    monkeypatch.setattr(verbatim_worker, "POLL_S", 0.1)
+    poison = "poison"
+
+    class Fragile(CramActor):
+        def work(self, held, jobs, budget_s):
+            if any(job.text == poison for job in jobs):
+                os._exit(1)
+            return super().work(held, jobs, budget_s)
+
+    edits = await add(stack.store, project, TEXTS[0], poison, TEXTS[1])
+    async with worker(stack, model, recaller, capacity, begun(Fragile)) as started:
+        found = await settled(stack.store, project, edits)
+    assert [each.state for each in found] == ["verified", "failed", "verified"]
+    assert found[1].reason == "no worker finished it in 3 attempts"
+    assert len(started) >= 4
+
+
+async def test_a_pass_that_is_longer_than_a_lease_keeps_its_texts(
+    stack, project, model, recaller, capacity, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(verbatim_worker, "RENEW_S", 0.1)
+
+    class Slow(CramActor):
+        def __init__(self, limits, goes_on):
+            super().__init__(limits)
+            self._goes_on = goes_on
+
+        def work(self, held, jobs, budget_s):
+            while jobs and not self._goes_on.exists():
+                time.sleep(0.05)
+            return super().work(held, jobs, budget_s)
+
+    (edit,) = await add(stack.store, project, TEXTS[0])
+    store, goes_on = Renewed(stack.store), tmp_path / "goes on"
+    async with worker(SimpleNamespace(store=store), model, recaller, capacity, begun(Slow, goes_on)):
+        await eventually(lambda: len(store.renewed) > 2, within_s=300)
+        goes_on.touch()
+        (found,) = await settled(stack.store, project, [edit])
+    assert found.state is VerbatimState.VERIFIED
+    assert set(store.renewed) == {((edit.id, 1),)}
+
+
+class Renewed:
+    """A store that tells which leases were renewed, and nothing more."""
+
+    def __init__(self, store):
+        self._store, self.renewed = store, []
+
+    def __getattr__(self, name):
+        return getattr(self._store, name)
+
+    async def lease_verbatims(self, worker, held, limit, **more):
+        lease = await self._store.lease_verbatims(worker, held, limit, **more)
+        if limit == 0:
+            self.renewed.append(lease.held)
+        return lease

@@ -128,7 +128,7 @@ RECORD = b"vectors that say the clause " * 3
 
 
 def lease(store, worker="one", held=(), limit=9, lease_s=60):
-    return store.write(commands.LeaseVerbatims(worker, tuple(held), limit, lease_s))
+    return store.write(commands.LeaseVerbatims(worker, tuple(held), limit, lease_s, ORIGIN))
 
 
 def verified(edit, record=RECORD, origin=ORIGIN):
@@ -192,6 +192,17 @@ def test_a_worker_that_was_restarted_gets_its_texts_again_and_one_that_ends_all_
     assert lease(store).jobs == ()
     assert state_of(store, edit) == (VerbatimState.FAILED, "no worker finished it in 3 attempts")
     assert store.read(get_verbatim, "p", edit.id, 1).text == CLAUSE
+
+
+def test_what_failed_has_another_chance_with_another_model(store):
+    edit = add(store)
+    for _ in range(4):  # its worker ends each time
+        lease(store)
+    assert state_of(store, edit)[0] is VerbatimState.FAILED
+    assert store.write(commands.RequeueVerbatims(ORIGIN)) == 0
+    assert store.write(commands.RequeueVerbatims(json.dumps({**json.loads(ORIGIN), "model": "vf_other"}))) == 1
+    assert state_of(store, edit)[0] is VerbatimState.PLANNING
+    assert [job.edit for job in lease(store).jobs] == [(edit.id, 1)]
 
 
 def test_what_is_out_of_service_is_not_worked_on(store):

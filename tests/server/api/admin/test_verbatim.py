@@ -140,7 +140,7 @@ async def with_vectors(server: LocalServer, engine: Engine, text: str = "valve 7
     edit = await created(server, text=text)
     store = server.context.store
     cramming = Cramming(engine.model, VectorCapacity(30.0), CramSettings(max_steps=300))
-    for job in (await store.lease_verbatims("one", (), 100, lease_s=60)).jobs:
+    for job in (await store.lease_verbatims("one", (), 100, lease_s=60, origin=cramming.origin)).jobs:
         if job.edit_id == edit["id"]:
             assert cramming.add(job) is None
     while cramming.busy:
