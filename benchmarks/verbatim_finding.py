@@ -89,12 +89,12 @@ def measured(data: Path, folder: Path) -> dict[str, Any]:
     keys = [RecallKeys(edit.title, edit.examples) for edit in edits]
     found = {}
     for name, wording in WORDINGS.items():
-        leads = bench.leads([wording(edit) for edit in edits])
+        picked = bench.picked([wording(edit) for edit in edits])
         named = [
-            lead if lead is not None and asks_for(keys[lead], one.prompt) else None
-            for one, lead in zip(asked, leads, strict=True)
+            next((place for place in places if asks_for(keys[place], one.prompt)), None)
+            for one, places in zip(asked, picked, strict=True)
         ]
-        found[name] = by_kind(asked, leads)
+        found[name] = by_kind(asked, [places[0] if places else None for places in picked])
         found[f"{name}, and named"] = by_kind(asked, named)
         say("wording", len(found) // 2, len(WORDINGS))
     return {"verbatim_edits": len(edits), "facts": NUM_FACTS, "wordings": found}
@@ -142,18 +142,18 @@ class Bench:
         asked = self.cache.capture("questions", ids, lambda part: self.base.questions([ids[i] for i in part]), say)
         self.questions = [self.adapter.standardise(asked[i]) for i in range(len(ids))]
 
-    def leads(self, texts: Sequence[str]) -> list[int | None]:
-        """The verbatim edit that leads the picks of each question; they come after the facts."""
+    def picked(self, texts: Sequence[str]) -> list[list[int]]:
+        """The verbatim edits among the picks of each question that one leads; they come after the facts."""
         features = [*self.facts, *self._captured("verbatim", texts)]
         table = route_keys(self.adapter, features)
-        found: list[int | None] = []
+        found = []
         for question in self.questions:
             picks = choose(
                 self.adapter.router, self.adapter.verifier, self.adapter.rules, question, table, features.__getitem__,
                 lambda row: row,
             )  # fmt: skip
-            place = picks.edits[0] - len(self.facts) if picks.edits else -1
-            found.append(place if place >= 0 else None)
+            places = [row - len(self.facts) for row in picks.edits]
+            found.append([place for place in places if place >= 0] if places and places[0] >= 0 else [])
         return found
 
     def _captured(self, stage: str, texts: Sequence[str]) -> list[torch.Tensor]:

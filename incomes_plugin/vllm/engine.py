@@ -154,11 +154,15 @@ class EditEngine:
         """Whether there are verbatim edits in a snapshot: they answer requests whose picks they lead."""
         return self._registry.has_verbatim(snapshot)
 
-    async def leads(self, trace: str) -> dict[int, EditKey]:
-        """The verbatim edit that leads the picks of each prompt of a probe (`EditScope.probe`), where one does."""
+    async def leads(self, trace: str) -> dict[int, tuple[EditKey, ...]]:
+        """The verbatim edits among the picks of each prompt of a probe (`EditScope.probe`) that one leads, likeliest
+        first."""
         self._answers.take(trace)
         answer = await self._call("incomes_take_leads", trace)
-        return {int(prompt): (str(edit), int(version)) for prompt, edit, version in answer["leads"]}
+        found: dict[int, tuple[EditKey, ...]] = {}
+        for prompt, edit, version in answer["leads"]:
+            found[int(prompt)] = (*found.get(int(prompt), ()), (str(edit), int(version)))
+        return found
 
     async def drop_trace(self, trace: str) -> None:
         """Drop a trace that nobody will fetch, because the request was aborted or failed."""

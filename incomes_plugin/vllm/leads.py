@@ -20,17 +20,19 @@ class VerbatimLeads:
     """By name of the probe's trace and number of its prompt. If too many are left behind, the oldest are dropped."""
 
     def __init__(self) -> None:
-        self._leads: OrderedDict[str, dict[int, EditKey]] = OrderedDict()
+        self._leads: OrderedDict[str, dict[int, list[EditKey]]] = OrderedDict()
 
     def add(self, tag: RequestTag, snapshot: PooledSnapshot, picks: Picks) -> None:
-        """Keep the likeliest pick of a probe, if it is a verbatim edit."""
-        lead = picks.edits[0] if picks.edits else None
-        if tag.trace is None or lead is None or not snapshot.table.gists[lead].verbatim:
+        """Keep the verbatim edits among the picks of a probe, if the likeliest pick is one."""
+        table = snapshot.table
+        if tag.trace is None or not picks.edits or not table.gists[picks.edits[0]].verbatim:
             return
-        self._leads.setdefault(tag.trace, {})[tag.prompt] = snapshot.table.edits[lead]
+        found = [table.edits[row] for row in picks.edits if table.gists[row].verbatim]
+        self._leads.setdefault(tag.trace, {})[tag.prompt] = found
         while len(self._leads) > _MAX_KEPT:
             self._leads.popitem(last=False)
 
     def take(self, trace: str) -> list[list[str | int]]:
-        """`[prompt, edit id, version]` of each prompt that a verbatim edit leads, in order."""
-        return [[prompt, *edit] for prompt, edit in sorted(self._leads.pop(trace, {}).items())]
+        """`[prompt, edit id, version]` of each prompt that a verbatim edit leads, the likeliest first."""
+        kept = sorted(self._leads.pop(trace, {}).items())
+        return [[prompt, *edit] for prompt, edits in kept for edit in edits]

@@ -132,7 +132,7 @@ class EditWorkerMixin:
 
     @answers_errors
     def incomes_take_leads(self: Any, trace: str) -> RpcAnswer:
-        """Verbatim edits that lead the picks of a probe's prompts, `[prompt, edit id, version]` each."""
+        """Verbatim edits among the picks of a probe's prompts that one leads, `[prompt, edit id, version]` each."""
         return {"leads": self.incomes_runtime.leads.take(trace)}
 
     @answers_errors

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -24,7 +25,22 @@ _COMMON = frozenset(
         "exact wording text where when which them they there cual cuando como dice dicen cita para esta este",
     )
 )
-"""Words of four letters and more that questions have, whatever they ask for; shorter ones do not count anyway."""
+"""Words of four letters and more that questions have, whatever they ask for."""
+_SHORT = frozenset(
+    re.findall(
+        r"\w+",
+        "a an the of is are was do did i we you it its to in on at for and or can may how who why my our me us be by "
+        "as if so no not any all has had el la los las lo de del un una y o e en es al se su mi por con sin ser hay",
+    )
+)
+"""Shorter ones; they count only in keys that have no other words."""
+_UNSPACED = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+    "\U00020000-\U0003ffff"
+)
+"""Letters of scripts without spaces between words: Thai, Lao, Burmese, Khmer, Japanese, Chinese."""
+_RUN = re.compile(rf"([{_UNSPACED}]+)|[^\W{_UNSPACED}]+")
+_HIRAGANA = re.compile("[\u3041-\u309f]+")
 
 
 class VerbatimState(StrEnum):
@@ -167,16 +183,45 @@ def found_by(keys: RecallKeys) -> str:
 def asks_for(keys: RecallKeys, question: str) -> bool:
     """Whether a question has all words of the title, or two thirds of those of an example question. The verifier was
     trained on facts: it takes "What does the arbitration clause say?" for a question about the cancellation clause."""
-    said = _words(question)
-    title = _words(keys.title or "")
-    if title and title <= said:
-        return True
-    return any(3 * len(said & words) >= 2 * len(words) for words in map(_words, keys.questions) if words)
+    asked = _words(question)
+    return _names(keys.title or "", asked, 3) or any(_names(one, asked, 2) for one in keys.questions)
 
 
-def _words(text: str) -> frozenset[str]:
-    """Beginnings of the words that tell texts apart, without accents: inflected forms begin alike."""
-    plain = unicodedata.normalize("NFKD", text.casefold())
-    letters = "".join(each for each in plain if not unicodedata.combining(each))
-    found = re.findall(r"\w+", letters)
-    return frozenset(w[:5] for w in found if (len(w) > 3 or any(map(str.isdigit, w))) and w not in _COMMON)
+def _names(key: str, asked: Sequence[str], thirds: int) -> bool:
+    """Whether `asked` has so many thirds of the words of a key that tell texts apart. Where it has none of these, its
+    other words count, and where those are in every question too, all of them, which then have to be there."""
+    words = _words(key)
+    for tells, counts in ((_tells, _counts), (_counts, _counts)):
+        if wanted := {_begin(word) for word in words if tells(word)}:
+            said = {_begin(word) for word in asked if counts(word)}
+            return 3 * len(wanted & said) >= thirds * len(wanted)
+    return bool(words) and set(map(_begin, words)) <= set(map(_begin, asked))
+
+
+def _counts(word: str) -> bool:
+    return word.casefold() not in _COMMON | _SHORT
+
+
+def _tells(word: str) -> bool:
+    """Long words, numbers and abbreviations; pairs of letters, but for those of Japanese endings and particles."""
+    if _RUN.fullmatch(word)[1]:  # type: ignore[index]  # `_words` found it so
+        return not _HIRAGANA.fullmatch(word)
+    is_short = len(word.casefold()) <= 3 and not (len(word) > 1 and word.isupper()) and not any(map(str.isdigit, word))
+    return not is_short and _counts(word)
+
+
+def _words(text: str) -> list[str]:
+    """Words without accents; of a script without spaces, each two letters that stand side by side."""
+    plain = unicodedata.normalize("NFKD", text)
+    letters = "".join(each for each in plain if unicodedata.category(each)[0] != "M")
+    found: list[str] = []
+    for run in _RUN.finditer(letters):
+        word = run[0]
+        is_pairs = run[1] and len(word) > 2
+        found += [word[i : i + 2] for i in range(len(word) - 1)] if is_pairs else [word]
+    return found
+
+
+def _begin(word: str) -> str:
+    """Inflected forms begin alike."""
+    return word.casefold()[:5]

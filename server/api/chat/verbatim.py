@@ -1,4 +1,4 @@
-"""Answers of verbatim edits: where one leads what applies to a question, the answer is its text, to the byte.
+"""Answers of verbatim edits: where one leads what applies to a question that names it, the answer is its text.
 
 Only snapshots with verbatim edits come here. The request is first run for one token as a probe (`EditScope.probe`),
 which says what edit leads; vLLM checks the request meanwhile. Where a verbatim edit leads, its text is sent as vLLM
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +51,8 @@ _NOT_PROBED = (
     "bad_words", "allowed_token_ids", "logit_bias", "parallel_tool_calls",
 )  # fmt: skip
 """Fields that shape what is generated or told of it, and not the prompt."""
+_TRY_AGAIN = (408, 429)
+"""Refusals that say nothing of the request."""
 
 
 @dataclass(frozen=True)
@@ -75,47 +78,63 @@ class VerbatimChat:
             leads it is not used; none when no verbatim edit leads.
 
         Raises:
-            InvalidRequest: several prompts, one of which a verbatim edit leads.
+            InvalidRequest: several prompts, one of which a verbatim edit answers.
         """
         if parsed.understood is None:
             return {}  # vLLM refuses the request itself
         probed = await self._probe(scope, parsed, edit_scope)
+        if isinstance(probed, _Collected):
+            await probed.pass_on(send)
+            return None
         if probed is None or not probed.leads:
             return {}
-        if len(probed.answer["choices"]) > 1:
+        questions = await self._questions(parsed)
+        found = [await self._named(project, edits, questions[prompt]) for prompt, edits in sorted(probed.leads.items())]
+        edit, stored, why = next((each for each in found if each[1] is not None), found[0])
+        if stored is not None and len(questions) > 1:
             raise InvalidRequest(
                 "one of these prompts is answered by a verbatim edit, and the others are not; send them one by one",
                 param="prompt",
             )
-        edit = probed.leads[0]
-        why = _unfit(parsed.understood)
-        try:
-            stored = await self.store.get_verbatim(project, *edit)
-            if not asks_for(RecallKeys(stored.title, stored.questions), await self._question(parsed)):
-                return {}
-        except EditNotFound:  # erased since the snapshot was made
-            why = "erased"
-        if why is not None:
-            VERBATIM_ANSWERS.labels(UNUSED, why).inc()
+        why = why or _unfit(parsed.understood)
+        if stored is None or why is not None:
+            VERBATIM_ANSWERS.labels(UNUSED, why or "").inc()
             return {HEADER: header_of(edit, UNUSED, why)}
         await self._recall(parsed.understood, stored, edit, resolved, probed, send)
         return None
 
-    async def _question(self, parsed: ParsedBody) -> str:
-        """What the last user turn says, or a plain prompt."""
-        body = json.loads(parsed.body)
-        turns = [turn.get("content") for turn in body.get("messages", ()) if turn.get("role") == "user"]
-        said = body.get("prompt") if "prompt" in body else turns[-1] if turns else ""
-        if isinstance(said, list) and len(said) == 1 and not isinstance(said[0], dict | int):
-            (said,) = said
-        if isinstance(said, list) and all(isinstance(part, int) for part in said):
-            return str((await self.recaller.frame()).tokenizer.decode(said))
-        if isinstance(said, list):
-            return " ".join(str(part.get("text", "")) for part in said if isinstance(part, dict))
-        return str(said or "")
+    async def _named(
+        self, project: str, edits: Sequence[EditKey], question: str
+    ) -> tuple[EditKey, VerbatimText | None, str | None]:
+        """The first of these edits that a question names, with its text; else the first, and why it is not used."""
+        reasons = []
+        for edit in edits:
+            try:
+                stored = await self.store.get_verbatim(project, *edit)
+            except EditNotFound:  # erased since the snapshot was made
+                reasons.append("erased")
+                continue
+            if asks_for(RecallKeys(stored.title, stored.questions), question):
+                return edit, stored, None
+            reasons.append("not_named")
+        return edits[0], None, reasons[0]
 
-    async def _probe(self, scope: Scope, parsed: ParsedBody, edit_scope: EditScope) -> Probed | None:
-        """Run the request for one token; None when vLLM refuses it."""
+    async def _questions(self, parsed: ParsedBody) -> list[str]:
+        """What the last user turn says, or each plain prompt."""
+        body = json.loads(parsed.body)
+        if hasattr(parsed.understood, "messages"):
+            turns = [turn.get("content") for turn in body["messages"] if turn.get("role") == "user"]
+            said = turns[-1] if turns else ""
+            parts = said if isinstance(said, list) else [{"text": said or ""}]
+            return [" ".join(str(part.get("text", "")) for part in parts if isinstance(part, dict))]
+        given = body["prompt"]
+        prompts = [given] if isinstance(given, str) or isinstance(given[0], int) else given
+        tokenizer = (await self.recaller.frame()).tokenizer
+        return [one if isinstance(one, str) else str(tokenizer.decode(one)) for one in prompts]
+
+    async def _probe(self, scope: Scope, parsed: ParsedBody, edit_scope: EditScope) -> Probed | _Collected | None:
+        """Run the request for one token. None when vLLM refuses it, as it will refuse the request itself; what it says
+        instead when it cannot answer now: the request may be answered, but then without what the probe was to find."""
         from incomes_plugin.vllm.pin import use_scope
 
         trace = f"probe_{secrets.token_hex(12)}"
@@ -130,6 +149,8 @@ class VerbatimChat:
                 await self.app(with_body_length(scope, body), _only(body), sent)
         finally:
             leads = await self.engine.leads(trace)
+        if sent.status >= 500 or sent.status in _TRY_AGAIN:
+            return sent
         return Probed(sent.json(), leads) if sent.status == 200 else None
 
     async def _recall(
@@ -170,13 +191,19 @@ class _Collected:
 
     def __init__(self) -> None:
         self.status = 0
+        self._start: Message = {}
         self._body = bytearray()
 
     async def __call__(self, message: Message) -> None:
         """Take one ASGI message."""
         if message["type"] == "http.response.start":
-            self.status = message["status"]
+            self.status, self._start = message["status"], message
         self._body += message.get("body", b"")
+
+    async def pass_on(self, send: Send) -> None:
+        """Send it after all."""
+        await send(self._start)
+        await send({"type": "http.response.body", "body": bytes(self._body)})
 
     def json(self) -> dict[str, Any]:
         """The body."""

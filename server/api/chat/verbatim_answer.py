@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -68,10 +68,10 @@ class CutText:
 
 @dataclass(frozen=True)
 class Probed:
-    """vLLM's answer to a probe, and the verbatim edits that lead its prompts."""
+    """vLLM's answer to a probe, and the verbatim edits among the picks of its prompts that one leads."""
 
     answer: dict[str, Any]
-    leads: Mapping[int, EditKey]
+    leads: Mapping[int, Sequence[EditKey]]
 
 
 @dataclass(frozen=True)
@@ -122,14 +122,23 @@ async def send_json(recalled: Recalled, request: Any, send: Send) -> None:
     """The whole answer at once, in the shape of vLLM's answer to the probe."""
     text = "".join([piece async for piece in recalled.pieces()])
     answers = request.n or 1
-    (choice,) = recalled.probed.answer["choices"]
-    said = {"message": {**choice["message"], "content": text}} if "message" in choice else {"text": text}
-    choices = [{**choice, **said, "index": index, "logprobs": None, **recalled.finish} for index in range(answers)]
+    (probed,) = recalled.probed.answer["choices"]
+    said: dict[str, Any] = {"text": text}
+    if "message" in probed:
+        said = {"message": {**_emptied(probed["message"]), "role": probed["message"]["role"], "content": text}}
+    of_prompt = {name: value for name, value in probed.items() if name.startswith("prompt_")}
+    choice = {**_emptied(probed), **of_prompt, **said, **recalled.finish}
+    choices = [{**choice, "index": index} for index in range(answers)]
     answer = {**recalled.probed.answer, "choices": choices, "usage": recalled.usage(answers)}
     body = json.dumps({**answer, "edits": recalled.edits(answers)}, ensure_ascii=False).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     await _start(recalled, headers, send)
     await send({"type": "http.response.body", "body": body})
+
+
+def _emptied(part: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a part of the probe's answer, without what the probe generated."""
+    return {name: [] if isinstance(value, list) and name == "tool_calls" else None for name, value in part.items()}
 
 
 async def send_stream(recalled: Recalled, request: Any, send: Send) -> None:

@@ -443,7 +443,7 @@ async def test_a_probe_tells_which_verbatim_edit_leads(engine: EditEngine) -> No
     scope = EditScope("eset_verbatim", delta.snapshot, "probe-1", probe=True)
     assert engine.has_verbatim(delta.snapshot)
     probed = await answer(engine, prompt(40, 12), scope, max_tokens=1)
-    assert await engine.leads("probe-1") == {0: ("clause", 1)}
+    assert await engine.leads("probe-1") == {0: (("clause", 1),)}
     assert await engine.leads("probe-1") == {}
     assert probed == await answer(engine, prompt(40, 12), NO_EDITS, max_tokens=1)
     log.head, log.base = delta.snapshot, delta.snapshot.id

@@ -8,6 +8,7 @@ from incomes_server.api.chat.fields import parse_body
 from incomes_server.api.chat.resolve import Resolved
 from incomes_server.api.chat.verbatim import VerbatimChat
 from incomes_server.api.chat.verbatim_answer import CutText
+from incomes_server.api.http.metrics import VERBATIM_ANSWERS
 from incomes_server.edits.verbatim import RecallKeys, VerbatimState, VerbatimText, asks_for
 from prometheus_client import REGISTRY
 
@@ -20,6 +21,7 @@ from tests.tiny_model import write_tiny_model
 
 TEXT = "Either party may cancel this contract with 30 days' written notice. Zöe signs."
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+CHAT_SAID = {"role": "assistant", "content": "x", "tool_calls": []}
 SNAPSHOT = SnapshotRef("eset_a", 3, "0" * 64, 2)
 
 
@@ -33,17 +35,19 @@ def frame(tmp_path_factory):
 class Vllm:
     """vLLM's app: answers a probe in its shape, and keeps what it was asked."""
 
-    def __init__(self, status=200, prompts=1):
-        self.status, self.prompts = status, prompts
+    def __init__(self, status=200, prompts=1, more=None, **said):
+        self.status, self.prompts, self.more, self.said = status, prompts, more or {}, said
         self.asked = None
 
     async def __call__(self, scope, receive, send):
         self.asked = json.loads((await receive())["body"])
         self.scope = scope_var.get()
         assert dict(scope["headers"])[b"content-length"] == str(len(json.dumps(self.asked))).encode()
-        said = {"text": "x"} if scope["path"] == COMPLETIONS else {"message": {"role": "assistant", "content": "x"}}
+        said = {"text": "x"} if scope["path"] == COMPLETIONS else {"message": CHAT_SAID | self.said}
         kind = "text_completion" if scope["path"] == COMPLETIONS else "chat.completion"
-        choices = [{"index": i, "logprobs": None, "finish_reason": "length", **said} for i in range(self.prompts)]
+        choices = [
+            {"index": i, "logprobs": None, "finish_reason": "length", **said, **self.more} for i in range(self.prompts)
+        ]
         usage = {"prompt_tokens": 21, "completion_tokens": 1, "total_tokens": 22}
         answer = {"id": "cmpl-1", "object": kind, "created": 7, "model": "tiny", "choices": choices, "usage": usage}
         await send({"type": "http.response.start", "status": self.status, "headers": []})
@@ -54,10 +58,11 @@ class Told:
     """What is sent to the caller."""
 
     def __init__(self):
-        self.headers, self.body, self.pieces = {}, b"", 0
+        self.headers, self.body, self.pieces, self.status = {}, b"", 0, None
 
     async def __call__(self, message):
         if message["type"] == "http.response.start":
+            self.status = message["status"]
             self.headers = {name.decode(): value.decode() for name, value in message["headers"]}
         else:
             self.body += message["body"]
@@ -70,21 +75,22 @@ class Told:
         return [json.loads(line.removeprefix("data: ")) for line in lines]
 
 
-async def answered(frame, body, *, path=CHAT, vllm=None, leads=None, erased=False, record=None, refuse=None):
+async def answered(
+    frame, body, *, path=CHAT, vllm=None, leads=None, erased=False, others=None, record=None, refuse=None
+):
     """What a request gets: the headers for the generated answer (None: answered), what was told, and vLLM."""
     vllm, told = vllm or Vllm(), Told()
 
     async def find(project, edit_id, version):
-        assert (project, edit_id, version) == ("acme", "edit_1", 2)
+        assert (project, version) == ("acme", 2)
         if erased:
             raise EditNotFound("gone")
-        return VerbatimText(
-            "edit_1", 2, VerbatimState.PLANNING, None, "The notice", ("How do I cancel?",), TEXT, record
-        )
+        title, questions = (others or {}).get(edit_id, ("The notice", ("How do I cancel?",)))
+        return VerbatimText(edit_id, 2, VerbatimState.PLANNING, None, title, questions, TEXT, record)
 
     async def taken(trace):
         assert vllm.scope is None or vllm.scope.trace == trace
-        return {0: ("edit_1", 2)} if leads is None else leads
+        return {0: (("edit_1", 2),)} if leads is None else leads
 
     chat = VerbatimChat(
         vllm,
@@ -245,6 +251,7 @@ async def test_without_a_lead_or_with_a_refusal_the_request_goes_on(frame):
     assert (left, vllm.asked) == ({}, None), "vLLM refuses it by itself"
 
 
+NOT_NAMED = {"x-incomes-verbatim": "edit_1; version=2; source=unused; reason=not_named"}
 ASKED = [{"type": "text", "text": "How"}, {"type": "text", "text": "can I CANCEL?"}]
 
 
@@ -262,7 +269,7 @@ ASKED = [{"type": "text", "text": "How"}, {"type": "text", "text": "can I CANCEL
 async def test_the_question_has_to_name_the_text(frame, body, path, is_led):
     left, told, _ = await answered(frame, body, path=path)
     assert (left is None, told.pieces > 0) == (is_led, is_led)
-    assert left in (None, {})
+    assert left in (None, NOT_NAMED)
 
 
 async def test_a_question_in_tokens_is_read(frame):
@@ -284,6 +291,74 @@ def test_what_asks_for_a_text():
     assert not asks_for(RecallKeys(None, ("?",)), "?")
 
 
-async def test_several_prompts_are_refused_where_one_is_led(frame):
+@pytest.mark.parametrize(
+    ("keys", "question", "is_named"),
+    [
+        (RecallKeys("NDA"), "What does the nda say?", True),
+        (RecallKeys("The SLA"), "Quote our SLA.", True),
+        (RecallKeys("SLA"), "Quote our NDA.", False),
+        (RecallKeys("NDA clause"), "What does the NDA clause say?", True),
+        (RecallKeys("NDA clause"), "What does the arbitration clause say?", False),
+        (RecallKeys("TERMS OF THE LEASE"), "the lease terms", True),
+        (RecallKeys("Quote text"), "Quote the text, please", True),
+        (RecallKeys("Quote text"), "Quote the clause.", False),
+        (RecallKeys(None, ("What is an NDA?",)), "What is our NDA?", True),
+        (RecallKeys(None, ("What is an NDA?",)), "What is an SLA?", False),
+        (RecallKeys(None, ("What does it say?",)), "What does it say?", True),
+        (RecallKeys(None, ("What does it say?",)), "What does it cost?", False),
+        (RecallKeys("解約条項"), "解約条項は何と書いてありますか？", True),
+        (RecallKeys("解約条項"), "仲裁条項は何と書いてありますか？", False),
+        (RecallKeys(None, ("解約するにはどうすればよいですか？",)), "解約するには何が必要ですか？", True),
+        (RecallKeys(None, ("解約するにはどうすればよいですか？",)), "更新するにはどうすればよいですか？", False),
+        (RecallKeys("取消条款"), "请引用合同的取消条款。", True),
+        (RecallKeys("取消条款"), "请引用合同的仲裁条款。", False),
+        (RecallKeys("การยกเลิกสัญญา"), "ข้อการยกเลิกสัญญาเขียนว่าอย่างไร", True),
+        (RecallKeys("해지 조항"), "해지 조항을 알려 주세요", True),
+        (RecallKeys("नियम"), "नियम क्या है?", True),
+    ],
+)
+def test_every_title_can_be_named(keys, question, is_named):
+    assert asks_for(keys, question) == is_named
+    for key in filter(None, (keys.title, *keys.questions)):
+        assert asks_for(keys, key), "its own words name it"
+
+
+async def test_the_first_pick_that_is_named_answers(frame):
+    before = VERBATIM_ANSWERS.labels("unused", "not_named")._value.get()
+    leads, others = {0: (("edit_1", 2), ("edit_2", 2))}, {"edit_1": ("Arbitration", ())}
+    left, told, _ = await answered(frame, {}, leads=leads, others=others)
+    assert (left, json.loads(told.body)["edits"]["verbatim"]["edit"]) == (None, "edit_2")
+    others["edit_2"] = ("Deposit", ())
+    left, told, _ = await answered(frame, {}, leads=leads, others=others)
+    assert (left, told.pieces) == (NOT_NAMED, 0)
+    assert VERBATIM_ANSWERS.labels("unused", "not_named")._value.get() == before + 1
+
+
+@pytest.mark.parametrize("status", [500, 503, 429])
+async def test_a_probe_that_cannot_run_is_the_answer(frame, status):
+    left, told, _ = await answered(frame, {}, vllm=Vllm(status))
+    assert (left, told.status, told.pieces) == (None, status, 1)
+
+
+async def test_nothing_of_the_answer_is_the_probe_s(frame):
+    more = {"token_ids": [4711], "prompt_token_ids": [1, 2]}
+    _, told, _ = await answered(frame, {"return_token_ids": True}, vllm=Vllm(more=more, reasoning="Okay"))
+    (choice,) = json.loads(told.body)["choices"]
+    assert (choice["token_ids"], choice["prompt_token_ids"]) == (None, [1, 2])
+    assert choice["message"] == {"role": "assistant", "content": TEXT, "reasoning": None, "tool_calls": []}
+
+
+async def test_several_prompts_are_refused_where_one_is_answered(frame):
+    leads = {1: (("edit_1", 2),)}
+
+    async def asked(*prompts):
+        vllm = Vllm(prompts=len(prompts))
+        return await answered(frame, {"prompt": list(prompts)}, path=COMPLETIONS, vllm=vllm, leads=leads)
+
     with pytest.raises(InvalidRequest, match="one by one"):
-        await answered(frame, {"prompt": ["?", "!"]}, path=COMPLETIONS, vllm=Vllm(prompts=2), leads={1: ("edit_1", 2)})
+        await asked("Tell me a joke", "The notice?")
+    left, told, _ = await asked("The notice?", "Name a colour")
+    assert (left, told.pieces) == (NOT_NAMED, 0)
+    tokens = [frame.tokenizer.encode(text, add_special_tokens=False) for text in ("A joke", "The notice?")]
+    with pytest.raises(InvalidRequest, match="one by one"):
+        await asked(*tokens)
