@@ -54,8 +54,11 @@ def kills(
         for name, find in places:
             if (victims is not None and name not in victims) or (victim := find()) is None:
                 continue
+            before = stage.starts
             victim.kill()
             killed_s = time.monotonic()
+            if name in ("engine", "compressor"):  # its loss is noticed late: it is back when it was started anew
+                seconds_until(lambda before=before: stage.starts > before)  # type: ignore[misc]
             time.sleep(1.0)
             stage.await_engines(engines)
             seconds_until(lambda: all(member.process for member in stage.compressors))

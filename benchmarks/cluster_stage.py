@@ -57,6 +57,11 @@ class Stage:
         """Seconds until so many are ready and the store knows of no other."""
         return seconds_until(lambda: len(self.front.ready) == number and len(self.serving()) == number)
 
+    @property
+    def starts(self) -> int:
+        """Of all engines and compressors together."""
+        return sum(member.starts for member in [*self.engines, *self.compressors])
+
     def serving(self) -> list[str]:
         """Names of the engines that the store waits for."""
         with suppress(httpx.HTTPError, KeyError), self.client() as client:

@@ -42,9 +42,10 @@ class RayCluster:
         return {"INCOMES_RAY_ADDRESS": self.address, "INCOMES_RAY_TOKEN": self.token}
 
     def parts(self, mark: str) -> list[psutil.Process]:
-        """Its processes with that word in their command line."""
+        """Its processes with that word in their command line; the head's come first, as it is started first."""
         found = []
-        for process in psutil.Process(self.process.pid).children(recursive=True):
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        for process in sorted(children, key=psutil.Process.create_time):
             try:
                 if mark in " ".join(process.cmdline()):
                     found.append(process)
