@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from incomes_plugin.errors import InvalidRequest
+from incomes_plugin.errors import InvalidRequest, UnsupportedEngine
 from incomes_plugin.lab.verbatim.decode import greedy
 from incomes_plugin.lab.verbatim.frozen import FrozenModel
 from tests.incomes_plugin.lab.verbatim.conftest import TEXTS as TEXTS_TO_SAY
 from tests.incomes_plugin.lab.verbatim.conftest import cram, job
-from tests.incomes_plugin.vllm.lab import Job, Recall, RemoteEngine
+from tests.incomes_plugin.vllm.lab import Job, Lab, Recall, RemoteEngine, edited
 from tests.incomes_plugin.vllm.test_reference import TEXTS, prompt
 
 pytestmark = pytest.mark.vllm
@@ -85,6 +85,19 @@ def test_lost_vectors_say_something_else_and_fail_nobody(fp32: RemoteEngine, fro
     (answer,), (other,) = fp32.call("recall", [lost], [Job(prompt(800, 10))])
     assert list(answer.tokens) != said(frozen, recall)
     assert len(other.tokens) == 8
+
+
+def test_an_engine_that_compiles_says_nothing(model_dir: Path, frozen: FrozenModel) -> None:
+    """Requests beside a recall would get other bits than beside any other request."""
+    lab = Lab(TORCHDYNAMO_DISABLE="0", VLLM_DISABLE_COMPILE_CACHE="1")
+    try:
+        options = {**edited(model_dir / "adapter"), "dtype": "float32", "enforce_eager": False}
+        engine = lab.engine("compiled", model_dir, options)
+        with pytest.raises(UnsupportedEngine, match="compiles the model"):
+            engine.call("recall", [recall_of(frozen, 1, 3)])
+        assert engine.call("vectors_left") == 0
+    finally:
+        lab.close()
 
 
 def test_embeddings_of_a_client_are_refused(fp32: RemoteEngine, frozen: FrozenModel) -> None:
