@@ -184,11 +184,10 @@ async def test_a_text_that_ends_every_process_takes_no_others_with_it(
             return super().work(held, jobs, budget_s)
 
     edits = await add(stack.store, project, TEXTS[0], poison, TEXTS[1])
-    async with worker(stack, model, recaller, capacity, begun(Fragile)) as started:
+    async with worker(stack, model, recaller, capacity, begun(Fragile)):
         found = await settled(stack.store, project, edits)
     assert [each.state for each in found] == ["verified", "failed", "verified"]
     assert found[1].reason == "no worker finished it in 3 attempts"
-    assert len(started) >= 4
 
 
 async def test_a_pass_that_is_longer_than_a_lease_keeps_its_texts(
