@@ -12,17 +12,11 @@ import typer
 from incomes_server.api.admin.schemas import EditObject, WaitFor
 from incomes_server.cli.batch import follow_batch
 from incomes_server.cli.client import DEFAULT_URL, KeyOption, UrlOption, connect
-from incomes_server.cli.output import (
-    JsonFlag,
-    fail,
-    out,
-    print_json,
-    print_record,
-    print_table,
-    show_removal,
-)
+from incomes_server.cli.output import JsonFlag, fail, out, print_json, print_record, print_table, show_removal
 from incomes_server.edits.model import EditStatus, OnConflict
 from incomes_server.edits.verbatim import VerbatimState
+
+from incomes_plugin.gist.edit import EditKind
 
 app = typer.Typer(
     help="Add, list, read, replace, retire, restore, switch, approve and erase edits.", no_args_is_help=True
@@ -36,8 +30,7 @@ VersionOption = Annotated[
 ]
 
 ConflictOption = Annotated[
-    OnConflict | None,
-    typer.Option(help="if another edit of the set contradicts it or says the same"),
+    OnConflict | None, typer.Option(help="if another edit of the set contradicts it or says the same")
 ]
 
 
@@ -81,6 +74,9 @@ def replace(
     edit_id: str,
     text: str,
     on_conflict: ConflictOption = None,
+    verbatim: Annotated[bool | None, typer.Option("--verbatim/--fact", help="by default as it is")] = None,
+    title: Annotated[str | None, typer.Option(help="what a verbatim edit is found by, if another")] = None,
+    question: Annotated[list[str] | None, typer.Option(help="questions that it answers, if others")] = None,
     version: VersionOption = None,
     wait: WaitOption = WaitFor.ACTIVE,
     timeout_s: TimeoutOption = 60.0,
@@ -88,11 +84,13 @@ def replace(
     api_key: KeyOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Give an edit a new text, as its next version."""
+    """Give an edit a new text, as its next version. A verbatim edit stays one, by the same title and questions."""
     started = time.monotonic()
+    kind: EditKind | None = None if verbatim is None else "verbatim" if verbatim else "fact"
     edit = connect(url, api_key).edits.replace(
-        edit_id, text, on_conflict=on_conflict, version=version, wait=wait, timeout_s=timeout_s
-    )
+        edit_id, text, on_conflict=on_conflict, kind=kind, title=title, questions=question or None, version=version,
+        wait=wait, timeout_s=timeout_s,
+    )  # fmt: skip
     _show_write(edit, wait, (time.monotonic() - started) * 1000, as_json)
 
 

@@ -111,14 +111,18 @@ def replace_edit(
     external_id: str | None = None,
     metadata: Mapping[str, str] | None = None,
     on_conflict: OnConflict | str | None = None,
+    kind: EditKind | None = None,
+    title: str | None = None,
+    questions: Sequence[str] | None = None,
     version: int | None = None,
     wait: WaitFor | str = WaitFor.ACTIVE,
     timeout_s: float = 30.0,
     **more: Any,
 ) -> Call[EditObject]:
-    """Give an edit a new text, as its next version. Fails with `EtagMismatch` unless it is at `version`."""
+    """Give an edit a new text, as its next version; kind, title and questions stay where they are not given. Fails with
+    `EtagMismatch` unless it is at `version`."""
     said = {"text": text, "external_id": external_id, "metadata": metadata, "on_conflict": on_conflict}
-    body = given(said | more)
+    body = given(said | {"kind": kind, "title": title, "questions": questions} | more)
     return waiting_call(
         "POST", f"/v1/edits/{segment(edit_id)}", EditObject, wait, timeout_s, json=body, version=version
     )

@@ -1,7 +1,8 @@
 """Asks the serving engine as the chat port does, under any state of an edit set: for previews and evaluations.
 
 A state that the engine does not hold is copied from the store into a scratch set of the engine, which nobody else can
-name, and goes again with the block. Questions go through vLLM's own chat route, so the answers are those of the port.
+name, and goes again with the block. Questions go through vLLM's own chat route, so the answers are those of the port,
+but for those of verbatim edits: what is tried is what is generated.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from incomes_server.store.client import StoreClient
 from incomes_server.store.counts import ProjectUse
 
 from incomes_plugin.errors import CompressionFailed, EditsDisabled, InvalidValue, NotReady, SelectionFailed
-from incomes_plugin.gist.edit import Captured, CaptureJob, EditKey, FoundConflict
+from incomes_plugin.gist.edit import Captured, CaptureJob, EditKey, EditKind, FoundConflict
 from incomes_plugin.pool.snapshot import SnapshotDelta, SnapshotRef, label_key
 
 if TYPE_CHECKING:
@@ -96,10 +97,12 @@ class StateAsker:
                 raise failed.exceptions[0] from failed
             return [answer.result() for answer in answers]
 
-    async def conflicts(self, edit_set: str, token_ids: Sequence[int]) -> tuple[FoundConflict, ...] | None:
-        """What an edit of these tokens is in conflict with in the newest state that the engine has of a set; None where
-        that cannot be said. Raises CompressionFailed."""
-        captured = await self._capture(token_ids)
+    async def conflicts(
+        self, edit_set: str, token_ids: Sequence[int], kind: EditKind
+    ) -> tuple[FoundConflict, ...] | None:
+        """What an edit of this kind and these tokens is in conflict with in the newest state that the engine has of a
+        set; None where that cannot be said. Raises CompressionFailed."""
+        captured = await self._capture(token_ids, kind)
         (told,) = await self._engine.compare(edit_set, [captured], [])
         return None if told.compared is None else told.compared.found
 
@@ -110,7 +113,7 @@ class StateAsker:
         """A scratch set with a state of an edit set in it. The engine reads nothing in it that is switched off there.
 
         Args:
-            added: token ids of one edit more, `SCRATCH_EDIT`.
+            added: token ids of one fact more, `SCRATCH_EDIT`.
             without: ids of edits that the new one takes the place of.
             wait: for room that other copies have; False for whoever has one.
 
@@ -151,13 +154,13 @@ class StateAsker:
             blobs, ages, until = await self._store.gists_of(source, part)
             state = await self._commit(state, part, SnapshotDelta(None, state, blobs, (), ages, until))
         if added:
-            captured = await self._capture(added)
+            captured = await self._capture(added, "fact")
             assert captured.blob is not None
             state = await self._commit(state, [captured.edit], SnapshotDelta(None, state, (captured.blob,)))
         return state
 
-    async def _capture(self, token_ids: Sequence[int]) -> Captured:
-        (captured,) = await self._engine.capture([CaptureJob(SCRATCH_EDIT, 1, tuple(token_ids))])
+    async def _capture(self, token_ids: Sequence[int], kind: EditKind) -> Captured:
+        (captured,) = await self._engine.capture([CaptureJob(SCRATCH_EDIT, 1, tuple(token_ids), kind=kind)])
         if captured.blob is None:
             raise CompressionFailed(f"the edit could not be compressed: {captured.error}", param="text")
         return captured

@@ -108,9 +108,10 @@ async def replace_edit(
     wait: WaitToAdd,
     response: Response,
 ) -> EditObject:
-    """Give an edit a new version; the old one serves until the new one is ready, then both change in one step."""
-    new = context.tokenizer.new_edit(body)
+    """Give an edit a new version; the old one serves until the new one is ready, then both change in one step. A
+    verbatim edit stays one, with its title and questions, unless the body says otherwise."""
     old = await context.store.get_edit(project, edit_id)
+    new = context.tokenizer.new_edit(body, old.verbatim.keys if old.verbatim and old.text else None)
     replaces = old.num_tokens if old.status in TAKES_ROOM else 0
     async with admitted(context, project, request_id, [new], replaces=replaces):
         edit = await context.store.replace_edit(project, edit_id, new, request_id=request_id, if_match=if_match)

@@ -42,7 +42,7 @@ async def put_test_suite(
 async def create_eval_run(
     body: EvalRunContent, context: Context, project: Project, request_id: WriteId
 ) -> EvalRunObject:
-    """Ask a state of an edit set its questions, and keep the answers."""
+    """Ask a state of an edit set its questions, and keep the answers. They are generated: no verbatim edit answers."""
     asker = asker_of(context)
     async with answered_within(EVALUATION_TIMEOUT_S):
         snapshot = await context.store.state_at(project, body.edit_set, body.to)
@@ -81,7 +81,7 @@ async def _questions(context: AdminContext, suite: EvalSuite, snapshot: Snapshot
     if suite.generated:
         known = {question.text for question in questions}
         for edit in await context.store.newest_at(snapshot, MAX_GENERATED):
-            made = question_of(edit.text, edit.id)
+            made = question_of(edit.text, edit.id) if edit.kind == "fact" else None
             if made is not None and made.text not in known:
                 questions.append(made)
                 known.add(made.text)

@@ -53,13 +53,23 @@ class EditTokenizer:
         return ids
 
     def found_by(self, keys: RecallKeys | None, text: str) -> tuple[int, ...]:
-        """Token ids that an edit's gist is made from: of its text, of a verbatim edit those that it is found by, as
-        many as a gist takes. Raises as `encode` does."""
-        return self.encode(text) if keys is None else self.ids(found_by(keys))[: self.max_edit_tokens]
+        """Token ids that an edit's gist is made from: of its text, or of what a verbatim edit is found by. Raises as
+        `encode` does."""
+        if keys is None:
+            return self.encode(text)
+        ids = self.ids(found_by(keys))
+        if len(ids) > self.max_edit_tokens:
+            raise EditTooLong(
+                f"title and questions have {len(ids)} tokens; this model takes at most {self.max_edit_tokens}. "
+                "Give fewer or shorter questions",
+                param="questions" if keys.questions else "title",
+            )
+        return ids
 
-    def new_edit(self, content: EditContent) -> NewEdit:
-        """The store's form of a request body. Raises EditTooLong, InvalidValue."""
-        keys = content.found_by()
+    def new_edit(self, content: EditContent, former: RecallKeys | None = None) -> NewEdit:
+        """The store's form of a request body; `former`: what the version before is found by, if it is a verbatim edit.
+        Raises EditTooLong, InvalidValue."""
+        keys = content.found_by(former)
         return NewEdit(
             content.text,
             self.found_by(keys, content.text),

@@ -8,6 +8,8 @@ from incomes_server.api.admin.schemas import ConflictObject, CreateEdit, SetRef
 from incomes_server.edits.verbatim import RecallKeys
 from pydantic import BaseModel, Field, StringConstraints
 
+from incomes_plugin.errors import InvalidValue
+
 AskedText = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
 
 
@@ -42,9 +44,17 @@ class PreviewContent(CreateEdit):
     neighbours: int = Field(8, ge=0, le=32, description="edits nearest to this one whose questions are asked too")
     max_tokens: int = Field(32, ge=1, le=256, description="longest answer")
 
-    def found_by(self) -> RecallKeys | None:
-        """Any edit may be asked `questions`."""
-        return super().found_by() if self.kind == "verbatim" else None
+    def found_by(self, former: RecallKeys | None = None) -> RecallKeys | None:
+        """Of no edit that is previewed: any may be asked `questions`. Raises InvalidValue: it is a verbatim one."""
+        if self.kind == "verbatim" or (former is not None and self.kind is None):
+            raise InvalidValue(
+                "a verbatim edit changes no answer that is generated, so there is nothing to preview; "
+                "`POST /v1/edits/validate` checks it",
+                param="kind",
+            )
+        if self.title is not None:
+            raise InvalidValue("`title` is for verbatim edits, which cannot be previewed", param="title")
+        return None
 
 
 class PreviewAnswer(BaseModel):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 
 from fastapi import APIRouter
 from incomes_server.api.admin.asker import EVALUATION_TIMEOUT_S, SCRATCH_EDIT, StateAnswer, StateAsker
@@ -52,6 +52,7 @@ async def _validation(body: CreateEdit, context: AdminContext, project: str) -> 
     except IncomesError as error:
         problems.append(error)
     else:
+        num_tokens = len(new.token_ids)
         for rule in (_fits_the_store, _fits_the_pool, _fits_the_queue):
             try:
                 await rule(context, project, body, new)
@@ -60,7 +61,7 @@ async def _validation(body: CreateEdit, context: AdminContext, project: str) -> 
     conflicts = None
     if not problems:
         edit_set = await _set_of(context, project, body)
-        conflicts = await _conflicts(context, project, new.token_ids, edit_set.id, without=body.supersedes)
+        conflicts = await _conflicts(context, project, new, edit_set.id, without=body.supersedes)
     return ValidationObject(
         valid=not problems,
         num_tokens=num_tokens,
@@ -72,10 +73,12 @@ async def _validation(body: CreateEdit, context: AdminContext, project: str) -> 
 
 
 async def _preview(body: PreviewContent, context: AdminContext, project: str) -> PreviewObject:
-    asker, new = asker_of(context), context.tokenizer.new_edit(body)
-    edit_set = await _set_of(context, project, body)
+    asker, edit_set = asker_of(context), await _set_of(context, project, body)
     replaced = [*body.supersedes] + ([] if body.replaces is None else [body.replaces])
-    for edit in await context.store.get_edits(project, replaced) if replaced else ():
+    found = await context.store.get_edits(project, replaced) if replaced else []
+    former = next((edit.verbatim.keys for edit in found if edit.id == body.replaces and edit.verbatim), None)
+    new = context.tokenizer.new_edit(body, former)
+    for edit in found:
         if edit.edit_set != edit_set.id:
             raise EditConflict(f"edit {edit.id} is not in edit set {edit_set.id}", param="replaces")
     made = question_of(body.text, SCRATCH_EDIT)
@@ -102,17 +105,17 @@ async def _preview(body: PreviewContent, context: AdminContext, project: str) ->
         questions=[PreviewAnswer(**_compared(*each)) for each in told[: len(own)]],
         neighbours=neighbours,
         changed_neighbours=sum(neighbour.changed for neighbour in neighbours),
-        conflicts=await _conflicts(context, project, new.token_ids, edit_set.id, without=without),
+        conflicts=await _conflicts(context, project, new, edit_set.id, without=without),
     )
 
 
 async def _conflicts(
-    context: AdminContext, project: str, token_ids: Sequence[int], edit_set: str, *, without: Collection[str]
+    context: AdminContext, project: str, new: NewEdit, edit_set: str, *, without: Collection[str]
 ) -> list[ConflictObject] | None:
     """With the edits of the set that serve, without those that the new one takes the place of."""
     if context.asker is None:
         return None
-    found = await context.asker.conflicts(edit_set, token_ids)
+    found = await context.asker.conflicts(edit_set, new.token_ids, new.kind)
     if found is None:
         return None
     others = {each.edit_id: each for each in found if each.edit_id not in without}
@@ -150,7 +153,7 @@ async def _nearby(
         near[edit_id] = near.get(edit_id, 0.0) + weight
     ids = [edit for edit in sorted(near, key=lambda edit: -near[edit]) if edit not in without][: body.neighbours]
     edits = await context.store.get_edits(project, ids) if ids else []
-    made = [question_of(edit.text, edit.id) for edit in edits]
+    made = [question_of(edit.text, edit.id) for edit in edits if edit.kind == "fact"]
     return [question for question in made if question is not None]
 
 

@@ -17,14 +17,23 @@ Questions = Annotated[list[OneLine], Field(max_length=16)]
 class VerbatimFields(BaseModel):
     """Fields of an edit's body."""
 
-    kind: EditKind = Field("fact", description="`verbatim`: said to the byte where it is asked for")
+    kind: EditKind | None = Field(
+        None, description="`verbatim`: said to the byte where it is asked for; default `fact`, or as the version before"
+    )
     title: OneLine | None = Field(None, description="what a verbatim edit is found by")
     questions: Questions = Field(default_factory=list, description="questions that a verbatim edit is the answer to")
 
-    def found_by(self) -> RecallKeys | None:
-        """Of a verbatim edit. Raises InvalidValue: it has nothing that it is found by, or a fact has."""
+    def found_by(self, former: RecallKeys | None = None) -> RecallKeys | None:
+        """Of a verbatim edit. Raises InvalidValue: it has nothing that it is found by, or a fact has.
+
+        Args:
+            former: of the version before, if that is a verbatim edit; what the body does not say stays.
+        """
         keys = RecallKeys(self.title, tuple(self.questions))
-        if self.kind == "fact":
+        if former is not None and self.kind != "fact":
+            title = keys.title if "title" in self.model_fields_set else former.title
+            keys = RecallKeys(title, keys.questions if "questions" in self.model_fields_set else former.questions)
+        elif self.kind != "verbatim":
             if keys != RecallKeys():
                 given = "questions" if self.title is None else "title"
                 raise InvalidValue(f'`{given}` is for verbatim edits; give `"kind": "verbatim"` too', param=given)

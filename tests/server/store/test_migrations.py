@@ -11,7 +11,7 @@ import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from incomes_server.edits import EditStatus, NewEdit
+from incomes_server.edits import EditStatus, NewEdit, RecallKeys
 from incomes_server.store import commands
 from incomes_server.store.check import problems
 from incomes_server.store.core import EditStore, replica_names
@@ -156,6 +156,22 @@ def test_up_down_and_up_again_keeps_every_row(old: Path) -> None:
         assert (content(conn), layout(conn)) == (rows, newest)
         assert sum(map(len, rows.values())) > 30
     engine.dispose()
+
+
+def test_verbatim_edits_do_not_become_facts_on_the_way_down(database_url: str) -> None:
+    store = EditStore(database_url)
+    store.write(commands.EnsureEditSet("p", "default"))
+    new = NewEdit("Either party may cancel.", (1, 2), found_by=RecallKeys("Cancellation"))
+    (edit,) = store.write(commands.AddEdits("p", "add", "default", (new,)))
+    store.close()
+    with pytest.raises(NotReady, match="export them, then erase them"), opened(database_url) as conn:
+        command.downgrade(config_for(conn), BASELINE)
+    store = EditStore(database_url)
+    store.write(commands.EraseEdit("p", "erase", edit.id))
+    store.close()
+    with opened(database_url) as conn:
+        command.downgrade(config_for(conn), BASELINE)
+        command.upgrade(config_for(conn), "head")
 
 
 def test_down_to_nothing_and_up_again(database_url: str) -> None:

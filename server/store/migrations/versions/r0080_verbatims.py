@@ -5,6 +5,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
+from incomes_plugin.errors import NotReady
+
 revision = "0080"
 down_revision = "0070"
 
@@ -36,6 +38,9 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Verbatim edits stay as facts that the model reads."""
+    """Gists of verbatim edits are made of their questions: as facts, the model would read those for their texts."""
+    query = "SELECT count(*) FROM edit_versions WHERE kind = 'verbatim' AND text <> ''"
+    if op.get_bind().scalar(sa.text(query)):
+        raise NotReady("a version before verbatim edits would read them wrongly: export them, then erase them")
     op.drop_table("verbatims")
     op.drop_column("edit_versions", "kind")

@@ -7,16 +7,22 @@ import json
 import sqlite3
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import pytest_asyncio
 import torch
+from incomes_server.api.admin.asker import StateAsker
+from incomes_server.api.admin.trial_schemas import PreviewContent
 from incomes_server.api.http.metrics import VERBATIM_MISMATCHES
 from incomes_server.boot.vectors import requeue_vectors
 from incomes_server.compression.cramming import Cramming
+from incomes_server.edits import RecallKeys
 from incomes_server.settings import Settings
 
+from incomes_plugin.errors import CompressionFailed, InvalidValue
+from incomes_plugin.gist.edit import Captured, CaptureJob
 from incomes_plugin.lab.verbatim.decode import greedy
 from incomes_plugin.lab.verbatim.frame import RecallFrame
 from incomes_plugin.lab.verbatim.frozen import FrozenModel
@@ -102,6 +108,64 @@ async def test_an_export_goes_in_again_and_says_the_same(server: LocalServer) ->
         assert imported.json()["request_counts"] == {"total": 2, "completed": 2, "failed": 0}
         digests = [(await client.get(f"/v1/edit_sets/{name}/digest")).json() for name in ("default", "copy")]
         assert len({digest["content_sha256"] for digest in digests}) == 1
+
+
+async def test_a_replacement_stays_what_it_is_unless_it_says_otherwise(server: LocalServer) -> None:
+    edit = await created(server)
+    async with server.client("k-acme") as client:
+
+        async def replaced(**body: Any) -> tuple[Any, ...]:
+            answer = await client.post(
+                f"/v1/edits/{edit['id']}", params={"wait": "active"}, json={"text": "new"} | body
+            )
+            assert answer.status_code == 200, answer.text
+            return tuple(answer.json()[name] for name in ("text", "kind", "title", "questions"))
+
+        assert await replaced() == ("new", "verbatim", "Cancellation", ["How do I cancel?"])
+        assert await replaced(title="Notice") == ("new", "verbatim", "Notice", ["How do I cancel?"])
+        assert await replaced(kind="verbatim", title=None) == ("new", "verbatim", None, ["How do I cancel?"])
+        answer = await client.post(f"/v1/edits/{edit['id']}", json={"text": "new", "questions": []})
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, "title")
+        assert await replaced(title="Notice", questions=[]) == ("new", "verbatim", "Notice", [])
+        assert (await replaced(kind="fact"))[1] == "fact"
+        assert (await replaced())[1] == "fact"
+        assert await replaced(kind="verbatim", title="Notice") == ("new", "verbatim", "Notice", [])
+
+
+async def test_questions_beyond_the_gist_are_refused_by_name(server: LocalServer) -> None:
+    async with server.client("k-acme") as client:
+        answer = await client.post("/v1/edits", json=BODY | {"questions": ["How do I cancel?" * 12] * 16})
+        said = answer.json()["error"]
+        assert (answer.status_code, said["code"], said["param"]) == (413, "edit_too_long", "questions")
+        assert "tokens" in said["message"]
+
+
+async def test_validation_counts_what_it_is_found_by(server: LocalServer) -> None:
+    async with server.client("k-acme") as client:
+        found = (await client.post("/v1/edits/validate", json=BODY)).json()
+    assert (found["valid"], found["num_tokens"]) == (True, (await created(server))["num_tokens"])
+
+
+async def test_it_cannot_be_previewed() -> None:
+    for body, former in ((BODY, None), ({"text": "new"}, RecallKeys("Cancellation"))):
+        with pytest.raises(InvalidValue, match="validate") as refused:
+            PreviewContent.model_validate(body).found_by(former)
+        assert refused.value.param == "kind"
+    assert PreviewContent.model_validate({"text": "new", "kind": "fact"}).found_by(RecallKeys("Cancellation")) is None
+    assert PreviewContent.model_validate({"text": "new", "questions": ["Is it?"]}).found_by() is None
+
+
+async def test_it_is_compared_as_what_it_is() -> None:
+    jobs: list[CaptureJob] = []
+
+    async def capture(given: Sequence[CaptureJob]) -> list[Captured]:
+        jobs.extend(given)
+        return [Captured(given[0].edit_id, 1, None, "stop here")]
+
+    asker = StateAsker(None, SimpleNamespace(capture=capture), None, None, "m")  # type: ignore[arg-type]
+    with pytest.raises(CompressionFailed):
+        await asker.conflicts("eset_a", (1, 2), "verbatim")
+    assert jobs == [CaptureJob("edit_preview", 1, (1, 2), kind="verbatim")]
 
 
 async def test_another_tenant_does_not_see_it(server: LocalServer) -> None:
