@@ -18,6 +18,7 @@ from incomes_server.cli.server_process import server_process
 from tests.docs.test_documented import NAMES, literals
 from tests.e2e.collector import Collector, Seen, collector
 from tests.e2e.conftest import ACME, KEYS, VLLM_FLAGS, ZEN, Running, adapter_of
+from tests.eventually import eventually_sync
 
 pytestmark = [pytest.mark.e2e, pytest.mark.vllm, pytest.mark.ray]
 
@@ -157,8 +158,8 @@ def test_the_log_has_no_text_and_no_key(observed: Observed, caller: Caller) -> N
         admin.post("/v1/edits/import", content=f'{{"custom_id": "a", "text": "{SENTINEL}", "x": 1}}'.encode())
     with observed.running.raw_chat("wrong-" + ACME) as chat:
         assert chat.post("/v1/chat/completions", json={"messages": [{"role": SENTINEL}]}).status_code == 401
+    eventually_sync(lambda: any(line.get("status") == 401 for line in observed.lines()))
     log = observed.running.log()
-    assert any(line.get("status") == 401 for line in observed.lines())
     assert [secret for secret in (SENTINEL, ACME, ZEN) if secret in log + "".join(observed.progress)] == []
 
 

@@ -79,6 +79,7 @@ VERBATIM_ANSWERS = Counter(
     "Answers that a verbatim edit leads: how the text came (vectors, stored_text, unused), and why not from vectors.",
     ["source", "reason"],
 )
+VERBATIM_ANSWERS.labels("vectors", "")  # there before the first, as alerts want it
 VERBATIM_MISMATCHES = Counter(
     "incomes:verbatim_mismatch", "Recalls whose vectors did not say the text: the stored text was given instead."
 )
