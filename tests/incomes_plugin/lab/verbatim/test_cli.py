@@ -56,7 +56,7 @@ def report(folder, tmp_path_factory):
     base = run("capacity", folder, "--out", out / "capacity", "--quick")
     assert base.exit_code == 0
     document = json.loads((out / "capacity" / "verbatim-capacity.json").read_text())
-    document["calibration"] = {"nats_per_vector": 20.0, "efficiency": {"1": 1.0}}
+    document["calibration"] = {"nats_per_vector": 100 / 3, "efficiency": {"1": 1.0}}
     (out / "capacity.json").write_text(json.dumps(document))
     (out / "mine.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
     arguments = ["verbatim", "report", out / "mine.jsonl", "--model", folder, "--out", out / "run", "--engine", "model"]
