@@ -423,7 +423,7 @@ async def test_a_recall_comes_token_by_token_and_is_repeatable(engine: EditEngin
 
 async def test_an_abandoned_recall_leaves_nothing(engine: EditEngine) -> None:
     stream = engine.recall((1,), vectors_of(2), 200)
-    assert len(await anext(stream)) == 1
+    assert await anext(stream)  # a busy loop may hand on several tokens at once
     await stream.aclose()  # type: ignore[attr-defined]
     assert len(await answer(engine, prompt(1, 5), NO_EDITS)) == 2
     assert not engine._engine.output_processor.request_states
