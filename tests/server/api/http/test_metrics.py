@@ -61,7 +61,7 @@ async def test_a_status_that_no_edit_has_any_more_is_none():
     async def answer(what):
         return what
 
-    store = SimpleNamespace(counts=lambda: answer(StoreCounts(1, dict(found), 0)), lag=lambda: answer([]))
+    store = SimpleNamespace(counts=lambda: answer(StoreCounts(1, dict(found), 0, {})), lag=lambda: answer([]))
     queue = SimpleNamespace(stats=lambda: answer(QueueStats(0, 0, 0, 0, 0, 0)))
     await metrics.refresh(store, queue)
     found = {"ready": 3}
