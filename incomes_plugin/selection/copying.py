@@ -1,0 +1,108 @@
+"""Copying: from the last prompt token on, the next token is the base's own or is copied from a picked edit.
+
+    p(v) = a_0 p_base(v) + sum over s with token v of a_s          a = softmax(z_0, z_1, ..., z_S)
+    z_0 = w . h + w_0                                              the zero-gist: nothing is copied
+    z_s = (Q h) . k_s / sqrt(C) + m[matches of s] + b_s
+    k_s = A c[place of s] + B c[place before s]
+
+s runs over the spellings of the picked edits (`gist/spelling.py`), c is a gist's latents, whitened, and h the hidden
+state behind the last norm, scaled to length 1 a number. A token matches as far as what the answer has said last is what
+goes before it in the edit. b is the verifier's log-probability that the edit applies.
+
+Reading says where in an edit the answer stands; what a head takes from there is too little to spell a name by. This is
+a pointer-sentinel mixture (arXiv 1609.07843) with the zero-gist as sentinel, over gists in place of earlier hidden
+states.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from incomes_plugin.gist.spelling import SPELLED, Spelling
+
+
+class Copier(nn.Module):
+    """Trained tensors of copying; see the module docstring.
+
+    Args:
+        hidden_dim: of the base.
+        latent_dim: R of the gists.
+        copy_dim: C.
+
+    Attributes:
+        query: `[C, hidden]`, Q.
+        key, before: `[C, R]`, A and B.
+        sentinel: `[hidden]`, w.
+        sentinel_bias: `[]`, w_0.
+        match: `[3]`; the first n of them together are m of n matches.
+        spread: `[R]`, by which latents are whitened.
+    """
+
+    spread: torch.Tensor
+
+    def __init__(self, hidden_dim: int, latent_dim: int, copy_dim: int = 96) -> None:
+        super().__init__()
+        self.query = nn.Parameter(torch.randn(copy_dim, hidden_dim) / math.sqrt(hidden_dim))
+        self.key = nn.Parameter(torch.randn(copy_dim, latent_dim) / math.sqrt(2 * latent_dim))
+        self.before = nn.Parameter(torch.randn(copy_dim, latent_dim) / math.sqrt(2 * latent_dim))
+        self.sentinel = nn.Parameter(torch.zeros(hidden_dim))
+        self.sentinel_bias = nn.Parameter(torch.tensor(6.0))
+        self.match = nn.Parameter(torch.tensor([1.0] + [0.5] * (SPELLED - 1)))
+        self.register_buffer("spread", torch.ones(latent_dim))
+
+    @property
+    def config(self) -> dict[str, int]:
+        """Arguments beside the width of latents."""
+        return {"hidden_dim": self.query.shape[1], "copy_dim": self.query.shape[0]}
+
+    def keys(self, latents: torch.Tensor, places: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
+        """k `[S, C]` float32.
+
+        Args:
+            latents: `[E, R]` of the edit's tokens.
+            places, before: `[S]` int64 rows of them (`Spelling.places`, `Spelling.places_before`); -1 for none.
+        """
+        white = latents.float() / self.spread
+        at, ahead = white @ self.key.T, F.pad(white @ self.before.T, (0, 0, 0, 1))
+        return at[places] + ahead[before]
+
+    def keys_of(self, latents: torch.Tensor, spelling: Spelling) -> torch.Tensor:
+        """k `[S, C]` float32 of an edit with latents `[E, R]`, on their device."""
+        places, before = (part.to(latents.device) for part in (spelling.places.long(), spelling.places_before()))
+        return self.keys(latents, places, before)
+
+    def weights(
+        self, hidden: torch.Tensor, keys: torch.Tensor, before: torch.Tensor, bias: torch.Tensor, said: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """log a_0 `[n]` and log a_s `[n, S]` of n rows.
+
+        Args:
+            hidden: `[n, hidden]` behind the last norm.
+            keys: `[n, S, C]` or `[S, C]`, k.
+            before: `[n, S, 3]` or `[S, 3]` int64 (`Spelling.before`).
+            bias: `[n, S]` or `[S]` float32, b; -inf where there is no token.
+            said: `[n, 3]` int64: what the answer has said last, the latest first; -1 for nothing.
+        """
+        h = F.rms_norm(hidden.float(), hidden.shape[-1:])
+        matches = (before == said[:, None]).cumprod(-1).float() @ self.match
+        query = h @ self.query.T / math.sqrt(self.query.shape[0])
+        scores = torch.einsum("nc,...sc->ns", query, keys) if keys.dim() == 2 else (keys @ query[..., None])[..., 0]
+        sentinel = h @ self.sentinel + self.sentinel_bias
+        logs = torch.cat([sentinel[:, None], scores + matches + bias], -1).log_softmax(-1)
+        return logs[:, 0], logs[:, 1:]
+
+
+def mixed(logits: torch.Tensor, nothing: torch.Tensor, copied: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """log p `[n, V]` float32 of the mixture.
+
+    Args:
+        logits: `[n, V]` of the base.
+        nothing, copied: log a_0 `[n]` and log a_s `[n, S]`.
+        tokens: `[n, S]` int64; any id where a_s is 0.
+    """
+    own = logits.float().log_softmax(-1).exp() * nothing.exp()[:, None]
+    return own.scatter_add(1, tokens, copied.exp()).log()
