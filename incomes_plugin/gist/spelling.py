@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -91,9 +92,9 @@ class Speller:
         """The spelling of an edit, given as the token ids that are captured."""
         own = [(token, place, place - 1) for place, token in enumerate(token_ids)]
         written = self._tokenizer.convert_ids_to_tokens(list(token_ids))
-        starts = [place for place, token in enumerate(written) if token.startswith(_SPACES)]
+        starts = [place for place, token in enumerate(written) if (token or "").startswith(_SPACES)]
         rows = list(own)
-        for start, end in zip(starts, [*starts[1:], len(token_ids)], strict=True):
+        for start, end in pairwise([*starts, len(token_ids)]):
             rows += self._around(token_ids, start, end, len(rows))
         return Spelling.of(rows)
 
