@@ -6,7 +6,7 @@ import json
 
 from incomes_plugin.errors import GistFormatError
 
-FORMAT = 3
+FORMAT = 4
 
 
 def read_header(blob: bytes) -> dict[str, object]:
@@ -39,8 +39,9 @@ def emptied(blob: bytes) -> bytes:
         for name in sorted(header.keys() - {"__metadata__"}):
             tensor = header[name]
             start, stop = tensor["data_offsets"]
-            one_token = (stop - start) // max(1, tensor["shape"][0])
-            tensor |= {"shape": [1, *tensor["shape"][1:]], "data_offsets": [end, end + one_token]}
+            rows = tensor["shape"][0]
+            one_token = (stop - start) // max(1, rows)
+            tensor |= {"shape": [min(1, rows), *tensor["shape"][1:]], "data_offsets": [end, end + one_token]}
             end += one_token
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise GistFormatError(f"not a gist blob: {error}") from error

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
 from incomes_plugin.gist.edit import EditKey
+from incomes_plugin.gist.spelling import BYTES, Spelling
 
 _SCALE_BYTES = 2
 """Bytes of the scale that each row of numbers in 8 bits has (float16)."""
+
+SPELLED_PER_TOKEN = 2.5
+"""Tokens of a spelling for each token of an edit, where only the number of the edit's tokens is known. It depends on
+the tokenizer and the text: 1 where no word is written otherwise without the space in front of it."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +43,13 @@ class GistShape:
 
     @property
     def bytes_per_token(self) -> int:
-        """Bytes that one token of an edit takes, scales included."""
+        """Bytes of one token's features and latents, scales included."""
         return self.feature_dim + self.latent_dim + 2 * _SCALE_BYTES
+
+    @property
+    def room_per_token(self) -> int:
+        """Bytes to count for one token of an edit whose spelling is not known: the same, and its part of that."""
+        return self.bytes_per_token + round(SPELLED_PER_TOKEN * BYTES)
 
     @property
     def read_dim(self) -> int:
@@ -88,6 +98,7 @@ class Gist:
         features: `[E, F]`, standardised keys of the feature layers before rotary embedding: what routing compares.
         latents: `[E, R]`, its keys before rotary embedding and its values, encoded by the adapter's codec.
         verbatim: what is stored under the edit is answered to the byte; the gist serves to find it and is never read.
+        spelling: of S tokens, by which answers may say pieces of the edit's text.
     """
 
     edit_id: str
@@ -95,6 +106,7 @@ class Gist:
     features: Packed
     latents: Packed
     verbatim: bool = False
+    spelling: Spelling = field(default_factory=lambda: Spelling.of([]))
 
     @property
     def edit(self) -> EditKey:
@@ -108,5 +120,13 @@ class Gist:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of features and latents."""
-        return self.features.num_bytes + self.latents.num_bytes
+        """Bytes of features, latents and spelling."""
+        return self.features.num_bytes + self.latents.num_bytes + self.spelling.num_bytes
+
+
+def spelling_fits(spelling: Spelling, num_tokens: int) -> bool:
+    """Whether all places are tokens of an edit of `num_tokens` tokens, and all links are to tokens further up."""
+    places, links = spelling.places, spelling.links
+    earlier = links < torch.arange(len(links))
+    inside = (places >= 0) & (places < num_tokens) & (links >= -1)
+    return bool((earlier & inside & (spelling.tokens >= 0)).all())

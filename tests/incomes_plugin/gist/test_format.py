@@ -12,25 +12,29 @@ from safetensors.torch import load, save
 from incomes_plugin.errors import FingerprintMismatch, GistFormatError
 from incomes_plugin.gist import Gist, dump_gists, load_gists, read_header
 from incomes_plugin.gist.header import emptied
+from incomes_plugin.gist.spelling import Spelling
 from incomes_plugin.gist.types import Packed
 
 
 def gist(edit_id: str, tokens: int) -> Gist:
     parts = (torch.randn(tokens, 12), torch.randn(tokens, 9))
-    return Gist(edit_id, 3, *map(Packed.of, parts))
+    own = [(100 + place, place, place - 1) for place in range(tokens)]
+    return Gist(edit_id, 3, *map(Packed.of, parts), spelling=Spelling.of([*own, (70_000, 0, -1), (7, 0, tokens)]))
 
 
 def test_round_trip_keeps_every_bit_and_the_order() -> None:
     gists = [gist("edit_b", 5), gist("edit_a", 1), gist("edit_c", 12)]
     blob = dump_gists(gists, "mf_1")
     assert read_header(blob) == {
-        "format": 3, "fingerprint": "mf_1", "gists": [["edit_b", 3], ["edit_a", 3], ["edit_c", 3]],
+        "format": 4, "fingerprint": "mf_1", "gists": [["edit_b", 3], ["edit_a", 3], ["edit_c", 3]],
     }  # fmt: skip
     for made, found in zip(gists, load_gists(blob, "mf_1"), strict=True):
         assert made.edit == found.edit
         for part in ("features", "latents"):
             assert torch.equal(getattr(made, part).data, getattr(found, part).data)
             assert torch.equal(getattr(made, part).scale, getattr(found, part).scale)
+        assert found.spelling.rows == made.spelling.rows
+        assert found.num_bytes == made.num_bytes
 
 
 def test_verbatim_gists_are_marked_and_others_are_written_as_ever() -> None:
@@ -42,6 +46,12 @@ def test_verbatim_gists_are_marked_and_others_are_written_as_ever() -> None:
     for wrong in ([2], "x", [-1], [None]):
         with pytest.raises(GistFormatError, match="marks"):
             load_gists(rewritten({"verbatim": wrong}), "mf_1")
+
+
+def test_an_emptied_blob_is_one_token_of_zeros() -> None:
+    spelled, unspelled = gist("edit_b", 5), replace(gist("edit_a", 4), spelling=Spelling.of([]))
+    found = load_gists(emptied(dump_gists([spelled, unspelled], "mf_1")), "mf_1")
+    assert [(gist.num_tokens, gist.spelling.rows) for gist in found] == [(1, [(0, 0, -1)]), (1, [])]
 
 
 def test_a_blob_of_no_gists_is_one() -> None:
@@ -73,6 +83,10 @@ def rewritten(header: dict[str, object] | None = None, tensors: dict[str, torch.
     return save(changed, metadata={"incomes": json.dumps(read_header(blob) | (header or {}))})
 
 
+def at(places: list[int], links: list[int] | None = None) -> torch.Tensor:
+    return torch.tensor([places, links or [0] * len(places)]).T.short().contiguous()
+
+
 @pytest.mark.parametrize(
     "blob",
     [
@@ -89,6 +103,15 @@ def rewritten(header: dict[str, object] | None = None, tensors: dict[str, torch.
         pytest.param(
             lambda: rewritten(tensors={"0.latents_scale": torch.zeros(3).half()}), id="scales of another shape"
         ),
+        pytest.param(lambda: rewritten(tensors={"0.spelled": None, "x": torch.zeros(1)}), id="no spelling"),
+        pytest.param(lambda: rewritten(tensors={"0.spelled": torch.zeros(4)}), id="tokens of another type"),
+        pytest.param(lambda: rewritten(tensors={"0.spelled_at": torch.zeros(4, 2)}), id="places of another type"),
+        pytest.param(lambda: rewritten(tensors={"0.spelled_at": at([0] * 3)}), id="places too few"),
+        pytest.param(lambda: rewritten(tensors={"0.spelled": torch.tensor([1, 1, 1, -1]).int()}), id="no token"),
+        pytest.param(lambda: rewritten(tensors={"0.spelled_at": at([0, 2, 0, 0])}), id="a place behind the edit"),
+        pytest.param(lambda: rewritten(tensors={"0.spelled_at": at([0, -1, 0, 0])}), id="a place before the edit"),
+        pytest.param(lambda: rewritten(tensors={"0.spelled_at": at([0] * 4, [0, 2, 0, 0])}), id="a link to itself"),
+        pytest.param(lambda: rewritten(tensors={"0.spelled_at": at([0] * 4, [0, -1, 0, 0])}), id="a link to nothing"),
     ],
 )
 def test_damaged_blobs_are_refused(blob) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from incomes_plugin.gist.types import Gist, GistShape, Packed
+from incomes_plugin.gist.spelling import BYTES, Spelling
+from incomes_plugin.gist.types import SPELLED_PER_TOKEN, Gist, GistShape, Packed
 
 
 @settings(max_examples=100, deadline=None)
@@ -49,3 +52,5 @@ def test_bytes_per_token_are_those_of_a_gist() -> None:
     gist = Gist("edit_1", 2, *map(Packed.of, parts))
     assert (gist.edit, gist.num_tokens) == (("edit_1", 2), 7)
     assert gist.num_bytes == 7 * shape.bytes_per_token
+    spelled = replace(gist, spelling=Spelling.of([(9, i % 7, -1) for i in range(round(7 * SPELLED_PER_TOKEN))]))
+    assert spelled.num_bytes == pytest.approx(7 * shape.room_per_token, abs=BYTES)
