@@ -22,6 +22,7 @@ from incomes_plugin.gist.types import GistShape
 from incomes_plugin.model.adapter import BaseModel, EditAdapter
 from incomes_plugin.model.template import template_of
 from incomes_plugin.selection.codec import Codec
+from incomes_plugin.selection.copying import Copier
 from incomes_plugin.selection.picks import RoutingRules
 from incomes_plugin.selection.reading import Reader
 from incomes_plugin.selection.routing import Router
@@ -110,7 +111,8 @@ def write_tokenizer(folder: Path, chat_template: str = CHATML) -> PreTrainedToke
 def random_adapter(
     shape: TinyModel, base: BaseModel, tokenizer: PreTrainedTokenizerBase, *, seed: int = 0
 ) -> EditAdapter:
-    """An adapter of random maps: which edits are picked, and what is read of them, changes outputs much."""
+    """An adapter of random maps: which edits are picked, what is read of them and what is copied changes outputs
+    much."""
     gists = shape.gist_shape
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -123,7 +125,10 @@ def random_adapter(
         _shake(reader, 0.3)
         nn.init.constant_(reader.zero_bias, 1.0)
         mean, scale = torch.randn(gists.feature_dim) * 0.1, torch.rand(gists.feature_dim) * 0.4 + 0.4
-    for module in (router, verifier, codec, reader):
+        copier = Copier(shape.hidden_size, gists.latent_dim, copy_dim=16)
+        _shake(copier, 1.0)
+        nn.init.constant_(copier.sentinel_bias, 4.5)
+    for module in (router, verifier, codec, reader, copier):
         module.eval().requires_grad_(False)
     return EditAdapter(
         base=base,
@@ -137,6 +142,7 @@ def random_adapter(
         verifier=verifier,
         codec=codec,
         reader=reader,
+        copier=copier,
         rules=RoutingRules(most_picks=shape.most_picks, threshold=shape.threshold),
     )
 
@@ -172,4 +178,5 @@ def _write_base(folder: Path, shape: TinyModel, vocabulary: int, seed: int) -> N
 def _shake(module: nn.Module, size: float) -> None:
     """Add noise to every tensor: `size` times its number of inputs to the power -1/2."""
     for tensor in module.parameters():
-        tensor.add_(torch.randn_like(tensor) * size / tensor.shape[-1] ** 0.5)
+        inputs = tensor.shape[-1] if tensor.dim() else 1
+        tensor.add_(torch.randn_like(tensor) * size / inputs**0.5)

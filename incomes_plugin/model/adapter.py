@@ -4,7 +4,7 @@ it.
 It is a folder of two files. The base's own files are neither copied nor changed.
 `edit_adapter.json`         format, base, shape, template and rules
 `edit_adapter.safetensors`  float32 tensors: `mean`, `scale` `[F]` of the features, and the tensors of `router.*`,
-                            `verifier.*`, `codec.*` and `reader.*` (`selection/`) by their names there
+                            `verifier.*`, `codec.*`, `reader.*` and `copier.*` (`selection/`) by their names there
 """
 
 from __future__ import annotations
@@ -21,15 +21,17 @@ from torch import nn
 
 from incomes_plugin.errors import FingerprintMismatch, GistFormatError
 from incomes_plugin.gist.fingerprint import base_fingerprint
+from incomes_plugin.gist.spelling import Spelling
 from incomes_plugin.gist.types import Gist, GistShape, Packed
 from incomes_plugin.selection.codec import Codec
+from incomes_plugin.selection.copying import Copier
 from incomes_plugin.selection.picks import RoutingRules
 from incomes_plugin.selection.question import PromptTemplate
 from incomes_plugin.selection.reading import Reader
 from incomes_plugin.selection.routing import Router
 from incomes_plugin.selection.verifier import Verifier
 
-FORMAT = 5
+FORMAT = 6
 CONFIG_FILE = "edit_adapter.json"
 TENSOR_FILE = "edit_adapter.safetensors"
 
@@ -72,6 +74,7 @@ class EditAdapter:
     verifier: Verifier
     codec: Codec
     reader: Reader
+    copier: Copier
     rules: RoutingRules
 
     def standardise(self, keys: torch.Tensor) -> torch.Tensor:
@@ -79,7 +82,13 @@ class EditAdapter:
         return (keys.float() - self.mean.to(keys.device)) / self.scale.to(keys.device)
 
     def gist(
-        self, edit_id: str, version: int, features: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
+        self,
+        edit_id: str,
+        version: int,
+        features: torch.Tensor,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+        spelling: Spelling,
     ) -> Gist:
         """The gist of a captured edit of E tokens.
 
@@ -87,10 +96,11 @@ class EditAdapter:
             features: `[E, F]`, standardised.
             keys: `[E, L', K, D]`, before rotary embedding.
             values: `[E, L', K, D]`.
+            spelling: of its tokens.
         """
         with torch.inference_mode():
             latents = self.codec.encode(keys, values)
-        return Gist(edit_id, version, Packed.of(features), Packed.of(latents))
+        return Gist(edit_id, version, Packed.of(features), Packed.of(latents), spelling=spelling)
 
     def to(self, device: torch.device) -> EditAdapter:
         """Move all tensors; the modules are moved in place."""
@@ -110,6 +120,7 @@ class EditAdapter:
             "max_edit_tokens": self.max_edit_tokens,
             "router": {"route_dim": self.router.query.out_features, "hidden_dim": self.router.inner.out_features},
             "verifier": self.verifier.config,
+            "copier": self.copier.config,
             "rules": asdict(self.rules),
         }
         tensors = {"mean": self.mean, "scale": self.scale}
@@ -175,6 +186,7 @@ class EditAdapter:
             verifier=Verifier(shape.feature_dim, len(shape.feature_layers), **config["verifier"]),
             codec=Codec(shape),
             reader=Reader(shape, config["num_heads"]),
+            copier=Copier(latent_dim=shape.latent_dim, **config["copier"]),
             rules=RoutingRules(**config["rules"]),
         )
         adapter._check(tensors)
@@ -198,4 +210,10 @@ class EditAdapter:
             raise ValueError(f"unknown tensors {unknown}")
 
     def _modules(self) -> dict[str, nn.Module]:
-        return {"router": self.router, "verifier": self.verifier, "codec": self.codec, "reader": self.reader}
+        return {
+            "router": self.router,
+            "verifier": self.verifier,
+            "codec": self.codec,
+            "reader": self.reader,
+            "copier": self.copier,
+        }

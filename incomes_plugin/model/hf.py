@@ -1,23 +1,26 @@
-"""The reference: frozen base in Hugging Face transformers that captures, routes and reads. Tests of the engine use it.
+"""The reference: frozen base in Hugging Face transformers that captures, routes, reads and copies. Tests of the engine
+use it.
 
 It is slow and simple: one prompt at a time, everything is computed again for every token, float32 by default.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from incomes_plugin.gist.edit import EditKey
+from incomes_plugin.gist.spelling import SPELLED, Speller, Spelling
 from incomes_plugin.gist.types import Gist
 from incomes_plugin.model.adapter import EditAdapter
 from incomes_plugin.model.decoder import Decoder, Heads
 from incomes_plugin.selection.attribution import by_edit
+from incomes_plugin.selection.copying import mixed
 from incomes_plugin.selection.picks import Picks, choose
 from incomes_plugin.selection.reading import read
 from incomes_plugin.selection.routing import QUESTION_TOKENS, RouteKeys
@@ -46,15 +49,22 @@ class EditableModel:
     Args:
         model: decoder of Llama's shape in eval mode.
         adapter: the adapter that belongs to it.
+        spell: makes the spelling of an edit of its token ids.
 
     Attributes:
         picks: of the last prompt.
         attribution: of the rows that read in the last call of `logits`.
     """
 
-    def __init__(self, model: PreTrainedModel, adapter: EditAdapter) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        adapter: EditAdapter,
+        spell: Callable[[Sequence[int]], Spelling] = Spelling.plain,
+    ) -> None:
         self.model = model
         self.adapter = adapter
+        self.spell = spell
         self.decoder = Decoder(model)
         self.picks = Picks.none()
         self.attribution = by_edit({})
@@ -69,7 +79,7 @@ class EditableModel:
         """
         adapter = EditAdapter.for_base(adapter_dir, base_dir)
         model = AutoModelForCausalLM.from_pretrained(base_dir, dtype=dtype)
-        return cls(model.eval().requires_grad_(False), adapter)
+        return cls(model.eval().requires_grad_(False), adapter, Speller(AutoTokenizer.from_pretrained(base_dir)))
 
     @torch.inference_mode()
     def capture(self, text: Sequence[int], *, edit_id: str = "edit", version: int = 1) -> Gist:
@@ -80,7 +90,7 @@ class EditableModel:
         shape = self.adapter.shape
         keys = torch.stack([heads[i].key[0, place] for i in shape.layers], 1)
         values = torch.stack([heads[i].value[0, place] for i in shape.layers], 1)
-        return self.adapter.gist(edit_id, version, self._features(heads, place), keys, values)
+        return self.adapter.gist(edit_id, version, self._features(heads, place), keys, values, self.spell(text))
 
     def pool(self, gists: Sequence[Gist]) -> ReferencePool:
         """A pool of gists, oldest first."""
@@ -101,7 +111,8 @@ class EditableModel:
     def logits(
         self, ids: Sequence[int], pool: ReferencePool | None = None, prompt_tokens: int | None = None
     ) -> torch.Tensor:
-        """Logits `[T, V]`; tokens from the prompt's last on read what the prompt picks from `pool`.
+        """Logits `[T, V]`; tokens from the prompt's last on read what the prompt picks from `pool`, and copy from it:
+        then their logits are the log-probabilities of the mixture.
 
         Args:
             prompt_tokens: length of the prompt at the beginning of `ids`; all of them by default.
@@ -112,7 +123,13 @@ class EditableModel:
         embedded = self.decoder.embed(torch.tensor([list(ids)]))
         hidden = self.decoder.run(embedded, 0, self.decoder.num_layers, read=reading)
         self.attribution = by_edit({} if reading is None else reading.weights())
-        return self.decoder.logits(hidden)[0]
+        logits = self.decoder.logits(hidden)[0]
+        if reading is None or pool is None:
+            return logits
+        first, normed = prompt_tokens - 1, self.decoder.normed(hidden)[0]
+        gists = [pool.gists[edit] for edit in self.picks.edits]
+        copied = self._copied(gists, normed[first:], logits[first:], _said(ids, prompt_tokens))
+        return torch.cat([logits[:first].float(), copied])
 
     def generate(
         self, prompt: Sequence[int], pool: ReferencePool | None, *, max_tokens: int, stop_ids: Sequence[int]
@@ -125,6 +142,24 @@ class EditableModel:
                 break
             answer.append(token)
         return answer
+
+    def _copied(
+        self, gists: Sequence[Gist], normed: torch.Tensor, logits: torch.Tensor, said: torch.Tensor
+    ) -> torch.Tensor:
+        """Log-probabilities `[rows, V]` of rows that copy from the picked edits.
+
+        Args:
+            normed: `[rows, hidden]`, behind the last norm.
+            logits: `[rows, V]` of the base.
+            said: `[rows, 3]`.
+        """
+        copier, spellings = self.adapter.copier, [gist.spelling for gist in gists]
+        keys = torch.cat([copier.keys_of(gist.latents.unpack(), gist.spelling) for gist in gists])
+        before = torch.cat([spelling.before() for spelling in spellings])
+        tokens = torch.cat([spelling.tokens.long() for spelling in spellings])
+        bias = self.picks.bias.repeat_interleave(torch.tensor([len(spelling.tokens) for spelling in spellings]))
+        nothing, copied = copier.weights(normed, keys, before, bias, said)
+        return mixed(logits, nothing, copied, tokens.expand(len(logits), -1))
 
     def _heads(self, ids: Sequence[int]) -> dict[int, Heads]:
         found: dict[int, Heads] = {}
@@ -176,3 +211,9 @@ class _Reading:
         """The weight of each edit in what was read, averaged over heads, rows and layers."""
         tokens = torch.stack(self._taken).mean(0).split([gist.num_tokens for gist in self._gists])
         return {gist.edit: float(part.sum()) for gist, part in zip(self._gists, tokens, strict=True)}
+
+
+def _said(ids: Sequence[int], prompt_tokens: int) -> torch.Tensor:
+    """`[rows, 3]` int64 of each row from the prompt's last on: what the answer has said last, -1 for nothing."""
+    answer = [*[-1] * SPELLED, *ids[prompt_tokens:]]
+    return torch.tensor([answer[row : row + SPELLED][::-1] for row in range(len(ids) - prompt_tokens + 1)])

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from incomes_plugin.errors import InvalidValue
+from incomes_plugin.gist.spelling import Speller
 from incomes_plugin.lab.adapt.features import FrozenBase
 from incomes_plugin.lab.data.examples import Example, invented
 from incomes_plugin.lab.data.prompts import everyday
@@ -81,9 +82,9 @@ class Asker:
 
     def __init__(self, base: Path, adapter: EditAdapter) -> None:
         network = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).eval().requires_grad_(False)
-        self.adapter, self.model = adapter, EditableModel(network, adapter)
-        self._frozen = FrozenBase(self.model.decoder, adapter.template, adapter.shape)
         self._tokenizer = AutoTokenizer.from_pretrained(base)
+        self.adapter, self.model = adapter, EditableModel(network, adapter, Speller(self._tokenizer))
+        self._frozen = FrozenBase(self.model.decoder, adapter.template, adapter.shape)
 
     def ids(self, text: str) -> list[int]:
         """Tokens of a text alone."""

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from transformers import AutoTokenizer
 
+from incomes_plugin.gist.spelling import Speller
 from incomes_plugin.lab.data.examples import Example
 from incomes_plugin.lab.transplant.trial import load_model
 from incomes_plugin.model.adapter import EditAdapter
@@ -46,7 +47,8 @@ def answered(base: Path, adapter: EditAdapter, examples: Sequence[Example], told
     Args:
         examples: all of them edits of one pool; at least one.
     """
-    model, tokenizer = EditableModel(load_model(base), adapter), AutoTokenizer.from_pretrained(base)
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    model = EditableModel(load_model(base), adapter, Speller(tokenizer))
     edit_encoder = EditEncoder(lambda text: tokenizer(text, add_special_tokens=False)["input_ids"])
     texts = [edit_encoder(example.statement) for example in examples]
     pool = model.pool([model.capture(ids) for ids in texts])

@@ -38,7 +38,7 @@ def test_everything_comes_back(folder: Path, tmp_path: Path) -> None:
         assert getattr(found, name) == getattr(made, name)
     assert torch.equal(found.mean, made.mean)
     assert torch.equal(found.scale, made.scale)
-    for name in ("router", "verifier", "codec", "reader"):
+    for name in ("router", "verifier", "codec", "reader", "copier"):
         old, new = (getattr(adapter, name) for adapter in (made, found))
         assert not new.training
         assert not any(tensor.requires_grad for tensor in new.parameters())
@@ -54,7 +54,7 @@ Change = Callable[[dict[str, Any]], Any]
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        (lambda c: c.update(format=3), "adapter format 3, expected 5"),
+        (lambda c: c.update(format=3), "adapter format 3, expected 6"),
         (lambda c: c.pop("format"), "adapter format None"),
         (lambda c: c.pop("shape"), "damaged adapter.*shape"),
         (lambda c: c["shape"].pop("layers"), "damaged adapter.*layers"),
@@ -64,6 +64,8 @@ Change = Callable[[dict[str, Any]], Any]
         (lambda c: c["template"].pop("turn_prefix"), "damaged adapter.*turn_prefix"),
         (lambda c: c["router"].update(route_dim=7), "damaged adapter.*query.weight"),
         (lambda c: c["verifier"].update(layers=2), "damaged adapter.*blocks"),
+        (lambda c: c.pop("copier"), "damaged adapter.*copier"),
+        (lambda c: c["copier"].update(copy_dim=7), "damaged adapter.*query"),
         (lambda c: c.pop("num_heads"), "damaged adapter.*num_heads"),
         (lambda c: c["base"].pop("fingerprint"), "damaged adapter.*fingerprint"),
     ],

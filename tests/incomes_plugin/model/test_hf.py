@@ -10,6 +10,7 @@ import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from incomes_plugin.errors import FingerprintMismatch
+from incomes_plugin.gist.spelling import Speller, Spelling
 from incomes_plugin.gist.types import Gist
 from incomes_plugin.model.decoder import Heads
 from incomes_plugin.model.hf import EditableModel
@@ -154,11 +155,38 @@ def test_the_zero_gist_decides_how_much_is_read(
     model: EditableModel, gists: list[Gist], prompt: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pool, plain, bias = model.pool(gists), model.logits(prompt), model.adapter.reader.zero_bias
+    monkeypatch.setattr(model.adapter.copier.sentinel_bias, "data", torch.tensor(1e4))
     monkeypatch.setattr(bias, "data", torch.full_like(bias, -1e4))
     model.logits(prompt, pool)
     assert model.attribution.none_weight == pytest.approx(0, abs=1e-5)
     monkeypatch.setattr(bias, "data", torch.full_like(bias, 1e4))
-    torch.testing.assert_close(model.logits(prompt, pool), plain, atol=1e-5, rtol=1e-5)
+    found = model.logits(prompt, pool).log_softmax(-1)
+    torch.testing.assert_close(found, plain.log_softmax(-1), atol=1e-4, rtol=1e-5)
+
+
+def test_an_edit_is_captured_with_its_spelling(model: EditableModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    text = ids_of(tokenizer, "Ann is the boss.")
+    assert model.capture(text).spelling.rows == Speller(tokenizer)(text).rows
+    plain = EditableModel(model.model, model.adapter)
+    assert plain.capture(text).spelling.rows == Spelling.plain(text).rows
+
+
+def test_answers_copy_by_what_they_have_said(
+    model: EditableModel, tokenizer: PreTrainedTokenizerBase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With all else silenced, the token whose last three tokens were said is copied, however likely the others are."""
+    copier = model.adapter.copier
+    for tensor, value in ((copier.query, 0.0), (copier.sentinel_bias, -50.0), (copier.match, 30.0)):
+        monkeypatch.setattr(tensor, "data", torch.full_like(tensor, value))
+    text = ids_of(tokenizer, "xbcd ybce zbdf")
+    pool = model.pool([model.capture(text, edit_id="e")])
+    prompt = ask(tokenizer, "xb")
+    for said, following in (("xbc", "d"), ("ybc", "e"), ("zb", "d"), ("zbd", "f"), ("yb", "c"), ("y", "b")):
+        logits = model.logits([*prompt, *ids_of(tokenizer, said)], pool, len(prompt))
+        assert logits[-1].argmax() == ids_of(tokenizer, following)[0], said
+    first = model.logits(prompt, pool)[-1].exp()  # nothing is said: each of the edit's tokens alike
+    tokens, counts = torch.tensor(model.capture(text).spelling.tokens.tolist()).unique(return_counts=True)
+    torch.testing.assert_close(first[tokens], counts / counts.sum(), atol=1e-4, rtol=1e-4)
 
 
 def test_answers_stop_before_the_stop_token(model: EditableModel, gists: list[Gist], prompt: list[int]) -> None:

@@ -9,12 +9,14 @@ from zlib import crc32
 import torch
 
 from incomes_plugin.gist.edit import EditKey
+from incomes_plugin.gist.spelling import Spelling
 from incomes_plugin.gist.types import Gist, GistShape
 from incomes_plugin.model.adapter import BaseModel, EditAdapter
 from incomes_plugin.pool.gists import GistPool, PooledSnapshot
 from incomes_plugin.pool.snapshot import SnapshotDelta, SnapshotRef
 from incomes_plugin.pool.table import RouteTable, route_rows
 from incomes_plugin.selection.codec import Codec
+from incomes_plugin.selection.copying import Copier
 from incomes_plugin.selection.picks import RoutingRules
 from incomes_plugin.selection.question import PromptTemplate
 from incomes_plugin.selection.reading import Reader
@@ -24,6 +26,7 @@ from incomes_plugin.selection.verifier import Verifier
 CPU = torch.device("cpu")
 SHAPE = GistShape((0, 1), (1, 2), num_kv_heads=2, head_dim=4, latent_dim=20)
 HEADS = 4
+HIDDEN = 12
 
 
 @cache
@@ -34,6 +37,7 @@ def adapter() -> EditAdapter:
         Verifier(SHAPE.feature_dim, len(SHAPE.feature_layers), width=8, heads=2, layers=1),
         Codec(SHAPE),
         Reader(SHAPE, HEADS),
+        Copier(HIDDEN, SHAPE.latent_dim, copy_dim=6),
     )
     for module in modules:
         module.eval().requires_grad_(False)
@@ -48,7 +52,7 @@ def gist(edit_id: str, num_tokens: int, version: int = 1) -> Gist:
     generator = torch.Generator().manual_seed(crc32(f"{edit_id}/{version}".encode()))
     features = torch.randn(num_tokens, SHAPE.feature_dim, generator=generator)
     heads = torch.randn(2, num_tokens, len(SHAPE.layers), SHAPE.num_kv_heads, SHAPE.head_dim, generator=generator)
-    return adapter().gist(edit_id, version, features, heads[0], heads[1])
+    return adapter().gist(edit_id, version, features, heads[0], heads[1], Spelling.plain(range(num_tokens)))
 
 
 def decoded(found: Gist) -> tuple[torch.Tensor, torch.Tensor]:
