@@ -201,8 +201,8 @@ class GistPool:
 
     Args:
         adapter: whose gists these are; its tensors are on `device`.
-        capacity_bytes: for features, latents and arenas of route keys. A commit that adds more than it removes keeps
-            within; others always have room.
+        capacity_bytes: for features, latents, spellings and arenas of route keys. A commit that adds more than it
+            removes keeps within; others always have room.
         device: where route keys and picked edits lie.
         dtype: compute dtype; route keys are bfloat16 if it is, else float32.
         device_bytes: for picked edits that no request holds.
@@ -224,7 +224,7 @@ class GistPool:
         self.adapter = adapter
         self.indexer = Indexer(index_from_edits)
         self.capacity_bytes = capacity_bytes
-        self._picked = PickedCache(adapter.codec, device_bytes, device, dtype, kv_heads)
+        self._picked = PickedCache(adapter.codec, adapter.copier, device_bytes, device, dtype, kv_heads)
         self._empty = RouteTable.empty(adapter.router.key.out_features, _key_dtype(dtype), device)
         self._row_bytes = _row_bytes(adapter, dtype)
         self._state = _State({}, {}, {}, {})
@@ -449,7 +449,8 @@ class GistPool:
 
 
 def room_for(adapter: EditAdapter, dtype: torch.dtype, num_edits: int, num_tokens: int) -> int:
-    """Bytes that `num_edits` edits of `num_tokens` tokens together take in a pool at most.
+    """Bytes that `num_edits` edits of `num_tokens` tokens together take in a pool at most, with spellings of ordinary
+    size (`SPELLED_PER_TOKEN`).
 
     Their route keys count `MOVING` times.
 
@@ -457,7 +458,7 @@ def room_for(adapter: EditAdapter, dtype: torch.dtype, num_edits: int, num_token
         dtype: compute dtype.
     """
     rows = num_tokens // ROW_TOKENS + num_edits
-    return num_tokens * adapter.shape.bytes_per_token + math.ceil(MOVING * rows * _row_bytes(adapter, dtype))
+    return num_tokens * adapter.shape.room_per_token + math.ceil(MOVING * rows * _row_bytes(adapter, dtype))
 
 
 def _index_bytes(indexes: Iterable[ArenaIndex]) -> int:

@@ -1,4 +1,5 @@
-"""Keys and values of picked edits on the device. The most recently used ones stay there for the next request."""
+"""What requests read and copy of picked edits, on the device. The most recently used ones stay there for the next
+request."""
 
 from __future__ import annotations
 
@@ -11,26 +12,33 @@ import torch
 from incomes_plugin.gist.edit import EditKey
 from incomes_plugin.gist.types import Gist
 from incomes_plugin.selection.codec import Codec
+from incomes_plugin.selection.copying import Copier
 
 
 @dataclass(frozen=True, eq=False)
 class PickedEdit:
-    """What a request reads of one edit of E tokens.
+    """What a request reads of one edit of E tokens, whose spelling has S.
 
     Attributes:
         edit: edit version.
         keys: `[L', K, E, D]` in the compute dtype, on the device, before rotary embedding.
         values: `[L', K, E, D]`.
+        copy_keys: `[S, C]` float32, k of copying; on every rank those of the whole latents.
+        tokens: `[S]` int64, what each token of the spelling is.
+        before: `[S, 3]` int64, what goes before it.
     """
 
     edit: EditKey
     keys: torch.Tensor
     values: torch.Tensor
+    copy_keys: torch.Tensor
+    tokens: torch.Tensor
+    before: torch.Tensor
 
     @property
     def num_bytes(self) -> int:
         """Bytes on the device."""
-        return self.keys.nbytes + self.values.nbytes
+        return sum(part.nbytes for part in (self.keys, self.values, self.copy_keys, self.tokens, self.before))
 
 
 class PickedCache:
@@ -38,15 +46,22 @@ class PickedCache:
     copied to the device twice.
 
     Args:
-        codec: decodes gists; its tensors are on `device`.
+        codec, copier: what is read of a gist, and what is copied; their tensors are on `device`.
         capacity_bytes: limit for the edits that stay although no request holds them.
         kv_heads: those of this rank; a gist has all.
     """
 
     def __init__(
-        self, codec: Codec, capacity_bytes: int, device: torch.device, dtype: torch.dtype, kv_heads: slice
+        self,
+        codec: Codec,
+        copier: Copier,
+        capacity_bytes: int,
+        device: torch.device,
+        dtype: torch.dtype,
+        kv_heads: slice,
     ) -> None:
         self._codec = codec
+        self._copier = copier
         self._capacity_bytes = capacity_bytes
         self._device = device
         self._dtype = dtype
@@ -77,9 +92,11 @@ class PickedCache:
 
     @torch.inference_mode()
     def _decoded(self, gist: Gist) -> PickedEdit:
-        keys, values = self._codec.decode(gist.latents.unpack(self._device))
+        latents, spelling = gist.latents.unpack(self._device), gist.spelling
+        keys, values = self._codec.decode(latents)
         own_keys, own_values = (part[:, self._kv_heads].to(self._dtype).contiguous() for part in (keys, values))
-        return PickedEdit(gist.edit, own_keys, own_values)
+        tokens, before = spelling.tokens.long().to(self._device), spelling.before().to(self._device)
+        return PickedEdit(gist.edit, own_keys, own_values, self._copier.keys_of(latents, spelling), tokens, before)
 
     def _keep(self, serial: int, picked: PickedEdit) -> None:
         if serial not in self._recent:

@@ -41,7 +41,7 @@ class Charge(NamedTuple):
 
     Attributes:
         serial: number of the gist; a later one has a larger number, and no two gists of a pool have the same.
-        num_bytes: of features, latents and route keys.
+        num_bytes: of features, latents, spelling and route keys.
         key_bytes: of route keys alone.
     """
 
@@ -51,7 +51,7 @@ class Charge(NamedTuple):
 
     @property
     def data_bytes(self) -> int:
-        """Of features and latents."""
+        """Of features, latents and spelling."""
         return self.num_bytes - self.key_bytes
 
 

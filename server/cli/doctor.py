@@ -129,7 +129,7 @@ def _adapter(model: str | None, adapter: str | None) -> str:
     return (
         f"{served.adapter_dir} belongs to {served.base_dir} ({found.base.fingerprint}); "
         f"{len(found.shape.layers)} layers read, edits up to {found.max_edit_tokens} tokens, "
-        f"{found.shape.bytes_per_token} bytes a token"
+        f"{found.shape.room_per_token} bytes a token"
     )
 
 

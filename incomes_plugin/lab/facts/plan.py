@@ -45,7 +45,7 @@ class EditCost:
 
     Attributes:
         tokens: of its text.
-        gist_bytes: features, keys and values in 8 bits, with scales.
+        gist_bytes: features and latents in 8 bits, with scales, and a spelling of ordinary size.
         rows: of route keys.
         row_bytes: of one such row.
         index_bytes_per_token: of the index: a byte for each number of a route key, and the token's number.
@@ -68,7 +68,7 @@ class EditCost:
         rows = fmean(-(-length // ROW_TOKENS) for length in lengths)
         width = adapter.router.key.out_features
         row_bytes = ROW_TOKENS * width * dtype.itemsize
-        return cls(tokens, tokens * adapter.shape.bytes_per_token, rows, row_bytes, width + torch.int64.itemsize)
+        return cls(tokens, tokens * adapter.shape.room_per_token, rows, row_bytes, width + torch.int64.itemsize)
 
 
 @dataclass(frozen=True)

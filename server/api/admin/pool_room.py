@@ -177,7 +177,7 @@ class PoolRoom:
         """Route keys once more, and whole gists of edits that are no longer in the newest state."""
         if not use.edits:
             return 0
-        only_keys = (use.tokens - use.left_tokens) * self._engine.adapter.shape.bytes_per_token
+        only_keys = (use.tokens - use.left_tokens) * self._engine.adapter.shape.room_per_token
         return self._bytes(ProjectUse(use.edits, use.tokens)) - only_keys
 
     def _bytes(self, use: ProjectUse) -> int:

@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from incomes_plugin.errors import GistFormatError, PoolFull, SelectionFailed, SnapshotNotFound
+from incomes_plugin.gist.spelling import BYTES
 from incomes_plugin.gist.types import Gist, Packed
 from incomes_plugin.pool import gists as gists_module
 from incomes_plugin.pool.gists import GistPool, room_for
 from incomes_plugin.pool.snapshot import SnapshotDelta
-from tests.incomes_plugin.pool.small import Named, adapter, check_table, content_of, decoded, gist, pool_of
+from tests.incomes_plugin.pool.small import SHAPE, Named, adapter, check_table, content_of, decoded, gist, pool_of
 
 ROW_BYTES = 16 * 8 * 4
 
@@ -198,7 +199,8 @@ def test_the_room_that_edits_need_is_known_before(dtype: torch.dtype) -> None:
     pool.commit("s", None, "a", 5, [gist(f"e{i}", size) for i, size in enumerate(sizes)], [])
     used, row = pool.usage().used_bytes, 16 * 8 * dtype.itemsize
     room, moving = room_for(adapter(), dtype, len(sizes), sum(sizes)), 1.5 * len(sizes) * row
-    assert used + moving <= room <= used + 2 * moving + len(sizes) * row
+    spare = sum(sizes) * (SHAPE.room_per_token - SHAPE.bytes_per_token - BYTES)  # these have plain spellings
+    assert used + moving + spare <= room <= used + 2 * moving + len(sizes) * row + spare
 
 
 def test_a_retired_snapshot_stays_for_its_holders_and_takes_no_more() -> None:
@@ -424,8 +426,8 @@ def test_a_commit_that_fails_at_any_step_changes_nothing_and_a_retry_works(
 
 
 def cached(num_tokens: int = 16) -> int:
-    """Bytes of one picked edit in float32."""
-    return 4 * num_tokens * adapter().shape.read_dim
+    """Bytes of one picked edit in float32 with a plain spelling: a key, a token and the three before it for each."""
+    return num_tokens * (4 * (adapter().shape.read_dim + adapter().copier.config["copy_dim"]) + 8 * (1 + 3))
 
 
 def three_edits(device_bytes: int) -> tuple[GistPool, Any]:
@@ -461,9 +463,12 @@ def test_what_a_request_holds_stays_and_is_not_copied_twice() -> None:
 
 def test_an_edit_larger_than_the_device_cache_is_read_and_not_kept() -> None:
     pool, snapshot = three_edits(cached() - 1)
-    arena = pool.usage().device_bytes_used
+    arena, made = pool.usage().device_bytes_used, gist("e1", 16)
     picked = pool.picked(snapshot, 1)
-    assert torch.equal(picked.values, decoded(gist("e1", 16))[1])
+    assert torch.equal(picked.values, decoded(made)[1])
+    assert picked.tokens.tolist() == list(range(16))
+    assert picked.before[:2].tolist() == [[-2, -2, -2], [0, -2, -2]]
+    assert torch.equal(picked.copy_keys, adapter().copier.keys_of(made.latents.unpack(), made.spelling))
     del picked
     assert pool.usage().device_bytes_used == arena
 

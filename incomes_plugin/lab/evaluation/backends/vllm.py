@@ -126,7 +126,7 @@ class VllmGenerator(ChatModel):
         adapter = EditAdapter.load(adapter_dir)
         route_bytes = 4 * adapter.router.key.out_features
         tokens = sum(len(self.edit_ids(edit.text)) for edit in largest)
-        pool_bytes = 2 * tokens * (adapter.shape.bytes_per_token + 2 * route_bytes) + SPARE_BYTES
+        pool_bytes = 2 * tokens * (adapter.shape.room_per_token + 2 * route_bytes) + SPARE_BYTES
         return {"worker_cls": WORKER_CLS, "additional_config": PluginConfig(adapter_dir, pool_bytes).added_to(None)}
 
     async def _add(self, edits: Sequence[EvalEdit]) -> PoolHandle:
