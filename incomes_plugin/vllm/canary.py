@@ -3,18 +3,21 @@
 A probe text is captured and committed as the only edit of a set. A prompt is run without it, with it, and without it
 again. Its pick is forced: routing runs as always, but the decisions of the verifier and of the gates are overruled. So
 every head of every reading layer takes the edit in full, whatever the model has
-learned. Log-probabilities must change with the probe and stay the same without it, and the attribution must give the
-whole answer to the edit. If one layer does not read, the attribution shows it.
+learned, and the answer is copied from it. Log-probabilities must change with the probe and stay the same without it,
+the attribution must give the whole answer to the edit, and the answer must be a token of its text. If one layer does
+not read, the attribution shows it.
 """
 
 from __future__ import annotations
 
+import math
 import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from incomes_plugin.errors import CompressionFailed, IncomesError
 from incomes_plugin.gist.edit import CaptureJob
+from incomes_plugin.gist.format import load_gists
 from incomes_plugin.pool.snapshot import SnapshotDelta, SnapshotRef
 from incomes_plugin.vllm.pin import EditScope
 
@@ -27,6 +30,8 @@ _PROBE_TOKENS = 8
 _MIN_DIFF = 1e-3  # least change of the log-probabilities with the probe; numerical noise between batches stays below
 _MAX_NOISE = 0.05  # bfloat16 batches of other sizes differ by about 0.02
 _MAX_NONE_WEIGHT = 1e-3
+_MAX_UNCOPIED = 1e-3  # probability of tokens that the probe does not have
+_LEAST_LOGPROB = -50.0  # below it nothing is compared: of a mixture that copies all, it may be minus infinity
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,7 @@ async def run_canary(engine: EditEngine) -> CanaryReport:
     trace = f"canary-{secrets.token_hex(8)}"
     try:
         before = await _logprobs(engine, None, trace)
-        snapshot = await _commit_probe(engine)
+        snapshot, spelled = await _commit_probe(engine)
         try:
             probed = await _logprobs(engine, snapshot, trace)
             none_weight = (await engine.attribution(trace)).none_weight
@@ -57,10 +62,11 @@ async def run_canary(engine: EditEngine) -> CanaryReport:
             await engine.drop(CANARY_SET)
     except IncomesError as error:
         return CanaryReport(False, 0.0, f"{error.code}: {error.message}")
-    return _judge(_distance(before, probed), _distance(before, after), none_weight)
+    uncopied = sum(math.exp(value) for token, value in probed.items() if token not in spelled)
+    return _judge(_distance(before, probed), _distance(before, after), none_weight, uncopied)
 
 
-def _judge(diff: float, noise: float, none_weight: float) -> CanaryReport:
+def _judge(diff: float, noise: float, none_weight: float, uncopied: float) -> CanaryReport:
     if not noise <= _MAX_NOISE:
         return CanaryReport(False, diff, f"log-probabilities without edits moved by {noise:.3g} after the probe")
     if not diff >= max(_MIN_DIFF, 2 * noise):
@@ -71,16 +77,20 @@ def _judge(diff: float, noise: float, none_weight: float) -> CanaryReport:
         return CanaryReport(
             False, diff, f"{none_weight:.1%} of a forced answer did not come from the edit: a reading layer is inert"
         )
+    if not uncopied <= _MAX_UNCOPIED:
+        return CanaryReport(False, diff, f"{uncopied:.1%} of a forced answer was not copied from the edit")
     return CanaryReport(True, diff, "")
 
 
-async def _commit_probe(engine: EditEngine) -> SnapshotRef:
+async def _commit_probe(engine: EditEngine) -> tuple[SnapshotRef, set[int]]:
+    """The snapshot, and the tokens that can be copied."""
     (captured,) = await engine.capture([CaptureJob(_EDIT_ID, 1, tuple(_probe_text(engine)))])
     if captured.blob is None:
         raise CompressionFailed(f"the probe edit could not be captured: {captured.error}")
     snapshot = SnapshotRef.empty(CANARY_SET).advance([(_EDIT_ID, 1)], [])
     await engine.commit(SnapshotDelta(None, snapshot, (captured.blob,)))
-    return snapshot
+    (gist,) = load_gists(captured.blob, engine.fingerprint)
+    return snapshot, set(gist.spelling.tokens.tolist())
 
 
 def _probe_text(engine: EditEngine) -> list[int]:
@@ -98,7 +108,7 @@ async def _logprobs(engine: EditEngine, snapshot: SnapshotRef | None, trace: str
     output: Any = await engine.generate([*template.turn_prefix, *text, *template.answer_prefix], params, scope)
     if not output.outputs[0].logprobs:
         raise CompressionFailed(f"the probe prompt ended with {output.outputs[0].finish_reason}")
-    return {token: entry.logprob for token, entry in output.outputs[0].logprobs[0].items()}
+    return {token: max(entry.logprob, _LEAST_LOGPROB) for token, entry in output.outputs[0].logprobs[0].items()}
 
 
 def _distance(first: dict[int, float], second: dict[int, float]) -> float:

@@ -9,7 +9,8 @@ from dataclasses import replace
 import torch
 
 from incomes_plugin.errors import CompressionFailed
-from incomes_plugin.gist.types import Gist
+from incomes_plugin.gist.spelling import Spelling
+from incomes_plugin.gist.types import Gist, spelling_fits
 from incomes_plugin.model.adapter import EditAdapter
 from incomes_plugin.vllm.kv_cache import CachedHeads
 from incomes_plugin.vllm.rows import RequestTag
@@ -27,10 +28,10 @@ class CaptureStore:
 
     def __init__(self, adapter: EditAdapter) -> None:
         self._adapter = adapter
-        self._finished: OrderedDict[str, Gist | None] = OrderedDict()
+        self._finished: OrderedDict[str, Gist | str] = OrderedDict()
 
     def finish(self, tag: RequestTag, cached: CachedHeads, pages: torch.Tensor) -> None:
-        """Make the gist of a prompt that lies in the KV cache now. If its numbers are not finite, None is kept.
+        """Make the gist of a prompt that lies in the KV cache now. If there can be none, the reason is kept.
 
         Args:
             pages: the request's row of the block table.
@@ -40,9 +41,13 @@ class CaptureStore:
         layers = self._adapter.shape.layers
         features = cached.features(self._adapter, pages, positions)
         keys, values = cached.keys(layers, pages, positions), cached.values(layers, pages, positions)
-        finite = all(bool(part.isfinite().all()) for part in (features, keys, values))
-        gist = self._adapter.gist("", 0, features, keys, values) if finite else None
-        self._finished[tag.capture] = gist
+        spelling = Spelling.of(zip(*[iter(tag.spelling)] * 3, strict=True))
+        if not all(bool(part.isfinite().all()) for part in (features, keys, values)):
+            self._finished[tag.capture] = "is not finite"
+        elif not spelling_fits(spelling, tag.count) or len(spelling.places.unique()) != tag.count:
+            self._finished[tag.capture] = f"has no spelling of its {tag.count} tokens"
+        else:
+            self._finished[tag.capture] = self._adapter.gist("", 0, features, keys, values, spelling)
         while len(self._finished) > _MAX_KEPT:
             self._finished.popitem(last=False)
 
@@ -50,11 +55,11 @@ class CaptureStore:
         """Take a finished gist out of the store.
 
         Raises:
-            CompressionFailed: the capture is unknown, or not finite.
+            CompressionFailed: the capture is unknown, or there is no gist of it.
         """
         if name not in self._finished:
             raise CompressionFailed(f"{edit_id} was not captured")
         gist = self._finished.pop(name)
-        if gist is None:
-            raise CompressionFailed(f"the gist of {edit_id} is not finite")
+        if isinstance(gist, str):
+            raise CompressionFailed(f"the gist of {edit_id} {gist}")
         return replace(gist, edit_id=edit_id, version=version)

@@ -1,8 +1,8 @@
 """Compressor: edit text -> gist, by prefill on the serving engine. Used by `EditEngine.capture`.
 
-in: token ids of edit texts; out: for each a blob with one gist, or the reason why there is none. Each text runs through
-the engine as a prompt of its own, in the base's template; vLLM's scheduler batches them. The engine's workers make the
-gists meanwhile (`captures.py`).
+in: token ids of edit texts; out: for each a blob with one gist, or the reason why there is none. Each text is spelled
+here (`gist/spelling.py`) and runs through the engine as a prompt of its own, in the base's template; vLLM's scheduler
+batches them. The engine's workers make the gists meanwhile (`captures.py`).
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from incomes_plugin.errors import CompressionFailed, EditTooLong, EngineLost, IncomesError
 from incomes_plugin.gist.edit import Captured, CaptureJob
+from incomes_plugin.gist.spelling import Spelling
 from incomes_plugin.model.adapter import EditAdapter
 from incomes_plugin.vllm.pin import use_capture
 from incomes_plugin.vllm.rows import RequestTag
@@ -33,6 +35,7 @@ class Compressor:
 
     Args:
         adapter: the model's edit adapter.
+        spell: makes the spelling of an edit of its token ids; called in threads.
         run: runs a prompt to its end on the engine; returns vLLM's final `RequestOutput`.
         call: collective RPC; returns the answer of the ranks.
     """
@@ -40,10 +43,12 @@ class Compressor:
     def __init__(
         self,
         adapter: EditAdapter,
+        spell: Callable[[Sequence[int]], Spelling],
         run: Callable[[Sequence[int], SamplingParams], Awaitable[Any]],
         call: Callable[..., Awaitable[RpcAnswer]],
     ) -> None:
         self._adapter = adapter
+        self._spell = spell
         self._run = run
         self._call = call
 
@@ -78,8 +83,7 @@ class Compressor:
 
         try:
             ids = self._prompt(job)
-            first = len(self._adapter.template.edit_prefix)
-            with use_capture(RequestTag(capture=name, first=first, count=len(job.token_ids))):
+            with use_capture(await self._tag(job, name)):
                 output = await self._run(ids, SamplingParams(max_tokens=1, temperature=0.0, detokenize=False))
         except EngineLost:
             raise
@@ -87,6 +91,11 @@ class Compressor:
             return str(error)
         reason = output.outputs[0].finish_reason
         return None if reason in ("length", "stop") else f"prefill of {job.edit_id} ended with {reason}"
+
+    async def _tag(self, job: CaptureJob, name: str) -> RequestTag:
+        spelling = await asyncio.to_thread(self._spell, job.token_ids)
+        first, count = len(self._adapter.template.edit_prefix), len(job.token_ids)
+        return RequestTag(capture=name, first=first, count=count, spelling=tuple(chain.from_iterable(spelling.rows)))
 
     def _prompt(self, job: CaptureJob) -> list[int]:
         if not job.token_ids:

@@ -21,6 +21,7 @@ from incomes_plugin.errors import (
 )
 from incomes_plugin.gist.edit import Captured, CaptureJob, EditKey
 from incomes_plugin.gist.fingerprint import model_fingerprint
+from incomes_plugin.gist.spelling import Speller
 from incomes_plugin.model.adapter import EditAdapter
 from incomes_plugin.pool.snapshot import SnapshotDelta, SnapshotRef
 from incomes_plugin.selection.attribution import Attribution
@@ -54,12 +55,14 @@ class EditEngine:
         adapter: the model's edit adapter.
     """
 
-    def __init__(self, engine: AsyncLLM, adapter: EditAdapter, fingerprint: str, dtype: torch.dtype) -> None:
+    def __init__(
+        self, engine: AsyncLLM, adapter: EditAdapter, speller: Speller, fingerprint: str, dtype: torch.dtype
+    ) -> None:
         self.fingerprint = fingerprint
         self.dtype = dtype
         self.adapter = adapter
         self._engine = engine
-        self._compressor = Compressor(adapter, self._run, self._call)
+        self._compressor = Compressor(adapter, speller, self._run, self._call)
         self._registry = SnapshotRegistry(lambda: engine.output_processor.external_req_ids.keys(), adapter.template)
         self._answers = Answers()
         self._commits = asyncio.Lock()
@@ -82,7 +85,8 @@ class EditEngine:
         assert_touches()
         register()
         fingerprint = await asyncio.to_thread(model_fingerprint, base_dir, adapter_dir, dtype)
-        self = cls(engine, EditAdapter.load(adapter_dir), fingerprint, dtype)
+        speller = await asyncio.to_thread(_speller, base_dir)
+        self = cls(engine, EditAdapter.load(adapter_dir), speller, fingerprint, dtype)
         found = (await self._handshake()).fingerprint
         if found != fingerprint:
             raise FingerprintMismatch(f"the engine runs model {found}, {base_dir} with {adapter_dir} is {fingerprint}")
@@ -264,3 +268,9 @@ class EditEngine:
                     if unused := self._registry.unused():
                         await self._call("incomes_retire", unused)
                 await asyncio.sleep(_RETIRE_EVERY_S)
+
+
+def _speller(base_dir: Path) -> Speller:
+    from transformers import AutoTokenizer
+
+    return Speller(AutoTokenizer.from_pretrained(base_dir))

@@ -1,4 +1,4 @@
-"""Put the selection layer into a loaded model: swap the class of each reading layer's attention impl.
+"""Put the selection layer into a loaded model: swap the class of each reading layer's attention impl, wrap the logits.
 
 The impl runs inside `vllm::unified_attention_with_output`, which torch.compile treats as opaque, so nothing that was
 traced changes. Feature layers stay as they are, because routing finds their keys in the KV cache. Engine settings that
@@ -18,6 +18,7 @@ from vllm.v1.attention.backend import AttentionType
 
 from incomes_plugin.errors import UnsupportedEngine
 from incomes_plugin.model.adapter import EditAdapter
+from incomes_plugin.vllm.copies import CopyingLogits
 from incomes_plugin.vllm.kv_cache import AttentionLayer
 from incomes_plugin.vllm.ranks import Ranks
 from incomes_plugin.vllm.recalls import RecallVectors, feed_vectors, runs_eagerly
@@ -28,19 +29,23 @@ _BACKENDS = ("CPU_ATTN", "FLASH_ATTN", "TRITON_ATTN")
 
 
 def install(vllm_config: VllmConfig, model: torch.nn.Module, adapter: EditAdapter) -> SelectionRuntime:
-    """Wrap the reading layers of `model` and return the runtime that steers them.
+    """Wrap the reading layers and the logits of `model` and return the runtime that steers them.
 
     Raises:
         UnsupportedEngine: a configuration or architecture the selection layer has not been proven on.
     """
     for reason in unsupported(vllm_config):
         raise UnsupportedEngine(f"edits are not supported with {reason}")
+    hidden, expected = vllm_config.model_config.get_hidden_size(), adapter.copier.config["hidden_dim"]
+    if hidden != expected:
+        raise UnsupportedEngine(f"the model's hidden states have {hidden} numbers, the adapter expects {expected}")
     attentions = _attentions(vllm_config, adapter)
     layers = {index: AttentionLayer(a, _rotary(a, model)) for index, a in attentions.items()}
     on_device = adapter.to(next(model.parameters()).device)
     dtype = next(iter(attentions.values())).dtype
     recalls = RecallVectors(model, runs_eagerly(vllm_config))
-    runtime = SelectionRuntime(on_device, layers, dtype, Ranks.of_worker(), recalls)
+    logits = CopyingLogits(model, on_device.copier)
+    runtime = SelectionRuntime(on_device, layers, dtype, Ranks.of_worker(), recalls, logits)
     feed_vectors(model, lambda: () if runtime.plan is None else runtime.plan.recalls)
     for place, index in enumerate(adapter.shape.layers):
         _swap_impl(attentions[index], place, runtime)

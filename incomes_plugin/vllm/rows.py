@@ -5,13 +5,17 @@ From then on, on every real step and never on a dummy or profiling step, it must
 
 1. call `runtime.add_request(id, extra_args, num_prompt_tokens)` before the first step of a request (again after a
    preemption that removed it: the call is idempotent) and `runtime.remove_request(id)` when the runner forgets it;
-2. call `runtime.begin_step(spans, positions)` after the inputs of the step are laid out and before the forward pass.
-   `spans` names the rows of tagged requests only (`request_id in runtime.tagged`), ascending and disjoint; `positions`
-   holds the token position of every row of the step (`positions[span.first_row] == span.first_position`);
-3. call `runtime.end_step()` after the forward pass in a `finally`, so that a later dummy batch never sees stale rows.
+2. call `runtime.check_step()` first thing in every step, also of an empty one;
+3. call `runtime.begin_step(spans, positions, ids, num_requests)` after the inputs of the step are laid out and before
+   the forward pass. `spans` names the rows of tagged requests only (`request_id in runtime.tagged`), ascending and
+   disjoint; `positions` and `ids` hold the token position of every row of the step
+   (`positions[span.first_row] == span.first_position`) and its token; `num_requests` are in the step, tagged or not;
+4. call `runtime.end_step(ran)` after the forward pass in a `finally`: a later dummy batch never sees stale rows.
+   After a pass that `ran` to its end, the runner's next call of the model's `compute_logits` has a row for each request
+   of the step, in their order, that of its last token.
 
-`runtime.tagged` is empty when no request of the runner reads edits or is a capture: skip 2 and 3 then, at no cost.
-Errors of `add_request` and `begin_step` (`SelectionFailed`) must reach vLLM: no step may finish without its edits.
+`runtime.tagged` is empty when no request of the runner reads edits or is a capture: skip 3 and 4 then, at no cost.
+Errors of all these calls (`SelectionFailed`) must reach vLLM: no step may finish without its edits.
 """
 
 from __future__ import annotations
@@ -42,6 +46,7 @@ class RequestTag:
         recall: id under which the vectors lie that this prompt's placeholders stand for, or None.
         capture: id under which the gist of this prompt is kept, or None.
         first, count: positions of the captured text, or the first one of the vectors, in the prompt.
+        spelling: of the captured text: token, place and link, one after the other.
     """
 
     snapshot: str | None = None
@@ -57,6 +62,7 @@ class RequestTag:
     capture: str | None = None
     first: int = 0
     count: int = 0
+    spelling: tuple[int, ...] = ()
 
     def to_extra_args(self) -> dict[str, Any]:
         """Flat entries for `extra_args`; absent fields are left out."""
@@ -113,10 +119,16 @@ class StepObserver(Protocol):
         """Forget a request; unknown ids are ignored."""
         ...
 
-    def begin_step(self, spans: Sequence[RowSpan], positions: torch.Tensor) -> None:
+    def check_step(self) -> None:
+        """A step begins. Raises SelectionFailed if the last one has not taken what it had to copy."""
+        ...
+
+    def begin_step(
+        self, spans: Sequence[RowSpan], positions: torch.Tensor, ids: torch.Tensor, num_requests: int
+    ) -> None:
         """Plan the selection of this step."""
         ...
 
-    def end_step(self) -> None:
+    def end_step(self, ran: bool) -> None:
         """Drop the plan; safe to call twice."""
         ...

@@ -1,7 +1,8 @@
 """Rows of a step under vLLM's V1 model runner: wraps of `_update_states` and of `_model_forward`.
 
 `_update_states` runs at the start of every step, also of an empty one, and is told which requests are new and which
-have ended. `_model_forward` runs once in a real step and never in a dummy or profiling step.
+have ended. `_model_forward` runs once in a real step and never in a dummy or profiling step; the logits of the step's
+requests are computed right after it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ def install(runner: Any, runtime: StepObserver) -> None:
     known: set[str] = set()
 
     def follow_requests(scheduler_output: Any) -> Any:
+        runtime.check_step()
         for request_id in scheduler_output.finished_req_ids:
             known.discard(request_id)
             runtime.remove_request(request_id)
@@ -34,11 +36,16 @@ def install(runner: Any, runtime: StepObserver) -> None:
             raise SelectionFailed("the model runner holds requests that did not pass the edit hooks")
         if not runtime.tagged:
             return forward(input_ids, positions, *args, **kwargs)
+        if input_ids is None:
+            raise SelectionFailed("a step of embeddings in place of tokens cannot carry edits")
+        ran = False
         try:
-            runtime.begin_step(_spans(runner, runtime), positions)
-            return forward(input_ids, positions, *args, **kwargs)
+            runtime.begin_step(_spans(runner, runtime), positions, input_ids, len(runner.input_batch.req_ids))
+            output = forward(input_ids, positions, *args, **kwargs)
+            ran = True
+            return output
         finally:
-            runtime.end_step()
+            runtime.end_step(ran)
 
     runner._update_states, runner._model_forward = follow_requests, model_forward
 

@@ -69,19 +69,23 @@ class V2Rows:
             if self._runner.cudagraph_manager is not self._manager:
                 raise SelectionFailed("the CUDA graph manager was replaced after start-up; edits would be left out")
             self._planned = True
-            self._runtime.begin_step(spans, input_batch.positions)
+            self._runtime.begin_step(spans, input_batch.positions, input_batch.input_ids, input_batch.num_reqs)
         inputs: dict[str, Any] = self._prepare(input_batch, req_states)
         return inputs
 
     def execute_model(self, scheduler_output: Any, *args: Any, **kwargs: Any) -> Any:
         """Run one step and drop its plan, whatever happens."""
+        self._runtime.check_step()
         self._staying = _staying(scheduler_output)
+        ran = False
         try:
-            return self._execute(scheduler_output, *args, **kwargs)
+            output = self._execute(scheduler_output, *args, **kwargs)
+            ran = True
+            return output
         finally:
             if self._planned:
                 self._planned = False
-                self._runtime.end_step()
+                self._runtime.end_step(ran)
 
     def dispatch(
         self,
@@ -145,6 +149,7 @@ def _refuse_unproven(runner: Any) -> None:
         "pooling models": runner.is_pooling_model,
         "speculative decoding": runner.speculative_config is not None,
         "prefill context parallelism": runner.pcp_manager is not None,
+        "sampling in shards of the batch": runner.batch_sharder is not None,
         "dual batch overlap": runner.ubatch_runner is not None,
         "KV-sharing fast prefill": runner.fast_prefill is not None,
         "FULL CUDA graphs with data parallelism": runner.dp_size > 1 and mode.has_full_cudagraphs(),

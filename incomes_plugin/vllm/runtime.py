@@ -26,6 +26,7 @@ from incomes_plugin.selection.picks import Picks, choose
 from incomes_plugin.vllm.answers import answer_of
 from incomes_plugin.vllm.batch import PickedTokens, ReadBatch
 from incomes_plugin.vllm.captures import CaptureStore
+from incomes_plugin.vllm.copies import CopyingLogits, StepCopies, follow
 from incomes_plugin.vllm.kv_cache import AttentionLayer, CachedHeads
 from incomes_plugin.vllm.layer import ReadingLayer
 from incomes_plugin.vllm.leads import VerbatimLeads
@@ -67,6 +68,7 @@ class SelectionRuntime:
         dtype: compute dtype.
         ranks: which of the heads this worker has.
         recalls: vectors of verbatim texts that are being said.
+        logits: of the served model.
 
     Attributes:
         plan: of the running step; None outside a step and in steps without tagged rows.
@@ -81,12 +83,14 @@ class SelectionRuntime:
         dtype: torch.dtype,
         ranks: Ranks,
         recalls: RecallVectors,
+        logits: CopyingLogits,
     ) -> None:
         self.adapter = adapter
         self.layers = layers
         self.dtype = dtype
         self.ranks = ranks
         self.recalls = recalls
+        self.logits = logits
         self.plan: StepPlan | None = None
         self.captures = CaptureStore(adapter)
         self.leads = VerbatimLeads()
@@ -156,7 +160,9 @@ class SelectionRuntime:
         if not self._requests:
             self._batch = None
 
-    def begin_step(self, spans: Sequence[RowSpan], positions: torch.Tensor) -> None:
+    def begin_step(
+        self, spans: Sequence[RowSpan], positions: torch.Tensor, ids: torch.Tensor, num_requests: int
+    ) -> None:
         """Plan the step."""
         reading: list[RowSpan] = []
         captures: list[tuple[RequestTag, int]] = []
@@ -173,7 +179,10 @@ class SelectionRuntime:
                 reading.append(span)
             elif span.first_position < request.num_prompt_tokens:
                 captures.append((request.tag, span.index))
-        self.plan = StepPlan(reading, captures, positions, recalls) if reading or captures or recalls else None
+        if reading or captures or recalls:
+            self.plan = StepPlan(reading, captures, positions, ids, num_requests, recalls)
+        else:
+            self.plan = None
         self.num_steps += 1
 
     def enter(self, plan: StepPlan, block_table: torch.Tensor) -> None:
@@ -189,11 +198,19 @@ class SelectionRuntime:
                     del self._requests[span.request_id]
         plan.rows = self._read_rows([span for span in plan.reading if span.request_id in self._requests], plan)
 
-    def end_step(self) -> None:
-        """Make the gists of captures that are complete now, keep what the rows took, and drop the plan."""
+    def check_step(self) -> None:
+        """A step begins. Raises SelectionFailed if answers of the last one were made without what they copy."""
+        self.logits.check_taken()
+
+    def end_step(self, ran: bool) -> None:
+        """Make the gists of captures that are complete now, keep what the rows took, leave what their logits need, and
+        drop the plan."""
         plan, self.plan = self.plan, None
-        if plan is not None and plan.rows is not None and plan.rows.trace is not None:
-            plan.rows.trace.finish()
+        if plan is not None and plan.rows is not None:
+            if plan.rows.trace is not None:
+                plan.rows.trace.finish()
+            if ran:
+                self.logits.leave(StepCopies(plan.rows.batch, plan.rows.logits, plan.num_requests))
         if plan is not None and plan.block_table is not None:
             for tag, index in plan.captures:
                 self.captures.finish(tag, self.cached, plan.block_table[index])
@@ -225,7 +242,7 @@ class SelectionRuntime:
             trace = AnswerTrace.nothing_yet(edits)
             self._traces.add(tag.trace, tag.snapshot, (tag.prompt, request.answer), trace)
         if edits:
-            request.picked = PickedTokens.of(edits, picks.bias.to(self.device), trace)
+            request.picked = PickedTokens.of(edits, picks.bias.to(self.device), request.num_prompt_tokens, trace)
         self._let_go(request)
 
     def _route_span(self, tag: RequestTag) -> AbstractContextManager[Any]:
@@ -263,7 +280,9 @@ class SelectionRuntime:
         spans = [reading[id(picked)][1] for picked in self._batch.requests]
         pieces = [(span.first_row, span.num_rows) for span in spans]
         rows, owners = step_rows(pieces, self.device), owners_of(pieces, self.device)
-        read = ReadRows(self._batch, rows, owners, self._unrotations(plan.positions[rows]), None)
+        logits = step_rows([(span.index, 1) for span in spans], self.device)
+        read = ReadRows(self._batch, rows, owners, self._unrotations(plan.positions[rows]), logits, None)
+        follow(self._batch, spans, read.of(plan.ids))
         read.trace = self._trace(read, spans)
         return read
 

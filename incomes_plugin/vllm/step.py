@@ -24,6 +24,7 @@ class ReadRows:
         rows: a slice when they follow each other, else their indices `[R]`.
         owners: `[R]`, request of each row in the batch; None when every request has one row.
         unrotations: of these rows, by id of the rotary module.
+        logits: rows of the step's logits that these requests are answered from, in the order of the batch's slots.
         trace: of what they take; None when no request is traced.
     """
 
@@ -31,6 +32,7 @@ class ReadRows:
     rows: Rows
     owners: torch.Tensor | None
     unrotations: dict[int, Unrotation]
+    logits: Rows
     trace: StepTrace | None
 
     def of(self, step: torch.Tensor) -> torch.Tensor:
@@ -56,7 +58,8 @@ class StepPlan:
     Attributes:
         reading: spans with rows that read, if their request picks anything.
         captures: captures whose last prompt token is in this step, and their rows of the block table.
-        positions: of all rows of the step.
+        positions, ids: of all rows of the step, and their tokens.
+        num_requests: of the step.
         recalls: prompt rows of recalls, which get vectors.
         block_table: `[requests of the step, pages]`; set when the first reading layer is entered.
         rows: set likewise; None when nothing is read.
@@ -65,6 +68,8 @@ class StepPlan:
     reading: Sequence[RowSpan]
     captures: Sequence[tuple[RequestTag, int]]
     positions: torch.Tensor
+    ids: torch.Tensor
+    num_requests: int
     recalls: Sequence[RecallRows] = ()
     block_table: torch.Tensor | None = None
     rows: ReadRows | None = field(default=None)

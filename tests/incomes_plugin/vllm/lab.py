@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import SimpleNamespace
@@ -65,6 +66,7 @@ class Job:
     salt: str | None = None
     force: bool = False
     probe: bool = False
+    prompt_logprobs: int | None = None
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,7 @@ class Answer:
     logprobs: list[dict[int, float]] = field(repr=False)
     cached: int
     finish: str
+    prompt_logprobs: list[dict[int, float] | None] = field(default_factory=list, repr=False)
 
 
 class LabEngine:
@@ -99,6 +102,9 @@ class LabEngine:
         self.count = self.num_preemptions = 0
         self._count_preemptions()
         if "worker_cls" in options:
+            from transformers import AutoTokenizer
+
+            from incomes_plugin.gist.spelling import Speller
             from incomes_plugin.model.adapter import EditAdapter
             from incomes_plugin.vllm.answers import ANSWERS_ATTRIBUTE, Answers
             from incomes_plugin.vllm.pin import PINS_ATTRIBUTE
@@ -107,6 +113,7 @@ class LabEngine:
             template = EditAdapter.load(Path(options["additional_config"]["incomes"]["adapter"])).template
             self.pins = SnapshotRegistry(lambda: self.core.output_processor.external_req_ids.keys(), template)
             setattr(self.core.input_processor, PINS_ATTRIBUTE, self.pins)
+            self.speller = Speller(AutoTokenizer.from_pretrained(model_dir))
             self.answers = Answers()
             setattr(self.core.output_processor, ANSWERS_ATTRIBUTE, self.answers)
 
@@ -139,7 +146,9 @@ class LabEngine:
 
         template = self.pins.template
         for edit_id, ids in texts.items():
-            with use_capture(RequestTag(capture=edit_id, first=len(template.edit_prefix), count=len(ids))):
+            spelling = tuple(chain.from_iterable(self.speller(ids).rows))
+            tag = RequestTag(capture=edit_id, first=len(template.edit_prefix), count=len(ids), spelling=spelling)
+            with use_capture(tag):
                 self._add(Job(tuple(template.capture_ids(ids)), max_tokens=1))
         self._finish()
         wanted = [[edit_id, edit_id, 1, edit_id in verbatim] for edit_id in texts]
@@ -304,7 +313,14 @@ class LabEngine:
         from vllm.inputs.engine import tokens_input
 
         self.count += 1
-        params = SamplingParams(max_tokens=job.max_tokens, temperature=0, logprobs=5, ignore_eos=True, detokenize=False)
+        params = SamplingParams(
+            max_tokens=job.max_tokens,
+            temperature=0,
+            logprobs=5,
+            ignore_eos=True,
+            detokenize=False,
+            prompt_logprobs=job.prompt_logprobs,
+        )
         name = f"job-{self.count}"
         try:
             self.core.add_request(name, tokens_input(list(job.ids), cache_salt=job.salt), params)
@@ -334,6 +350,7 @@ class CanaryEngine:
     def __init__(self, lab: LabEngine) -> None:
         self.lab = lab
         self.adapter = lab.runtime.adapter
+        self.fingerprint = lab.rpc("incomes_handshake")["fingerprint"]
         self.vocabulary_size = int(lab.core.model_config.get_vocab_size())
 
     async def capture(self, jobs: Sequence[Any]) -> list[Any]:
@@ -359,7 +376,8 @@ class CanaryEngine:
 def _answer(output: Any) -> Answer:
     best = output.outputs[0]
     logprobs = [{t: e.logprob for t, e in step.items()} for step in best.logprobs or []]
-    return Answer(tuple(best.token_ids), logprobs, output.num_cached_tokens or 0, best.finish_reason)
+    of_prompt = [step and {t: e.logprob for t, e in step.items()} for step in output.prompt_logprobs or []]
+    return Answer(tuple(best.token_ids), logprobs, output.num_cached_tokens or 0, best.finish_reason, of_prompt)
 
 
 def child_main(pipe: Connection, engine_class: type[LabEngine]) -> None:

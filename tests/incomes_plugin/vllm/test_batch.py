@@ -15,15 +15,21 @@ def request(seed: int) -> PickedTokens:
     """One to three picks of one to nine tokens, in 2 layers with 3 kv heads."""
     choose = random.Random(seed)
     numbers = torch.Generator().manual_seed(seed)
-    picks = [
-        PickedEdit(
-            (f"edit_{seed}_{i}", 1),
-            torch.randn(2, 3, tokens, 4, generator=numbers).bfloat16(),
-            torch.randn(2, 3, tokens, 5, generator=numbers).bfloat16(),
+    picks = []
+    for i, tokens in enumerate(choose.choices(range(1, 10), k=choose.randint(1, 3))):
+        spelled = tokens + choose.randint(0, 9)
+        ids = torch.randint(1, 99, (spelled, 4), generator=numbers)
+        picks.append(
+            PickedEdit(
+                (f"edit_{seed}_{i}", 1),
+                torch.randn(2, 3, tokens, 4, generator=numbers).bfloat16(),
+                torch.randn(2, 3, tokens, 5, generator=numbers).bfloat16(),
+                torch.randn(spelled, 6, generator=numbers),
+                ids[:, 0],
+                ids[:, 1:],
+            )
         )
-        for i, tokens in enumerate(choose.choices(range(1, 10), k=choose.randint(1, 3)))
-    ]
-    return PickedTokens.of(picks, torch.randn(len(picks), generator=numbers), None)
+    return PickedTokens.of(picks, torch.randn(len(picks), generator=numbers), 7, None)
 
 
 def test_a_request_lies_in_its_slot() -> None:
@@ -45,6 +51,14 @@ def test_a_request_lies_in_its_slot() -> None:
             *(i for i, count in enumerate(counts) for _ in range(count)),
             *[-1] * (batch.bias.shape[-1] - tokens),
         ]
+        spelled = len(held.copy_bias)
+        for part in ("copy_keys", "tokens", "before"):
+            assert torch.equal(getattr(batch, part)[slot, :spelled], torch.cat([getattr(p, part) for p in held.picks]))
+        assert torch.equal(batch.copy_bias[slot, :spelled], held.copy_bias)
+        assert batch.copy_bias[slot, spelled:].isneginf().all()
+        assert not batch.tokens[slot, spelled:].any()
+        assert (batch.before[slot, spelled:] == -2).all()
+        assert batch.said[slot].tolist() == [-1, -1, -1]
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -61,14 +75,17 @@ def test_any_history_ends_like_a_new_batch(seed: int) -> None:
         for ours, theirs in zip((*batch.keys, *batch.values), (*fresh.keys, *fresh.values), strict=True):
             assert ours.shape == theirs.shape
         assert torch.equal(batch.bias, fresh.bias)
-        assert torch.equal(batch.edit_of, fresh.edit_of)
+        for part in ("edit_of", "copy_bias", "tokens", "before"):
+            assert torch.equal(getattr(batch, part), getattr(fresh, part))
         for slot, held in enumerate(batch.requests):
             tokens = len(held.bias)
             for ours, theirs in zip(batch.keys, fresh.keys, strict=True):
                 assert torch.equal(ours[slot, ..., :tokens], theirs[slot, ..., :tokens])
             for ours, theirs in zip(batch.values, fresh.values, strict=True):
                 assert torch.equal(ours[slot, :, :tokens], theirs[slot, :, :tokens])
-        assert all(part.isfinite().all() for part in (*batch.keys, *batch.values))
+            spelled = len(held.copy_bias)
+            assert torch.equal(batch.copy_keys[slot, :spelled], fresh.copy_keys[slot, :spelled])
+        assert all(part.isfinite().all() for part in (*batch.keys, *batch.values, batch.copy_keys))
 
 
 def test_the_same_requests_cost_nothing() -> None:

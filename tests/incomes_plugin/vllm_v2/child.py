@@ -27,14 +27,14 @@ class V2Engine(LabEngine):
         """Record every plan of the runtime from now on."""
         begin, end = self.runtime.begin_step, self.runtime.end_step
 
-        def begin_step(spans: Any, positions: Any) -> None:
+        def begin_step(spans: Any, positions: Any, *others: Any) -> None:
             laid_out = [(s.request_id, s.index, s.first_row, s.num_rows, s.first_position) for s in spans]
             self.events.append(("begin", (laid_out, positions.tolist())))
-            begin(spans, positions)
+            begin(spans, positions, *others)
 
-        def end_step() -> None:
+        def end_step(ran: bool) -> None:
             self.events.append(("end", None))
-            end()
+            end(ran)
 
         self.runtime.begin_step, self.runtime.end_step = begin_step, end_step
 

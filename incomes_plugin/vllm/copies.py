@@ -1,0 +1,140 @@
+"""Copying in the engine: what answers have said, and the logits of rows whose requests copy.
+
+A step that reads edits leaves `StepCopies` behind. The runner computes the logits of its requests next, one row a
+request, with the model's `compute_logits`; there the rows of requests that copy become the mixture of
+`selection/copying.py`. All other logits are vLLM's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from incomes_plugin.errors import SelectionFailed, UnsupportedEngine
+from incomes_plugin.gist.spelling import SPELLED
+from incomes_plugin.selection.copying import Copier, mixed
+from incomes_plugin.vllm.batch import PickedTokens, ReadBatch
+from incomes_plugin.vllm.rows import RowSpan
+from incomes_plugin.vllm.step import Rows
+
+
+@dataclass(frozen=True)
+class StepCopies:
+    """Rows of the logits of one step that copy.
+
+    Attributes:
+        batch: what they copy from, and what their answers have said.
+        rows: of the logits, in the order of the batch's slots: the places of the requests in the step.
+        num_requests: of the step, with or without edits.
+    """
+
+    batch: ReadBatch
+    rows: Rows
+    num_requests: int
+
+    def put_into(self, logits: torch.Tensor, hidden: torch.Tensor, copier: Copier) -> torch.Tensor:
+        """Logits `[requests, V]` float32 with the mixture in these rows.
+
+        Args:
+            logits: `[requests, V]` of the base.
+            hidden: `[requests, hidden]` behind the last norm.
+        """
+        batch, rows = self.batch, self.rows
+        nothing, copied = copier.weights(hidden[rows], batch.copy_keys, batch.before, batch.copy_bias, batch.said)
+        logits = logits.float()
+        logits[rows] = mixed(logits[rows], nothing, copied, batch.tokens)
+        return logits
+
+
+class CopyingLogits:
+    """`compute_logits` of the served model, which is wrapped here once.
+
+    Args:
+        model: vLLM's.
+
+    Raises:
+        UnsupportedEngine: a model without logits.
+    """
+
+    def __init__(self, model: Any, copier: Copier) -> None:
+        if not hasattr(model, "compute_logits"):
+            raise UnsupportedEngine(f"{type(model).__name__} computes no logits; serve a model that generates text")
+        self._copier = copier
+        self._left: StepCopies | None = None
+        self._compute = model.compute_logits
+        model.compute_logits = self.compute_logits
+
+    def leave(self, copies: StepCopies) -> None:
+        """For the next logits of a row a request."""
+        self._left = copies
+
+    def check_taken(self) -> None:
+        """A step begins. Raises SelectionFailed if requests of the last one were answered without what they copy."""
+        left, self._left = self._left, None
+        if left is not None:
+            raise SelectionFailed("the model runner sampled from other logits than compute_logits gave; nothing copied")
+
+    def compute_logits(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor | None:
+        """As vLLM; None on ranks that get no logits."""
+        logits: torch.Tensor | None = self._compute(hidden_states, *args, **kwargs)
+        left = self._left
+        if left is None or len(hidden_states) != left.num_requests:
+            return logits
+        self._left = None
+        return None if logits is None else left.put_into(logits, hidden_states, self._copier)
+
+
+def follow(batch: ReadBatch, spans: Sequence[RowSpan], ids: torch.Tensor) -> None:
+    """Bring what the answers of a batch have said up to a step.
+
+    Args:
+        spans: rows that read, of each request of the batch, in the order of its slots.
+        ids: `[R]`, the token of each of these rows.
+
+    Raises:
+        SelectionFailed: tokens between what was known and this step are missing.
+    """
+    if all(
+        span.num_rows == 1 and span.first_position == request.said_at + 1
+        for request, span in zip(batch.requests, spans, strict=True)
+    ):
+        batch.said.copy_(torch.cat([ids[:, None].to(batch.said), batch.said[:, :-1]], -1))
+        for request in batch.requests:
+            request.said_at += 1
+        return
+    sources, row = [], 0
+    for slot, (request, span) in enumerate(zip(batch.requests, spans, strict=True)):
+        sources.append(_sources(request, span, row, len(ids) + SPELLED * slot))
+        row += span.num_rows
+    known = torch.cat([ids.to(batch.said), batch.said.flatten(), batch.said.new_full((1,), -1)])
+    batch.said.copy_(known[torch.tensor(sources, device=known.device)])
+
+
+def _sources(request: PickedTokens, span: RowSpan, row: int, stored: int) -> list[int]:
+    """Where to find the last tokens that an answer has said, the latest first. -1: where nothing stands.
+
+    Rows that a preempted request computes again may begin behind the tokens that are needed, if its prefix was cached;
+    what is known goes on from an earlier position only where that is not so.
+
+    Args:
+        row: place of the span's first row.
+        stored: place of the tokens that the answer had said before.
+    """
+    last, found = span.first_position + span.num_rows - 1, []
+    for position in range(last, last - SPELLED, -1):
+        back = request.said_at - position
+        if position < request.answer_at:
+            found.append(-1)
+        elif position >= span.first_position:
+            found.append(row + position - span.first_position)
+        elif 0 <= back < SPELLED:
+            found.append(stored + back)
+        elif last > request.said_at:
+            raise SelectionFailed(f"the token at position {position} of an answer that copies was never seen")
+        else:
+            return [stored + i for i in range(SPELLED)]
+    request.said_at = last
+    return found
