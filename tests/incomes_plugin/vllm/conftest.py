@@ -30,6 +30,18 @@ def silent_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def parrot_dir(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An adapter of the same base that always copies: of the tokens of the picks one that follows what has been said."""
+    adapter = EditAdapter.load(model_dir / "adapter")
+    adapter.copier.query.zero_()
+    adapter.copier.sentinel_bias.fill_(-60.0)
+    adapter.copier.match.fill_(15.0)
+    folder = tmp_path_factory.mktemp("parrot") / "adapter"
+    adapter.save(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def adapter(model_dir: Path) -> EditAdapter:
     return EditAdapter.load(model_dir / "adapter")
 
@@ -49,6 +61,11 @@ def lab() -> Iterator[Lab]:
 @pytest.fixture(scope="session")
 def fp32(lab: Lab, model_dir: Path) -> RemoteEngine:
     return lab.engine("fp32", model_dir, {**edited(model_dir / "adapter"), "dtype": "float32"})
+
+
+@pytest.fixture(scope="session")
+def parrot(lab: Lab, model_dir: Path, parrot_dir: Path) -> RemoteEngine:
+    return lab.engine("parrot", model_dir, {**edited(parrot_dir), **TIGHT, "dtype": "float32"})
 
 
 @pytest.fixture(scope="session")

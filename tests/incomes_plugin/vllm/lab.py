@@ -254,6 +254,18 @@ class LabEngine:
         elif fault == "raises":
             layer._query_map = None
 
+    def break_copying(self, fault: str | None = "inert") -> None:
+        """Fault injection: nothing is left for the logits (`inert`), or the runner gets them past what copies
+        (`bypassed`). None mends it."""
+        logits = self.runtime.logits
+        model = self.core.model_executor.driver_worker.worker.model_runner.model
+        logits.__dict__.pop("leave", None)
+        model.compute_logits = logits.compute_logits
+        if fault == "inert":
+            logits.leave = lambda copies: None
+        elif fault == "bypassed":
+            model.compute_logits = logits._compute
+
     def canary(self) -> tuple[bool, str]:
         """Whether the start-up canary passes, and why not."""
         import asyncio

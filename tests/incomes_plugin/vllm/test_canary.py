@@ -22,6 +22,15 @@ def test_it_passes_where_the_verifier_accepts_nothing(lab: Lab, silent_dir: Path
     assert silent.call("canary") == (True, "")
 
 
+def test_it_finds_logits_that_copy_nothing(fp32: RemoteEngine) -> None:
+    fp32.call("break_copying", "inert")
+    ok, reason = fp32.call("canary")
+    fp32.call("break_copying", None)
+    assert not ok
+    assert "was not copied from the edit" in reason
+    assert fp32.call("canary") == (True, "")
+
+
 def test_it_finds_a_layer_that_does_nothing(fp32: RemoteEngine) -> None:
     fp32.call("break_a_layer", "inert")
     ok, reason = fp32.call("canary")
@@ -34,17 +43,19 @@ def test_it_finds_a_layer_that_does_nothing(fp32: RemoteEngine) -> None:
 @pytest.mark.parametrize(
     ("measured", "reason"),
     [
-        ((1.0, 0.2, 0.0), "without edits moved"),
-        ((1e-5, 0.0, 0.0), "edits are inert"),
-        ((0.03, 0.02, 0.0), "edits are inert"),
-        ((1.0, 0.0, 0.5), "layer is inert"),
-        ((float("nan"), 0.0, 0.0), "edits are inert"),
-        ((1.0, float("nan"), 0.0), "without edits moved"),
-        ((1.0, 0.0, float("nan")), "layer is inert"),
-        ((1.0, 0.01, 1e-5), ""),
+        ((1.0, 0.2, 0.0, 0.0), "without edits moved"),
+        ((1e-5, 0.0, 0.0, 0.0), "edits are inert"),
+        ((0.03, 0.02, 0.0, 0.0), "edits are inert"),
+        ((1.0, 0.0, 0.5, 0.0), "layer is inert"),
+        ((float("nan"), 0.0, 0.0, 0.0), "edits are inert"),
+        ((1.0, float("nan"), 0.0, 0.0), "without edits moved"),
+        ((1.0, 0.0, float("nan"), 0.0), "layer is inert"),
+        ((1.0, 0.0, 0.0, 0.3), "30.0% of a forced answer was not copied"),
+        ((1.0, 0.0, 0.0, float("nan")), "was not copied"),
+        ((1.0, 0.01, 1e-5, 1e-5), ""),
     ],
 )
-def test_what_it_measured_is_judged(measured: tuple[float, float, float], reason: str) -> None:
+def test_what_it_measured_is_judged(measured: tuple[float, ...], reason: str) -> None:
     report = _judge(*measured)
     assert report.ok == (not reason)
     assert reason in report.reason

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 import torch
 
+from incomes_plugin.errors import SelectionFailed
 from incomes_plugin.gist import Gist
 from incomes_plugin.model.adapter import EditAdapter
 from incomes_plugin.model.hf import EditableModel, ReferencePool
-from tests.incomes_plugin.vllm.lab import Answer, Job, RemoteEngine
+from tests.incomes_plugin.vllm.lab import Answer, Job, Lab, RemoteEngine, edited
 
 pytestmark = pytest.mark.vllm
 
@@ -38,6 +41,7 @@ def assert_gists_equal(ours: Gist, expected: Gist) -> None:
         assert packed.data.shape == other.data.shape
         assert float(steps.max()) < 1.1
         assert float((steps > 0.1).float().mean()) < 0.01
+    assert ours.spelling.rows == expected.spelling.rows
 
 
 def worst_difference(
@@ -116,6 +120,70 @@ def test_mixed_batch_chunked_prefill_and_preemption(
     for job, answer in zip(jobs, answers, strict=True):
         assert len(answer.tokens) == 50
         assert worst_difference(reference, pool if job.snapshot else None, job.ids, answer) < FP32
+
+
+def test_answers_differ_from_those_that_copy_nothing(
+    fp32: RemoteEngine, blobs: dict[str, bytes], reference: EditableModel, pool: ReferencePool
+) -> None:
+    snapshot, ids = fp32.commit("eset_inert", None, blobs), prompt(3, 30)
+    fp32.call("break_copying", "inert")
+    (inert,) = fp32.run([Job(ids, snapshot)])
+    fp32.call("break_copying", None)
+    (copying,) = fp32.run([Job(ids, snapshot)])
+    assert worst_difference(reference, pool, ids, copying) < FP32
+    assert worst_difference(reference, pool, ids, inert) > 0.1
+
+
+def test_logits_that_nothing_was_copied_into_end_the_engine(lab: Lab, model_dir: Path) -> None:
+    bypassed = lab.engine("bypassed", model_dir, {**edited(model_dir / "adapter"), "dtype": "float32"})
+    snapshot = bypassed.commit("eset_bypassed", None, bypassed.capture(TEXTS))
+    bypassed.call("break_copying", "bypassed")
+    with pytest.raises(SelectionFailed, match="nothing copied"):
+        bypassed.run([Job(prompt(4, 30), snapshot)])
+
+
+@pytest.mark.parametrize("length", [7, 60, 100])  # one chunk, two, three
+def test_prompt_logprobs_are_those_of_the_base(
+    tight: RemoteEngine, blobs: dict[str, bytes], reference: EditableModel, pool: ReferencePool, length: int
+) -> None:
+    snapshot = tight.commit(f"eset_prompt_{length}", None, blobs)
+    jobs = [Job(prompt(length + i, length), snapshot if i % 2 else None, prompt_logprobs=3) for i in range(4)]
+    for job, answer in zip(jobs, tight.run(jobs), strict=True):
+        assert worst_difference(reference, pool if job.snapshot else None, job.ids, answer) < FP32
+        plain = reference.logits(job.ids).log_softmax(-1)
+        assert answer.prompt_logprobs[0] is None
+        for row, entry in enumerate(answer.prompt_logprobs[1:]):
+            assert entry == pytest.approx({token: float(plain[row, token]) for token in entry}, abs=FP32)
+
+
+def test_what_was_said_last_decides_what_is_copied(
+    parrot: RemoteEngine, parrot_dir: Path, reference: EditableModel
+) -> None:
+    """Requests of several lengths and picks, in chunks and with preemptions, all of which say edits on."""
+    copies = EditableModel(reference.model, EditAdapter.load(parrot_dir), reference.spell)
+    texts = {f"edit_{i}": list(prompt(70 + i, 40)) for i in range(5)}
+    blobs = parrot.capture(texts)
+    snapshot, pool = parrot.commit("eset_parrot", None, blobs), copies.pool(parrot.gists(blobs))
+    before = parrot.call("preemptions")
+    jobs = [Job(prompt(600 + seed, 70 + seed), snapshot if seed % 4 else None, max_tokens=50) for seed in range(10)]
+    answers = parrot.run(jobs)
+    assert parrot.call("preemptions") > before
+    for job, answer in zip(jobs, answers, strict=True):
+        assert worst_difference(copies, pool if job.snapshot else None, job.ids, answer) < FP32
+        if job.snapshot:
+            assert_says_edits_on(answer.tokens, pool.gists)
+
+
+def assert_says_edits_on(tokens: tuple[int, ...], gists: Sequence[Gist]) -> None:
+    """Wherever two tokens were said that stand in an edit, one of those follows that stand there behind them."""
+    following: dict[tuple[int, int], set[int]] = {}
+    for gist in gists:
+        for (one, two, _), token in zip(gist.spelling.before().tolist(), gist.spelling.tokens.tolist(), strict=True):
+            following.setdefault((two, one), set()).add(token)
+    said = zip(tokens, tokens[1:], tokens[2:], strict=False)
+    known = [(following[a, b], token) for a, b, token in said if (a, b) in following]
+    assert len(known) > 30
+    assert all(token in expected for expected, token in known)
 
 
 def test_captures_that_span_chunks(tight: RemoteEngine, reference: EditableModel) -> None:

@@ -41,11 +41,14 @@ def test_requests_that_pick_nothing(lab: Lab, stock_lab: Lab, silent_dir: Path, 
     assert (found.none_weight, found.applied) == (1.0, [])
 
 
-def test_rows_beside_edited_rows_do_not_change_by_a_bit(fp32: RemoteEngine) -> None:
-    snapshot = fp32.commit("eset_beside", None, fp32.capture(TEXTS))
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_rows_beside_edited_rows_do_not_change_by_a_bit(dtype: str, request: pytest.FixtureRequest) -> None:
+    """Not even where logits become float32 because others copy."""
+    engine: RemoteEngine = request.getfixturevalue(dtype)
+    snapshot = engine.commit("eset_beside", None, engine.capture(TEXTS))
     plain = [Job(prompt(300 + i, 20), max_tokens=12) for i in range(8)]
     mixed = [replace(job, snapshot=snapshot if i % 2 else None) for i, job in enumerate(plain)]
-    alone, beside = fp32.run(plain), fp32.run(mixed)
+    alone, beside = engine.run(plain), engine.run(mixed)
     for i, (a, b) in enumerate(zip(alone, beside, strict=True)):
         assert (a.logprobs == b.logprobs) == (i % 2 == 0)
 
