@@ -342,7 +342,7 @@ async def test_attribution_ends_where_the_answer_ends(
     engine: EditEngine, traced: Any, reference: EditableModel, ends: str
 ) -> None:
     snapshot, gists = traced
-    ids, scope = prompt(801, 40), EditScope("eset_traced", snapshot, trace="trace-ends")
+    ids, scope = prompt(803, 40), EditScope("eset_traced", snapshot, trace="trace-ends")
     free = await engine.generate(ids, text_params(max_tokens=40, temperature=0), replace(scope, trace=None))
     (whole,) = free.outputs
     at = next(i for i in range(8, 40) if whole.text[i].isalnum() and whole.text.find(whole.text[i]) == i)
