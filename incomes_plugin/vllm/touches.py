@@ -81,6 +81,14 @@ TOUCHES = (
         "the V1 runner is removed",
     ),
     Touch(
+        "vllm.model_executor.models.interfaces_base:VllmModelForTextGeneration.compute_logits",
+        ("self", "hidden_states"),
+        "answers copy tokens of picked edits: the logits of their rows are changed before vLLM samples",
+        "wrapped on the model instance (copies.py); with either runner its next call after a step has a row a request",
+        "0.32",
+        "vLLM has a hook between the logits and the sampler that is given hidden states",
+    ),
+    Touch(
         "vllm.v1.attention.backend:AttentionImpl.forward",
         ("self", "layer", "query", "key", "value", "kv_cache", "attn_metadata", "output"),
         "change the attention output of rows that read edits",
@@ -198,6 +206,14 @@ V2_TOUCHES = (
         "wrap on the runner instance (rows_v2.py)",
         "0.32",
         "ModelState has a hook after the forward pass",
+    ),
+    Touch(
+        "vllm.v1.worker.gpu.model_runner:GPUModelRunner.sample",
+        ("self", "hidden_states", "input_batch", "grammar_output"),
+        "the logits of a step's requests are computed here, one row each without speculative decoding",
+        "not touched; calls `compute_logits` (copies.py) unless sampling is sharded, which is refused (rows_v2.py)",
+        "0.32",
+        "as for `compute_logits`",
     ),
     Touch(
         "vllm.v1.worker.gpu.cudagraph_utils:CudaGraphManager.dispatch",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ from incomes_plugin.errors import SelectionFailed
 from incomes_plugin.gist import Gist
 from incomes_plugin.model.adapter import EditAdapter
 from incomes_plugin.model.hf import EditableModel, ReferencePool
+from incomes_plugin.pool.snapshot import SnapshotRef
 from tests.incomes_plugin.vllm.lab import Answer, Job, Lab, RemoteEngine, edited
 
 pytestmark = pytest.mark.vllm
@@ -148,8 +149,14 @@ def test_prompt_logprobs_are_those_of_the_base(
 ) -> None:
     snapshot = tight.commit(f"eset_prompt_{length}", None, blobs)
     jobs = [Job(prompt(length + i, length), snapshot if i % 2 else None, prompt_logprobs=3) for i in range(4)]
-    for job, answer in zip(jobs, tight.run(jobs), strict=True):
-        assert worst_difference(reference, pool if job.snapshot else None, job.ids, answer) < FP32
+    assert_prompt_logprobs(reference, {snapshot: pool, None: None}, jobs, tight.run(jobs))
+
+
+def assert_prompt_logprobs(
+    reference: EditableModel, pools: Mapping[SnapshotRef | None, ReferencePool | None], jobs: list[Job], answers: list
+) -> None:
+    for job, answer in zip(jobs, answers, strict=True):
+        assert worst_difference(reference, pools[job.snapshot], job.ids, answer) < FP32
         plain = reference.logits(job.ids).log_softmax(-1)
         assert answer.prompt_logprobs[0] is None
         for row, entry in enumerate(answer.prompt_logprobs[1:]):
@@ -182,7 +189,7 @@ def assert_says_edits_on(tokens: tuple[int, ...], gists: Sequence[Gist]) -> None
             following.setdefault((two, one), set()).add(token)
     said = zip(tokens, tokens[1:], tokens[2:], strict=False)
     known = [(following[a, b], token) for a, b, token in said if (a, b) in following]
-    assert len(known) > 30
+    assert len(known) > 20
     assert all(token in expected for expected, token in known)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.incomes_plugin.vllm.conftest import adapter, model_dir, reference, silent_dir  # noqa: F401
+from tests.incomes_plugin.vllm.conftest import adapter, model_dir, parrot_dir, reference, silent_dir  # noqa: F401
 from tests.incomes_plugin.vllm.lab import Lab, RemoteEngine, edited
 from tests.incomes_plugin.vllm_v2.child import V2Engine
 

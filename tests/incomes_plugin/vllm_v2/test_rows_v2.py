@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from incomes_plugin.errors import SelectionFailed
+from incomes_plugin.model.adapter import EditAdapter
 from incomes_plugin.model.hf import EditableModel, ReferencePool
 from incomes_plugin.pool.snapshot import SnapshotRef
 from tests.incomes_plugin.vllm.lab import Job, Lab, RemoteEngine, edited
@@ -14,6 +16,8 @@ from tests.incomes_plugin.vllm.test_reference import (
     FP32,
     assert_gists_equal,
     assert_picks_equal,
+    assert_prompt_logprobs,
+    assert_says_edits_on,
     chat,
     prompt,
     worst_difference,
@@ -102,6 +106,44 @@ def test_preempted_requests_keep_their_edits(edits: RemoteEngine, snapshots, poo
     answers = edits.run(jobs)
     assert edits.call("preemptions") > before
     assert_answers(reference, pools, jobs, answers)
+
+
+def test_rows_beside_edited_rows_do_not_change_by_a_bit(edits: RemoteEngine, snapshots) -> None:
+    plain = [Job(prompt(300 + i, 10), max_tokens=6) for i in range(6)]
+    mixed = [replace(job, snapshot=snapshots[0] if i % 2 else None) for i, job in enumerate(plain)]
+    for i, (alone, beside) in enumerate(zip(edits.run(plain), edits.run(mixed), strict=True)):
+        assert (alone.logprobs == beside.logprobs) == (i % 2 == 0)
+
+
+def test_prompt_logprobs_are_those_of_the_base(edits: RemoteEngine, snapshots, pools, reference: EditableModel) -> None:
+    scopes = zip((7, 30, 60, 7), (snapshots[0], None, snapshots[1], None), strict=True)
+    jobs = [Job(prompt(200 + i, length), scope, prompt_logprobs=3) for i, (length, scope) in enumerate(scopes)]
+    assert_prompt_logprobs(reference, pools, jobs, edits.run(jobs))
+
+
+def test_what_was_said_last_decides_what_is_copied(
+    v2_lab: Lab, model_dir: Path, parrot_dir: Path, reference: EditableModel
+) -> None:
+    parrot = v2_lab.engine("parrot", model_dir, {**OPTIONS, **edited(parrot_dir)})
+    copies = EditableModel(reference.model, EditAdapter.load(parrot_dir), reference.spell)
+    blobs = parrot.capture({f"edit_{i}": list(prompt(70 + i, 30)) for i in range(5)})
+    snapshot, pool = parrot.commit("eset_parrot", None, blobs), copies.pool(parrot.gists(blobs))
+    scopes, before = {snapshot: pool, None: None}, parrot.call("preemptions")
+    jobs = [Job(prompt(60 + i, 40), None if i == 2 else snapshot, max_tokens=LONG) for i in range(4)]
+    answers = parrot.run(jobs)
+    assert parrot.call("preemptions") > before
+    assert_answers(copies, scopes, jobs, answers)
+    for job, answer in zip(jobs, answers, strict=True):
+        if job.snapshot:
+            assert_says_edits_on(answer.tokens, pool.gists)
+
+
+def test_logits_that_nothing_was_copied_into_end_the_engine(v2_lab: Lab, model_dir: Path) -> None:
+    bypassed = v2_lab.engine("bypassed", model_dir, {**OPTIONS, **edited(model_dir / "adapter")})
+    snapshot = bypassed.commit("eset_bypassed", None, bypassed.capture(TEXTS))
+    bypassed.call("break_copying", "bypassed")
+    with pytest.raises(SelectionFailed, match="nothing copied"):
+        bypassed.run([Job(prompt(4, 30), snapshot)])
 
 
 def test_a_snapshot_retired_while_requests_run_still_serves(
