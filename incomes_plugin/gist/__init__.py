@@ -1,6 +1,7 @@
 """A gist: what the model kept of one edit, as an object and as bytes.
 
 captured keys and values ─► types.py   `Gist`: features for routing and latents for reading, in 8 bits
+token ids of the text ────► spelling.py  the tokens by which an answer may say pieces of it
                             format.py  `Gist` ─► safetensors ─► `Gist`, for the store and the engine's workers
                             header.py  which edits a blob holds, read without torch
 base and adapter files   ─► fingerprint.py  the id of the model that made a gist; another model must not read it

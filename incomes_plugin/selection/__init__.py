@@ -6,6 +6,7 @@ question's features ─► routing.py    late interaction with every edit's feat
                        verifier.py   a small transformer over question and candidate: does the edit apply?
                        picks.py      both together: the picks of a request, or none
 hidden states ───────► reading.py    each head of a reading layer softly chooses among [zero-gist, tokens of the picks]
+                       copying.py  the next token is the base's own, or a token of the picks
                        attribution.py  how much each edit weighed in an answer
 
 Used by the reference model (`model/hf.py`), by the engine's layers (`vllm/`) and by what trains them (`lab/adapt`).

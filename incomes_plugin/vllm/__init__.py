@@ -13,7 +13,8 @@ rows_v1.py / rows_v2.py   rows of the step ──►  runtime.py    one plan per
               ┌─────────────────────────────────┤
               ▼ once a request                  ▼ every reading row, every reading layer
 kv_cache.py   features of the question          layer.py      reads the picks (batch.py), into traces.py
-leads.py      verbatim edits that probes find   recalls.py    vectors in the place of a recall's embeddings
+leads.py      verbatim edits that probes find   copies.py     once a step: logits of rows that copy from the picks
+                                                recalls.py    vectors in the place of a recall's embeddings
 """
 
 from incomes_plugin.vllm.register import register

@@ -31,7 +31,7 @@ def silent_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def parrot_dir(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An adapter of the same base that always copies: of the tokens of the picks one that follows what has been said."""
+    """An adapter of the same base that always copies: of the picks' tokens one that follows what has been said."""
     adapter = EditAdapter.load(model_dir / "adapter")
     adapter.copier.query.zero_()
     adapter.copier.sentinel_bias.fill_(-60.0)

@@ -223,5 +223,5 @@ def test_exchanged_graph_manager_fails_steps_with_edits(edits: RemoteEngine, sna
 
 
 def test_every_changed_signature_is_refused(edits: RemoteEngine) -> None:
-    hooks = ["add_request", "remove_request", "prepare_inputs", "execute_model", "dispatch", "run_fullgraph"]
+    hooks = ["add_request", "remove_request", "prepare_inputs", "execute_model", "sample", "dispatch", "run_fullgraph"]
     assert edits.call("refused_touches") == hooks
