@@ -12,7 +12,8 @@ from pathlib import Path
 
 import torch
 
-from incomes_plugin.gist.types import Gist, GistShape, Packed
+from incomes_plugin.gist.spelling import Spelling
+from incomes_plugin.gist.types import SPELLED_PER_TOKEN, Gist, GistShape, Packed
 from incomes_plugin.model.adapter import EditAdapter
 
 ALWAYS = -1e4
@@ -38,7 +39,15 @@ def random_gists(shape: GistShape, count: int, tokens: int, prefix: str) -> Iter
         return Packed.of(torch.randn(size, generator=generator))
 
     for place in range(count):
-        yield Gist(f"edit_{prefix}{place:06d}", 1, packed(tokens, shape.feature_dim), packed(tokens, shape.latent_dim))
+        parts = packed(tokens, shape.feature_dim), packed(tokens, shape.latent_dim)
+        yield Gist(f"edit_{prefix}{place:06d}", 1, *parts, spelling=random_spelling(tokens, generator))
+
+
+def random_spelling(tokens: int, generator: torch.Generator) -> Spelling:
+    """Of ordinary size, of ordinary words, each behind the one before it."""
+    count = round(SPELLED_PER_TOKEN * tokens)
+    words = torch.randint(ORDINARY.start, ORDINARY.stop, (count,), generator=generator).tolist()
+    return Spelling.of((word, row * tokens // count, row - 1) for row, word in enumerate(words))
 
 
 def prompt(seed: int, tokens: int) -> list[int]:

@@ -58,8 +58,8 @@ def test_a_threshold_is_all_that_changes(tmp_path: Path) -> None:
 
 def test_random_gists_have_the_shape_of_real_ones(tmp_path: Path) -> None:
     shape = EditAdapter.load(write_tiny_model(tmp_path) / "adapter").shape
-    first, second = random_gists(shape, 2, 5, "a")
-    assert (first.num_tokens, first.num_bytes) == (5, 5 * shape.bytes_per_token)
+    first, second = random_gists(shape, 2, 6, "a")
+    assert (first.num_tokens, first.num_bytes) == (6, 6 * shape.room_per_token)
     assert first.edit_id != second.edit_id
     assert not first.latents.data.equal(second.latents.data)
 

@@ -7,7 +7,8 @@ import torch
 from typer.testing import CliRunner
 
 from incomes_plugin.errors import EditTooLong, InvalidValue, PoolFull
-from incomes_plugin.gist.types import Gist, Packed
+from incomes_plugin.gist.spelling import Spelling
+from incomes_plugin.gist.types import SPELLED_PER_TOKEN, Gist, Packed
 from incomes_plugin.lab.facts.cli import plan_app
 from incomes_plugin.lab.facts.plan import EditCost, FreeMemory, Needs, measure_routing, refuse_what_does_not_fit
 from incomes_plugin.model.adapter import EditAdapter
@@ -17,7 +18,7 @@ from incomes_plugin.pool.snapshot import SnapshotDelta, SnapshotRef
 from incomes_plugin.selection.token_index import TokenIndex
 from tests.tiny_model import write_tiny_model
 
-LENGTHS = (5, 16, 17, 40)
+LENGTHS = (6, 16, 18, 40)
 GIB = 2**30
 
 
@@ -34,7 +35,8 @@ def adapter(base):
 def gist(adapter, place, tokens):
     shape = adapter.shape
     sizes = ((tokens, shape.feature_dim), (tokens, shape.latent_dim))
-    return Gist(f"edit_{place}", 1, *(Packed.of(torch.randn(size)) for size in sizes))
+    spelling = Spelling.of([(7, 0, -1)] * round(SPELLED_PER_TOKEN * tokens))
+    return Gist(f"edit_{place}", 1, *(Packed.of(torch.randn(size)) for size in sizes), spelling=spelling)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])

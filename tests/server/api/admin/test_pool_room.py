@@ -9,6 +9,8 @@ from incomes_server.auth.quotas import Quotas
 from incomes_server.store.counts import ProjectUse
 
 from incomes_plugin.errors import PoolFull, QuotaExceeded
+from incomes_plugin.gist.spelling import Spelling
+from incomes_plugin.gist.types import SPELLED_PER_TOKEN
 from incomes_plugin.model.adapter import EditAdapter
 from incomes_plugin.pool import gists
 from incomes_plugin.pool.gists import GistPool, room_for
@@ -149,7 +151,8 @@ def test_the_room_promised_is_what_the_pool_takes(adapter, dtype):
     made = []
     for i, tokens in enumerate(lengths):
         numbers = torch.randn(tokens, *heads, shape.head_dim)
-        made.append(adapter.gist(f"edit_{i}", 1, torch.randn(tokens, shape.feature_dim), numbers, numbers))
+        spelling = Spelling.of([(7, 0, -1)] * round(SPELLED_PER_TOKEN * tokens))
+        made.append(adapter.gist(f"edit_{i}", 1, torch.randn(tokens, shape.feature_dim), numbers, numbers, spelling))
     pool = GistPool(adapter, capacity_bytes=1 << 20, device=torch.device("cpu"), dtype=dtype)
     pool.commit(SnapshotDelta(None, SnapshotRef("set", 1, "0", len(made)), tuple(made)))
     room = room_for(adapter, dtype, len(made), sum(lengths))
