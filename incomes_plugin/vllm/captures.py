@@ -28,10 +28,10 @@ class CaptureStore:
 
     def __init__(self, adapter: EditAdapter) -> None:
         self._adapter = adapter
-        self._finished: OrderedDict[str, Gist | str] = OrderedDict()
+        self._finished: OrderedDict[str, Gist | None] = OrderedDict()
 
     def finish(self, tag: RequestTag, cached: CachedHeads, pages: torch.Tensor) -> None:
-        """Make the gist of a prompt that lies in the KV cache now. If there can be none, the reason is kept.
+        """Make the gist of a prompt that lies in the KV cache now. If its numbers are not finite, None is kept.
 
         Args:
             pages: the request's row of the block table.
@@ -41,25 +41,23 @@ class CaptureStore:
         layers = self._adapter.shape.layers
         features = cached.features(self._adapter, pages, positions)
         keys, values = cached.keys(layers, pages, positions), cached.values(layers, pages, positions)
-        spelling = Spelling.of(zip(*[iter(tag.spelling)] * 3, strict=True))
-        if not all(bool(part.isfinite().all()) for part in (features, keys, values)):
-            self._finished[tag.capture] = "is not finite"
-        elif not spelling_fits(spelling, tag.count) or len(spelling.places.unique()) != tag.count:
-            self._finished[tag.capture] = f"has no spelling of its {tag.count} tokens"
-        else:
-            self._finished[tag.capture] = self._adapter.gist("", 0, features, keys, values, spelling)
+        finite = all(bool(part.isfinite().all()) for part in (features, keys, values))
+        gist = self._adapter.gist("", 0, features, keys, values, Spelling.of([])) if finite else None
+        self._finished[tag.capture] = gist
         while len(self._finished) > _MAX_KEPT:
             self._finished.popitem(last=False)
 
-    def take(self, name: str, edit_id: str, version: int) -> Gist:
-        """Take a finished gist out of the store.
+    def take(self, name: str, edit_id: str, version: int, spelling: Spelling) -> Gist:
+        """Take a finished gist out of the store; it gets its spelling now.
 
         Raises:
-            CompressionFailed: the capture is unknown, or there is no gist of it.
+            CompressionFailed: the capture is unknown or not finite, or the spelling is not of its text.
         """
         if name not in self._finished:
             raise CompressionFailed(f"{edit_id} was not captured")
         gist = self._finished.pop(name)
-        if isinstance(gist, str):
-            raise CompressionFailed(f"the gist of {edit_id} {gist}")
-        return replace(gist, edit_id=edit_id, version=version)
+        if gist is None:
+            raise CompressionFailed(f"the gist of {edit_id} is not finite")
+        if not spelling_fits(spelling, gist.num_tokens) or len(spelling.places.unique()) != gist.num_tokens:
+            raise CompressionFailed(f"the gist of {edit_id} has no spelling of its {gist.num_tokens} tokens")
+        return replace(gist, edit_id=edit_id, version=version, spelling=spelling)

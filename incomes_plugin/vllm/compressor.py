@@ -35,7 +35,7 @@ class Compressor:
 
     Args:
         adapter: the model's edit adapter.
-        spell: makes the spelling of an edit of its token ids; called in threads.
+        spell: makes the spelling of an edit of its token ids; called in a thread.
         run: runs a prompt to its end on the engine; returns vLLM's final `RequestOutput`.
         call: collective RPC; returns the answer of the ranks.
     """
@@ -56,11 +56,8 @@ class Compressor:
         """One result per job, in order. Raises EngineLost."""
         names = [f"capture-{secrets.token_hex(8)}" for _ in jobs]
         failures = await asyncio.gather(*(self._prefill(job, name) for job, name in zip(jobs, names, strict=True)))
-        wanted = [
-            [name, job.edit_id, job.version, job.kind == "verbatim"]
-            for job, name, failure in zip(jobs, names, failures, strict=True)
-            if failure is None
-        ]
+        done = [(job, name) for job, name, failure in zip(jobs, names, failures, strict=True) if failure is None]
+        wanted = await asyncio.to_thread(lambda: [self._wanted(job, name) for job, name in done])
         taken = iter(unpack_captures(await self._call("incomes_take_captures", wanted)) if wanted else [])
         return [
             next(taken) if failure is None else Captured(*job.edit, None, failure)
@@ -83,7 +80,8 @@ class Compressor:
 
         try:
             ids = self._prompt(job)
-            with use_capture(await self._tag(job, name)):
+            first = len(self._adapter.template.edit_prefix)
+            with use_capture(RequestTag(capture=name, first=first, count=len(job.token_ids))):
                 output = await self._run(ids, SamplingParams(max_tokens=1, temperature=0.0, detokenize=False))
         except EngineLost:
             raise
@@ -92,10 +90,11 @@ class Compressor:
         reason = output.outputs[0].finish_reason
         return None if reason in ("length", "stop") else f"prefill of {job.edit_id} ended with {reason}"
 
-    async def _tag(self, job: CaptureJob, name: str) -> RequestTag:
-        spelling = await asyncio.to_thread(self._spell, job.token_ids)
-        first, count = len(self._adapter.template.edit_prefix), len(job.token_ids)
-        return RequestTag(capture=name, first=first, count=count, spelling=tuple(chain.from_iterable(spelling.rows)))
+    def _wanted(self, job: CaptureJob, name: str) -> list[Any]:
+        """What the workers have to know of a finished capture. The spelling goes with it and not with the request: vLLM
+        prints the parameters of requests when an engine crashes."""
+        spelled = list(chain.from_iterable(self._spell(job.token_ids).rows))
+        return [name, job.edit_id, job.version, job.kind == "verbatim", spelled]
 
     def _prompt(self, job: CaptureJob) -> list[int]:
         if not job.token_ids:

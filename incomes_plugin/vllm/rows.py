@@ -46,7 +46,6 @@ class RequestTag:
         recall: id under which the vectors lie that this prompt's placeholders stand for, or None.
         capture: id under which the gist of this prompt is kept, or None.
         first, count: positions of the captured text, or the first one of the vectors, in the prompt.
-        spelling: of the captured text: token, place and link, one after the other.
     """
 
     snapshot: str | None = None
@@ -62,7 +61,6 @@ class RequestTag:
     capture: str | None = None
     first: int = 0
     count: int = 0
-    spelling: tuple[int, ...] = ()
 
     def to_extra_args(self) -> dict[str, Any]:
         """Flat entries for `extra_args`; absent fields are left out."""

@@ -20,7 +20,7 @@ from vllm.utils.import_utils import resolve_obj_by_qualname
 from incomes_plugin.errors import CompressionFailed, UnsupportedEngine
 from incomes_plugin.gist import dump_gists, load_gists, model_fingerprint
 from incomes_plugin.gist.edit import Captured
-from incomes_plugin.gist.spelling import SPELLED
+from incomes_plugin.gist.spelling import SPELLED, Spelling
 from incomes_plugin.gist.types import SPELLED_PER_TOKEN
 from incomes_plugin.model.adapter import EditAdapter
 from incomes_plugin.pool.comparing import compare
@@ -129,7 +129,8 @@ class EditWorkerMixin:
 
     @answers_errors
     def incomes_take_captures(self: Any, wanted: list[list[Any]]) -> RpcAnswer:
-        """What became of the captures `[capture id, edit id, version, whether it is a verbatim edit]`."""
+        """What became of the captures `[capture id, edit id, version, whether it is a verbatim edit, spelling]`; a
+        spelling is token, place and link of each of its tokens, one after the other."""
         return pack_captures([_captured(self, *each) for each in wanted])
 
     @answers_errors
@@ -164,9 +165,12 @@ class EditWorkerMixin:
         return pack_trace(self.incomes_runtime.take_trace(trace, counted))
 
 
-def _captured(worker: EditWorkerMixin, name: str, edit_id: str, version: int, verbatim: bool) -> Captured:
+def _captured(
+    worker: EditWorkerMixin, name: str, edit_id: str, version: int, verbatim: bool, spelled: list[int]
+) -> Captured:
+    spelling = Spelling.of(zip(*[iter(spelled)] * 3, strict=True))
     try:
-        gist = worker.incomes_runtime.captures.take(name, edit_id, version)
+        gist = worker.incomes_runtime.captures.take(name, edit_id, version, spelling)
     except CompressionFailed as error:
         return Captured(edit_id, version, None, error.message)
     return Captured(edit_id, version, dump_gists([replace(gist, verbatim=verbatim)], worker.incomes_fingerprint))

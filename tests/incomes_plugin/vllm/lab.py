@@ -146,12 +146,11 @@ class LabEngine:
 
         template = self.pins.template
         for edit_id, ids in texts.items():
-            spelling = tuple(chain.from_iterable(self.speller(ids).rows))
-            tag = RequestTag(capture=edit_id, first=len(template.edit_prefix), count=len(ids), spelling=spelling)
-            with use_capture(tag):
+            with use_capture(RequestTag(capture=edit_id, first=len(template.edit_prefix), count=len(ids))):
                 self._add(Job(tuple(template.capture_ids(ids)), max_tokens=1))
         self._finish()
-        wanted = [[edit_id, edit_id, 1, edit_id in verbatim] for edit_id in texts]
+        spelled = {edit_id: list(chain.from_iterable(self.speller(ids).rows)) for edit_id, ids in texts.items()}
+        wanted = [[edit_id, edit_id, 1, edit_id in verbatim, spelled[edit_id]] for edit_id in texts]
         return unpack_captures(self.rpc("incomes_take_captures", wanted))
 
     def commit(self, delta: SnapshotDelta) -> None:

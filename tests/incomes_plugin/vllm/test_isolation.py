@@ -146,7 +146,7 @@ def test_workers_answer_errors_and_never_raise(fp32: RemoteEngine) -> None:
     ):
         (answer,) = fp32.call("raw_rpc", method, *arguments)
         assert not answer["ok"], method
-    (answer,) = fp32.call("raw_rpc", "incomes_take_captures", [["ghost", "edit_x", 1, False]])
+    (answer,) = fp32.call("raw_rpc", "incomes_take_captures", [["ghost", "edit_x", 1, False, []]])
     (captured,) = answer["captures"]
     assert (captured["blob"], captured["error"]) == (None, "edit_x was not captured")
 
