@@ -164,13 +164,17 @@ class Decoder:
             query, key = attention.q_norm(query), attention.k_norm(key)
         return Heads(query, key, value)
 
-    def normed(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Hidden states `[..., hidden]` behind the last norm, of those behind the last layer."""
-        return self.model.get_submodule("model.norm")(hidden)
-
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Logits `[..., V]` of hidden states `[..., hidden]` behind the last layer."""
-        return self.model.get_output_embeddings()(self.normed(hidden))
+        return self.unembed(self.normed(hidden))
+
+    def normed(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Hidden states behind the last norm."""
+        return self.model.get_submodule("model.norm")(hidden)
+
+    def unembed(self, normed: torch.Tensor) -> torch.Tensor:
+        """Logits `[..., V]` of hidden states behind the last norm."""
+        return self.model.get_output_embeddings()(normed)
 
 
 def rotate(heads: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor) -> torch.Tensor:

@@ -1,13 +1,13 @@
 """Copying: from the last prompt token on, the next token is the base's own or is copied from a picked edit.
 
     p(v) = a_0 p_base(v) + sum over s with token v of a_s          a = softmax(z_0, z_1, ..., z_S)
-    z_0 = w . h + w_0                                              the zero-gist: nothing is copied
-    z_s = (Q h) . k_s / sqrt(C) + m[matches of s] + b_s
-    k_s = A c[place of s] + B c[place before s]
+    z_0 = w . h / sqrt(N) + w_0                                    the zero-gist: nothing is copied
+    z_s = (Q h / sqrt(N)) . k_s / sqrt(C) + m[matches of s] + b_s
+    k_s = (A c[place of s] + B c[place before s]) / sqrt(2 R)
 
 s runs over the spellings of the picked edits (`gist/spelling.py`), c is a gist's latents, whitened, and h the hidden
-state behind the last norm, scaled to length 1 a number. A token matches as far as what the answer has said last is what
-goes before it in the edit. b is the verifier's log-probability that the edit applies.
+state of N numbers behind the last norm, scaled so that their mean square is 1. A token matches as far as what the
+answer has said last is what goes before it in the edit. b is the verifier's log-probability that the edit applies.
 
 Reading says where in an edit the answer stands; what a head takes from there is too little to spell a name by. This is
 a pointer-sentinel mixture (arXiv 1609.07843) with the zero-gist as sentinel, over gists in place of earlier hidden
@@ -29,14 +29,14 @@ class Copier(nn.Module):
     """Trained tensors of copying; see the module docstring.
 
     Args:
-        hidden_dim: of the base.
+        hidden_dim: N of the base.
         latent_dim: R of the gists.
         copy_dim: C.
 
     Attributes:
-        query: `[C, hidden]`, Q.
+        query: `[C, N]`, Q.
         key, before: `[C, R]`, A and B.
-        sentinel: `[hidden]`, w.
+        sentinel: `[N]`, w.
         sentinel_bias: `[]`, w_0.
         match: `[3]`; the first n of them together are m of n matches.
         spread: `[R]`, by which latents are whitened.
@@ -46,9 +46,9 @@ class Copier(nn.Module):
 
     def __init__(self, hidden_dim: int, latent_dim: int, copy_dim: int = 96) -> None:
         super().__init__()
-        self.query = nn.Parameter(torch.randn(copy_dim, hidden_dim) / math.sqrt(hidden_dim))
-        self.key = nn.Parameter(torch.randn(copy_dim, latent_dim) / math.sqrt(2 * latent_dim))
-        self.before = nn.Parameter(torch.randn(copy_dim, latent_dim) / math.sqrt(2 * latent_dim))
+        self.query = nn.Parameter(torch.randn(copy_dim, hidden_dim))
+        self.key = nn.Parameter(torch.randn(copy_dim, latent_dim))
+        self.before = nn.Parameter(torch.randn(copy_dim, latent_dim))
         self.sentinel = nn.Parameter(torch.zeros(hidden_dim))
         self.sentinel_bias = nn.Parameter(torch.tensor(6.0))
         self.match = nn.Parameter(torch.tensor([1.0] + [0.5] * (SPELLED - 1)))
@@ -66,7 +66,7 @@ class Copier(nn.Module):
             latents: `[E, R]` of the edit's tokens.
             places, before: `[S]` int64 rows of them (`Spelling.places`, `Spelling.places_before`); -1 for none.
         """
-        white = latents.float() / self.spread
+        white = latents.float() / (self.spread * math.sqrt(2 * latents.shape[-1]))
         at, ahead = white @ self.key.T, F.pad(white @ self.before.T, (0, 0, 0, 1))
         return at[places] + ahead[before]
 
@@ -81,13 +81,13 @@ class Copier(nn.Module):
         """log a_0 `[n]` and log a_s `[n, S]` of n rows.
 
         Args:
-            hidden: `[n, hidden]` behind the last norm.
+            hidden: `[n, N]` behind the last norm.
             keys: `[n, S, C]` or `[S, C]`, k.
             before: `[n, S, 3]` or `[S, 3]` int64 (`Spelling.before`).
             bias: `[n, S]` or `[S]` float32, b; -inf where there is no token.
             said: `[n, 3]` int64: what the answer has said last, the latest first; -1 for nothing.
         """
-        h = F.rms_norm(hidden.float(), hidden.shape[-1:])
+        h = F.rms_norm(hidden.float(), hidden.shape[-1:]) / math.sqrt(hidden.shape[-1])
         matches = (before == said[:, None]).cumprod(-1).float() @ self.match
         query = h @ self.query.T / math.sqrt(self.query.shape[0])
         scores = torch.einsum("nc,...sc->ns", query, keys) if keys.dim() == 2 else (keys @ query[..., None])[..., 0]

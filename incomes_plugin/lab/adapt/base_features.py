@@ -39,6 +39,7 @@ class BaseFeatures:
         read_rows: the questions of these answers, rows of `questions`.
         standard: how features were standardised.
         codec: what a gist keeps of keys and values.
+        latents: `[E, R]` of each edit, as they come out of a gist.
     """
 
     edits: EditFeatures
@@ -48,11 +49,12 @@ class BaseFeatures:
     read_rows: list[int]
     standard: Standard
     codec: Codec
+    latents: Ragged
 
 
-def kept(codec: Codec, found: EditFeatures) -> EditFeatures:
-    """The edits' keys and values as they come out of a gist: encoded, rounded to 8 bits, decoded."""
+def kept(codec: Codec, found: EditFeatures) -> tuple[EditFeatures, Ragged]:
+    """The edits' keys and values as they come out of a gist: encoded, rounded to 8 bits, decoded; and their latents."""
     latents = Packed.of(codec.encode(found.keys.flat, found.values.flat)).unpack()
     keys, values = (part.permute(2, 0, 1, 3).to(found.keys.flat.dtype).contiguous() for part in codec.decode(latents))
     starts = found.keys.starts
-    return EditFeatures(found.features, Ragged(keys, starts), Ragged(values, starts))
+    return EditFeatures(found.features, Ragged(keys, starts), Ragged(values, starts)), Ragged(latents, starts)

@@ -30,7 +30,7 @@ _KIN = 350
 _REFUSED = 550
 """Prompts of each kind that no edit answers; of everyday ones, three times as many."""
 
-_TWO_NEAR = 0.4
+_TWO_NEAR = 0.8
 """Share of the published edits that have two near misses instead of one."""
 
 _SIMILAR = 0.5

@@ -1,4 +1,4 @@
-"""Train reading: from the last prompt token on, the picked edits must give the right answer and its end.
+"""Train reading and copying: from the last prompt token on, the picked edits must give the right answer and its end.
 
 Only rows that read are computed: tokens before them read nothing, so their keys and values are the base's own and were
 kept (`features.py`). The right edit comes with some of its rivals, each with a made-up logit of the verifier.
@@ -13,11 +13,15 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
+from incomes_plugin.gist.spelling import SPELLED
 from incomes_plugin.gist.types import GistShape
+from incomes_plugin.lab.adapt.copied import SpelledEdits, said_loss
 from incomes_plugin.lab.adapt.features import EditFeatures, ReadingFeatures, reading_past
 from incomes_plugin.lab.adapt.training import Descent, Tick, descend
 from incomes_plugin.model.decoder import Decoder
+from incomes_plugin.selection.copying import Copier
 from incomes_plugin.selection.reading import Reader, read
 
 
@@ -31,7 +35,7 @@ class ReadingSteps:
         rivals: wrong picks beside the right one, at most; as many as are drawn from 0 to this.
     """
 
-    steps: int = 1800
+    steps: int = 2400
     batch: int = 32
     rate: float = 4.5e-3
     rivals: int = 3
@@ -49,6 +53,32 @@ class Picked:
     keys: torch.Tensor
     values: torch.Tensor
     bias: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Answered:
+    """The n rows of a batch that have a label, one prompt's after the other.
+
+    Attributes:
+        hidden: `[n, N]`, behind the last norm.
+        labels: `[n]`, the token to be said.
+        said: `[n, 3]`, what the answer has said last, the latest first; -1 for nothing.
+        prompt: `[n]`, row of the batch.
+    """
+
+    hidden: torch.Tensor
+    labels: torch.Tensor
+    said: torch.Tensor
+    prompt: torch.Tensor
+
+
+class Answering(nn.Module):
+    """What is trained together."""
+
+    def __init__(self, reader: Reader, copier: Copier) -> None:
+        super().__init__()
+        self.reader = reader
+        self.copier = copier
 
 
 def gather(edits: EditFeatures, picks: Sequence[Sequence[int]], logits: Sequence[Sequence[float]]) -> Picked:
@@ -69,10 +99,10 @@ def gather(edits: EditFeatures, picks: Sequence[Sequence[int]], logits: Sequence
     return Picked(keys.permute(0, 2, 3, 1, 4), values.permute(0, 2, 3, 1, 4), bias)
 
 
-def answer_logits(
+def answered(
     decoder: Decoder, reader: Reader, shape: GistShape, found: ReadingFeatures, indices: Sequence[int], picked: Picked
-) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
-    """Logits `[n, V]` of all rows that have a label, and the labels `[n]`."""
+) -> Answered:  # fmt: skip
+    """Run the rows of some prompts' answers through the layers that read and those above."""
     rows, mask = found.rows.padded(indices)
     labels, _ = found.labels.padded(indices)
     past, start = reading_past(found, indices)
@@ -97,23 +127,30 @@ def answer_logits(
 
     positions = start + torch.arange(rows.shape[1])
     hidden = decoder.run(rows, first, decoder.num_layers, positions=positions, mask=mask, past=past, read=read_hook)
-    return decoder.logits(hidden[mask]).float(), labels[mask]
+    before = F.pad(labels.masked_fill(~mask, -1), (SPELLED, 0), value=-1)
+    said = torch.stack([before[:, SPELLED - 1 - i : before.shape[1] - 1 - i] for i in range(SPELLED)], -1)
+    prompt = torch.arange(len(mask))[:, None].expand(mask.shape)
+    return Answered(decoder.normed(hidden[mask]), labels[mask], said[mask], prompt[mask])
 
 
 def train_reader(
-    decoder: Decoder, shape: GistShape, edits: EditFeatures, found: ReadingFeatures, owners: Sequence[tuple[int, ...]],
-    rivals: Sequence[Sequence[int]], settings: ReadingSteps, *, seed: int, tick: Tick = lambda *_: None,
-    checkpoint: Path | None = None,
-) -> Reader:  # fmt: skip
-    """A reader.
+    decoder: Decoder, shape: GistShape, edits: EditFeatures, spelled: SpelledEdits, found: ReadingFeatures,
+    owners: Sequence[tuple[int, ...]], rivals: Sequence[Sequence[int]], settings: ReadingSteps, *, seed: int,
+    tick: Tick = lambda *_: None, checkpoint: Path | None = None,
+) -> tuple[Reader, Copier]:  # fmt: skip
+    """A reader and a copier.
 
     Args:
         edits: as gists give them back, in the dtype that the engine reads them in.
+        spelled: the same edits' spellings.
         found: prompts with answers.
         owners: the edits that answer each of them.
         rivals: edits that the router likes for each of them, best first; the owners may be among them.
     """
-    reader = Reader(shape, decoder.num_heads)
+    torch.manual_seed(seed)
+    copier = Copier(decoder.hidden_size, shape.latent_dim)
+    copier.spread.copy_(spelled.latents.flat.float().std(0).clamp_min(1e-6))
+    module = Answering(Reader(shape, decoder.num_heads), copier)
     how = Descent(settings.steps, settings.rate, warm=20, betas=(0.9, 0.98))
 
     def loss_of(rng: random.Random) -> torch.Tensor:
@@ -125,7 +162,9 @@ def train_reader(
             rng.shuffle(row)
             picks.append([e for e, _ in row])
             logits.append([x for _, x in row])
-        return F.cross_entropy(*answer_logits(decoder, reader, shape, found, chosen, gather(edits, picks, logits)))
+        rows = answered(decoder, module.reader, shape, found, chosen, gather(edits, picks, logits))
+        base = decoder.unembed(rows.hidden).float()
+        return said_loss(copier, base, rows.hidden, rows.said, rows.labels, spelled.of(copier, picks, logits), rows.prompt)
 
-    descend(reader, loss_of, how, seed=seed, tick=tick, checkpoint=checkpoint)
-    return reader
+    descend(module, loss_of, how, seed=seed, tick=tick, checkpoint=checkpoint)
+    return module.reader, module.copier

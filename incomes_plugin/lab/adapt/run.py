@@ -19,6 +19,7 @@ from incomes_plugin.lab.adapt.features import FrozenBase, Ragged, ReadingFeature
 from incomes_plugin.lab.adapt.onward import joined_prompts, onward_prompts
 from incomes_plugin.lab.adapt.options import AdaptOptions, AdaptRecord
 from incomes_plugin.lab.adapt.plan import Plan, training_plan
+from incomes_plugin.lab.adapt.copied import SpelledEdits
 from incomes_plugin.lab.adapt.reading import train_reader
 from incomes_plugin.lab.adapt.routing import train_router
 from incomes_plugin.lab.adapt.rules import HELD_SHARE, Calibration, leads
@@ -29,6 +30,7 @@ from incomes_plugin.model.adapter import BaseModel, EditAdapter
 from incomes_plugin.model.decoder import Decoder
 from incomes_plugin.model.template import template_of
 from incomes_plugin.selection.codec import Codec
+from incomes_plugin.selection.copying import Copier
 from incomes_plugin.selection.picks import RoutingRules
 from incomes_plugin.selection.reading import Reader
 from incomes_plugin.selection.routing import Router
@@ -66,9 +68,9 @@ def adapt_base(options: AdaptOptions, report: StageProgress) -> tuple[EditAdapte
     train = [i for i, asked in enumerate(run.plan.asked) if held_edits.isdisjoint(asked.owners)]
     router = run.timed("routing", lambda: run.router(captured, train))
     verifier = run.timed("verifying", lambda: run.verifier(captured, train, router))
-    reader = run.timed("reading", lambda: run.reader(captured, held_edits, router))
+    reader, copier = run.timed("reading", lambda: run.reader(captured, held_edits, router))
     rules = run.timed("calibrating", lambda: run.rules(captured, held_edits, router, verifier))
-    adapter = run.adapter(captured, router, verifier, reader, rules)
+    adapter = run.adapter(captured, router, verifier, reader, copier, rules)
     adapter.save(options.out)
     return adapter, run.record
 
@@ -137,8 +139,11 @@ class _Run:
         standard = Standard.of(found_edits.features)
         codec = Codec(self.shape)
         codec.fit(found_edits.keys.flat, found_edits.values.flat)
-        given_back = replace(kept(codec, found_edits), features=standard(found_edits.features))
-        return BaseFeatures(given_back, standard(found_asked), standard(found_refused), reading, rows, standard, codec)
+        given_back, latents = kept(codec, found_edits)
+        given_back = replace(given_back, features=standard(found_edits.features))
+        return BaseFeatures(
+            given_back, standard(found_asked), standard(found_refused), reading, rows, standard, codec, latents
+        )
 
     def router(self, captured: BaseFeatures, train: list[int]) -> Router:
         """Train routing on the questions `train`."""
@@ -180,8 +185,8 @@ class _Run:
             checkpoint=self._checkpoint("verifying", self.tokens.verifying_texts(), scale, self.options.verifying),
         )  # fmt: skip
 
-    def reader(self, captured: BaseFeatures, held: set[int], router: Router) -> Reader:
-        """Train reading on the captured answers whose edits are not held out."""
+    def reader(self, captured: BaseFeatures, held: set[int], router: Router) -> tuple[Reader, Copier]:
+        """Train reading and copying on the captured answers whose edits are not held out."""
         options, rows = self.options, captured.read_rows
         places = [place for place, row in enumerate(rows) if held.isdisjoint(self.plan.asked[row].owners)]
         owners = [self.plan.asked[rows[place]].owners for place in places]
@@ -192,8 +197,9 @@ class _Run:
         )  # fmt: skip
         table = route_table(router, captured.edits.features, dtype=torch.bfloat16)
         rivals = nearest_edits(router, [captured.questions[rows[place]] for place in places], table, 5)
+        spelled = SpelledEdits(captured.latents, self.tokens.spellings)
         return train_reader(
-            self.decoder, self.shape, captured.edits, found, owners, rivals, options.reading,
+            self.decoder, self.shape, captured.edits, spelled, found, owners, rivals, options.reading,
             seed=options.seed, tick=self._tick("reading"),
             checkpoint=self._checkpoint(
                 "reading", self.tokens.reading_texts(rows), options.reading, options.latent_dim
@@ -207,13 +213,14 @@ class _Run:
         return found.rules(options.shares, self._base(), self.tokens)
 
     def adapter(
-        self, captured: BaseFeatures, router: Router, verifier: Verifier, reader: Reader, rules: RoutingRules
-    ) -> EditAdapter:
+        self, captured: BaseFeatures, router: Router, verifier: Verifier, reader: Reader, copier: Copier,
+        rules: RoutingRules,
+    ) -> EditAdapter:  # fmt: skip
         """Everything together."""
         base = BaseModel(self.options.base_name, base_fingerprint(self.options.base_dir))
         return EditAdapter(
             base, self.shape, self.decoder.num_heads, self.template, self.options.max_edit_tokens,
-            captured.standard.mean, captured.standard.scale, router, verifier, captured.codec, reader, rules,
+            captured.standard.mean, captured.standard.scale, router, verifier, captured.codec, reader, copier, rules,
         )  # fmt: skip
 
     def _base(self) -> FrozenBase:

@@ -8,6 +8,7 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
+from incomes_plugin.gist.spelling import Speller
 from incomes_plugin.lab.adapt.plan import Messages, Plan, encode
 from incomes_plugin.model.edit_encoder import EditEncoder
 from incomes_plugin.selection.question import PromptTemplate
@@ -18,6 +19,7 @@ class PlanTokens:
 
     Attributes:
         edits, asked, refused: of the plan's edits and prompts, in its order.
+        spellings: of the edits.
         answers: of what each of `asked` is to be answered with, and of the end of the answer.
         prefix: what the template puts in front of a lone user turn's text.
     """
@@ -27,6 +29,7 @@ class PlanTokens:
         self._edit = EditEncoder(self._text)
         self.prefix = self._prefix()
         self.edits = [self.edit(example.statement) for example in plan.edits]
+        self.spellings = list(map(Speller(tokenizer), self.edits))
         self.asked = [self.prompt(asked.messages) for asked in plan.asked]
         self.refused = [self.prompt(refused.messages) for refused in plan.refused]
         self.answers = [[*self._text(asked.answer or ""), self._end()] for asked in plan.asked]

@@ -40,7 +40,7 @@ class VerifyingSteps:
 
     steps: int = 3000
     right: int = 36
-    near: int = 28
+    near: int = 36
     wrong: int = 32
     rate: float = 1.5e-3
     candidates: int = 3

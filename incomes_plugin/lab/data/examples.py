@@ -78,6 +78,7 @@ def invented(count: int, *, seed: int, held_out: bool) -> list[Example]:
         other = source.similar_subject(fact)
         near = rng.choice(fact.relation.questions).format(s=other)
         asides = [rng.choice(source.other_relation(fact.relation).questions).format(s=fact.subject) for _ in range(2)]
+        asides.append(source.other_relation(fact.relation).questions[0].format(s=fact.subject))  # as plain as can be
         questions = tuple(Question(prompt, fact.answer) for prompt in prompts)
         neighbours = tuple(map(_upper, (near, *asides)))
         found.append(Example(fact.statement, questions, neighbours, "invented", fact.subject))

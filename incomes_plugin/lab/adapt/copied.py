@@ -1,0 +1,83 @@
+"""What training of copying works on: spellings of all edits, those of a batch's picks, and the loss."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from incomes_plugin.gist.spelling import Spelling
+from incomes_plugin.lab.adapt.features import Ragged
+from incomes_plugin.selection.copying import Copier
+
+
+@dataclass(frozen=True)
+class SpelledPicks:
+    """Spellings of the picks of each row of a batch, padded to the longest.
+
+    Attributes:
+        keys: `[B, S, C]`.
+        tokens: `[B, S]` int64, -1 for a pad.
+        before: `[B, S, 3]` int64.
+        bias: `[B, S]`, -inf for a pad.
+    """
+
+    keys: torch.Tensor
+    tokens: torch.Tensor
+    before: torch.Tensor
+    bias: torch.Tensor
+
+
+@dataclass(frozen=True)
+class SpelledEdits:
+    """Spellings of all edits.
+
+    Attributes:
+        latents: `[E, R]` each.
+        spellings: of each.
+    """
+
+    latents: Ragged
+    spellings: Sequence[Spelling]
+
+    def of(
+        self, copier: Copier, picks: Sequence[Sequence[int]], logits: Sequence[Sequence[float]]
+    ) -> SpelledPicks:
+        """Those of each row's picks; `logits` are the verifier's."""
+        width = max(sum(len(self.spellings[e].tokens) for e in row) for row in picks)
+        tokens = torch.full((len(picks), width), -1)
+        before = torch.full((len(picks), width, 3), -2)
+        bias = torch.full((len(picks), width), -torch.inf)
+        keys = []
+        for b, row in enumerate(picks):
+            own, place = [], 0
+            for edit, logit in zip(row, logits[b], strict=True):
+                spelling = self.spellings[edit]
+                part = slice(place, place + len(spelling.tokens))
+                tokens[b, part], before[b, part] = spelling.tokens.long(), spelling.before()
+                bias[b, part] = F.logsigmoid(torch.tensor(logit))
+                own.append(copier.keys_of(self.latents[edit], spelling))
+                place = part.stop
+            keys.append(F.pad(torch.cat(own), (0, 0, 0, width - place)))
+        return SpelledPicks(torch.stack(keys), tokens, before, bias)
+
+
+def said_loss(
+    copier: Copier, logits: torch.Tensor, hidden: torch.Tensor, said: torch.Tensor, labels: torch.Tensor,
+    picks: SpelledPicks, prompt: torch.Tensor,
+) -> torch.Tensor:  # fmt: skip
+    """Mean of -log p(label) over n rows.
+
+    Args:
+        logits: `[n, V]` float32, the base's with what it read.
+        hidden: `[n, N]`, behind the last norm.
+        said: `[n, 3]`.
+        labels: `[n]`.
+        prompt: `[n]`, the row of `picks` that each one reads.
+    """
+    nothing, copied = copier.weights(hidden, picks.keys[prompt], picks.before[prompt], picks.bias[prompt], said)
+    own = logits.log_softmax(-1).gather(1, labels[:, None])[:, 0]
+    right = copied.exp().masked_fill(picks.tokens[prompt] != labels[:, None], 0.0).sum(-1)
+    return -((nothing + own).exp() + right).clamp_min(1e-30).log().mean()
