@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import subprocess
 import sys
 import tempfile
@@ -17,10 +18,12 @@ from typing import Any
 
 import torch
 
+from incomes_plugin.gist.types import GistShape
 from incomes_plugin.lab.provenance import provenance
 from incomes_plugin.model.adapter import EditAdapter
 from incomes_plugin.model.resolve import resolve
 from incomes_plugin.selection.codec import Codec
+from incomes_plugin.selection.copying import Copier
 
 RESULTS = Path(__file__).parent / "results"
 METRICS = ("reliability", "generalization", "near_miss_unchanged")
@@ -60,7 +63,23 @@ def with_latents(adapter: EditAdapter, latents: int | None) -> EditAdapter:
     for name in ("mean", "scale"):
         getattr(codec, name).copy_(getattr(adapter.codec, name))
     codec.directions.copy_(torch.eye(shape.read_dim) if latents is None else adapter.codec.directions[:, :latents])
-    return replace(adapter, shape=shape, codec=codec)
+    return replace(adapter, shape=shape, codec=codec, copier=copier_of(adapter, shape, latents))
+
+
+def copier_of(adapter: EditAdapter, shape: GistShape, latents: int | None) -> Copier:
+    """The adapter's copier for these latents: what a direction that is left out told it is missing, all else is equal."""
+    old, new = (
+        adapter.copier,
+        Copier(adapter.copier.config["hidden_dim"], shape.latent_dim, adapter.copier.config["copy_dim"]),
+    )
+    state = dict(old.state_dict())
+    width = math.sqrt(shape.latent_dim / len(old.spread))
+    for name in ("key", "before"):
+        white = state[name] / old.spread  # of latents as they are
+        state[name] = width * (white @ adapter.codec.directions.T if latents is None else white[:, :latents])
+    state["spread"] = torch.ones(shape.latent_dim)
+    new.load_state_dict(state)
+    return new.requires_grad_(False)
 
 
 def evaluate(folder: Path, args: argparse.Namespace) -> list[dict[str, Any]]:

@@ -42,9 +42,7 @@ class SpelledEdits:
     latents: Ragged
     spellings: Sequence[Spelling]
 
-    def of(
-        self, copier: Copier, picks: Sequence[Sequence[int]], logits: Sequence[Sequence[float]]
-    ) -> SpelledPicks:
+    def of(self, copier: Copier, picks: Sequence[Sequence[int]], logits: Sequence[Sequence[float]]) -> SpelledPicks:
         """Those of each row's picks; `logits` are the verifier's."""
         width = max(sum(len(self.spellings[e].tokens) for e in row) for row in picks)
         tokens = torch.full((len(picks), width), -1)

@@ -164,7 +164,9 @@ def train_reader(
             logits.append([x for _, x in row])
         rows = answered(decoder, module.reader, shape, found, chosen, gather(edits, picks, logits))
         base = decoder.unembed(rows.hidden).float()
-        return said_loss(copier, base, rows.hidden, rows.said, rows.labels, spelled.of(copier, picks, logits), rows.prompt)
+        return said_loss(
+            copier, base, rows.hidden, rows.said, rows.labels, spelled.of(copier, picks, logits), rows.prompt
+        )
 
     descend(module, loss_of, how, seed=seed, tick=tick, checkpoint=checkpoint)
     return module.reader, module.copier

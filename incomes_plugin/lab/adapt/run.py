@@ -15,11 +15,11 @@ from incomes_plugin.gist.fingerprint import base_fingerprint
 from incomes_plugin.gist.types import GistShape
 from incomes_plugin.lab.adapt.base_features import BaseFeatures, Standard, kept
 from incomes_plugin.lab.adapt.cache import FeatureCache
+from incomes_plugin.lab.adapt.copied import SpelledEdits
 from incomes_plugin.lab.adapt.features import FrozenBase, Ragged, ReadingFeatures
 from incomes_plugin.lab.adapt.onward import joined_prompts, onward_prompts
 from incomes_plugin.lab.adapt.options import AdaptOptions, AdaptRecord
 from incomes_plugin.lab.adapt.plan import Plan, training_plan
-from incomes_plugin.lab.adapt.copied import SpelledEdits
 from incomes_plugin.lab.adapt.reading import train_reader
 from incomes_plugin.lab.adapt.routing import train_router
 from incomes_plugin.lab.adapt.rules import HELD_SHARE, Calibration, leads

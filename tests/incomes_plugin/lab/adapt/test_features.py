@@ -9,11 +9,14 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
+from incomes_plugin.gist.spelling import Spelling
 from incomes_plugin.gist.types import Packed
 from incomes_plugin.lab.adapt.base_features import kept
+from incomes_plugin.lab.adapt.copied import SpelledEdits, said_loss
 from incomes_plugin.lab.adapt.features import FrozenBase, Ragged
-from incomes_plugin.lab.adapt.reading import answer_logits, gather
+from incomes_plugin.lab.adapt.reading import answered, gather
 from incomes_plugin.model.hf import EditableModel
+from incomes_plugin.selection.copying import mixed
 from incomes_plugin.selection.picks import Picks
 from tests.tiny_model import TinyModel, write_tiny_model
 
@@ -76,10 +79,17 @@ def test_answers_get_the_logits_of_the_reference(frozen, model, tokenizer, monke
     edits, found = frozen.edits(texts), frozen.answers(prompts, answers)
     logits = [[2.0, -0.5], [1.0, 0.0], [3.0, 1.0]]
     order = [[0, 1], [1, 0], [0, 1]]
-    got, labels = answer_logits(
-        model.decoder, model.adapter.reader, model.adapter.shape, found, [0, 1, 2],
-        gather(kept(model.adapter.codec, edits), order, logits),
-    )  # fmt: skip
+    given_back, latents = kept(model.adapter.codec, edits)
+    rows = answered(
+        model.decoder, model.adapter.reader, model.adapter.shape, found, [0, 1, 2], gather(given_back, order, logits)
+    )
+    copier = model.adapter.copier
+    picks = SpelledEdits(latents, list(map(Spelling.plain, texts))).of(copier, order, logits)
+    own = model.decoder.unembed(rows.hidden)
+    of_rows = (part[rows.prompt] for part in (picks.keys, picks.before, picks.bias))
+    got = mixed(own, *copier.weights(rows.hidden, *of_rows, rows.said), picks.tokens[rows.prompt].clamp_min(0))
+    loss = said_loss(copier, own, rows.hidden, rows.said, rows.labels, picks, rows.prompt)
+    torch.testing.assert_close(loss, -got.gather(1, rows.labels[:, None]).mean())
     pool = model.pool([model.capture(text) for text in texts])
     row = 0
     for i, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
@@ -89,8 +99,9 @@ def test_answers_get_the_logits_of_the_reference(frozen, model, tokenizer, monke
         )
         whole = model.logits([*prompt, *answer], pool, len(prompt))
         expected = whole[len(prompt) - 1 : -1]
-        torch.testing.assert_close(got[row : row + len(answer)], expected, atol=2e-3, rtol=1e-3)
-        assert labels[row : row + len(answer)].tolist() == answer
+        mine = got[row : row + len(answer)].log_softmax(-1)
+        torch.testing.assert_close(mine, expected.log_softmax(-1), atol=2e-3, rtol=1e-3)
+        assert rows.labels[row : row + len(answer)].tolist() == answer
         row += len(answer)
 
 

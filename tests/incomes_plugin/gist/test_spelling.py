@@ -1,0 +1,64 @@
+"""Spellings: what an answer may say of an edit, token by token."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from transformers import AutoTokenizer
+
+from incomes_plugin.gist.spelling import Speller, Spelling
+from incomes_plugin.model.edit_encoder import EditEncoder
+from incomes_plugin.model.resolve import resolve
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return AutoTokenizer.from_pretrained(resolve("default", None).base_dir)
+
+
+def encode(tokenizer, text: str) -> tuple[int, ...]:
+    return EditEncoder(lambda part: tokenizer.encode(part, add_special_tokens=False))(text)
+
+
+def ways(spelling: Spelling) -> set[tuple[int, int]]:
+    """Pairs of a token and the one that may go before it; -2 where an answer may begin."""
+    return {
+        (token, before[0]) for token, before in zip(spelling.tokens.tolist(), spelling.before().tolist(), strict=True)
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("The father of Lord James is Valentine Fleming.", "Valentine Fleming"),
+        ("Upper Piofiegild has DG-1959 as its postal code.", "DG-1959"),
+        ("Bexdale has Kraral Bysjieckard as its founder.", "Kraral Bysjieckard"),
+        ("Puzot Litustez is the spouse of Hachairn.", "Puzot Litustez"),
+        ("La capital de Ruritania es Żółtówka, más o menos.", "Żółtówka"),
+        ("The pump weighs 2,700 grams", "2,700 grams"),
+    ],
+)
+def test_an_answer_can_be_copied_from_its_first_token_to_its_last(tokenizer, text, said):
+    spelling = Speller(tokenizer)(encode(tokenizer, text))
+    for start in ("", " "):  # alone, and inside a sentence
+        answer = tokenizer.encode(start + said, add_special_tokens=False)
+        found = ways(spelling)
+        assert answer[0] in spelling.tokens.tolist()
+        assert all((token, before) in found for before, token in pairwise(answer))
+
+
+def test_places_are_those_of_the_text_that_is_said(tokenizer):
+    ids = encode(tokenizer, "The father of Lord James is Valentine Fleming.")
+    spelling = Speller(tokenizer)(ids)
+    place = ids.index(tokenizer.encode(" Valentine", add_special_tokens=False)[0])
+    for token in tokenizer.encode("Valentine", add_special_tokens=False):
+        assert (token, place) in [(t, p) for t, p, _ in spelling.rows]
+
+
+def test_a_plain_spelling_is_the_edit_itself():
+    spelling = Spelling.plain([7, 8, 9])
+    assert spelling.rows == [(7, 0, -1), (8, 1, 0), (9, 2, 1)]
+    assert spelling.before().tolist() == [[-2, -2, -2], [7, -2, -2], [8, 7, -2]]
+    assert spelling.places_before().tolist() == [-1, 0, 1]
+    assert len(Spelling.of([]).before()) == 0

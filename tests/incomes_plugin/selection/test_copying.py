@@ -1,0 +1,80 @@
+"""The pointer-sentinel mixture of copying, against its formula token by token."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from incomes_plugin.gist.spelling import Spelling
+from incomes_plugin.selection.copying import Copier, mixed
+
+HIDDEN, LATENTS, VOCAB = 12, 6, 20
+
+
+@pytest.fixture
+def copier() -> Copier:
+    torch.manual_seed(3)
+    copier = Copier(HIDDEN, LATENTS, copy_dim=5)
+    copier.sentinel.data.normal_()
+    copier.sentinel_bias.data.fill_(1.5)
+    copier.spread.copy_(torch.rand(LATENTS) + 0.5)
+    return copier.requires_grad_(False)
+
+
+def by_hand(copier, hidden, latents, spelling, bias, said, logits):
+    """p `[V]` of one row, as the module's docstring has it."""
+    h = hidden / hidden.square().mean().sqrt()
+    query = copier.query @ h / math.sqrt(HIDDEN)
+    scores = [float(copier.sentinel @ h) / math.sqrt(HIDDEN) + float(copier.sentinel_bias)]
+    white = latents / copier.spread
+    for (_, place, link), before in zip(spelling.rows, spelling.before().tolist(), strict=True):
+        ahead = spelling.rows[link][1] if link >= 0 else place - 1
+        key = copier.key @ white[place] + (copier.before @ white[ahead] if ahead >= 0 else 0)
+        same = 0
+        while same < 3 and before[same] == said[same]:
+            same += 1
+        score = query @ key / math.sqrt(2 * LATENTS) / math.sqrt(len(query)) + copier.match[:same].sum()
+        scores.append(float(score + bias))
+    weights = torch.tensor(scores).softmax(0)
+    found = logits.softmax(0) * weights[0]
+    for (token, _, _), weight in zip(spelling.rows, weights[1:], strict=True):
+        found[token] += weight
+    return found
+
+
+@pytest.mark.parametrize("said", [(-1, -1, -1), (7, -1, -1), (4, 7, -1), (9, 4, 7), (9, 9, 9)])
+def test_the_mixture_is_that_of_its_formula(copier, said):
+    spelling = Spelling.of([(7, 0, -1), (4, 1, 0), (9, 2, 1), (7, 3, 2), (11, 1, -1), (12, 1, 4), (9, 2, 5)])
+    hidden, latents, logits = torch.randn(HIDDEN), torch.randn(4, LATENTS), torch.randn(VOCAB)
+    nothing, copied = copier.weights(
+        hidden[None], copier.keys_of(latents, spelling), spelling.before(), torch.full((7,), -0.3), torch.tensor([said])
+    )
+    found = mixed(logits[None], nothing, copied, spelling.tokens.long()[None])[0].exp()
+    torch.testing.assert_close(found, by_hand(copier, hidden, latents, spelling, -0.3, said, logits))
+    torch.testing.assert_close(found.sum(), torch.tensor(1.0))
+
+
+def test_rows_of_a_batch_are_those_of_each_alone_and_pads_weigh_nothing(copier):
+    spellings = [Spelling.plain([3, 4, 5]), Spelling.plain([6, 7])]
+    latents = [torch.randn(3, LATENTS), torch.randn(2, LATENTS)]
+    hidden, said = torch.randn(2, HIDDEN), torch.tensor([[3, -1, -1], [6, -1, -1]])
+    keys, before, bias = torch.zeros(2, 3, 5), torch.full((2, 3, 3), -2), torch.full((2, 3), -torch.inf)
+    alone = []
+    for i, spelling in enumerate(spellings):
+        size = len(spelling.tokens)
+        keys[i, :size], before[i, :size], bias[i, :size] = copier.keys_of(latents[i], spelling), spelling.before(), 0.0
+        part = slice(i, i + 1)
+        alone.append(copier.weights(hidden[part], keys[i, :size], spelling.before(), torch.zeros(size), said[part]))
+    nothing, copied = copier.weights(hidden, keys, before, bias, said)
+    torch.testing.assert_close(nothing, torch.cat([each[0] for each in alone]))
+    torch.testing.assert_close(copied[0], alone[0][1][0])
+    torch.testing.assert_close(copied[1, :2], alone[1][1][0])
+    assert copied[1, 2] == -torch.inf
+
+
+def test_where_nothing_is_copied_the_base_says_what_it_would(copier):
+    logits = torch.randn(1, VOCAB)
+    found = mixed(logits, torch.zeros(1), torch.full((1, 2), -torch.inf), torch.tensor([[1, 2]]))
+    torch.testing.assert_close(found, logits.log_softmax(-1))
