@@ -67,7 +67,7 @@ def with_latents(adapter: EditAdapter, latents: int | None) -> EditAdapter:
 
 
 def copier_of(adapter: EditAdapter, shape: GistShape, latents: int | None) -> Copier:
-    """The adapter's copier for these latents: what a direction that is left out told it is missing, all else is equal."""
+    """The adapter's copier for these latents: of directions that are left out it learns nothing, all else is equal."""
     old, new = (
         adapter.copier,
         Copier(adapter.copier.config["hidden_dim"], shape.latent_dim, adapter.copier.config["copy_dim"]),

@@ -1,0 +1,357 @@
+"""`python -m benchmarks.gist_tokens`: trained gist tokens against an edit's own tokens, at equal length of training.
+
+A trained gist is the keys and values of G tokens that stand behind the edit in the capture pass. The base has no such
+tokens: their embeddings and low-rank changes of queries, keys and values, active in their rows alone, are learned
+together with the maps that read them (InComeS, arXiv 2505.22156). The edit's own tokens are computed by the frozen base
+and so are kept. Beside that: the edit's own tokens, read in all reading layers, in the lower half and in the upper half
+of them, with nothing packed.
+
+Every variant is judged on edits that training did not see: the right edit among three that the base's features take
+for it, and an answer counts when each of its tokens, its end included, is the likeliest one after those before it,
+which is what a greedy answer comes to. Nothing is copied (`selection/copying.py`): that needs the edit's own tokens.
+Writes gist-tokens.json and gist-tokens.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from incomes_plugin.gist.types import GistShape, Packed
+from incomes_plugin.lab.adapt.features import EditFeatures, FrozenBase, Ragged, ReadingFeatures
+from incomes_plugin.lab.adapt.plan import training_plan
+from incomes_plugin.lab.adapt.reading import Picked, answered, gather
+from incomes_plugin.lab.adapt.run import layers_for
+from incomes_plugin.lab.adapt.tokens import PlanTokens
+from incomes_plugin.lab.adapt.training import Descent, descend
+from incomes_plugin.lab.provenance import provenance
+from incomes_plugin.model.decoder import Decoder, Heads, Past
+from incomes_plugin.model.resolve import resolve
+from incomes_plugin.model.template import template_of
+from incomes_plugin.selection.reading import Reader
+
+RESULTS = Path(__file__).parent / "results"
+HELD = 8
+"""One edit of so many is kept out of training."""
+
+RANK = 16
+RIVALS = 3
+Picks = Sequence[Sequence[int]]
+Rounding = Callable[[torch.Tensor], torch.Tensor]
+"""Rounds `[n, E, ...]`, one scale for each token."""
+
+
+def int8(numbers: torch.Tensor) -> torch.Tensor:
+    """As a gist rounds."""
+    return Packed.of(numbers.flatten(2)).unpack().view(numbers.shape)
+
+
+def fp8(numbers: torch.Tensor) -> torch.Tensor:
+    """To eight bits with four of exponent (e4m3), the largest number of a token at the end of their range."""
+    most = torch.finfo(torch.float8_e4m3fn).max
+    scale = (
+        (numbers.flatten(2).abs().amax(-1) / most).clamp_min(1e-12).view(*numbers.shape[:2], *[1] * (numbers.dim() - 2))
+    )
+    return (numbers / scale).to(torch.float8_e4m3fn).float() * scale
+
+
+ROUNDINGS: dict[str, Rounding] = {"int8": int8, "fp8": fp8}
+
+
+class Capturing(Decoder):
+    """A decoder whose queries, keys and values have low-rank changes; used for the rows of gist tokens alone.
+
+    Args:
+        decoder: the frozen base.
+        last: layers from this one on are not run.
+        count: G.
+    """
+
+    def __init__(self, decoder: Decoder, last: int, count: int) -> None:
+        super().__init__(decoder.model)
+        hidden, dim = self.hidden_size, self.head_dim
+        widths = [n * dim for n in (self.num_heads, self.num_kv_heads, self.num_kv_heads)]
+        mean = decoder.model.get_input_embeddings().weight.detach().float().mean(0)
+        self.tokens = nn.Parameter(mean + 0.02 * torch.randn(count, hidden))
+        self.down = nn.Parameter(torch.randn(last, 3, hidden, RANK) / hidden**0.5)
+        self.up = nn.ParameterList(nn.Parameter(torch.zeros(last, RANK, width)) for width in widths)
+
+    def parameters(self) -> list[nn.Parameter]:
+        """What is trained."""
+        return [self.tokens, self.down, *self.up]
+
+    def heads(self, index: int, normed: torch.Tensor) -> Heads:
+        """As the base's, with the changes."""
+        own = super().heads(index, normed)
+        found = []
+        for place, part in enumerate((own.query, own.key, own.value)):
+            change = (normed.float() @ self.down[index, place]) @ self.up[place][index]
+            found.append(part + change.view(part.shape).to(part.dtype))
+        return Heads(*found)
+
+
+class Frames:
+    """Keys and values `[T, layers, 2, K, D]` of all tokens of captured edits, in the layers below `last`."""
+
+    def __init__(self, base: FrozenBase, edits: Sequence[Sequence[int]], last: int) -> None:
+        parts = []
+        for text in edits:
+            heads: list[Heads] = []
+            ids = torch.tensor([base.template.capture_ids(text)])
+            with torch.inference_mode():
+                base.decoder.run(base.decoder.embed(ids), 0, last, on_layer=lambda _, h, own=heads: own.append(h))
+            parts.append(torch.stack([torch.stack([h.key[0], h.value[0]], 1) for h in heads], 1))
+        self.ragged = learnable(Ragged.of(parts))
+
+    def past(self, edits: Sequence[int]) -> Past:
+        """In front of these edits' gist tokens."""
+        flat, mask = self.ragged.padded(edits)
+        keys, values = flat.unbind(3)
+        return Past(keys.unbind(2), values.unbind(2), torch.arange(flat.shape[1]).expand(mask.shape), mask)
+
+
+class GistTokens(nn.Module):
+    """A variant: G trained tokens an edit, and the maps that read them."""
+
+    def __init__(self, decoder: Decoder, shape: GistShape, frames: Frames, count: int) -> None:
+        super().__init__()
+        self.reader = Reader(shape, decoder.num_heads)
+        self.capturing = Capturing(decoder, shape.layers[-1] + 1, count)
+        self.trained = nn.ParameterList(self.capturing.parameters())
+        self.shape, self._frames, self.count = shape, frames, count
+
+    def picked(self, picks: Picks, logits: Sequence[Sequence[float]], rounding: Rounding | None = None) -> Picked:
+        """Gists of each row's picks, one after the other."""
+        flat = [edit for row in picks for edit in row]
+        keys, values = self.capture(flat)
+        if rounding is not None:
+            keys, values = rounding(torch.stack([keys, values], -1)).unbind(-1)
+        sizes = [len(row) * self.count for row in picks]
+        width = max(sizes)
+        bias = torch.full((len(picks), width), -torch.inf)
+        out = []
+        for part in (keys, values):
+            rows = part.flatten(0, 1).split(sizes)
+            out.append(torch.stack([F.pad(r, (0, 0, 0, 0, 0, 0, 0, width - len(r))) for r in rows]))
+        for b, row in enumerate(logits):
+            of_edits = F.logsigmoid(torch.tensor(list(row))).repeat_interleave(self.count)
+            bias[b, : len(of_edits)] = of_edits
+        return Picked(*(part.permute(0, 2, 3, 1, 4) for part in out), bias)
+
+    def capture(self, edits: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values `[n, G, L', K, D]` of edits."""
+        decoder, found = self.capturing, {}
+        past = self._frames.past(edits)
+        start = past.mask.sum(1, keepdim=True) if past.mask is not None else 0
+        dtype = past.keys[0].dtype
+        hidden = decoder.tokens.to(dtype).expand(len(edits), -1, -1)
+        decoder.run(
+            hidden, 0, self.shape.layers[-1] + 1, positions=start + torch.arange(self.count), past=past,
+            on_layer=found.__setitem__,
+        )  # fmt: skip
+        layers = [found[layer] for layer in self.shape.layers]
+        return torch.stack([h.key for h in layers], 2).float(), torch.stack([h.value for h in layers], 2).float()
+
+    def num_bytes(self, tokens: float) -> float:
+        """Of an edit of so many tokens, without what routing keeps."""
+        return self.count * (self.shape.read_dim + 2)
+
+
+class OwnTokens(nn.Module):
+    """A variant: the edit's own tokens in some reading layers, and the maps that read them."""
+
+    def __init__(self, decoder: Decoder, shape: GistShape, edits: EditFeatures, captured: GistShape) -> None:
+        super().__init__()
+        self.reader, self.shape = Reader(shape, decoder.num_heads), shape
+        places = [captured.layers.index(layer) for layer in shape.layers]
+        self._edits = EditFeatures(
+            edits.features, Ragged(edits.keys.flat[:, places], edits.keys.starts),
+            Ragged(edits.values.flat[:, places], edits.values.starts),
+        )  # fmt: skip
+
+    def picked(self, picks: Picks, logits: Sequence[Sequence[float]], rounding: Rounding | None = None) -> Picked:
+        """The tokens of each row's picks."""
+        found = gather(self._edits, picks, logits)
+        if rounding is None:
+            return found
+        both = torch.stack([found.keys, found.values], -1).permute(0, 3, 1, 2, 4, 5)  # [B, E, L', K, D, 2]
+        keys, values = rounding(both.float()).permute(0, 2, 3, 1, 4, 5).unbind(-1)
+        return Picked(keys, values, found.bias)
+
+    def num_bytes(self, tokens: float) -> float:
+        """Of an edit of so many tokens, all numbers in 8 bits, without what routing keeps."""
+        return tokens * (self.shape.read_dim + 2)
+
+
+class Work:
+    """Edits, answers and rivals, split into those of training and those that are held out."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        served = resolve("default", None)
+        tokenizer = AutoTokenizer.from_pretrained(served.base_dir)
+        model = AutoModelForCausalLM.from_pretrained(served.base_dir, dtype=torch.bfloat16)
+        self.decoder = Decoder(model.eval().requires_grad_(False))
+        features, layers = layers_for(self.decoder.num_layers)
+        heads = (self.decoder.num_kv_heads, self.decoder.head_dim)
+        self.shape = GistShape(features, layers, *heads, 2 * len(layers) * heads[0] * heads[1])
+        self.plan = training_plan(args.data, scale=args.scale, seed=args.seed)
+        tokens = PlanTokens(tokenizer, template_of(tokenizer), self.plan)
+        base = FrozenBase(self.decoder, template_of(tokenizer), self.shape, tokens.prefix)
+        asked = self.plan.asked
+        rows = [i for i, a in enumerate(asked) if a.answer is not None and len(a.owners) == 1 and not a.known]
+        rows = random.Random(args.seed).sample(rows, min(args.answers, len(rows)))
+        say("capture of edits", 0)
+        self.edits = learnable(base.edits(tokens.edits))
+        self.frames = Frames(base, tokens.edits, layers[-1] + 1)
+        say("capture of answers", 0)
+        self.found = learnable(base.answers([tokens.asked[i] for i in rows], [tokens.answers[i] for i in rows]))
+        self.owners = [asked[i].edits[0] for i in rows]
+        self.kinds = [self.plan.edits[owner].kind for owner in self.owners]
+        means = F.normalize(torch.stack([self.edits.features[i].float().mean(0) for i in range(len(tokens.edits))]))
+        means = F.normalize(means - means.mean(0))
+        near = (means @ means.T).fill_diagonal_(-1).topk(RIVALS).indices
+        self.rivals = [near[owner].tolist() for owner in self.owners]
+        self.tokens = sum(map(len, tokens.edits)) / len(tokens.edits)
+
+    def places(self, held: bool) -> list[int]:
+        """Answers about edits that are held out, or about the others."""
+        return [i for i, owner in enumerate(self.owners) if (owner % HELD == 0) is held]
+
+
+Found = TypeVar("Found", Ragged, EditFeatures, ReadingFeatures)
+
+
+def learnable(found: Found) -> Found:
+    """A copy that takes part in training: what inference mode made does not."""
+    parts = {field.name: getattr(found, field.name) for field in fields(found)}
+    return type(found)(
+        **{n: part.clone() if isinstance(part, torch.Tensor) else learnable(part) for n, part in parts.items()}
+    )
+
+
+def train(work: Work, variant: GistTokens | OwnTokens, steps: int, seed: int, name: str) -> list[float]:
+    """Train a variant; returns its losses."""
+    places, losses = work.places(held=False), []
+
+    def loss_of(rng: random.Random) -> torch.Tensor:
+        chosen = rng.sample(places, 32)
+        picks, logits = [], []
+        for i in chosen:
+            wrong = work.rivals[i][: rng.choice([0, 1, RIVALS])]
+            row = [(work.owners[i], rng.uniform(1.0, 8.0)), *((e, rng.uniform(-4.0, 3.0)) for e in wrong)]
+            rng.shuffle(row)
+            picks.append([e for e, _ in row])
+            logits.append([x for _, x in row])
+        found = answered(work.decoder, variant.reader, variant.shape, work.found, chosen, variant.picked(picks, logits))
+        return F.cross_entropy(work.decoder.unembed(found.hidden).float(), found.labels)
+
+    def tick(step: int, steps: int, loss: float) -> None:
+        losses.append(loss)
+        if step % 50 == 0:
+            say(f"{name}, loss {sum(losses[-50:]) / 50:.3f}, step", step)
+
+    descend(variant, loss_of, Descent(steps, 4.5e-3, warm=20, betas=(0.9, 0.98)), seed=seed, tick=tick)
+    return losses
+
+
+@torch.inference_mode()
+def success(work: Work, variant: GistTokens | OwnTokens, rounding: Rounding) -> dict[str, Any]:
+    """Share of held-out answers that are right to their last token, in all and by kind of edit."""
+    right: dict[str, list[bool]] = {}
+    places = work.places(held=True)
+    for start in range(0, len(places), 32):
+        chosen = places[start : start + 32]
+        picks = [[work.owners[i], *work.rivals[i]] for i in chosen]
+        logits = [[4.0] + [-1.0] * RIVALS for _ in chosen]
+        found = answered(
+            work.decoder, variant.reader, variant.shape, work.found, chosen, variant.picked(picks, logits, rounding)
+        )
+        same = work.decoder.unembed(found.hidden).argmax(-1) == found.labels
+        for row, i in enumerate(chosen):
+            whole = bool(same[found.prompt == row].all())
+            for kind in ("all", work.kinds[i]):
+                right.setdefault(kind, []).append(whole)
+    return {kind: {"right": round(sum(flags) / len(flags), 4), "of": len(flags)} for kind, flags in right.items()}
+
+
+def main(argv: list[str]) -> int:
+    """Train and judge every variant, and write."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gist_tokens", description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="folder of published edits")
+    parser.add_argument("--counts", type=int, nargs="+", default=[1, 2, 4, 8])
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--scale", type=float, default=0.25)
+    parser.add_argument("--answers", type=int, default=5000)
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    args = parser.parse_args(argv)
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(args.seed)
+    work = Work(args)
+    layers, half = work.shape.layers, len(work.shape.layers) // 2
+    variants: dict[str, Callable[[], GistTokens | OwnTokens]] = {
+        f"own tokens, layers {part[0]} to {part[-1]}": lambda part=part: OwnTokens(
+            work.decoder, replace(work.shape, layers=part), work.edits, work.shape
+        )
+        for part in (layers, layers[:half], layers[half:])
+    }
+    variants |= {
+        f"trained, G = {count}": lambda count=count: GistTokens(work.decoder, work.shape, work.frames, count)
+        for count in args.counts
+    }
+    result: dict[str, Any] = provenance(f"python -m benchmarks.gist_tokens {' '.join(argv)}".strip())
+    result |= {"steps": args.steps, "tokens_per_edit": round(work.tokens, 2), "rows": []}
+    for name, make in variants.items():
+        start, variant = time.monotonic(), make()
+        losses = train(work, variant, args.steps, args.seed, name)
+        took = round(time.monotonic() - start)
+        for kind, rounding in ROUNDINGS.items() if name.startswith("own") else [("int8", int8)]:
+            row = {
+                "variant": f"{name}, {kind}", "bytes_per_edit": round(variant.num_bytes(work.tokens)), "seconds": took,
+                "loss": round(sum(losses[-50:]) / len(losses[-50:]), 4), "success": success(work, variant, rounding),
+            }  # fmt: skip
+            result["rows"].append(row)
+        args.out.mkdir(parents=True, exist_ok=True)
+        (args.out / "gist-tokens.json").write_text(json.dumps(result, indent=2) + "\n")
+        (args.out / "gist-tokens.md").write_text(markdown(result))
+    sys.stdout.write(markdown(result))
+    return 0
+
+
+def say(what: str, step: int) -> None:
+    """A line on standard error."""
+    sys.stderr.write(f"{what} {step}\n")
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """The rows as a table."""
+    kinds = list(result["rows"][0]["success"])
+    machine = result["machine"]
+    lines = [
+        "# Trained gist tokens against an edit's own tokens", "",
+        f"`{result['command']}` on {result['date']}, commit {result['commit']}; {machine['cpu']}, {machine['cores']} "
+        f"cores. {result['steps']} steps of 32 answers each; whole answers that are right, percent.", "",
+        "| variant | bytes an edit | loss of training | " + " | ".join(kinds) + " |",
+        "|---|---|---|" + "---|" * len(kinds),
+    ]  # fmt: skip
+    for row in result["rows"]:
+        cells = [f"{100 * row['success'][kind]['right']:.1f} of {row['success'][kind]['of']}" for kind in kinds]
+        lines.append(f"| {row['variant']} | {row['bytes_per_edit']:,} | {row['loss']} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
