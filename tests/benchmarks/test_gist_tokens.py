@@ -9,7 +9,8 @@ import torch
 from torch import nn
 from transformers import AutoTokenizer
 
-from benchmarks.gist_tokens import ROUNDINGS, Frames, GistTokens, learnable, markdown
+from benchmarks.gist_tokens import markdown
+from benchmarks.gist_variants import ROUNDINGS, Frames, GistTokens, learnable
 from incomes_plugin.lab.adapt.features import FrozenBase, Ragged
 from incomes_plugin.model.hf import EditableModel
 from tests.tiny_model import TinyModel, write_tiny_model
