@@ -9,7 +9,6 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from incomes_plugin.gist.spelling import Spelling
 from incomes_plugin.gist.types import Packed
 from incomes_plugin.lab.adapt.base_features import kept
 from incomes_plugin.lab.adapt.copied import SpelledEdits, said_loss
@@ -79,18 +78,20 @@ def test_answers_get_the_logits_of_the_reference(frozen, model, tokenizer, monke
     edits, found = frozen.edits(texts), frozen.answers(prompts, answers)
     logits = [[2.0, -0.5], [1.0, 0.0], [3.0, 1.0]]
     order = [[0, 1], [1, 0], [0, 1]]
+    gists = [model.capture(text) for text in texts]
+    pool = model.pool(gists)
     given_back, latents = kept(model.adapter.codec, edits)
     rows = answered(
         model.decoder, model.adapter.reader, model.adapter.shape, found, [0, 1, 2], gather(given_back, order, logits)
     )
     copier = model.adapter.copier
-    picks = SpelledEdits(latents, list(map(Spelling.plain, texts))).of(copier, order, logits)
+    spellings = [gist.spelling for gist in gists]
+    picks = SpelledEdits(latents, spellings).of(copier, order, logits)
     own = model.decoder.unembed(rows.hidden)
     of_rows = (part[rows.prompt] for part in (picks.keys, picks.before, picks.bias))
     got = mixed(own, *copier.weights(rows.hidden, *of_rows, rows.said), picks.tokens[rows.prompt].clamp_min(0))
     loss = said_loss(copier, own, rows.hidden, rows.said, rows.labels, picks, rows.prompt)
     torch.testing.assert_close(loss, -got.gather(1, rows.labels[:, None]).mean())
-    pool = model.pool([model.capture(text) for text in texts])
     row = 0
     for i, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
         bias = torch.nn.functional.logsigmoid(torch.tensor(logits[i]))
