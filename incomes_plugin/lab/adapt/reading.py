@@ -35,7 +35,7 @@ class ReadingSteps:
         rivals: wrong picks beside the right one, at most; as many as are drawn from 0 to this.
     """
 
-    steps: int = 2400
+    steps: int = 1600
     batch: int = 32
     rate: float = 4.5e-3
     rivals: int = 3
