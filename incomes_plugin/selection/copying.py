@@ -104,5 +104,7 @@ def mixed(logits: torch.Tensor, nothing: torch.Tensor, copied: torch.Tensor, tok
         nothing, copied: log a_0 `[n]` and log a_s `[n, S]`.
         tokens: `[n, S]` int64; any id where a_s is 0.
     """
-    own = logits.float().log_softmax(-1).exp() * nothing.exp()[:, None]
-    return own.scatter_add(1, tokens, copied.exp()).log()
+    own = logits.float().log_softmax(-1) + nothing[:, None]
+    same = tokens[:, :, None] == tokens[:, None]  # a token may stand at several places
+    of_token = copied[:, None].masked_fill(~same, -torch.inf).logsumexp(-1)
+    return own.scatter(1, tokens, torch.logaddexp(own.gather(1, tokens), of_token))

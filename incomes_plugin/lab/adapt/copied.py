@@ -65,8 +65,11 @@ class SpelledEdits:
 def said_loss(
     copier: Copier, logits: torch.Tensor, hidden: torch.Tensor, said: torch.Tensor, labels: torch.Tensor,
     picks: SpelledPicks, prompt: torch.Tensor,
-) -> torch.Tensor:  # fmt: skip
-    """Mean of -log p(label) over n rows.
+) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+    """Mean of -log p(label) over n rows, and over those whose label can be copied, of what copying alone gives it.
+
+    The second keeps copying from being needed only where the base with its heads fails on the edits it learns from:
+    names that it has never seen are then copied as well.
 
     Args:
         logits: `[n, V]` float32, the base's with what it read.
@@ -77,5 +80,8 @@ def said_loss(
     """
     nothing, copied = copier.weights(hidden, picks.keys[prompt], picks.before[prompt], picks.bias[prompt], said)
     own = logits.log_softmax(-1).gather(1, labels[:, None])[:, 0]
-    right = copied.exp().masked_fill(picks.tokens[prompt] != labels[:, None], 0.0).sum(-1)
-    return -((nothing + own).exp() + right).clamp_min(1e-30).log().mean()
+    same = picks.tokens[prompt] == labels[:, None]
+    right = copied.exp().masked_fill(~same, 0.0).sum(-1)
+    whole = -((nothing + own).exp() + right).clamp_min(1e-30).log().mean()
+    alone = right[same.any(-1)].clamp_min(1e-30).log()
+    return whole, -alone.mean() if len(alone) else whole.new_zeros(())

@@ -33,12 +33,14 @@ class ReadingSteps:
         steps, batch: updates, and questions in each.
         rate: largest learning rate.
         rivals: wrong picks beside the right one, at most; as many as are drawn from 0 to this.
+        copying: weight of the loss of copying alone.
     """
 
-    steps: int = 1600
+    steps: int = 1400
     batch: int = 32
     rate: float = 4.5e-3
     rivals: int = 3
+    copying: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -164,9 +166,10 @@ def train_reader(
             logits.append([x for _, x in row])
         rows = answered(decoder, module.reader, shape, found, chosen, gather(edits, picks, logits))
         base = decoder.unembed(rows.hidden).float()
-        return said_loss(
+        whole, alone = said_loss(
             copier, base, rows.hidden, rows.said, rows.labels, spelled.of(copier, picks, logits), rows.prompt
         )
+        return whole + settings.copying * alone
 
     descend(module, loss_of, how, seed=seed, tick=tick, checkpoint=checkpoint)
     return module.reader, module.copier

@@ -78,3 +78,16 @@ def test_where_nothing_is_copied_the_base_says_what_it_would(copier):
     logits = torch.randn(1, VOCAB)
     found = mixed(logits, torch.zeros(1), torch.full((1, 2), -torch.inf), torch.tensor([[1, 2]]))
     torch.testing.assert_close(found, logits.log_softmax(-1))
+
+
+def test_no_token_of_the_base_is_lost_however_unlikely_it_is():
+    """Where a grammar allows only unlikely tokens, their order decides."""
+    logits = torch.tensor([[0.0, -200.0, -300.0, -400.0]])
+    found = mixed(logits, torch.tensor([-150.0]), torch.tensor([[0.0, -torch.inf]]), torch.tensor([[0, 1]]))
+    torch.testing.assert_close(found, torch.tensor([[0.0, -350.0, -450.0, -550.0]]))
+
+
+def test_places_of_one_token_add_up():
+    copied = torch.tensor([[0.25, 0.125, 0.125]]).log()
+    found = mixed(torch.zeros(1, 4), torch.tensor([0.5]).log(), copied, torch.tensor([[2, 3, 2]])).exp()
+    torch.testing.assert_close(found, torch.tensor([[0.125, 0.125, 0.5, 0.25]]))

@@ -88,10 +88,17 @@ def test_answers_get_the_logits_of_the_reference(frozen, model, tokenizer, monke
     spellings = [gist.spelling for gist in gists]
     picks = SpelledEdits(latents, spellings).of(copier, order, logits)
     own = model.decoder.unembed(rows.hidden)
-    of_rows = (part[rows.prompt] for part in (picks.keys, picks.before, picks.bias))
-    got = mixed(own, *copier.weights(rows.hidden, *of_rows, rows.said), picks.tokens[rows.prompt].clamp_min(0))
-    loss = said_loss(copier, own, rows.hidden, rows.said, rows.labels, picks, rows.prompt)
-    torch.testing.assert_close(loss, -got.gather(1, rows.labels[:, None]).mean())
+    of_rows = tuple(part[rows.prompt] for part in (picks.keys, picks.before, picks.bias))
+    tokens = picks.tokens[rows.prompt].clamp_min(0)
+    got = mixed(own, *copier.weights(rows.hidden, *of_rows, rows.said), tokens)
+    whole, alone = said_loss(copier, own, rows.hidden, rows.said, rows.labels, picks, rows.prompt)
+    torch.testing.assert_close(whole, -got.gather(1, rows.labels[:, None]).mean())
+    copied_only = mixed(
+        own, torch.full((len(own),), -200.0), copier.weights(rows.hidden, *of_rows, rows.said)[1], tokens
+    )
+    can = (picks.tokens[rows.prompt] == rows.labels[:, None]).any(-1)
+    assert bool(can.any())
+    torch.testing.assert_close(alone, -copied_only.gather(1, rows.labels[:, None])[can].mean())
     row = 0
     for i, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
         bias = torch.nn.functional.logsigmoid(torch.tensor(logits[i]))
