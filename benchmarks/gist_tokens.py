@@ -21,6 +21,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -144,16 +145,14 @@ def main(argv: list[str]) -> int:
     torch.manual_seed(args.seed)
     work = Work(args)
     layers, half = work.shape.layers, len(work.shape.layers) // 2
-    variants: dict[str, Callable[[], GistTokens | OwnTokens]] = {
-        f"own tokens, layers {part[0]} to {part[-1]}": lambda part=part: OwnTokens(
-            work.decoder, replace(work.shape, layers=part), work.edits, work.shape
+    variants: dict[str, Callable[[], GistTokens | OwnTokens]] = {}
+    for part in (layers, layers[:half], layers[half:]):
+        shape = replace(work.shape, layers=part)
+        variants[f"own tokens, layers {part[0]} to {part[-1]}"] = partial(
+            OwnTokens, work.decoder, shape, work.edits, work.shape
         )
-        for part in (layers, layers[:half], layers[half:])
-    }
-    variants |= {
-        f"trained, G = {count}": lambda count=count: GistTokens(work.decoder, work.shape, work.frames, count)
-        for count in args.counts
-    }
+    for count in args.counts:
+        variants[f"trained, G = {count}"] = partial(GistTokens, work.decoder, work.shape, work.frames, count)
     result: dict[str, Any] = provenance(f"python -m benchmarks.gist_tokens {' '.join(argv)}".strip())
     result |= {"steps": args.steps, "tokens_per_edit": round(work.tokens, 2), "rows": []}
     for name, make in variants.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import fields
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -52,7 +52,8 @@ class Capturing(Decoder):
         super().__init__(decoder.model)
         hidden, dim = self.hidden_size, self.head_dim
         widths = [n * dim for n in (self.num_heads, self.num_kv_heads, self.num_kv_heads)]
-        mean = decoder.model.get_input_embeddings().weight.detach().float().mean(0)
+        with torch.no_grad():
+            mean = decoder.embed(torch.arange(decoder.model.config.vocab_size)).float().mean(0)
         self.tokens = nn.Parameter(mean + 0.02 * torch.randn(count, hidden))
         self.down = nn.Parameter(torch.randn(last, 3, hidden, RANK) / hidden**0.5)
         self.up = nn.ParameterList(nn.Parameter(torch.zeros(last, RANK, width)) for width in widths)
@@ -77,11 +78,11 @@ class Frames:
     def __init__(self, base: FrozenBase, edits: Sequence[Sequence[int]], last: int) -> None:
         parts = []
         for text in edits:
-            heads: list[Heads] = []
+            heads: dict[int, Heads] = {}
             ids = torch.tensor([base.template.capture_ids(text)])
             with torch.inference_mode():
-                base.decoder.run(base.decoder.embed(ids), 0, last, on_layer=lambda _, h, own=heads: own.append(h))
-            parts.append(torch.stack([torch.stack([h.key[0], h.value[0]], 1) for h in heads], 1))
+                base.decoder.run(base.decoder.embed(ids), 0, last, on_layer=heads.__setitem__)
+            parts.append(torch.stack([torch.stack([h.key[0], h.value[0]], 1) for h in heads.values()], 1))
         self.ragged = learnable(Ragged.of(parts))
 
     def past(self, edits: Sequence[int]) -> Past:
@@ -117,11 +118,13 @@ class GistTokens(nn.Module):
         for b, row in enumerate(logits):
             of_edits = F.logsigmoid(torch.tensor(list(row))).repeat_interleave(self.count)
             bias[b, : len(of_edits)] = of_edits
-        return Picked(*(part.permute(0, 2, 3, 1, 4) for part in out), bias)
+        gists, mixes = (part.permute(0, 2, 3, 1, 4) for part in out)
+        return Picked(gists, mixes, bias)
 
     def capture(self, edits: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys and values `[n, G, L', K, D]` of edits."""
-        decoder, found = self.capturing, {}
+        decoder = self.capturing
+        found: dict[int, Heads] = {}
         past = self._frames.past(edits)
         start = past.mask.sum(1, keepdim=True) if past.mask is not None else 0
         dtype = past.keys[0].dtype
@@ -169,7 +172,7 @@ Found = TypeVar("Found", Ragged, EditFeatures, ReadingFeatures)
 
 def learnable(found: Found) -> Found:
     """A copy that takes part in training: what inference mode made does not."""
-    parts = {field.name: getattr(found, field.name) for field in fields(found)}
-    return type(found)(
-        **{n: part.clone() if isinstance(part, torch.Tensor) else learnable(part) for n, part in parts.items()}
-    )
+    parts: dict[str, Any] = {field.name: getattr(found, field.name) for field in fields(found)}
+    for name, part in parts.items():
+        parts[name] = part.clone() if isinstance(part, torch.Tensor) else learnable(part)
+    return type(found)(**parts)
