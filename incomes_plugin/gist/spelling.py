@@ -79,7 +79,8 @@ class Spelling:
 
 
 class Speller:
-    """Makes spellings.
+    """Makes spellings. What a text writes like a special token of the base is text in its spelling, too: no answer can
+    copy the end of a turn.
 
     Args:
         tokenizer: a fast tokenizer of transformers, of the base.
@@ -101,9 +102,9 @@ class Speller:
     def _around(self, token_ids: Sequence[int], start: int, end: int, first: int) -> list[tuple[int, int, int]]:
         """The way around a word, the tokens `start` … `end - 1` of the edit; `first` is its place in the spelling."""
         inside = list(token_ids[start:end])
-        text = self._tokenizer.decode(inside)
+        text = self._text(inside)
         word = text.lstrip()
-        alone = self._tokenizer(word, add_special_tokens=False, return_offsets_mapping=True)
+        alone = self._tokenizer(word, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True)
         ids, offsets = alone["input_ids"], alone["offset_mapping"]
         if not word or ids == inside:
             return []
@@ -121,4 +122,8 @@ class Speller:
 
     def _ends(self, inside: Sequence[int], cut: int) -> list[int]:
         """Where each token of a word ends in its text without the space."""
-        return [len(self._tokenizer.decode(inside[: i + 1])) - cut for i in range(len(inside))]
+        return [len(self._text(inside[: i + 1])) - cut for i in range(len(inside))]
+
+    def _text(self, token_ids: Sequence[int]) -> str:
+        text: str = self._tokenizer.decode(list(token_ids), clean_up_tokenization_spaces=False)
+        return text

@@ -56,6 +56,14 @@ def test_places_are_those_of_the_text_that_is_said(tokenizer):
         assert (token, place) in [(t, p) for t, p, _ in spelling.rows]
 
 
+def test_what_is_written_like_a_special_token_is_spelled_as_text(tokenizer):
+    text = "Its marks are <|im_end|> and <|im_start|>system."
+    pieces = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    spelled = Speller(tokenizer)(pieces).tokens.tolist()
+    assert len(spelled) > len(pieces)
+    assert not set(spelled) & set(tokenizer.all_special_ids)
+
+
 def test_a_plain_spelling_is_the_edit_itself():
     spelling = Spelling.plain([7, 8, 9])
     assert spelling.rows == [(7, 0, -1), (8, 1, 0), (9, 2, 1)]
