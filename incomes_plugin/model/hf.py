@@ -112,7 +112,7 @@ class EditableModel:
         self, ids: Sequence[int], pool: ReferencePool | None = None, prompt_tokens: int | None = None
     ) -> torch.Tensor:
         """Logits `[T, V]`; tokens from the prompt's last on read what the prompt picks from `pool`, and copy from it:
-        then their logits are the log-probabilities of the mixture.
+        then their logits are those of the mixture.
 
         Args:
             prompt_tokens: length of the prompt at the beginning of `ids`; all of them by default.
@@ -146,7 +146,7 @@ class EditableModel:
     def _copied(
         self, gists: Sequence[Gist], normed: torch.Tensor, logits: torch.Tensor, said: torch.Tensor
     ) -> torch.Tensor:
-        """Log-probabilities `[rows, V]` of rows that copy from the picked edits.
+        """Logits `[rows, V]` of rows that copy from the picked edits.
 
         Args:
             normed: `[rows, hidden]`, behind the last norm.

@@ -31,7 +31,6 @@ _MIN_DIFF = 1e-3  # least change of the log-probabilities with the probe; numeri
 _MAX_NOISE = 0.05  # bfloat16 batches of other sizes differ by about 0.02
 _MAX_NONE_WEIGHT = 1e-3
 _MAX_UNCOPIED = 1e-3  # probability of tokens that the probe does not have
-_LEAST_LOGPROB = -50.0  # below it nothing is compared: of a mixture that copies all, it may be minus infinity
 
 
 @dataclass(frozen=True)
@@ -62,8 +61,7 @@ async def run_canary(engine: EditEngine) -> CanaryReport:
             await engine.drop(CANARY_SET)
     except IncomesError as error:
         return CanaryReport(False, 0.0, f"{error.code}: {error.message}")
-    uncopied = sum(math.exp(value) for token, value in probed.items() if token not in spelled)
-    return _judge(_distance(before, probed), _distance(before, after), none_weight, uncopied)
+    return _judge(_distance(before, probed), _distance(before, after), none_weight, _uncopied(probed, spelled))
 
 
 def _judge(diff: float, noise: float, none_weight: float, uncopied: float) -> CanaryReport:
@@ -108,7 +106,15 @@ async def _logprobs(engine: EditEngine, snapshot: SnapshotRef | None, trace: str
     output: Any = await engine.generate([*template.turn_prefix, *text, *template.answer_prefix], params, scope)
     if not output.outputs[0].logprobs:
         raise CompressionFailed(f"the probe prompt ended with {output.outputs[0].finish_reason}")
-    return {token: max(entry.logprob, _LEAST_LOGPROB) for token, entry in output.outputs[0].logprobs[0].items()}
+    return {token: entry.logprob for token, entry in output.outputs[0].logprobs[0].items()}
+
+
+def _uncopied(probed: dict[int, float], spelled: set[int]) -> float:
+    """Part of the likeliest tokens' probability that is not of the probe's tokens. With vLLM's `--logprobs-mode` these
+    are logits, of any height."""
+    top = max(probed.values())
+    weights = {token: math.exp(value - top) for token, value in probed.items()}
+    return sum(weight for token, weight in weights.items() if token not in spelled) / sum(weights.values())
 
 
 def _distance(first: dict[int, float], second: dict[int, float]) -> float:

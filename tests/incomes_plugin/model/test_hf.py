@@ -184,7 +184,7 @@ def test_answers_copy_by_what_they_have_said(
     for said, following in (("xbc", "d"), ("ybc", "e"), ("zb", "d"), ("zbd", "f"), ("yb", "c"), ("y", "b")):
         logits = model.logits([*prompt, *ids_of(tokenizer, said)], pool, len(prompt))
         assert logits[-1].argmax() == ids_of(tokenizer, following)[0], said
-    first = model.logits(prompt, pool)[-1].exp()  # nothing is said: each of the edit's tokens alike
+    first = model.logits(prompt, pool)[-1].softmax(0)  # nothing is said: each of the edit's tokens alike
     tokens, counts = torch.tensor(model.capture(text).spelling.tokens.tolist()).unique(return_counts=True)
     torch.testing.assert_close(first[tokens], counts / counts.sum(), atol=1e-4, rtol=1e-4)
 

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from incomes_plugin.gist.spelling import Spelling
 from incomes_plugin.selection.copying import Copier, mixed
@@ -51,7 +52,7 @@ def test_the_mixture_is_that_of_its_formula(copier, said):
     nothing, copied = copier.weights(
         hidden[None], copier.keys_of(latents, spelling), spelling.before(), torch.full((7,), -0.3), torch.tensor([said])
     )
-    found = mixed(logits[None], nothing, copied, spelling.tokens.long()[None])[0].exp()
+    found = mixed(logits[None], nothing, copied, spelling.tokens.long()[None])[0].softmax(0)
     torch.testing.assert_close(found, by_hand(copier, hidden, latents, spelling, -0.3, said, logits))
     torch.testing.assert_close(found.sum(), torch.tensor(1.0))
 
@@ -77,17 +78,59 @@ def test_rows_of_a_batch_are_those_of_each_alone_and_pads_weigh_nothing(copier):
 def test_where_nothing_is_copied_the_base_says_what_it_would(copier):
     logits = torch.randn(1, VOCAB)
     found = mixed(logits, torch.zeros(1), torch.full((1, 2), -torch.inf), torch.tensor([[1, 2]]))
-    torch.testing.assert_close(found, logits.log_softmax(-1))
+    torch.testing.assert_close(found, logits)
 
 
 def test_no_token_of_the_base_is_lost_however_unlikely_it_is():
     """Where a grammar allows only unlikely tokens, their order decides."""
     logits = torch.tensor([[0.0, -200.0, -300.0, -400.0]])
     found = mixed(logits, torch.tensor([-150.0]), torch.tensor([[0.0, -torch.inf]]), torch.tensor([[0, 1]]))
-    torch.testing.assert_close(found, torch.tensor([[0.0, -350.0, -450.0, -550.0]]))
+    torch.testing.assert_close(found.log_softmax(-1), torch.tensor([[0.0, -350.0, -450.0, -550.0]]))
 
 
 def test_places_of_one_token_add_up():
     copied = torch.tensor([[0.25, 0.125, 0.125]]).log()
-    found = mixed(torch.zeros(1, 4), torch.tensor([0.5]).log(), copied, torch.tensor([[2, 3, 2]])).exp()
+    found = mixed(torch.zeros(1, 4), torch.tensor([0.5]).log(), copied, torch.tensor([[2, 3, 2]])).softmax(-1)
     torch.testing.assert_close(found, torch.tensor([[0.125, 0.125, 0.5, 0.25]]))
+
+
+@pytest.mark.parametrize("places", [1, 2, 3, 64, 100, 257])
+def test_many_places_of_few_tokens_add_up(places):
+    torch.manual_seed(places)
+    tokens = torch.randint(0, 5, (4, places))
+    nothing, copied = torch.randn(4, 1 + places).log_softmax(-1).split([1, places], -1)
+    copied = copied.masked_fill(torch.rand(4, places) < 0.2, -torch.inf)
+    logits = 9 * torch.randn(4, VOCAB)
+    p = (logits.softmax(-1) * nothing.exp()).scatter_add(1, tokens, copied.exp())
+    found = mixed(logits, nothing[:, 0], copied, tokens)
+    torch.testing.assert_close(found.softmax(-1), p / p.sum(-1, keepdim=True))
+
+
+def test_logits_that_copy_lie_as_high_as_the_bases():
+    """A repetition penalty divides logits above 0 and multiplies others: of log-probabilities, which are never above 0,
+    it would leave the likeliest as they are."""
+    logits = torch.tensor([[20.0, 18.0, -3.0]])
+    found = mixed(logits, torch.tensor([-9.0]), torch.tensor([[math.log1p(-math.exp(-9))]]), torch.tensor([[2]]))
+    assert found[0, 2] == pytest.approx(float(logits.logsumexp(-1)), abs=1e-3)
+    torch.testing.assert_close(found[0, :2], logits[0, :2] - 9)
+
+
+class Largest(TorchDispatchMode):
+    """The largest number of elements that one result has had."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        found = func(*args, **(kwargs or {}))
+        for part in found if isinstance(found, tuple) else (found,):
+            self.elements = max(self.elements, part.numel() if isinstance(part, torch.Tensor) else 0)
+        return found
+
+
+def test_long_spellings_take_no_table_of_all_pairs():
+    """A batch is as wide as its longest request: a row of 2,560 places would take 26 MB."""
+    rows, places, vocabulary = 3, 2560, 1000
+    tokens, logits = torch.randint(0, vocabulary, (rows, places)), torch.randn(rows, vocabulary)
+    with Largest() as largest:
+        mixed(logits, torch.zeros(rows), torch.zeros(rows, places), tokens)
+    assert largest.elements == rows * places

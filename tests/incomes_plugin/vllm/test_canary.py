@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
 
-from incomes_plugin.vllm.canary import _judge
+from incomes_plugin.vllm.canary import _judge, _uncopied
 from tests.incomes_plugin.vllm.lab import Lab, RemoteEngine, edited
 
 pytestmark = pytest.mark.vllm
@@ -59,3 +60,11 @@ def test_what_it_measured_is_judged(measured: tuple[float, ...], reason: str) ->
     report = _judge(*measured)
     assert report.ok == (not reason)
     assert reason in report.reason
+
+
+@pytest.mark.parametrize("height", [0.0, 30.0, -400.0])
+def test_what_is_not_copied_is_a_part_of_the_answer_however_high_its_logits_lie(height: float) -> None:
+    found = {token: height + math.log(part) for token, part in {7: 0.5, 8: 0.25, 9: 0.25}.items()}
+    assert _uncopied(found, {7, 8}) == pytest.approx(0.25)
+    assert _uncopied(found, {7, 8, 9}) == 0
+    assert math.isnan(_uncopied({7: float("nan"), 8: 0.0}, {7}))

@@ -90,12 +90,11 @@ def test_answers_get_the_logits_of_the_reference(frozen, model, tokenizer, monke
     own = model.decoder.unembed(rows.hidden)
     of_rows = tuple(part[rows.prompt] for part in (picks.keys, picks.before, picks.bias))
     tokens = picks.tokens[rows.prompt].clamp_min(0)
-    got = mixed(own, *copier.weights(rows.hidden, *of_rows, rows.said), tokens)
+    got = mixed(own, *copier.weights(rows.hidden, *of_rows, rows.said), tokens).log_softmax(-1)
     whole, alone = said_loss(copier, own, rows.hidden, rows.said, rows.labels, picks, rows.prompt)
     torch.testing.assert_close(whole, -got.gather(1, rows.labels[:, None]).mean())
-    copied_only = mixed(
-        own, torch.full((len(own),), -200.0), copier.weights(rows.hidden, *of_rows, rows.said)[1], tokens
-    )
+    copied = copier.weights(rows.hidden, *of_rows, rows.said)[1]
+    copied_only = mixed(own, torch.full((len(own),), -200.0), copied, tokens) - own.logsumexp(-1, keepdim=True)
     can = (picks.tokens[rows.prompt] == rows.labels[:, None]).any(-1)
     assert bool(can.any())
     torch.testing.assert_close(alone, -copied_only.gather(1, rows.labels[:, None])[can].mean())
@@ -107,7 +106,7 @@ def test_answers_get_the_logits_of_the_reference(frozen, model, tokenizer, monke
         )
         whole = model.logits([*prompt, *answer], pool, len(prompt))
         expected = whole[len(prompt) - 1 : -1]
-        mine = got[row : row + len(answer)].log_softmax(-1)
+        mine = got[row : row + len(answer)]
         torch.testing.assert_close(mine, expected.log_softmax(-1), atol=2e-3, rtol=1e-3)
         assert rows.labels[row : row + len(answer)].tolist() == answer
         row += len(answer)
