@@ -116,25 +116,24 @@ def follow(batch: ReadBatch, spans: Sequence[RowSpan], ids: torch.Tensor) -> Non
 def _sources(request: PickedTokens, span: RowSpan, row: int, stored: int) -> list[int]:
     """Where to find the last tokens that an answer has said, the latest first. -1: where nothing stands.
 
-    Rows that a preempted request computes again may begin behind the tokens that are needed, if its prefix was cached;
-    what is known goes on from an earlier position only where that is not so.
+    A preempted request computes rows again, whose logits nobody samples from: what it has said stays as it was until
+    they reach the last token that it knows. So they may begin behind any cached prefix.
 
     Args:
         row: place of the span's first row.
         stored: place of the tokens that the answer had said before.
     """
     last, found = span.first_position + span.num_rows - 1, []
+    if last < request.said_at:
+        return [stored + i for i in range(SPELLED)]
     for position in range(last, last - SPELLED, -1):
-        back = request.said_at - position
         if position < request.answer_at:
             found.append(-1)
         elif position >= span.first_position:
             found.append(row + position - span.first_position)
-        elif 0 <= back < SPELLED:
-            found.append(stored + back)
-        elif last > request.said_at:
-            raise SelectionFailed(f"the token at position {position} of an answer that copies was never seen")
+        elif position <= request.said_at:
+            found.append(stored + request.said_at - position)
         else:
-            return [stored + i for i in range(SPELLED)]
+            raise SelectionFailed(f"the token at position {position} of an answer that copies was never seen")
     request.said_at = last
     return found

@@ -85,6 +85,19 @@ def test_tokens_that_were_never_seen_are_an_error() -> None:
         follow(batch, [RowSpan("r", 0, 0, 1, one.said_at + 3)], torch.tensor([5]))
 
 
+def test_what_was_said_outlives_two_preemptions_with_a_longer_cached_prefix_each() -> None:
+    """Another answer to the same prompt says the same, so a prefix may be cached behind what was computed again."""
+    one = request(1)
+    batch = ReadBatch(one.picks[0])
+    batch.set([one])
+    first = one.answer_at
+    for position in range(first, first + 20):
+        follow(batch, [RowSpan("r", 0, 0, 1, position)], torch.tensor([position]))
+    follow(batch, [RowSpan("r", 0, 0, 5, first + 2)], torch.arange(first + 2, first + 7))
+    follow(batch, [RowSpan("r", 0, 0, 1, first + 20)], torch.tensor([first + 20]))
+    assert batch.said[0].tolist() == [first + 20, first + 19, first + 18]
+
+
 class Model:
     def compute_logits(self, hidden: torch.Tensor) -> torch.Tensor | None:
         output = torch.arange(HIDDEN * VOCABULARY).view(HIDDEN, -1).to(hidden)
