@@ -29,8 +29,10 @@ class PoolRoom:
     """Keeps account of the pool's room: what the edits in the store need, and what edits need that are just being
     stored.
 
-    An edit counts from its admission on, with the most room that its tokens can need, so what is admitted fits. The
-    pool's commit checks again: it refuses what does not fit and keeps the old state.
+    An edit counts from its admission on, with the most room that its tokens can need and a spelling of ordinary size.
+    Longer spellings (a text of words that are one token behind a space and six without it needs 2 % more room) find
+    theirs in the eighth that no admission gives away. The pool's commit checks again: it refuses what does not fit and
+    keeps the old state.
     """
 
     def __init__(self, engine: EditEngine, store: StoreClient, quotas: QuotaSource) -> None:
