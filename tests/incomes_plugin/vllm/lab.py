@@ -9,7 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
@@ -67,6 +67,7 @@ class Job:
     force: bool = False
     probe: bool = False
     prompt_logprobs: int | None = None
+    sampling: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -331,6 +332,7 @@ class LabEngine:
             ignore_eos=True,
             detokenize=False,
             prompt_logprobs=job.prompt_logprobs,
+            **job.sampling,
         )
         name = f"job-{self.count}"
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -133,6 +134,42 @@ def test_answers_differ_from_those_that_copy_nothing(
     (copying,) = fp32.run([Job(ids, snapshot)])
     assert worst_difference(reference, pool, ids, copying) < FP32
     assert worst_difference(reference, pool, ids, inert) > 0.1
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        pytest.param({"repetition_penalty": 1.5}, id="a repetition penalty"),
+        pytest.param({"logit_bias": {42: 8.0, 43: -8.0}}, id="a bias"),
+        pytest.param({"allowed_token_ids": list(range(60, 90))}, id="some tokens alone"),
+    ],
+)
+def test_what_shapes_an_answer_works_on_logits_that_copy(
+    parrot: RemoteEngine, parrot_dir: Path, reference: EditableModel, sampling: dict[str, Any]
+) -> None:
+    copies = EditableModel(reference.model, EditAdapter.load(parrot_dir), reference.spell)
+    blobs = parrot.capture(TEXTS)
+    snapshot, pool, ids = (
+        parrot.commit(f"eset_{min(sampling)}", None, blobs),
+        copies.pool(parrot.gists(blobs)),
+        prompt(5, 30),
+    )
+    (answer,) = parrot.run([Job(ids, snapshot, max_tokens=20, sampling=sampling)])
+    assert worst_difference(copies, pool, ids, answer) < FP32
+    for step, token in enumerate(answer.tokens):
+        known = [*ids, *answer.tokens[:step]]
+        logits = shaped(copies.logits(known, pool, len(ids))[-1], known, sampling)
+        assert float(logits[token]) > float(logits.max()) - FP32
+
+
+def shaped(logits: torch.Tensor, known: Sequence[int], sampling: Mapping[str, Any]) -> torch.Tensor:
+    """As vLLM does before it samples."""
+    logits, said, penalty = logits.clone(), list(set(known)), sampling.get("repetition_penalty", 1.0)
+    logits[said] = torch.where(logits[said] > 0, logits[said] / penalty, logits[said] * penalty)
+    for token, bias in sampling.get("logit_bias", {}).items():
+        logits[token] += bias
+    allowed = sampling.get("allowed_token_ids", list(range(len(logits))))
+    return torch.full_like(logits, -torch.inf).index_copy(0, torch.tensor(allowed), logits[allowed])
 
 
 def test_logits_that_nothing_was_copied_into_end_the_engine(lab: Lab, model_dir: Path) -> None:
