@@ -125,7 +125,7 @@ class Settings(BaseSettings):
         4 << 30, ge=1, description="host memory for the gists of all edit sets, e.g. 512MiB or 4GiB"
     )
     index_from_edits: int = Field(
-        5_000, ge=1, description="edits of an edit set from which on routing on a CPU goes through an index"
+        50_000, ge=1, description="edits of an edit set from which on routing on a CPU goes through an index"
     )
     max_edits_per_project: int = Field(100_000, ge=1, description="edits that a project may have")
     max_gist_bytes_per_project: int | None = Field(
