@@ -107,11 +107,28 @@ def mixed(logits: torch.Tensor, nothing: torch.Tensor, copied: torch.Tensor, tok
         nothing, copied: log a_0 `[n]` and log a_s `[n, S]`.
         tokens: `[n, S]` int64; any id where a_s is 0.
     """
-    logits = logits.float()
-    own = logits + nothing[:, None]
+    return mix_into(logits.float().clone(), nothing, copied, tokens)
+
+
+def mix_into(
+    logits: torch.Tensor, nothing: torch.Tensor, copied: torch.Tensor, tokens: torch.Tensor,
+    scratch: torch.Tensor | None = None,
+) -> torch.Tensor:  # fmt: skip
+    """As `mixed`, in place of the base's logits.
+
+    A new tensor as large as the logits costs a CPU more than the arithmetic, as its memory comes from the system page
+    by page: 2.7 ms instead of 0.4 for 8 rows of 49,152.
+
+    Args:
+        logits: `[n, V]` float32.
+        scratch: `[n, V]` float32, written over; memory for the base's probabilities.
+    """
+    probabilities = torch.softmax(logits, -1) if scratch is None else torch.softmax(logits, -1, out=scratch)
+    total = logits.amax(-1, keepdim=True) - probabilities.amax(-1, keepdim=True).log()
+    logits += nothing[:, None]
     tokens, order = tokens.sort(dim=-1, stable=True)
-    of_token = _summed(copied.gather(-1, order), tokens) + logits.logsumexp(-1, keepdim=True)
-    return own.scatter(-1, tokens, torch.logaddexp(own.gather(-1, tokens), of_token))
+    of_token = _summed(copied.gather(-1, order), tokens) + total
+    return logits.scatter_(-1, tokens, torch.logaddexp(logits.gather(-1, tokens), of_token))
 
 
 def _summed(logs: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:

@@ -15,7 +15,7 @@ import torch
 
 from incomes_plugin.errors import SelectionFailed, UnsupportedEngine
 from incomes_plugin.gist.spelling import SPELLED
-from incomes_plugin.selection.copying import Copier, mixed
+from incomes_plugin.selection.copying import Copier, mix_into
 from incomes_plugin.vllm.batch import PickedTokens, ReadBatch
 from incomes_plugin.vllm.rows import RowSpan
 from incomes_plugin.vllm.step import Rows
@@ -35,17 +35,23 @@ class StepCopies:
     rows: Rows
     num_requests: int
 
-    def put_into(self, logits: torch.Tensor, hidden: torch.Tensor, copier: Copier) -> torch.Tensor:
+    def put_into(
+        self, logits: torch.Tensor, hidden: torch.Tensor, copier: Copier, scratch: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Logits `[requests, V]` float32 with the mixture in these rows.
 
         Args:
-            logits: `[requests, V]` of the base.
+            logits: `[requests, V]` of the base; written over if they are float32.
             hidden: `[requests, hidden]` behind the last norm.
+            scratch: `[at least these rows, V]` float32, written over; see `mix_into`.
         """
         batch, rows = self.batch, self.rows
-        nothing, copied = copier.weights(hidden[rows], batch.copy_keys, batch.before, batch.copy_bias, batch.said)
+        parts = copier.weights(hidden[rows], batch.copy_keys, batch.before, batch.copy_bias, batch.said)
         logits = logits.float()
-        logits[rows] = mixed(logits[rows], nothing, copied, batch.tokens)
+        own = logits[rows]
+        mix_into(own, *parts, batch.tokens, None if scratch is None else scratch[: len(own)])
+        if not isinstance(rows, slice):
+            logits[rows] = own
         return logits
 
 
@@ -64,6 +70,7 @@ class CopyingLogits:
             raise UnsupportedEngine(f"{type(model).__name__} computes no logits; serve a model that generates text")
         self._copier = copier
         self._left: StepCopies | None = None
+        self._scratch = torch.empty(0)
         self._compute = model.compute_logits
         model.compute_logits = self.compute_logits
 
@@ -84,7 +91,15 @@ class CopyingLogits:
         if left is None or len(hidden_states) != left.num_requests:
             return logits
         self._left = None
-        return None if logits is None else left.put_into(logits, hidden_states, self._copier)
+        return None if logits is None else left.put_into(logits, hidden_states, self._copier, self._room(logits))
+
+    def _room(self, logits: torch.Tensor) -> torch.Tensor | None:
+        """Memory as large as the logits, kept from step to step; see `mix_into`. Other devices keep what is freed."""
+        if logits.device.type != "cpu":
+            return None
+        if len(self._scratch) < len(logits) or self._scratch.shape[1:] != logits.shape[1:]:
+            self._scratch = torch.empty_like(logits, dtype=torch.float32)
+        return self._scratch
 
 
 def follow(batch: ReadBatch, spans: Sequence[RowSpan], ids: torch.Tensor) -> None:

@@ -84,6 +84,14 @@ class Outcome:
         return self.without_edits is not None and self.answer.tokens == self.without_edits.tokens
 
     @property
+    def failed(self) -> bool:
+        """It changed what no edit answers, or did not say what is expected. What the base itself gets wrong about
+        something that no edit answers is no failure."""
+        if self.question.type in COMPARED:
+            return self.without_edits is not None and not self.unchanged
+        return bool(self.question.answers) and not self.match
+
+    @property
     def later_wins(self) -> bool:
         """The answer says what is expected and nothing that was right before."""
         return self.match and not says(self.answer.text, self.question.old_answers)

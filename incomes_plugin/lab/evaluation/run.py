@@ -112,9 +112,7 @@ class Session:
         elif self._oracle is not None and self._oracle[0] is work:
             metrics |= of_oracle(found.outcomes, self._oracle[1])
         texts = [edit.text for edit in work.selection.edits]
-        wrong = [
-            o for o in found.outcomes if (o.question.answers and not o.match) or (o.without_edits and not o.unchanged)
-        ]
+        wrong = [o for o in found.outcomes if o.failed]
         return Cell(
             metrics=metrics,
             facts=self._facts(method, work, found),
