@@ -21,6 +21,13 @@ BYTES = 8
 SPELLED = 3
 """Tokens that an answer has said last, which are compared with those that go before a token of a spelling."""
 
+COLUMNS = 2 + SPELLED
+"""Of a table of spellings: token, the tokens before it, place. See `Spelling.table`."""
+
+NOTHING = -2
+"""What goes before an edit's first token: no token, and not -1, which is what an answer has said that has said
+nothing."""
+
 _SPACES = ("Ġ", "▁")
 """What tokenizers write for the space in front of a word."""
 
@@ -61,21 +68,32 @@ class Spelling:
         """Bytes of all three tensors."""
         return self.tokens.nbytes + self.places.nbytes + self.links.nbytes
 
-    def before(self, depth: int = SPELLED) -> torch.Tensor:
-        """`[S, depth]` int64: ids of the tokens that go before each one, the nearest first; -2 where there is none."""
-        tokens = torch.cat([self.tokens.long(), torch.tensor([-2])])
+    def table(self) -> torch.Tensor:
+        """`[S, 5]` int64, all that copying compares with an answer: each token, the ids of the three before it, the
+        nearest first (NOTHING where there is none), and its place."""
+        tokens = torch.cat([self.tokens.long(), torch.tensor([NOTHING])])
         links = torch.cat([self.links.long(), torch.tensor([-1])])
-        found, at = [], links
-        for _ in range(depth):
+        found, at = [tokens], links
+        for _ in range(SPELLED):
             found.append(tokens[at])
             at = links[at]
-        return torch.stack(found, -1)[:-1]
+        return torch.stack([*(column[:-1] for column in found), self.places.long()], -1)
 
     def places_before(self) -> torch.Tensor:
         """`[S]` int64: the token of the edit that each one follows, -1 for the edit's first."""
         places = self.places.long()
         linked = places[self.links.long().clamp_min(0)]
         return torch.where(self.links >= 0, linked, places - 1)
+
+
+def joined(tables: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Tables `[S, 5]` of several edits as one, `[sum of S, 5]`. Their places stay apart: an edit has no more places
+    than its spelling has tokens, so each edit's begin where its spelling does."""
+    found, first = torch.cat(list(tables)), 0
+    for table in tables:
+        found[first : first + len(table), -1] += first
+        first += len(table)
+    return found
 
 
 class Speller:

@@ -31,7 +31,7 @@ from incomes_plugin.selection.reading import Reader
 from incomes_plugin.selection.routing import Router
 from incomes_plugin.selection.verifier import Verifier
 
-FORMAT = 6
+FORMAT = 7
 CONFIG_FILE = "edit_adapter.json"
 TENSOR_FILE = "edit_adapter.safetensors"
 

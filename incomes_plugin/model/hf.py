@@ -15,12 +15,12 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from incomes_plugin.gist.edit import EditKey
-from incomes_plugin.gist.spelling import SPELLED, Speller, Spelling
+from incomes_plugin.gist.spelling import SPELLED, Speller, Spelling, joined
 from incomes_plugin.gist.types import Gist
 from incomes_plugin.model.adapter import EditAdapter
 from incomes_plugin.model.decoder import Decoder, Heads
 from incomes_plugin.selection.attribution import by_edit
-from incomes_plugin.selection.copying import mixed
+from incomes_plugin.selection.copying import covering, mixed
 from incomes_plugin.selection.picks import Picks, choose
 from incomes_plugin.selection.reading import read
 from incomes_plugin.selection.routing import QUESTION_TOKENS, RouteKeys
@@ -155,11 +155,12 @@ class EditableModel:
         """
         copier, spellings = self.adapter.copier, [gist.spelling for gist in gists]
         keys = torch.cat([copier.keys_of(gist.latents.unpack(), gist.spelling) for gist in gists])
-        before = torch.cat([spelling.before() for spelling in spellings])
-        tokens = torch.cat([spelling.tokens.long() for spelling in spellings])
+        table = joined([spelling.table() for spelling in spellings])
         bias = self.picks.bias.repeat_interleave(torch.tensor([len(spelling.tokens) for spelling in spellings]))
-        nothing, copied = copier.weights(normed, keys, before, bias, said)
-        return mixed(logits, nothing, copied, tokens.expand(len(logits), -1))
+        cover = torch.zeros(len(said), len(table), dtype=torch.int64)
+        for row in range(1, len(said)):
+            cover[row] = covering(cover[row - 1 : row], table, said[row - 1 : row], said[row, :1])
+        return mixed(logits, *copier.weights(normed, keys, table, bias, said, cover), table[:, 0].expand(cover.shape))
 
     def _heads(self, ids: Sequence[int]) -> dict[int, Heads]:
         found: dict[int, Heads] = {}

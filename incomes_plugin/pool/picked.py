@@ -24,21 +24,19 @@ class PickedEdit:
         keys: `[L', K, E, D]` in the compute dtype, on the device, before rotary embedding.
         values: `[L', K, E, D]`.
         copy_keys: `[S, C]` float32, k of copying; on every rank those of the whole latents.
-        tokens: `[S]` int64, what each token of the spelling is.
-        before: `[S, 3]` int64, what goes before it.
+        spelled: `[S, 5]` int64, the table of the spelling.
     """
 
     edit: EditKey
     keys: torch.Tensor
     values: torch.Tensor
     copy_keys: torch.Tensor
-    tokens: torch.Tensor
-    before: torch.Tensor
+    spelled: torch.Tensor
 
     @property
     def num_bytes(self) -> int:
         """Bytes on the device."""
-        return sum(part.nbytes for part in (self.keys, self.values, self.copy_keys, self.tokens, self.before))
+        return sum(part.nbytes for part in (self.keys, self.values, self.copy_keys, self.spelled))
 
 
 class PickedCache:
@@ -95,8 +93,8 @@ class PickedCache:
         latents, spelling = gist.latents.unpack(self._device), gist.spelling
         keys, values = self._codec.decode(latents)
         own_keys, own_values = (part[:, self._kv_heads].to(self._dtype).contiguous() for part in (keys, values))
-        tokens, before = spelling.tokens.long().to(self._device), spelling.before().to(self._device)
-        return PickedEdit(gist.edit, own_keys, own_values, self._copier.keys_of(latents, spelling), tokens, before)
+        table = spelling.table().to(self._device)
+        return PickedEdit(gist.edit, own_keys, own_values, self._copier.keys_of(latents, spelling), table)
 
     def _keep(self, serial: int, picked: PickedEdit) -> None:
         if serial not in self._recent:

@@ -2,12 +2,14 @@
 
     p(v) = a_0 p_base(v) + sum over s with token v of a_s          a = softmax(z_0, z_1, ..., z_S)
     z_0 = w . h / sqrt(N) + w_0                                    the zero-gist: nothing is copied
-    z_s = (Q h / sqrt(N)) . k_s / sqrt(C) + m[matches of s] + b_s
+    z_s = (Q h / sqrt(N)) . k_s / sqrt(C) + m[matches of s] + u[cover of s] + b_s
     k_s = (A c[place of s] + B c[place before s]) / sqrt(2 R)
 
 s runs over the spellings of the picked edits (`gist/spelling.py`), c is a gist's latents, whitened, and h the hidden
 state of N numbers behind the last norm, scaled so that their mean square is 1. A token matches as far as what the
-answer has said last is what goes before it in the edit. b is the verifier's log-probability that the edit applies.
+answer has said last is what goes before it in the edit. The cover of s is 0 until the answer says its place in the
+edit, and then 1 and as many as matched, the most there were: an answer from two edits does not say one of them twice.
+b is the verifier's log-probability that the edit applies.
 
 Reading says where in an edit the answer stands; what a head takes from there is too little to spell a name by. This is
 a pointer-sentinel mixture (arXiv 1609.07843) with the zero-gist as sentinel, over gists in place of earlier hidden
@@ -39,6 +41,7 @@ class Copier(nn.Module):
         sentinel: `[N]`, w.
         sentinel_bias: `[]`, w_0.
         match: `[3]`; the first n of them together are m of n matches.
+        again: `[4]`; the first n of them together are u of a cover of n.
         spread: `[R]`, by which latents are whitened.
     """
 
@@ -52,6 +55,7 @@ class Copier(nn.Module):
         self.sentinel = nn.Parameter(torch.zeros(hidden_dim))
         self.sentinel_bias = nn.Parameter(torch.tensor(6.0))
         self.match = nn.Parameter(torch.tensor([1.0] + [0.5] * (SPELLED - 1)))
+        self.again = nn.Parameter(torch.zeros(SPELLED + 1))
         self.register_buffer("spread", torch.ones(latent_dim))
 
     @property
@@ -76,24 +80,49 @@ class Copier(nn.Module):
         return self.keys(latents, places, before)
 
     def weights(
-        self, hidden: torch.Tensor, keys: torch.Tensor, before: torch.Tensor, bias: torch.Tensor, said: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+        self, hidden: torch.Tensor, keys: torch.Tensor, table: torch.Tensor, bias: torch.Tensor, said: torch.Tensor,
+        cover: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
         """log a_0 `[n]` and log a_s `[n, S]` of n rows.
 
         Args:
             hidden: `[n, N]` behind the last norm.
             keys: `[n, S, C]` or `[S, C]`, k.
-            before: `[n, S, 3]` or `[S, 3]` int64 (`Spelling.before`).
+            table: `[n, S, 5]` or `[S, 5]` int64 (`Spelling.table`, `joined`).
             bias: `[n, S]` or `[S]` float32, b; -inf where there is no token.
             said: `[n, 3]` int64: what the answer has said last, the latest first; -1 for nothing.
+            cover: `[n, S]` int64 of each place, see `covering`.
         """
         h = F.rms_norm(hidden.float(), hidden.shape[-1:]) / math.sqrt(hidden.shape[-1])
-        matches = (before == said[:, None]).cumprod(-1).float() @ self.match
+        matches = _agreeing(table, said).float() @ self.match
+        again = F.pad(self.again.cumsum(0), (1, 0))[cover.gather(-1, _places(table, cover))]
         query = h @ self.query.T / math.sqrt(self.query.shape[0])
         scores = torch.einsum("nc,...sc->ns", query, keys) if keys.dim() == 2 else (keys @ query[..., None])[..., 0]
         sentinel = h @ self.sentinel + self.sentinel_bias
-        logs = torch.cat([sentinel[:, None], scores + matches + bias], -1).log_softmax(-1)
+        logs = torch.cat([sentinel[:, None], scores + matches + again + bias], -1).log_softmax(-1)
         return logs[:, 0], logs[:, 1:]
+
+
+def covering(cover: torch.Tensor, table: torch.Tensor, said: torch.Tensor, token: torch.Tensor) -> torch.Tensor:
+    """The cover `[n, S]` when n answers have said one token more.
+
+    Args:
+        cover: `[n, S]` int64 of each place of the edits, before that; 0 at the beginning.
+        table: `[n, S, 5]` or `[S, 5]`.
+        said: `[n, 3]`, what each answer said last before that.
+        token: `[n]`, what it says now.
+    """
+    found = (table[..., 0] == token[:, None]) * (1 + _agreeing(table, said).sum(-1))
+    return cover.scatter_reduce(-1, _places(table, cover), found, "amax")
+
+
+def _agreeing(table: torch.Tensor, said: torch.Tensor) -> torch.Tensor:
+    """`[n, S, 3]` int64: 1 for each token before that the answer has said so, up to the first that differs."""
+    return (table[..., 1:-1] == said[:, None]).cumprod(-1)
+
+
+def _places(table: torch.Tensor, cover: torch.Tensor) -> torch.Tensor:
+    return table[..., -1].expand(cover.shape)
 
 
 def mixed(logits: torch.Tensor, nothing: torch.Tensor, copied: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:

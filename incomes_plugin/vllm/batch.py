@@ -7,12 +7,10 @@ from dataclasses import dataclass
 
 import torch
 
-from incomes_plugin.gist.spelling import SPELLED
+from incomes_plugin.gist.spelling import COLUMNS, NOTHING, SPELLED, joined
 from incomes_plugin.pool.picked import PickedEdit
+from incomes_plugin.selection.copying import Copier, covering
 from incomes_plugin.vllm.traces import AnswerTrace
-
-NOTHING = -2
-"""What goes before a pad: no token, and not -1, which is what an answer has said that has said nothing."""
 
 
 @dataclass(eq=False)
@@ -24,10 +22,10 @@ class PickedTokens:
         bias: `[E]` float32, b of reading, of each token of the picks.
         edit_of: `[E]` int64, which of the picks a token belongs to.
         copy_bias: `[S]` float32, the same b of each token of their spellings.
-        answer_at: position of the answer's first token.
         said_at: position of the last token that `said` knows.
         said: `[3]` int64, the last tokens that the answer has said, the latest first; -1 for nothing. While the request
             is in a batch, the batch has them.
+        cover: `[S]` int64, how far it has said each place of the picks (`copying.covering`); the same holds for it.
         trace: collects its attribution; None if nobody asked for it.
     """
 
@@ -35,9 +33,9 @@ class PickedTokens:
     bias: torch.Tensor
     edit_of: torch.Tensor
     copy_bias: torch.Tensor
-    answer_at: int
     said_at: int
     said: torch.Tensor
+    cover: torch.Tensor
     trace: AnswerTrace | None
 
     @classmethod
@@ -46,11 +44,12 @@ class PickedTokens:
     ) -> PickedTokens:
         """The tokens of these picks; `bias` has b of each edit, `[k]`."""
         counts = torch.tensor([pick.keys.shape[2] for pick in picks], device=bias.device)
-        spelled = torch.tensor([len(pick.tokens) for pick in picks], device=bias.device)
+        spelled = torch.tensor([len(pick.spelled) for pick in picks], device=bias.device)
         edit_of = torch.arange(len(picks), device=bias.device).repeat_interleave(counts)
         said = torch.full((SPELLED,), -1, device=bias.device)
         read_bias, copy_bias = bias.repeat_interleave(counts), bias.repeat_interleave(spelled)
-        return cls(picks, read_bias, edit_of, copy_bias, num_prompt_tokens, num_prompt_tokens - 1, said, trace)
+        cover = torch.zeros_like(copy_bias, dtype=torch.int64)
+        return cls(picks, read_bias, edit_of, copy_bias, num_prompt_tokens - 1, said, cover, trace)
 
 
 class ReadBatch:
@@ -67,9 +66,9 @@ class ReadBatch:
         edit_of: `[Q, E]` int64; -1 for a pad.
         copy_keys: `[Q, S, C]` float32.
         copy_bias: `[Q, S]` float32.
-        tokens: `[Q, S]` int64; 0 for a pad.
-        before: `[Q, S, 3]` int64.
+        table: `[Q, S, 5]` int64; the token of a pad is 0, NOTHING goes before it, and its place is 0.
         said: `[Q, 3]` int64; `copies.follow` brings it up to each step.
+        cover: `[Q, S]` int64; likewise.
     """
 
     keys: Sequence[torch.Tensor]
@@ -78,9 +77,9 @@ class ReadBatch:
     edit_of: torch.Tensor
     copy_keys: torch.Tensor
     copy_bias: torch.Tensor
-    tokens: torch.Tensor
-    before: torch.Tensor
+    table: torch.Tensor
     said: torch.Tensor
+    cover: torch.Tensor
 
     def __init__(self, like: PickedEdit) -> None:
         self.requests: list[PickedTokens] = []
@@ -92,9 +91,10 @@ class ReadBatch:
         self._edit_of = self._keys.new_zeros(0, 0, dtype=torch.int64)
         self._copy_keys = self._keys.new_zeros(0, 0, like.copy_keys.shape[-1])
         self._copy_bias = self._keys.new_zeros(0, 0)
-        self._tokens = self._edit_of.new_zeros(0, 0)
-        self._before = self._edit_of.new_zeros(0, 0, SPELLED)
+        self._table = self._edit_of.new_zeros(0, 0, COLUMNS)
+        self._pad = self._edit_of.new_tensor([0, *[NOTHING] * SPELLED, 0])
         self._said = self._edit_of.new_zeros(0, SPELLED)
+        self._cover = self._edit_of.new_zeros(0, 0)
 
     def set(self, wanted: Sequence[PickedTokens]) -> None:
         """Hold exactly these requests. Requests that were there already stay in their slots, except those that move
@@ -117,7 +117,9 @@ class ReadBatch:
     def _leave(self, slot: int) -> None:
         """A request leaves, with what it has said, and the last one moves into its slot."""
         last = len(self.requests) - 1
-        self.requests[slot].said = self._said[slot].clone()
+        leaving = self.requests[slot]
+        leaving.said = self._said[slot].clone()
+        leaving.cover = self._cover[slot, : len(leaving.copy_bias)].clone()
         if slot != last:
             for part, dim, _ in self._parts():
                 part.select(dim, slot).copy_(part.select(dim, last))
@@ -135,11 +137,11 @@ class ReadBatch:
         self._copy_keys[slot, :spelled] = torch.cat([pick.copy_keys for pick in request.picks])
         self._copy_bias[slot, :spelled] = request.copy_bias
         self._copy_bias[slot, spelled:] = -torch.inf
-        self._tokens[slot, :spelled] = torch.cat([pick.tokens for pick in request.picks])
-        self._tokens[slot, spelled:] = 0
-        self._before[slot, :spelled] = torch.cat([pick.before for pick in request.picks])
-        self._before[slot, spelled:] = NOTHING
+        self._table[slot, :spelled] = joined([pick.spelled for pick in request.picks])
+        self._table[slot, spelled:] = self._pad
         self._said[slot] = request.said
+        self._cover[slot, :spelled] = request.cover
+        self._cover[slot, spelled:] = 0
         self.requests.append(request)
 
     def _make_room(self, slots: int, width: int, spelled: int) -> None:
@@ -159,17 +161,17 @@ class ReadBatch:
         self._edit_of = self._edit_of.new_full((count, width), -1)
         self._copy_keys = self._keys.new_zeros(count, spelled, self._copy_keys.shape[-1])
         self._copy_bias = self._keys.new_full((count, spelled), -torch.inf)
-        self._tokens = self._tokens.new_zeros(count, spelled)
-        self._before = self._before.new_full((count, spelled, SPELLED), NOTHING)
+        self._table = self._pad.repeat(count, spelled, 1)
         self._said = self._said.new_full((count, SPELLED), -1)
+        self._cover = self._cover.new_zeros(count, spelled)
         for (part, _, _), (new, dim, tokens) in zip(old, self._parts(), strict=True):
             new.narrow(dim, 0, have).narrow(tokens, 0, part.shape[tokens]).copy_(part)
 
     def _parts(self) -> Iterator[tuple[torch.Tensor, int, int]]:
         """All tensors, with their dimensions of slots and of tokens."""
         yield from ((self._keys, 1, -2), (self._values, 1, -2), (self._bias, 0, 1), (self._edit_of, 0, 1))
-        yield from ((self._copy_keys, 0, 1), (self._copy_bias, 0, 1), (self._tokens, 0, 1), (self._before, 0, 1))
-        yield (self._said, 0, 1)
+        yield from ((self._copy_keys, 0, 1), (self._copy_bias, 0, 1), (self._table, 0, 1))
+        yield from ((self._said, 0, 1), (self._cover, 0, 1))
 
     def _view_slots_in_use(self) -> None:
         """Views of the slots in use, as wide as the longest request."""
@@ -181,6 +183,25 @@ class ReadBatch:
         self.edit_of = self._edit_of[:count, :width]
         self.copy_keys = self._copy_keys[:count, :spelled]
         self.copy_bias = self._copy_bias[:count, :spelled]
-        self.tokens = self._tokens[:count, :spelled]
-        self.before = self._before[:count, :spelled]
+        self.table = self._table[:count, :spelled]
         self.said = self._said[:count]
+        self.cover = self._cover[:count, :spelled]
+
+    def copied(self, hidden: torch.Tensor, copier: Copier) -> tuple[torch.Tensor, torch.Tensor]:
+        """What the answers copy next: `Copier.weights` of hidden states `[Q, hidden]`."""
+        return copier.weights(hidden, self.copy_keys, self.table, self.copy_bias, self.said, self.cover)
+
+    def say(self, tokens: torch.Tensor, says: torch.Tensor | None) -> None:
+        """The answers go on by one token.
+
+        Args:
+            tokens: `[Q]`.
+            says: `[Q]` bool, which answers do; None for all of them.
+        """
+        tokens = tokens.to(self.said)
+        cover = covering(self.cover, self.table, self.said, tokens)
+        said = torch.cat([tokens[:, None], self.said[:, :-1]], -1)
+        if says is not None:
+            cover, said = torch.where(says[:, None], cover, self.cover), torch.where(says[:, None], said, self.said)
+        self.cover.copy_(cover)
+        self.said.copy_(said)

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 import torch
 
 from incomes_plugin.errors import SelectionFailed, UnsupportedEngine
-from incomes_plugin.gist.spelling import SPELLED
 from incomes_plugin.selection.copying import Copier, mix_into
 from incomes_plugin.vllm.batch import PickedTokens, ReadBatch
 from incomes_plugin.vllm.rows import RowSpan
@@ -46,10 +46,10 @@ class StepCopies:
             scratch: `[at least these rows, V]` float32, written over; see `mix_into`.
         """
         batch, rows = self.batch, self.rows
-        parts = copier.weights(hidden[rows], batch.copy_keys, batch.before, batch.copy_bias, batch.said)
+        parts = batch.copied(hidden[rows], copier)
         logits = logits.float()
         own = logits[rows]
-        mix_into(own, *parts, batch.tokens, None if scratch is None else scratch[: len(own)])
+        mix_into(own, *parts, batch.table[..., 0], None if scratch is None else scratch[: len(own)])
         if not isinstance(rows, slice):
             logits[rows] = own
         return logits
@@ -105,6 +105,9 @@ class CopyingLogits:
 def follow(batch: ReadBatch, spans: Sequence[RowSpan], ids: torch.Tensor) -> None:
     """Bring what the answers of a batch have said up to a step.
 
+    A preempted request computes rows again, whose logits nobody samples from: what it has said stays as it was until
+    they go beyond the last token that it knows. So they may begin behind any cached prefix.
+
     Args:
         spans: rows that read, of each request of the batch, in the order of its slots.
         ids: `[R]`, the token of each of these rows.
@@ -112,43 +115,27 @@ def follow(batch: ReadBatch, spans: Sequence[RowSpan], ids: torch.Tensor) -> Non
     Raises:
         SelectionFailed: tokens between what was known and this step are missing.
     """
-    if all(
-        span.num_rows == 1 and span.first_position == request.said_at + 1
-        for request, span in zip(batch.requests, spans, strict=True)
-    ):
-        batch.said.copy_(torch.cat([ids[:, None].to(batch.said), batch.said[:, :-1]], -1))
-        for request in batch.requests:
-            request.said_at += 1
-        return
-    sources, row = [], 0
-    for slot, (request, span) in enumerate(zip(batch.requests, spans, strict=True)):
-        sources.append(_sources(request, span, row, len(ids) + SPELLED * slot))
+    new, row = [], 0
+    for request, span in zip(batch.requests, spans, strict=True):
+        new.append(_new_rows(request, span, row))
         row += span.num_rows
-    known = torch.cat([ids.to(batch.said), batch.said.flatten(), batch.said.new_full((1,), -1)])
-    batch.said.copy_(known[torch.tensor(sources, device=known.device)])
+    for rows in zip_longest(*new):  # a request that has nothing new, or less than others, has None
+        if None not in rows:
+            batch.say(ids if len(rows) == len(ids) else ids[torch.tensor(rows, device=ids.device)], None)
+            continue
+        says = torch.tensor([row is not None for row in rows], device=ids.device)
+        batch.say(ids[torch.tensor([row or 0 for row in rows], device=ids.device)], says)
 
 
-def _sources(request: PickedTokens, span: RowSpan, row: int, stored: int) -> list[int]:
-    """Where to find the last tokens that an answer has said, the latest first. -1: where nothing stands.
-
-    A preempted request computes rows again, whose logits nobody samples from: what it has said stays as it was until
-    they reach the last token that it knows. So they may begin behind any cached prefix.
+def _new_rows(request: PickedTokens, span: RowSpan, row: int) -> range:
+    """Rows of the tokens that an answer has said since it was followed last.
 
     Args:
         row: place of the span's first row.
-        stored: place of the tokens that the answer had said before.
     """
-    last, found = span.first_position + span.num_rows - 1, []
-    if last < request.said_at:
-        return [stored + i for i in range(SPELLED)]
-    for position in range(last, last - SPELLED, -1):
-        if position < request.answer_at:
-            found.append(-1)
-        elif position >= span.first_position:
-            found.append(row + position - span.first_position)
-        elif position <= request.said_at:
-            found.append(stored + request.said_at - position)
-        else:
-            raise SelectionFailed(f"the token at position {position} of an answer that copies was never seen")
-    request.said_at = last
-    return found
+    last, known = span.first_position + span.num_rows - 1, request.said_at
+    if known + 1 < span.first_position:
+        raise SelectionFailed(f"the token at position {known + 1} of an answer that copies was never seen")
+    request.said_at = max(known, last)
+    first = row - span.first_position
+    return range(first + known + 1, first + request.said_at + 1)

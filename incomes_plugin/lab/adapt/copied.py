@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from incomes_plugin.gist.spelling import Spelling
+from incomes_plugin.gist.spelling import NOTHING, SPELLED, Spelling, joined
 from incomes_plugin.lab.adapt.features import Ragged
-from incomes_plugin.selection.copying import Copier
+from incomes_plugin.selection.copying import Copier, covering
 
 
 @dataclass(frozen=True)
@@ -19,14 +19,12 @@ class SpelledPicks:
 
     Attributes:
         keys: `[B, S, C]`.
-        tokens: `[B, S]` int64, -1 for a pad.
-        before: `[B, S, 3]` int64.
+        table: `[B, S, 5]` int64; -1 for the token of a pad.
         bias: `[B, S]`, -inf for a pad.
     """
 
     keys: torch.Tensor
-    tokens: torch.Tensor
-    before: torch.Tensor
+    table: torch.Tensor
     bias: torch.Tensor
 
 
@@ -45,8 +43,7 @@ class SpelledEdits:
     def of(self, copier: Copier, picks: Sequence[Sequence[int]], logits: Sequence[Sequence[float]]) -> SpelledPicks:
         """Those of each row's picks; `logits` are the verifier's."""
         width = max(sum(len(self.spellings[e].tokens) for e in row) for row in picks)
-        tokens = torch.full((len(picks), width), -1)
-        before = torch.full((len(picks), width, 3), -2)
+        table = torch.tensor([-1, *[NOTHING] * SPELLED, 0]).repeat(len(picks), width, 1)
         bias = torch.full((len(picks), width), -torch.inf)
         keys = []
         for b, row in enumerate(picks):
@@ -54,12 +51,28 @@ class SpelledEdits:
             for edit, logit in zip(row, logits[b], strict=True):
                 spelling = self.spellings[edit]
                 part = slice(place, place + len(spelling.tokens))
-                tokens[b, part], before[b, part] = spelling.tokens.long(), spelling.before()
                 bias[b, part] = F.logsigmoid(torch.tensor(logit))
                 own.append(copier.keys_of(self.latents[edit], spelling))
                 place = part.stop
+            table[b, :place] = joined([self.spellings[edit].table() for edit in row])
             keys.append(F.pad(torch.cat(own), (0, 0, 0, width - place)))
-        return SpelledPicks(torch.stack(keys), tokens, before, bias)
+        return SpelledPicks(torch.stack(keys), table, bias)
+
+
+def covered(table: torch.Tensor, said: torch.Tensor, prompt: torch.Tensor) -> torch.Tensor:
+    """Cover `[n, S]` of the picked edits' places at each of n rows, of answers one after the other.
+
+    Args:
+        table: `[n, S, 5]`, of each row's picks.
+        said: `[n, 3]`.
+        prompt: `[n]`, the answer that each row belongs to.
+    """
+    cover = torch.zeros(table.shape[:2], dtype=torch.int64)
+    for row in range(1, len(table)):
+        now, last = slice(row, row + 1), slice(row - 1, row)
+        if prompt[row] == prompt[row - 1]:
+            cover[now] = covering(cover[last], table[now], said[last], said[now, 0])
+    return cover
 
 
 def said_loss(
@@ -78,9 +91,11 @@ def said_loss(
         labels: `[n]`.
         prompt: `[n]`, the row of `picks` that each one reads.
     """
-    nothing, copied = copier.weights(hidden, picks.keys[prompt], picks.before[prompt], picks.bias[prompt], said)
+    table = picks.table[prompt]
+    cover = covered(table, said, prompt)
+    nothing, copied = copier.weights(hidden, picks.keys[prompt], table, picks.bias[prompt], said, cover)
     own = logits.log_softmax(-1).gather(1, labels[:, None])[:, 0]
-    same = picks.tokens[prompt] == labels[:, None]
+    same = table[..., 0] == labels[:, None]
     right = copied.exp().masked_fill(~same, 0.0).sum(-1)
     whole = -((nothing + own).exp() + right).clamp_min(1e-30).log().mean()
     alone = right[same.any(-1)].clamp_min(1e-30).log()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
@@ -55,6 +55,13 @@ class Picked:
     keys: torch.Tensor
     values: torch.Tensor
     bias: torch.Tensor
+
+    def of(self, places: Sequence[int]) -> Picked:
+        """Those of some rows of the batch, as wide as their longest."""
+        bias = self.bias[list(places)]
+        width = int(bias.isfinite().sum(1).max())
+        keys, values = (part[list(places), :, :, :width] for part in (self.keys, self.values))
+        return Picked(keys, values, bias[:, :width])
 
 
 @dataclass(frozen=True)
@@ -104,7 +111,26 @@ def gather(edits: EditFeatures, picks: Sequence[Sequence[int]], logits: Sequence
 def answered(
     decoder: Decoder, reader: Reader, shape: GistShape, found: ReadingFeatures, indices: Sequence[int], picked: Picked
 ) -> Answered:  # fmt: skip
-    """Run the rows of some prompts' answers through the layers that read and those above."""
+    """Run the rows of some prompts' answers through the layers that read and those above.
+
+    Short answers are not padded to the longest of all: most have 6 tokens, and a few in a batch have 20 or more.
+    """
+    of_length: dict[int, list[int]] = {}
+    for place, index in enumerate(indices):
+        length = int(found.rows.starts[index + 1] - found.rows.starts[index])
+        of_length.setdefault(max(2, (length - 1).bit_length()), []).append(place)
+    parts = [
+        _padded(decoder, reader, shape, found, [indices[place] for place in own], picked.of(own), own)
+        for own in of_length.values()
+    ]
+    return Answered(*(torch.cat([getattr(part, one.name) for part in parts]) for one in fields(Answered)))
+
+
+def _padded(
+    decoder: Decoder, reader: Reader, shape: GistShape, found: ReadingFeatures, indices: Sequence[int], picked: Picked,
+    places: Sequence[int],
+) -> Answered:  # fmt: skip
+    """Those of answers of like length, which stand in these places of the batch."""
     rows, mask = found.rows.padded(indices)
     labels, _ = found.labels.padded(indices)
     past, start = reading_past(found, indices)
@@ -131,7 +157,7 @@ def answered(
     hidden = decoder.run(rows, first, decoder.num_layers, positions=positions, mask=mask, past=past, read=read_hook)
     before = F.pad(labels.masked_fill(~mask, -1), (SPELLED, 0), value=-1)
     said = torch.stack([before[:, SPELLED - 1 - i : before.shape[1] - 1 - i] for i in range(SPELLED)], -1)
-    prompt = torch.arange(len(mask))[:, None].expand(mask.shape)
+    prompt = torch.tensor(places)[:, None].expand(mask.shape)
     return Answered(decoder.normed(hidden[mask]), labels[mask], said[mask], prompt[mask])
 
 

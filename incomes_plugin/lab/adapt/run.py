@@ -26,7 +26,7 @@ from incomes_plugin.lab.adapt.rules import HELD_SHARE, Calibration, leads
 from incomes_plugin.lab.adapt.tokens import PlanTokens
 from incomes_plugin.lab.adapt.verifying import Prompts, nearest_edits, route_table, train_verifier
 from incomes_plugin.lab.progress import StageProgress
-from incomes_plugin.model.adapter import BaseModel, EditAdapter
+from incomes_plugin.model.adapter import FORMAT, BaseModel, EditAdapter
 from incomes_plugin.model.decoder import Decoder
 from incomes_plugin.model.template import template_of
 from incomes_plugin.selection.codec import Codec
@@ -229,10 +229,11 @@ class _Run:
     def _checkpoint(self, stage: str, *learned_from: object) -> Path:
         """The file for the state of a stage, named by what the stage learns from: with other texts or settings of its
         own it starts from the beginning, with other ones of another stage it goes on. All stages learn from the
-        router's settings: routing itself, and the others from what the router finds.
+        router's settings: routing itself, and the others from what the router finds. Parts of another format of adapter
+        have other tensors.
         """
         options = self.options
-        return self._cache.path(stage, [*learned_from, options.seed, options.route_dim, options.routing])
+        return self._cache.path(stage, [*learned_from, FORMAT, options.seed, options.route_dim, options.routing])
 
     def _tick(self, part: str) -> Callable[[int, int, float], None]:
         losses = self.record.losses.setdefault(part, [])

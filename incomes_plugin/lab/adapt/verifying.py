@@ -38,7 +38,7 @@ class VerifyingSteps:
         edits: so many are looked at, drawn at random: searching wrong pairs costs their product with the questions.
     """
 
-    steps: int = 3000
+    steps: int = 6000
     right: int = 36
     near: int = 36
     wrong: int = 32
@@ -134,13 +134,33 @@ def pairs(
 def batch_logits(
     router: Router, verifier: Verifier, questions: Sequence[torch.Tensor], edits: Sequence[torch.Tensor]
 ) -> torch.Tensor:
-    """Logits `[B]` of pairs of features `[T, F]` and `[E, F]`."""
-    questions = [question[-QUESTION_TOKENS:].float() for question in questions]
+    """Logits `[B]` of pairs of features `[T, F]` and `[E, F]`.
+
+    Short questions are not padded to the longest of all: most have 15 tokens, and a few in a batch have 64.
+    """
+    questions = [question[-QUESTION_TOKENS:] for question in questions]
+    of_width: dict[int, list[int]] = {}
+    for pair, question in enumerate(questions):
+        of_width.setdefault(max(4, (len(question) - 1).bit_length()), []).append(pair)
+    parts = [
+        _padded_logits(router, verifier, [questions[pair] for pair in own], [edits[pair] for pair in own])
+        for own in of_width.values()
+    ]
+    order = torch.tensor([pair for own in of_width.values() for pair in own])
+    return torch.cat(parts)[order.argsort()]
+
+
+def _padded_logits(
+    router: Router, verifier: Verifier, questions: Sequence[torch.Tensor], edits: Sequence[torch.Tensor]
+) -> torch.Tensor:
+    """Those of questions of like length."""
+    lengths, sizes = list(map(len, questions)), list(map(len, edits))
     with torch.no_grad():
-        edits = [edit.float() for edit in edits]
-        cosines_of = [router.directions(q) @ router.route_keys(e).T for q, e in zip(questions, edits, strict=True)]
-        cut = [most_alike(e, cosine) for e, cosine in zip(edits, cosines_of, strict=True)]
-        weights = [router.weights(q, distances_from_end(len(q))) for q in questions]
+        asked, said = torch.cat(list(questions)).float(), torch.cat(list(edits)).float()
+        questions, edits = asked.split(lengths), said.split(sizes)
+        directions, keys = router.directions(asked).split(lengths), router.route_keys(said).split(sizes)
+        cut = [most_alike(e, d @ k.T) for e, d, k in zip(edits, directions, keys, strict=True)]
+        weights = router.weights(asked, torch.cat(list(map(distances_from_end, lengths)))).split(lengths)
     longest, width = max(map(len, questions)), max(len(edit) for edit, _ in cut)
     count, dim = len(cut), questions[0].shape[-1]
     q, e = torch.zeros(count, longest, dim), torch.zeros(count, width, dim)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
+import torch
 from transformers import AutoTokenizer
 
-from incomes_plugin.gist.spelling import Speller, Spelling
+from incomes_plugin.gist.spelling import Speller, Spelling, joined
 from incomes_plugin.model.edit_encoder import EditEncoder
 from incomes_plugin.model.resolve import resolve
 
@@ -23,9 +24,7 @@ def encode(tokenizer, text: str) -> tuple[int, ...]:
 
 def ways(spelling: Spelling) -> set[tuple[int, int]]:
     """Pairs of a token and the one that may go before it; -2 where an answer may begin."""
-    return {
-        (token, before[0]) for token, before in zip(spelling.tokens.tolist(), spelling.before().tolist(), strict=True)
-    }
+    return {(token, before) for token, before, *_ in spelling.table().tolist()}
 
 
 @pytest.mark.parametrize(
@@ -67,6 +66,14 @@ def test_what_is_written_like_a_special_token_is_spelled_as_text(tokenizer):
 def test_a_plain_spelling_is_the_edit_itself():
     spelling = Spelling.plain([7, 8, 9])
     assert spelling.rows == [(7, 0, -1), (8, 1, 0), (9, 2, 1)]
-    assert spelling.before().tolist() == [[-2, -2, -2], [7, -2, -2], [8, 7, -2]]
+    assert spelling.table().tolist() == [[7, -2, -2, -2, 0], [8, 7, -2, -2, 1], [9, 8, 7, -2, 2]]
     assert spelling.places_before().tolist() == [-1, 0, 1]
-    assert len(Spelling.of([]).before()) == 0
+    assert Spelling.of([]).table().shape == (0, 5)
+
+
+def test_places_of_joined_tables_stay_apart():
+    tables = [Spelling.of([(7, 0, -1), (8, 1, 0), (5, 1, -1)]).table(), Spelling.plain([7, 8]).table()]
+    found = joined(tables)
+    assert found[:, -1].tolist() == [0, 1, 1, 3, 4]
+    assert torch.equal(found[:, :-1], torch.cat(tables)[:, :-1])
+    assert tables[1][:, -1].tolist() == [0, 1]

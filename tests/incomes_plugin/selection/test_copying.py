@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from incomes_plugin.gist.spelling import Spelling
-from incomes_plugin.selection.copying import Copier, mixed
+from incomes_plugin.gist.spelling import Spelling, joined
+from incomes_plugin.selection.copying import Copier, covering, mixed
 
 HIDDEN, LATENTS, VOCAB = 12, 6, 20
 
@@ -20,23 +20,27 @@ def copier() -> Copier:
     copier = Copier(HIDDEN, LATENTS, copy_dim=5)
     copier.sentinel.data.normal_()
     copier.sentinel_bias.data.fill_(1.5)
+    copier.again.data.copy_(torch.tensor([-0.5, 0.3, -0.7, 0.2]))
     copier.spread.copy_(torch.rand(LATENTS) + 0.5)
     return copier.requires_grad_(False)
 
 
-def by_hand(copier, hidden, latents, spelling, bias, said, logits):
-    """p `[V]` of one row, as the module's docstring has it."""
+def by_hand(copier, hidden, latents, spelling, bias, answer, logits):
+    """p `[V]` of one row behind what the answer has said, as the module's docstring has it."""
+    said = [*reversed(answer), -1, -1, -1]
     h = hidden / hidden.square().mean().sqrt()
     query = copier.query @ h / math.sqrt(HIDDEN)
     scores = [float(copier.sentinel @ h) / math.sqrt(HIDDEN) + float(copier.sentinel_bias)]
     white = latents / copier.spread
-    for (_, place, link), before in zip(spelling.rows, spelling.before().tolist(), strict=True):
+    cover = cover_by_hand(spelling, answer)
+    for (_, place, link), (_, *before, _) in zip(spelling.rows, spelling.table().tolist(), strict=True):
         ahead = spelling.rows[link][1] if link >= 0 else place - 1
         key = copier.key @ white[place] + (copier.before @ white[ahead] if ahead >= 0 else 0)
         same = 0
         while same < 3 and before[same] == said[same]:
             same += 1
         score = query @ key / math.sqrt(2 * LATENTS) / math.sqrt(len(query)) + copier.match[:same].sum()
+        score = score + copier.again[: cover[place]].sum()
         scores.append(float(score + bias))
     weights = torch.tensor(scores).softmax(0)
     found = logits.softmax(0) * weights[0]
@@ -45,30 +49,66 @@ def by_hand(copier, hidden, latents, spelling, bias, said, logits):
     return found
 
 
-@pytest.mark.parametrize("said", [(-1, -1, -1), (7, -1, -1), (4, 7, -1), (9, 4, 7), (9, 9, 9)])
-def test_the_mixture_is_that_of_its_formula(copier, said):
+def cover_by_hand(spelling, answer):
+    """Of each place of an edit."""
+    cover = [0] * len(spelling.tokens)
+    for i, token in enumerate(answer):
+        for one, *before, place in spelling.table().tolist():
+            last = [*reversed(answer[:i]), -1, -1, -1][:3]
+            same = 0
+            while same < 3 and before[same] == last[same]:
+                same += 1
+            if one == token:
+                cover[place] = max(cover[place], 1 + same)
+    return cover
+
+
+def covered(table, answer):
+    """`[1, S]`, by the code."""
+    cover = torch.zeros(1, len(table), dtype=torch.int64)
+    for i, token in enumerate(answer):
+        said = torch.tensor([[*reversed(answer[:i]), -1, -1, -1][:3]])
+        cover = covering(cover, table, said, torch.tensor([token]))
+    return cover
+
+
+@pytest.mark.parametrize("answer", [(), (7,), (7, 4), (7, 4, 9), (11, 12, 9, 5, 9, 9), (7, 4, 9, 7, 7, 4)])
+def test_the_mixture_is_that_of_its_formula(copier, answer):
+    said = [*reversed(answer), -1, -1, -1][:3]
     spelling = Spelling.of([(7, 0, -1), (4, 1, 0), (9, 2, 1), (7, 3, 2), (11, 1, -1), (12, 1, 4), (9, 2, 5)])
     hidden, latents, logits = torch.randn(HIDDEN), torch.randn(4, LATENTS), torch.randn(VOCAB)
     nothing, copied = copier.weights(
-        hidden[None], copier.keys_of(latents, spelling), spelling.before(), torch.full((7,), -0.3), torch.tensor([said])
-    )
+        hidden[None], copier.keys_of(latents, spelling), spelling.table(), torch.full((7,), -0.3),
+        torch.tensor([said]), covered(spelling.table(), answer),
+    )  # fmt: skip
     found = mixed(logits[None], nothing, copied, spelling.tokens.long()[None])[0].softmax(0)
-    torch.testing.assert_close(found, by_hand(copier, hidden, latents, spelling, -0.3, said, logits))
+    torch.testing.assert_close(found, by_hand(copier, hidden, latents, spelling, -0.3, answer, logits))
     torch.testing.assert_close(found.sum(), torch.tensor(1.0))
+
+
+def test_what_was_said_at_the_beginning_of_an_answer_covers_its_place_however_it_is_spelled():
+    """A name that begins an answer is other tokens than inside a sentence, and no other edit's."""
+    edit = Spelling.of([(7, 0, -1), (4, 1, 0), (9, 2, 1), (11, 1, -1), (9, 2, 3)])  # 11 for 4 where nothing is before
+    table = joined([Spelling.plain([7, 4, 5]).table(), edit.table()])
+    cover = covered(table, (11, 9))
+    assert cover[0].tolist() == [0, 0, 0, 0, 1, 2, 0, 0]
+    assert cover[0, table[:, -1]].tolist() == [0, 0, 0, 0, 1, 2, 1, 2]
 
 
 def test_rows_of_a_batch_are_those_of_each_alone_and_pads_weigh_nothing(copier):
     spellings = [Spelling.plain([3, 4, 5]), Spelling.plain([6, 7])]
     latents = [torch.randn(3, LATENTS), torch.randn(2, LATENTS)]
     hidden, said = torch.randn(2, HIDDEN), torch.tensor([[3, -1, -1], [6, -1, -1]])
-    keys, before, bias = torch.zeros(2, 3, 5), torch.full((2, 3, 3), -2), torch.full((2, 3), -torch.inf)
+    keys, table, bias = torch.zeros(2, 3, 5), torch.zeros(2, 3, 5).long(), torch.full((2, 3), -torch.inf)
+    cover = torch.randint(0, 5, (2, 3))
     alone = []
     for i, spelling in enumerate(spellings):
         size = len(spelling.tokens)
-        keys[i, :size], before[i, :size], bias[i, :size] = copier.keys_of(latents[i], spelling), spelling.before(), 0.0
+        keys[i, :size], table[i, :size], bias[i, :size] = copier.keys_of(latents[i], spelling), spelling.table(), 0.0
         part = slice(i, i + 1)
-        alone.append(copier.weights(hidden[part], keys[i, :size], spelling.before(), torch.zeros(size), said[part]))
-    nothing, copied = copier.weights(hidden, keys, before, bias, said)
+        own = keys[i, :size], spelling.table(), torch.zeros(size), said[part], cover[part, :size]
+        alone.append(copier.weights(hidden[part], *own))
+    nothing, copied = copier.weights(hidden, keys, table, bias, said, cover)
     torch.testing.assert_close(nothing, torch.cat([each[0] for each in alone]))
     torch.testing.assert_close(copied[0], alone[0][1][0])
     torch.testing.assert_close(copied[1, :2], alone[1][1][0])

@@ -7,6 +7,7 @@ import random
 import pytest
 import torch
 
+from incomes_plugin.gist.spelling import joined
 from incomes_plugin.pool.picked import PickedEdit
 from incomes_plugin.vllm.batch import PickedTokens, ReadBatch
 
@@ -25,8 +26,7 @@ def request(seed: int) -> PickedTokens:
                 torch.randn(2, 3, tokens, 4, generator=numbers).bfloat16(),
                 torch.randn(2, 3, tokens, 5, generator=numbers).bfloat16(),
                 torch.randn(spelled, 6, generator=numbers),
-                ids[:, 0],
-                ids[:, 1:],
+                torch.cat([ids, torch.arange(spelled)[:, None] % tokens], 1),
             )
         )
     return PickedTokens.of(picks, torch.randn(len(picks), generator=numbers), 7, None)
@@ -52,13 +52,13 @@ def test_a_request_lies_in_its_slot() -> None:
             *[-1] * (batch.bias.shape[-1] - tokens),
         ]
         spelled = len(held.copy_bias)
-        for part in ("copy_keys", "tokens", "before"):
-            assert torch.equal(getattr(batch, part)[slot, :spelled], torch.cat([getattr(p, part) for p in held.picks]))
+        assert torch.equal(batch.copy_keys[slot, :spelled], torch.cat([pick.copy_keys for pick in held.picks]))
+        assert torch.equal(batch.table[slot, :spelled], joined([pick.spelled for pick in held.picks]))
         assert torch.equal(batch.copy_bias[slot, :spelled], held.copy_bias)
         assert batch.copy_bias[slot, spelled:].isneginf().all()
-        assert not batch.tokens[slot, spelled:].any()
-        assert (batch.before[slot, spelled:] == -2).all()
+        assert (batch.table[slot, spelled:] == torch.tensor([0, -2, -2, -2, 0])).all()
         assert batch.said[slot].tolist() == [-1, -1, -1]
+        assert not batch.cover[slot].any()
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -75,7 +75,7 @@ def test_any_history_ends_like_a_new_batch(seed: int) -> None:
         for ours, theirs in zip((*batch.keys, *batch.values), (*fresh.keys, *fresh.values), strict=True):
             assert ours.shape == theirs.shape
         assert torch.equal(batch.bias, fresh.bias)
-        for part in ("edit_of", "copy_bias", "tokens", "before"):
+        for part in ("edit_of", "copy_bias", "table", "said", "cover"):
             assert torch.equal(getattr(batch, part), getattr(fresh, part))
         for slot, held in enumerate(batch.requests):
             tokens = len(held.bias)

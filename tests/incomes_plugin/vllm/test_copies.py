@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from incomes_plugin.errors import SelectionFailed, UnsupportedEngine
-from incomes_plugin.selection.copying import Copier, mixed
+from incomes_plugin.gist.spelling import joined
+from incomes_plugin.selection.copying import Copier, covering, mixed
 from incomes_plugin.vllm.batch import PickedTokens, ReadBatch
 from incomes_plugin.vllm.copies import CopyingLogits, StepCopies, follow
 from incomes_plugin.vllm.rows import RowSpan
@@ -27,8 +28,9 @@ class Answering:
         self.random = random.Random(seed)
         self.prompt = self.random.randint(1, 9)
         made = request(seed)
-        self.picked: PickedTokens = replace(made, answer_at=self.prompt, said_at=self.prompt - 1)
-        self.ids = [self.random.randint(0, 98) for _ in range(self.prompt + 60)]
+        self.picked: PickedTokens = replace(made, said_at=self.prompt - 1)
+        spelled = [int(token) for pick in made.picks for token in pick.spelled[:, 0]]
+        self.ids = [self.random.choice(spelled) for _ in range(self.prompt + 60)]
         self.reached = self.prompt  # tokens there are: those of the prompt, and answered ones
         self.computed = 0
 
@@ -45,6 +47,15 @@ class Answering:
         """At the last computed row."""
         answered = self.ids[self.prompt : self.computed][::-1][:3]
         return [*answered, *[-1] * (3 - len(answered))]
+
+    def cover(self) -> list[int]:
+        """At the last computed row, from the beginning of the answer."""
+        table = joined([pick.spelled for pick in self.picked.picks])
+        cover, last = torch.zeros(1, len(table), dtype=torch.int64), [-1, -1, -1]
+        for token in self.ids[self.prompt : self.computed]:
+            cover = covering(cover, table, torch.tensor([last]), torch.tensor([token]))
+            last = [token, *last[:2]]
+        return list(cover[0].tolist())
 
 
 def reading(one: Answering, span: RowSpan) -> RowSpan | None:
@@ -72,6 +83,7 @@ def test_said_is_known_at_every_row_that_answers(seed: int) -> None:
         for slot, (one, _) in enumerate(ordered):
             if one.computed == one.reached:  # else vLLM samples nothing
                 assert batch.said[slot].tolist() == one.said()
+                assert batch.cover[slot, : len(one.picked.copy_bias)].tolist() == one.cover()
                 one.reached += 1
                 checked += 1
     assert checked > 100
@@ -81,7 +93,7 @@ def test_tokens_that_were_never_seen_are_an_error() -> None:
     one = request(1)
     batch = ReadBatch(one.picks[0])
     batch.set([one])
-    with pytest.raises(SelectionFailed, match="position 8"):
+    with pytest.raises(SelectionFailed, match="position 7"):
         follow(batch, [RowSpan("r", 0, 0, 1, one.said_at + 3)], torch.tensor([5]))
 
 
@@ -90,7 +102,7 @@ def test_what_was_said_outlives_two_preemptions_with_a_longer_cached_prefix_each
     one = request(1)
     batch = ReadBatch(one.picks[0])
     batch.set([one])
-    first = one.answer_at
+    first = one.said_at + 1
     for position in range(first, first + 20):
         follow(batch, [RowSpan("r", 0, 0, 1, position)], torch.tensor([position]))
     follow(batch, [RowSpan("r", 0, 0, 5, first + 2)], torch.arange(first + 2, first + 7))
@@ -123,8 +135,8 @@ def test_the_rows_that_copy_are_mixtures_once(batch: ReadBatch, rows: Any, dtype
     assert other.dtype == dtype
     assert torch.equal(other, stock[:3])
     found = model.compute_logits(hidden)
-    parts = copier.weights(hidden[rows], batch.copy_keys, batch.before, batch.copy_bias, batch.said)
-    assert torch.equal(found[rows], mixed(stock[rows], *parts, batch.tokens))
+    parts = batch.copied(hidden[rows], copier)
+    assert torch.equal(found[rows], mixed(stock[rows], *parts, batch.table[..., 0]))
     plain = [row for row in range(4) if row not in torch.arange(4)[rows].tolist()]
     assert torch.equal(found[plain], stock[plain].float())
     assert torch.equal(model.compute_logits(hidden), stock)

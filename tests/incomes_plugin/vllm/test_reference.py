@@ -222,7 +222,7 @@ def assert_says_edits_on(tokens: tuple[int, ...], gists: Sequence[Gist]) -> None
     """Wherever two tokens were said that stand in an edit, one of those follows that stand there behind them."""
     following: dict[tuple[int, int], set[int]] = {}
     for gist in gists:
-        for (one, two, _), token in zip(gist.spelling.before().tolist(), gist.spelling.tokens.tolist(), strict=True):
+        for token, one, two, *_ in gist.spelling.table().tolist():
             following.setdefault((two, one), set()).add(token)
     said = zip(tokens, tokens[1:], tokens[2:], strict=False)
     known = [(following[a, b], token) for a, b, token in said if (a, b) in following]

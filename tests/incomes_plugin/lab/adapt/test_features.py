@@ -11,7 +11,7 @@ from transformers import AutoTokenizer
 
 from incomes_plugin.gist.types import Packed
 from incomes_plugin.lab.adapt.base_features import kept
-from incomes_plugin.lab.adapt.copied import SpelledEdits, said_loss
+from incomes_plugin.lab.adapt.copied import SpelledEdits, covered, said_loss
 from incomes_plugin.lab.adapt.features import FrozenBase, Ragged
 from incomes_plugin.lab.adapt.reading import answered, gather
 from incomes_plugin.model.hf import EditableModel
@@ -88,14 +88,15 @@ def test_answers_get_the_logits_of_the_reference(frozen, model, tokenizer, monke
     spellings = [gist.spelling for gist in gists]
     picks = SpelledEdits(latents, spellings).of(copier, order, logits)
     own = model.decoder.unembed(rows.hidden)
-    of_rows = tuple(part[rows.prompt] for part in (picks.keys, picks.before, picks.bias))
-    tokens = picks.tokens[rows.prompt].clamp_min(0)
-    got = mixed(own, *copier.weights(rows.hidden, *of_rows, rows.said), tokens).log_softmax(-1)
+    table = picks.table[rows.prompt]
+    of_rows = picks.keys[rows.prompt], table, picks.bias[rows.prompt], rows.said, covered(table, rows.said, rows.prompt)
+    tokens = table[..., 0].clamp_min(0)
+    got = mixed(own, *copier.weights(rows.hidden, *of_rows), tokens).log_softmax(-1)
     whole, alone = said_loss(copier, own, rows.hidden, rows.said, rows.labels, picks, rows.prompt)
     torch.testing.assert_close(whole, -got.gather(1, rows.labels[:, None]).mean())
-    copied = copier.weights(rows.hidden, *of_rows, rows.said)[1]
+    copied = copier.weights(rows.hidden, *of_rows)[1]
     copied_only = mixed(own, torch.full((len(own),), -200.0), copied, tokens) - own.logsumexp(-1, keepdim=True)
-    can = (picks.tokens[rows.prompt] == rows.labels[:, None]).any(-1)
+    can = (table[..., 0] == rows.labels[:, None]).any(-1)
     assert bool(can.any())
     torch.testing.assert_close(alone, -copied_only.gather(1, rows.labels[:, None])[can].mean())
     row = 0
