@@ -15,10 +15,11 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.conflict_sets import Group
-from benchmarks.conflicts import New, captured
+from benchmarks.conflicts import captured, served_adapter
+from incomes_plugin.lab.adapt.conflict_groups import ConflictGroup
+from incomes_plugin.lab.adapt.judging import Newcomer
+from incomes_plugin.lab.data.records import OVERWRITE_FLAG, Record, read_records
 from incomes_plugin.lab.evaluation.invented import invented_conflict
-from incomes_plugin.lab.evaluation.records import OVERWRITE_FLAG, Record, read_records
 from incomes_plugin.selection.conflicts import judge
 
 SEED = 2031
@@ -60,14 +61,15 @@ def sets(data: Path, count: int) -> dict[str, list[Record]]:
 @torch.inference_mode()
 def superseded(name: str, records: Sequence[Record], cache: Path) -> list[bool]:
     """Whether the later edit of each record takes the place of the first, among the first ones of all records."""
-    members = [Group(name, r.edits[0].statement, (r.edits[-1].statement,)) for r in records]
-    edits = captured(f"later-{name}", members, cache)
+    members = [ConflictGroup(name, r.edits[0].statement, (r.edits[-1].statement,)) for r in records]
+    adapter = served_adapter()
+    edits = captured(f"later-{name}", members, cache, adapter)
     found = []
     for number, group in enumerate(members):
-        later = New(group.contradictions[0], "contradictions", number)
-        rows = edits.candidates(later)
-        others = [edits.features[members[row].edit] for row in rows]
-        verdicts = judge(edits.adapter.router, edits.adapter.verifier, edits.features[later.text], others)
+        later = Newcomer(group.contradictions[0], "contradictions", number)
+        (rows,) = edits.candidates([later])
+        others, new = edits.features_of(rows), edits.features[later.text]
+        verdicts = judge(adapter.judge, adapter.router, adapter.verifier, new, others)
         found.append(any(row == number and verdict for row, verdict in zip(rows, verdicts, strict=True)))
     return found
 

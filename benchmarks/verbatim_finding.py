@@ -148,10 +148,7 @@ class Bench:
         table = route_keys(self.adapter, features)
         found = []
         for question in self.questions:
-            picks = choose(
-                self.adapter.router, self.adapter.verifier, self.adapter.rules, question, table, features.__getitem__,
-                lambda row: row,
-            )  # fmt: skip
+            picks = choose(self.adapter.picking, question, table, features.__getitem__, lambda row: row)
             places = [row - len(self.facts) for row in picks.edits]
             found.append([place for place in places if place >= 0] if places and places[0] >= 0 else [])
         return found

@@ -22,6 +22,7 @@ from incomes_plugin.gist.types import GistShape
 from incomes_plugin.model.adapter import BaseModel, EditAdapter
 from incomes_plugin.model.template import template_of
 from incomes_plugin.selection.codec import Codec
+from incomes_plugin.selection.conflicts import Judge
 from incomes_plugin.selection.copying import Copier
 from incomes_plugin.selection.picks import RoutingRules
 from incomes_plugin.selection.reading import Reader
@@ -128,7 +129,8 @@ def random_adapter(
         copier = Copier(shape.hidden_size, gists.latent_dim, copy_dim=16)
         _shake(copier, 1.0)
         nn.init.constant_(copier.sentinel_bias, 4.5)
-    for module in (router, verifier, codec, reader, copier):
+        judge = Judge()
+    for module in (router, verifier, judge, codec, reader, copier):
         module.eval().requires_grad_(False)
     return EditAdapter(
         base=base,
@@ -140,6 +142,7 @@ def random_adapter(
         scale=scale,
         router=router,
         verifier=verifier,
+        judge=judge,
         codec=codec,
         reader=reader,
         copier=copier,

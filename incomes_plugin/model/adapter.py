@@ -4,7 +4,8 @@ it.
 It is a folder of two files. The base's own files are neither copied nor changed.
 `edit_adapter.json`         format, base, shape, template and rules
 `edit_adapter.safetensors`  float32 tensors: `mean`, `scale` `[F]` of the features, and the tensors of `router.*`,
-                            `verifier.*`, `codec.*`, `reader.*` and `copier.*` (`selection/`) by their names there
+                            `verifier.*`, `judge.*`, `codec.*`, `reader.*` and `copier.*` (`selection/`) by their
+                            names there
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ from incomes_plugin.gist.fingerprint import base_fingerprint
 from incomes_plugin.gist.spelling import Spelling
 from incomes_plugin.gist.types import Gist, GistShape, Packed
 from incomes_plugin.selection.codec import Codec
+from incomes_plugin.selection.conflicts import Judge
 from incomes_plugin.selection.copying import Copier
-from incomes_plugin.selection.picks import RoutingRules
+from incomes_plugin.selection.picks import Picking, RoutingRules
 from incomes_plugin.selection.question import PromptTemplate
 from incomes_plugin.selection.reading import Reader
 from incomes_plugin.selection.routing import Router
@@ -72,10 +74,16 @@ class EditAdapter:
     scale: torch.Tensor
     router: Router
     verifier: Verifier
+    judge: Judge
     codec: Codec
     reader: Reader
     copier: Copier
     rules: RoutingRules
+
+    @property
+    def picking(self) -> Picking:
+        """What a request's picks are made with."""
+        return Picking(self.router, self.verifier, self.judge, self.rules)
 
     def standardise(self, keys: torch.Tensor) -> torch.Tensor:
         """Features `[T, F]` float32 from the feature layers' keys before rotary embedding, `[T, F]`."""
@@ -184,6 +192,7 @@ class EditAdapter:
             scale=tensors["scale"],
             router=Router(shape.feature_dim, **config["router"]),
             verifier=Verifier(shape.feature_dim, len(shape.feature_layers), **config["verifier"]),
+            judge=Judge(),
             codec=Codec(shape),
             reader=Reader(shape, config["num_heads"]),
             copier=Copier(latent_dim=shape.latent_dim, **config["copier"]),
@@ -213,6 +222,7 @@ class EditAdapter:
         return {
             "router": self.router,
             "verifier": self.verifier,
+            "judge": self.judge,
             "codec": self.codec,
             "reader": self.reader,
             "copier": self.copier,

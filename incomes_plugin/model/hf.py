@@ -101,11 +101,10 @@ class EditableModel:
         """Which edits a prompt reads."""
         start, end = self.adapter.template.question_span(prompt, QUESTION_TOKENS)
         features = self._features(self._heads(prompt), slice(start, end))
-        adapter = self.adapter
+        gists = pool.gists
         return choose(
-            adapter.router, adapter.verifier, adapter.rules, features, pool.table,
-            lambda edit: pool.gists[edit].features.unpack(), lambda edit: edit,
-        )  # fmt: skip
+            self.adapter.picking, features, pool.table, lambda edit: gists[edit].features.unpack(), lambda edit: edit
+        )
 
     @torch.inference_mode()
     def logits(

@@ -70,7 +70,7 @@ def _found(
     """For each new gist what it is in conflict with in the snapshot, among the others and among those before it."""
     if not new:
         return
-    router, verifier = pool.adapter.router, pool.adapter.verifier
+    net, router, verifier = pool.adapter.judge, pool.adapter.router, pool.adapter.verifier
     features = [gist.features.unpack(router.key.weight.device) for gist in new]
     sought = [Sought.of(router, each) for each in features]
     beside = _Edits.of(pool, [*others, *new])
@@ -86,7 +86,7 @@ def _found(
             if edits.edits[row][0] != gist.edit_id and edits.gists[row].verbatim == gist.verbatim
         ]
         texts = [edits.gists[row].features.unpack(router.key.weight.device) for edits, row in near]
-        verdicts = judge(router, verifier, features[number], texts)
+        verdicts = judge(net, router, verifier, features[number], texts)
         yield [
             FoundConflict(*edits.edits[row], *verdict)
             for (edits, row), verdict in zip(near, verdicts, strict=True)

@@ -4,26 +4,25 @@ in: features of the new edit's tokens and of theirs; out: for each `contradictio
 
 The verifier is asked in both directions, each edit once in the place of the question, whole and up to its last words
 that the other lacks; how the words of the two match says the rest: a value differs at one place, behind a subject that
-both have. A small net weighs these numbers. It was fitted to pairs of published and invented edits
-(`benchmarks/conflicts.py`).
+both have. A small net weighs these numbers. It is part of the edit adapter, because it is fitted to what this adapter's
+router and verifier say of published and invented edits (`lab/adapt/judging.py`). `pool/comparing.py` asks it about new
+edits, and `picks.py` about picks of which a later one may replace an older one.
 """
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 from typing import Literal
 
 import torch
+from torch import nn
 
 from incomes_plugin.selection.candidates import best_edits
 from incomes_plugin.selection.edit_pairs import NUMBERS, EditPair, verify_pairs, weights_of
-from incomes_plugin.selection.picks import verify
 from incomes_plugin.selection.routing import QUESTION_TOKENS, RouteKeys, Router, similarities
-from incomes_plugin.selection.verifier import Verifier, same_tokens
+from incomes_plugin.selection.verifier import Verifier, same_tokens, verify
 
 CANDIDATES = 8
 """Edits that a new one is compared with closely."""
@@ -38,36 +37,38 @@ conflicts in the fitted pairs fewer than one in a hundred lies above 0.73; of th
 UNLIKELY = -6.0
 """Verifier's logit below which they are not. Of those conflicts none lies below; of the others, 19 in 20."""
 
-_FILE = Path(__file__).with_name("conflict_judge.json")
+HIDDEN = 16
+"""Units of the net."""
 
 ConflictVerdict = tuple[Literal["contradiction", "duplicate"], float]
 
 
-@dataclass(frozen=True)
-class Judge:
+class Judge(nn.Module):
     """The net: `out · tanh(hidden · x + hidden_bias) + out_bias` of a pair's numbers x.
 
     Attributes:
-        hidden: `[H, NUMBERS]`; `hidden_bias`: `[H]`.
-        out: `[2, H]`: logits of a conflict, and of its being a duplicate; `out_bias`: `[2]`.
+        hidden: `[HIDDEN, NUMBERS]`; `hidden_bias`: `[HIDDEN]`.
+        out: `[2, HIDDEN]`: logits of a conflict, and of its being a duplicate; `out_bias`: `[2]`.
     """
 
-    hidden: torch.Tensor
-    hidden_bias: torch.Tensor
-    out: torch.Tensor
-    out_bias: torch.Tensor
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden = nn.Parameter(torch.randn(HIDDEN, NUMBERS) / NUMBERS**0.5)
+        self.hidden_bias = nn.Parameter(torch.zeros(HIDDEN))
+        self.out = nn.Parameter(torch.randn(2, HIDDEN) / HIDDEN**0.5)
+        self.out_bias = nn.Parameter(torch.zeros(2))
 
-    @classmethod
-    @cache
-    def packaged(cls) -> Judge:
-        """The one that is used."""
-        return cls(**{name: torch.tensor(numbers) for name, numbers in json.loads(_FILE.read_text()).items()})
-
-    def logits(self, numbers: torch.Tensor) -> torch.Tensor:
+    def forward(self, numbers: torch.Tensor) -> torch.Tensor:
         """`[n, 2]` of pairs' numbers `[n, NUMBERS]`; the same whichever edit of a pair is the new one."""
-        swapped = numbers[:, : NUMBERS - 2].unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
-        both = torch.stack([numbers, torch.cat([swapped, numbers[:, -2:]], -1)])
+        numbers = numbers.to(self.hidden)
+        both = torch.stack([numbers, swapped(numbers)])
         return (torch.tanh(both @ self.hidden.T + self.hidden_bias) @ self.out.T + self.out_bias).mean(0)
+
+
+def swapped(numbers: torch.Tensor) -> torch.Tensor:
+    """The numbers of the same pairs with the other edit as the new one."""
+    sides = numbers[:, : NUMBERS - 2].unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
+    return torch.cat([sides, numbers[:, -2:]], -1)
 
 
 @dataclass(frozen=True)
@@ -96,9 +97,8 @@ def nearest(sought: Sequence[Sought], table: RouteKeys, count: int) -> list[list
     return [(one.weights @ part).topk(count).indices.tolist() for one, part in zip(sought, parts, strict=True)]
 
 
-@torch.inference_mode()
 def judge(
-    router: Router, verifier: Verifier, new: torch.Tensor, others: Sequence[torch.Tensor]
+    net: Judge, router: Router, verifier: Verifier, new: torch.Tensor, others: Sequence[torch.Tensor]
 ) -> list[ConflictVerdict | None]:
     """One verdict for each of the others.
 
@@ -106,17 +106,32 @@ def judge(
         new: features `[T, F]` of the new edit.
         others: features `[E, F]` of each.
     """
-    found: list[ConflictVerdict | None] = [None] * len(others)
+    found: list[ConflictVerdict | None] = []
+    for logit, says_same in conflict_logits(net, router, verifier, new, others):
+        kind: Literal["contradiction", "duplicate"] = "duplicate" if says_same > 0 else "contradiction"
+        found.append((kind, round(float(torch.tensor(logit).sigmoid()), 4)) if logit > 0 else None)
+    return found
+
+
+@torch.inference_mode()
+def conflict_logits(
+    net: Judge, router: Router, verifier: Verifier, new: torch.Tensor, others: Sequence[torch.Tensor]
+) -> list[tuple[float, float]]:
+    """For each of the others the logits of a conflict and of its being a duplicate.
+
+    Edits that are too different have -inf, those that are the same token by token have inf.
+
+    Args:
+        new: float32 features `[T, F]` of the new edit.
+        others: float32 features `[E, F]` of each.
+    """
+    found = [(-math.inf, -math.inf)] * len(others)
+    places, numbers = numbers_of(router, verifier, new, others)
+    for place, (logit, says_same) in zip(places, net(numbers).tolist(), strict=True):
+        found[place] = (logit, says_same)
     for place, other in enumerate(others):
         if _is_same(new, other, verifier):
-            found[place] = ("duplicate", 1.0)
-    places, numbers = numbers_of(router, verifier, new, others)
-    if not places:
-        return found
-    for place, (logit, says_same) in zip(places, Judge.packaged().logits(numbers).tolist(), strict=True):
-        if logit > 0 and found[place] is None:
-            kind: Literal["contradiction", "duplicate"] = "duplicate" if says_same > 0 else "contradiction"
-            found[place] = (kind, round(float(torch.tensor(logit).sigmoid()), 4))
+            found[place] = (math.inf, math.inf)
     return found
 
 

@@ -1,5 +1,5 @@
-"""The picks of a request: routing names candidates, the verifier accepts or refuses each, and of two rivals the newer
-one stays.
+"""The picks of a request: routing names candidates, the verifier accepts or refuses each, and of two rivals, which the
+judge of conflicts knows, the newer one stays.
 
 in: a question's features and the edits it may see; out: the edits that apply, or none. Reading uses nothing else.
 """
@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
-from torch.nn.utils.rnn import pad_sequence
 
 from incomes_plugin.selection.candidates import best_edits
+from incomes_plugin.selection.conflicts import Judge, conflict_logits
 from incomes_plugin.selection.onward import onward, open_share
-from incomes_plugin.selection.routing import EDIT_TOKENS, QUESTION_TOKENS, RouteKeys, Router, distances_from_end
-from incomes_plugin.selection.verifier import Verifier
+from incomes_plugin.selection.routing import QUESTION_TOKENS, RouteKeys, Router, distances_from_end
+from incomes_plugin.selection.verifier import Verifier, verify
 
 CROWD = 1000
 """Number of edits for which the threshold is given; see `RoutingRules.growth`."""
@@ -34,7 +34,10 @@ class RoutingRules:
         growth: what is added to the threshold each time the number of edits grows e-fold beyond `CROWD`: among more
             wrong edits the best one gets a higher logit.
         rivalry: an accepted edit is dropped if a later accepted one covers the question so well that the older one adds
-            less than this (weighted mean cosine): then the later one is a new answer to the same question. 0 = never.
+            less than this (weighted mean cosine), and the judge says that the two are in conflict: then the later one
+            is a new answer to the same question. 0 = never.
+        conflict: logit of the judge from which two picks count as rivals; below 0, from which a new edit is in conflict
+            with another, as here both already answer the question.
         open: the question is asked again with what its picks say if they leave at least this share of it open, see
             `onward.py`; above 1 = never.
         onward: verifier's logit from which an edit that is found in this way applies.
@@ -45,12 +48,23 @@ class RoutingRules:
     threshold: float = 0.0
     growth: float = 0.0
     rivalry: float = 0.0
+    conflict: float = -1.0
     open: float = 2.0
     onward: float = 0.0
 
     def threshold_among(self, num_edits: int) -> float:
         """The threshold among `num_edits` edits."""
         return self.threshold + self.growth * math.log(max(1.0, num_edits / CROWD))
+
+
+@dataclass(frozen=True)
+class Picking:
+    """What picks are made with: the trained parts and the rules of one adapter."""
+
+    router: Router
+    verifier: Verifier
+    judge: Judge
+    rules: RoutingRules
 
 
 @dataclass(frozen=True)
@@ -84,9 +98,7 @@ FeaturesOf = Callable[[int], torch.Tensor]
 
 @torch.inference_mode()
 def choose(
-    router: Router,
-    verifier: Verifier,
-    rules: RoutingRules,
+    picking: Picking,
     question: torch.Tensor,
     table: RouteKeys,
     features_of: FeaturesOf,
@@ -104,30 +116,33 @@ def choose(
     """
     if not table.num_edits:
         return Picks.none()
+    router, verifier, rules = picking.router, picking.verifier, picking.rules
     question = question[-QUESTION_TOKENS:].float()
     weights = router.weights(question, distances_from_end(len(question), question.device))
     found, similar = _best_readable(weights, router.directions(question), table, rules.candidates, may_read)
     candidates = found.tolist()
     if not candidates:
         return Picks.none()
-    logits = verify(router, verifier, question, weights, [features_of(edit) for edit in candidates])
+    features = [features_of(edit).to(question) for edit in candidates]
+    logits = verify(router, verifier, question, weights, features)
     order = logits.argsort(descending=True, stable=True).tolist()
     least = rules.threshold_among(table.num_edits)
     accepted = [place for place in order if logits[place] >= least]
-    kept = _without_rivals(accepted, similar, weights, [age_of(edit) for edit in candidates], rules.rivalry)
-    kept = kept[: rules.most_picks]
+    ages = [age_of(edit) for edit in candidates]
+    kept = _without_rivals(picking, accepted, similar, weights, ages, features)[: rules.most_picks]
     picked = {candidates[place]: logits[place] for place in kept}
     if picked and open_share(weights, similar[:, kept].amax(1)) >= rules.open:
-        _go_on(router, verifier, rules, question, table, features_of, picked, may_read)
+        _go_on(picking, question, table, features_of, picked, may_read)
     bias = F.logsigmoid(torch.stack(list(picked.values()))) if picked else logits[:0]
     return Picks(tuple(picked), bias, tuple(candidates), logits)
 
 
 def _go_on(
-    router: Router, verifier: Verifier, rules: RoutingRules, question: torch.Tensor, table: RouteKeys,
-    features_of: FeaturesOf, picked: dict[int, torch.Tensor], may_read: Callable[[int], bool],
+    picking: Picking, question: torch.Tensor, table: RouteKeys, features_of: FeaturesOf,
+    picked: dict[int, torch.Tensor], may_read: Callable[[int], bool],
 ) -> None:  # fmt: skip
     """Add the edits that the best pick leads to, one after the other, each by what the one before says."""
+    router, verifier, rules = picking.router, picking.verifier, picking.rules
     lead = next(iter(picked))
     while len(picked) < rules.most_picks:
         question = onward(question, features_of(lead), verifier.num_parts)
@@ -175,41 +190,6 @@ def _best_readable(
         asked *= 4
 
 
-def verify(
-    router: Router, verifier: Verifier, question: torch.Tensor, weights: torch.Tensor, edits: Sequence[torch.Tensor]
-) -> torch.Tensor:
-    """The verifier's logits `[C]` for C candidate edits of one question.
-
-    Args:
-        question: `[T, F]` float32.
-        weights: `[T]`.
-        edits: features `[E, F]` of each.
-    """
-    sizes = [len(edit) for edit in edits]
-    joined = torch.cat([edit.to(question) for edit in edits])
-    cosines = router.directions(question) @ router.route_keys(joined).T
-    cut = [most_alike(*one) for one in zip(joined.split(sizes), cosines.split(sizes, 1), strict=True)]
-    widths = torch.tensor([len(edit) for edit, _ in cut], device=question.device)
-    mask = torch.arange(int(widths.max()), device=question.device) < widths[:, None]
-    features = pad_sequence([edit for edit, _ in cut], batch_first=True)
-    alike = pad_sequence([cosine.T for _, cosine in cut], batch_first=True, padding_value=-1.0).transpose(1, 2)
-    real = torch.ones(1, len(question), dtype=torch.bool, device=question.device)
-    return verifier(question[None], weights[None], real, features, mask, alike).float()
-
-
-def most_alike(edit: torch.Tensor, cosines: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The EDIT_TOKENS tokens of an edit that are most like the question's, in their order, and their cosines.
-
-    Args:
-        edit: `[E, F]`.
-        cosines: `[T, E]`, the router's, with the question's tokens.
-    """
-    if len(edit) <= EDIT_TOKENS:
-        return edit, cosines
-    kept = cosines.amax(0).topk(EDIT_TOKENS).indices.sort().values
-    return edit[kept], cosines[:, kept]
-
-
 def added(weights: torch.Tensor, older: torch.Tensor, later: torch.Tensor) -> float:
     """How much better two edits together cover a question than the later one alone, as a weighted mean cosine.
 
@@ -221,13 +201,26 @@ def added(weights: torch.Tensor, older: torch.Tensor, later: torch.Tensor) -> fl
 
 
 def _without_rivals(
-    accepted: list[int], similar: torch.Tensor, weights: torch.Tensor, ages: Sequence[int], rivalry: float
-) -> list[int]:
-    """The accepted candidates without those that a later one replaces; see `RoutingRules.rivalry`."""
-    if not rivalry:
+    picking: Picking, accepted: list[int], similar: torch.Tensor, weights: torch.Tensor, ages: Sequence[int],
+    features: Sequence[torch.Tensor],
+) -> list[int]:  # fmt: skip
+    """The accepted candidates without those that a later one replaces; see `RoutingRules.rivalry`.
+
+    The judge is asked only about those that cover the same part of the question.
+    """
+    rules = picking.rules
+    if not rules.rivalry:
         return accepted  # what an older one adds may round to less than 0
-
-    def replaces(later: int, older: int) -> bool:
-        return ages[later] > ages[older] and added(weights, similar[:, older], similar[:, later]) < rivalry
-
-    return [p for p in accepted if not any(replaces(o, p) for o in accepted if o != p)]
+    replaced: set[int] = set()
+    for later in accepted:
+        older = [
+            place for place in accepted
+            if ages[later] > ages[place] and added(weights, similar[:, place], similar[:, later]) < rules.rivalry
+        ]  # fmt: skip
+        if not older:
+            continue
+        found = conflict_logits(
+            picking.judge, picking.router, picking.verifier, features[later], [features[place] for place in older]
+        )
+        replaced |= {place for place, (logit, _) in zip(older, found, strict=True) if logit > rules.conflict}
+    return [place for place in accepted if place not in replaced]

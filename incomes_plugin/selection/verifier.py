@@ -15,11 +15,14 @@ It runs once a request for the few candidates, so its cost does not depend on N.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.utils.rnn import pad_sequence
 
-from incomes_plugin.selection.routing import EDIT_TOKENS, QUESTION_TOKENS
+from incomes_plugin.selection.routing import EDIT_TOKENS, QUESTION_TOKENS, Router
 
 _SAME = 0.98
 """Two tokens count as the same from this cosine of their first-layer features on. Measured: 0.9998 or more for the same
@@ -194,3 +197,38 @@ class _Block(nn.Module):
     def _goes_on(self, hidden: torch.Tensor, taken: torch.Tensor) -> torch.Tensor:
         hidden = hidden + self.drop(self.merge(taken.transpose(1, 2).flatten(2)))
         return hidden + self.drop(self.net(self.between(hidden)))
+
+
+def verify(
+    router: Router, verifier: Verifier, question: torch.Tensor, weights: torch.Tensor, edits: Sequence[torch.Tensor]
+) -> torch.Tensor:
+    """The verifier's logits `[C]` for C candidate edits of one question.
+
+    Args:
+        question: `[T, F]` float32.
+        weights: `[T]`.
+        edits: features `[E, F]` of each.
+    """
+    sizes = [len(edit) for edit in edits]
+    joined = torch.cat([edit.to(question) for edit in edits])
+    cosines = router.directions(question) @ router.route_keys(joined).T
+    cut = [most_alike(*one) for one in zip(joined.split(sizes), cosines.split(sizes, 1), strict=True)]
+    widths = torch.tensor([len(edit) for edit, _ in cut], device=question.device)
+    mask = torch.arange(int(widths.max()), device=question.device) < widths[:, None]
+    features = pad_sequence([edit for edit, _ in cut], batch_first=True)
+    alike = pad_sequence([cosine.T for _, cosine in cut], batch_first=True, padding_value=-1.0).transpose(1, 2)
+    real = torch.ones(1, len(question), dtype=torch.bool, device=question.device)
+    return verifier(question[None], weights[None], real, features, mask, alike).float()
+
+
+def most_alike(edit: torch.Tensor, cosines: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The EDIT_TOKENS tokens of an edit that are most like the question's, in their order, and their cosines.
+
+    Args:
+        edit: `[E, F]`.
+        cosines: `[T, E]`, the router's, with the question's tokens.
+    """
+    if len(edit) <= EDIT_TOKENS:
+        return edit, cosines
+    kept = cosines.amax(0).topk(EDIT_TOKENS).indices.sort().values
+    return edit[kept], cosines[:, kept]

@@ -252,16 +252,14 @@ class SelectionRuntime:
         return telemetry.span("edits.route", context=telemetry.context_of(tag.traceparent))
 
     def _choose(self, snapshot: PooledSnapshot, tag: RequestTag, features: torch.Tensor) -> Picks:
-        rules = replace(self.adapter.rules, threshold=-math.inf, rivalry=0.0) if tag.force else self.adapter.rules
-        table = snapshot.table
+        picking, table = self.adapter.picking, snapshot.table
+        if tag.force:
+            picking = replace(picking, rules=replace(picking.rules, threshold=-math.inf, rivalry=0.0))
 
         def may_read(row: int) -> bool:
             return self.pool.may_read(snapshot, row, tag.at_s) and (tag.probe or not table.gists[row].verbatim)
 
-        picks = choose(
-            self.adapter.router, self.adapter.verifier, rules, features, table.keys, table.features_of, table.age_of,
-            may_read,
-        )  # fmt: skip
+        picks = choose(picking, features, table.keys, table.features_of, table.age_of, may_read)
         return replace(picks, bias=torch.full_like(picks.bias, FORCED_BIAS)) if tag.force else picks
 
     def _let_go(self, request: _Request) -> None:

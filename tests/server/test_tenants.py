@@ -11,6 +11,7 @@ import os
 import random
 import time
 from base64 import b64encode
+from dataclasses import replace
 
 import pytest
 import torch
@@ -63,9 +64,8 @@ class Replica:
         table, small = self.newest[edit_set].table, adapter()
         question = gist(asked, 2).features.unpack()
         with torch.inference_mode():
-            picks = choose(
-                small.router, small.verifier, ANYTHING, question, table.keys, table.features_of, table.age_of
-            )
+            picking = replace(small.picking, rules=ANYTHING)
+            picks = choose(picking, question, table.keys, table.features_of, table.age_of)
         return {table.edits[row][0] for row in (*picks.edits, *picks.candidates)}
 
 

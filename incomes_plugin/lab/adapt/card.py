@@ -50,7 +50,8 @@ Makes the frozen base take edits; the base's own files are untouched. Base finge
 | layers that read | {", ".join(map(str, shape.layers))} |
 | kept of a token's keys and values | {shape.latent_dim} of {shape.read_dim:,} numbers, 8 bits |
 | bytes a token of an edit | {shape.bytes_per_token:,} |
-| threshold, growth, rivalry | {adapter.rules.threshold}, {adapter.rules.growth}, {adapter.rules.rivalry} |
+| threshold, growth | {adapter.rules.threshold}, {adapter.rules.growth} |
+| rivalry, conflict | {adapter.rules.rivalry}, {adapter.rules.conflict} |
 | open, onward | {adapter.rules.open}, {adapter.rules.onward} |
 | learned from | {sources}: {record.counts} |
 | seed, scale | {options.seed}, {options.scale} |

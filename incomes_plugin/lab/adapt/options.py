@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from incomes_plugin.lab.adapt.calibrating import Shares
+from incomes_plugin.lab.adapt.judging import JudgingSteps
 from incomes_plugin.lab.adapt.reading import ReadingSteps
 from incomes_plugin.lab.adapt.routing import RoutingSteps
 from incomes_plugin.lab.adapt.verifying import VerifyingSteps
@@ -25,7 +26,7 @@ class AdaptOptions:
         seed: of everything that is drawn.
         cache, cache_bytes: folder of captured features and its limit.
         latent_dim, route_dim: widths of what a gist keeps of a token, and of route keys.
-        routing, verifying, reading: how long each part is trained.
+        routing, verifying, judging, reading: how long each part is trained.
         shares: what the thresholds may cost.
     """
 
@@ -43,6 +44,7 @@ class AdaptOptions:
     max_edit_tokens: int = 256
     routing: RoutingSteps = field(default_factory=RoutingSteps)
     verifying: VerifyingSteps = field(default_factory=VerifyingSteps)
+    judging: JudgingSteps = field(default_factory=JudgingSteps)
     reading: ReadingSteps = field(default_factory=ReadingSteps)
     shares: Shares = field(default_factory=Shares)
 
@@ -60,8 +62,11 @@ class AdaptRecord:
         seconds: by stage.
         losses: by part, one a step.
         counts: edits, questions and prompts looked at, by kind.
+        conflicts: share of the new edits for which the judge found a conflict, and their number, by kind and data set;
+            told by nets that had not seen them.
     """
 
     seconds: dict[str, float] = field(default_factory=dict)
     losses: dict[str, list[float]] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
+    conflicts: dict[str, tuple[float, int]] = field(default_factory=dict)

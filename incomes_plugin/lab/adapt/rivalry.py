@@ -4,7 +4,8 @@ Two edits that answer one question may say the same thing anew, or answer one ha
 how well the question is covered, the first next to nothing (`RoutingRules.rivalry`). So does an edit to a later one of
 the same subject that says something else. A last kind sets the limit: edits that the verifier takes for an answer
 beside the right one, and that are later by chance. Edits of one subject are left out of that: published sets often
-have several that contradict each other.
+have several that contradict each other. The bound decides only about pairs that the judge of conflicts takes for one,
+so no others are counted.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ import torch
 from incomes_plugin.lab.adapt.calibrating import HeldOut
 from incomes_plugin.lab.adapt.verifying import nearest_edits, route_table
 from incomes_plugin.lab.data.facts import Fact, FactSource
-from incomes_plugin.selection.picks import added, verify
+from incomes_plugin.selection.conflicts import Judge, conflict_logits
+from incomes_plugin.selection.picks import RoutingRules, added
 from incomes_plugin.selection.routing import QUESTION_TOKENS, Router, distances_from_end
-from incomes_plugin.selection.verifier import Verifier
+from incomes_plugin.selection.verifier import Verifier, verify
 
 
 @dataclass(frozen=True)
@@ -99,15 +101,20 @@ def rivalry(
 
 @torch.inference_mode()
 def harmless_bound(
-    router: Router, verifier: Verifier, held: HeldOut, threshold: float, candidates: int, lose: float
+    router: Router, verifier: Verifier, judge: Judge, held: HeldOut, rules: RoutingRules, lose: float
 ) -> float:
     """The largest bound by which at most a share `lose` of right edits is dropped for a wrong one.
 
-    Every accepted wrong edit is later than the right one half of the time.
+    Every accepted wrong edit is later than the right one half of the time. The judge's answer is nearly the same
+    whichever of the two is the later one, so it is asked once for all wrong edits of a question.
+
+    Args:
+        rules: with threshold and growth.
     """
     gains = []
+    threshold = rules.threshold_among(len(held.edits))
     questions = [held.questions[i] for i in range(len(held.questions))]
-    found = nearest_edits(router, questions, route_table(router, held.edits), candidates)
+    found = nearest_edits(router, questions, route_table(router, held.edits), rules.candidates)
     for question, owner, rows in zip(questions, held.owners, found, strict=True):
         question = question[-QUESTION_TOKENS:].float()
         directions, weights = router.directions(question), router.weights(question, distances_from_end(len(question)))
@@ -117,6 +124,9 @@ def harmless_bound(
             zip(edits, rows, verify(router, verifier, question, weights, edits).tolist(), strict=True)
             if logit >= threshold and held.subjects[row] != held.subjects[owner]
         ]  # fmt: skip
-        similar = [(directions @ router.route_keys(edit.float()).T).amax(-1) for edit in (held.edits[owner], *accepted)]
+        right = held.edits[owner].float()
+        told = conflict_logits(judge, router, verifier, right, [edit.float() for edit in accepted])
+        rivals = [edit for edit, (logit, _) in zip(accepted, told, strict=True) if logit > rules.conflict]
+        similar = [(directions @ router.route_keys(edit.float()).T).amax(-1) for edit in (right, *rivals)]
         gains.append(min((added(weights, similar[0], wrong) for wrong in similar[1:]), default=float("inf")))
     return sorted(gains)[min(int(2 * lose * len(gains)), len(gains) - 1)] if gains else float("inf")

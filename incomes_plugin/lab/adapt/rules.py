@@ -19,6 +19,7 @@ from incomes_plugin.lab.adapt.plan import Plan
 from incomes_plugin.lab.adapt.rivalry import couples, harmless_bound, rivalry
 from incomes_plugin.lab.adapt.tokens import PlanTokens
 from incomes_plugin.lab.adapt.verifying import batch_logits
+from incomes_plugin.selection.conflicts import Judge, conflict_logits
 from incomes_plugin.selection.picks import CROWD, RoutingRules
 from incomes_plugin.selection.routing import Router
 from incomes_plugin.selection.verifier import Verifier
@@ -34,7 +35,7 @@ _COUPLES = 200
 
 
 class Calibration:
-    """What was held out of one run, and the two trained parts whose rules are sought.
+    """What was held out of one run, and the trained parts whose rules are sought.
 
     Args:
         held: rows of the edits that were held out.
@@ -42,11 +43,11 @@ class Calibration:
     """
 
     def __init__(
-        self, plan: Plan, captured: BaseFeatures, held: set[int], router: Router, verifier: Verifier, *,
+        self, plan: Plan, captured: BaseFeatures, held: set[int], router: Router, verifier: Verifier, judge: Judge, *,
         scale: float, seed: int,
     ) -> None:  # fmt: skip
         self._plan, self._captured, self._held = plan, captured, held
-        self._router, self._verifier = router, verifier
+        self._router, self._verifier, self._judge = router, verifier, judge
         self._scale, self._seed = scale, seed
 
     def rules(self, shares: Shares, base: FrozenBase, tokens: PlanTokens) -> RoutingRules:
@@ -58,8 +59,7 @@ class Calibration:
         """
         router, verifier, found = self._router, self._verifier, self._held_out()
         rules = calibrate(router, verifier, found, RoutingRules(), shares, seed=self._seed)
-        threshold = rules.threshold_among(len(found.edits))
-        harmless = harmless_bound(router, verifier, found, threshold, rules.candidates, shares.drop)
+        harmless = harmless_bound(router, verifier, self._judge, found, rules, shares.drop)
         rules = replace(rules, rivalry=self._rivalry(rules, harmless, base, tokens))
         ours = [i for i, a in enumerate(self._plan.asked) if not self._held.isdisjoint(a.owners)]
         questions = self._captured.questions
@@ -96,7 +96,10 @@ class Calibration:
         prompts = [tokens.prompt([{"role": "user", "content": couple.prompt}]) for couple in found]
         questions = standard(base.questions(prompts))
         threshold = rules.threshold_among(CROWD)
-        met = [i for i in range(len(found)) if self._accepts(questions[i], later[i], threshold)]
+        met = [
+            i for i in range(len(found))
+            if self._accepts(questions[i], later[i], threshold) and self._in_conflict(later[i], older[i], rules)
+        ]  # fmt: skip
         asked, first, second = ([part[i] for i in met] for part in (questions, older, later))
         return rivalry(self._router, asked, first, second, [found[i].replaces for i in met], harmless)
 
@@ -104,6 +107,11 @@ class Calibration:
         """Whether the verifier takes an edit for an answer: only then it can drop another."""
         with torch.inference_mode():
             return float(batch_logits(self._router, self._verifier, [question], [edit])[0]) >= threshold
+
+    def _in_conflict(self, later: torch.Tensor, older: torch.Tensor, rules: RoutingRules) -> bool:
+        """Whether the judge lets an edit drop an older one, whatever the bound."""
+        ((logit, _),) = conflict_logits(self._judge, self._router, self._verifier, later.float(), [older.float()])
+        return logit > rules.conflict
 
 
 def leads(

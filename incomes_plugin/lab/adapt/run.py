@@ -12,11 +12,13 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from incomes_plugin.gist.fingerprint import base_fingerprint
-from incomes_plugin.gist.types import GistShape
+from incomes_plugin.gist.types import GistShape, Packed
 from incomes_plugin.lab.adapt.base_features import BaseFeatures, Standard, kept
 from incomes_plugin.lab.adapt.cache import FeatureCache
+from incomes_plugin.lab.adapt.conflict_groups import groups
 from incomes_plugin.lab.adapt.copied import SpelledEdits
 from incomes_plugin.lab.adapt.features import FrozenBase, Ragged, ReadingFeatures
+from incomes_plugin.lab.adapt.judging import GroupedEdits, fitted, judged_pairs
 from incomes_plugin.lab.adapt.onward import joined_prompts, onward_prompts
 from incomes_plugin.lab.adapt.options import AdaptOptions, AdaptRecord
 from incomes_plugin.lab.adapt.plan import Plan, training_plan
@@ -30,6 +32,7 @@ from incomes_plugin.model.adapter import FORMAT, BaseModel, EditAdapter
 from incomes_plugin.model.decoder import Decoder
 from incomes_plugin.model.template import template_of
 from incomes_plugin.selection.codec import Codec
+from incomes_plugin.selection.conflicts import Judge
 from incomes_plugin.selection.copying import Copier
 from incomes_plugin.selection.picks import RoutingRules
 from incomes_plugin.selection.reading import Reader
@@ -41,6 +44,9 @@ _MOST_READ = 12000
 
 _LEFT_OPEN = 3000
 """Questions that lead nowhere, from which the verifier learns to refuse what they leave open."""
+
+_GROUPS, _FEWEST_GROUPS = 150, 10
+"""Scale of the groups of edits that the judge of conflicts is fitted to, and the least at any scale."""
 
 
 def layers_for(num_layers: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -68,9 +74,10 @@ def adapt_base(options: AdaptOptions, report: StageProgress) -> tuple[EditAdapte
     train = [i for i, asked in enumerate(run.plan.asked) if held_edits.isdisjoint(asked.owners)]
     router = run.timed("routing", lambda: run.router(captured, train))
     verifier = run.timed("verifying", lambda: run.verifier(captured, train, router))
+    judge = run.timed("judging", lambda: run.judge(captured, router, verifier))
     reader, copier = run.timed("reading", lambda: run.reader(captured, held_edits, router))
-    rules = run.timed("calibrating", lambda: run.rules(captured, held_edits, router, verifier))
-    adapter = run.adapter(captured, router, verifier, reader, copier, rules)
+    rules = run.timed("calibrating", lambda: run.rules(captured, held_edits, router, verifier, judge))
+    adapter = run.adapter(captured, router, verifier, judge, reader, copier, rules)
     adapter.save(options.out)
     return adapter, run.record
 
@@ -185,6 +192,23 @@ class _Run:
             checkpoint=self._checkpoint("verifying", self.tokens.verifying_texts(), scale, self.options.verifying),
         )  # fmt: skip
 
+    def judge(self, captured: BaseFeatures, router: Router, verifier: Verifier) -> Judge:
+        """Fit the judge of conflicts to groups of edits of its own; features are rounded as a gist holds them."""
+        options, tokens = self.options, self.tokens
+        members = groups("train", options.data, max(_FEWEST_GROUPS, int(_GROUPS * options.scale)))
+        texts = list(dict.fromkeys(text for group in members for text in group.texts))
+        ids = [tokens.edit(text) for text in texts]
+        shape = replace(self.shape, layers=(max(self.shape.feature_layers),))  # no layer above is computed
+        base = FrozenBase(self.decoder, self.template, shape)
+        found = self._cache.capture(
+            "conflicts", ids, lambda part: base.edits([ids[i] for i in part]).features, self.report
+        )
+        found = captured.standard(found)
+        features = {text: Packed.of(found[i]).unpack() for i, text in enumerate(texts)}
+        pairs = list(judged_pairs(GroupedEdits(members, features, router, verifier), self.report))
+        judge, self.record.conflicts = fitted(pairs, options.judging, seed=options.seed)
+        return judge
+
     def reader(self, captured: BaseFeatures, held: set[int], router: Router) -> tuple[Reader, Copier]:
         """Train reading and copying on the captured answers whose edits are not held out."""
         options, rows = self.options, captured.read_rows
@@ -206,21 +230,24 @@ class _Run:
             ),
         )  # fmt: skip
 
-    def rules(self, captured: BaseFeatures, held: set[int], router: Router, verifier: Verifier) -> RoutingRules:
+    def rules(
+        self, captured: BaseFeatures, held: set[int], router: Router, verifier: Verifier, judge: Judge
+    ) -> RoutingRules:
         """Rules of picking, from what was held out."""
         options = self.options
-        found = Calibration(self.plan, captured, held, router, verifier, scale=options.scale, seed=options.seed)
+        found = Calibration(self.plan, captured, held, router, verifier, judge, scale=options.scale, seed=options.seed)
         return found.rules(options.shares, self._base(), self.tokens)
 
     def adapter(
-        self, captured: BaseFeatures, router: Router, verifier: Verifier, reader: Reader, copier: Copier,
+        self, captured: BaseFeatures, router: Router, verifier: Verifier, judge: Judge, reader: Reader, copier: Copier,
         rules: RoutingRules,
     ) -> EditAdapter:  # fmt: skip
         """Everything together."""
         base = BaseModel(self.options.base_name, base_fingerprint(self.options.base_dir))
         return EditAdapter(
             base, self.shape, self.decoder.num_heads, self.template, self.options.max_edit_tokens,
-            captured.standard.mean, captured.standard.scale, router, verifier, captured.codec, reader, copier, rules,
+            captured.standard.mean, captured.standard.scale, router, verifier, judge, captured.codec, reader, copier,
+            rules,
         )  # fmt: skip
 
     def _base(self) -> FrozenBase:

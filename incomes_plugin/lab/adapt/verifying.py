@@ -19,9 +19,8 @@ import torch.nn.functional as F
 
 from incomes_plugin.lab.adapt.features import Ragged
 from incomes_plugin.lab.adapt.training import Descent, Tick, descend
-from incomes_plugin.selection.picks import most_alike
 from incomes_plugin.selection.routing import QUESTION_TOKENS, RouteKeys, Router, distances_from_end, similarities
-from incomes_plugin.selection.verifier import Verifier
+from incomes_plugin.selection.verifier import Verifier, most_alike
 
 _QUESTIONS_AT_ONCE = 16
 

@@ -1,6 +1,6 @@
 """Do edits hold when the answer is generated? One harness for ours and its rivals, on vLLM and on the reference.
 
-records.py, invented.py   what a data set is: files, and facts no training saw       datasets.py  find one by name
+invented.py               facts no training saw, as records       datasets.py  a file of records found by its name
 selection.py              the N active edits and the questions about them, and about edits that are left out
 derived.py                the same questions after other turns, after long texts, two at once
 unrelated.py, known.py    prompts that no edit answers; what the base knows by itself

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from incomes_plugin.errors import InvalidValue
+from incomes_plugin.lab.data.records import OVERWRITE_FLAG, Record, read_records
 from incomes_plugin.lab.evaluation.invented import invented, invented_chain, invented_conflict
-from incomes_plugin.lab.evaluation.records import OVERWRITE_FLAG, Record, read_records
 
 BUILT_IN = {"invented": invented, "invented-conflict": invented_conflict, "invented-chain": invented_chain}
 DATA_VARIABLE = "INCOMES_DATA"

@@ -11,7 +11,7 @@ from itertools import count
 
 from incomes_plugin.lab.data.chains import chains
 from incomes_plugin.lab.data.facts import Fact, FactSource
-from incomes_plugin.lab.evaluation.records import OVERWRITE_FLAG, EditRecord, QueryRecord, QueryType, Record
+from incomes_plugin.lab.data.records import OVERWRITE_FLAG, EditRecord, QueryRecord, QueryType, Record
 
 
 def invented(num_edits: int, seed: int, asked: int) -> list[Record]:

@@ -13,15 +13,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from incomes_plugin.errors import InvalidValue
-from incomes_plugin.lab.evaluation.interface import EvalEdit, EvalQuestion
-from incomes_plugin.lab.evaluation.metrics import plain
-from incomes_plugin.lab.evaluation.records import (
+from incomes_plugin.lab.data.records import (
     EDITED_ELSEWHERE_FLAG,
     OVERWRITE_FLAG,
     EditRecord,
     QueryRecord,
     Record,
 )
+from incomes_plugin.lab.evaluation.interface import EvalEdit, EvalQuestion
+from incomes_plugin.lab.evaluation.metrics import plain
 
 ABOUT_NO_EDIT = ("locality", "near_miss")
 ABOUT_ALL_EDITS = ("portability", "multihop")

@@ -200,9 +200,8 @@ def _in_pool(
 
     def picks(question: torch.Tensor) -> tuple[int, ...]:
         return choose(
-            adapter.router, adapter.verifier, adapter.rules, question, pool.table,
-            lambda row: gists[row].features.unpack(), lambda row: row,
-        ).edits  # fmt: skip
+            adapter.picking, question, pool.table, lambda row: gists[row].features.unpack(), lambda row: row
+        ).edits
 
     rephrased = [place in picks(question) for place, question in second.items()]
     return MemoryScores(

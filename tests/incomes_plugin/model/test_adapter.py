@@ -30,7 +30,7 @@ def folder(model: Path, tmp_path: Path) -> Path:
 
 
 def test_everything_comes_back(folder: Path, tmp_path: Path) -> None:
-    rules = RoutingRules(candidates=5, most_picks=3, threshold=0.25, growth=0.5, rivalry=0.125)
+    rules = RoutingRules(candidates=5, most_picks=3, threshold=0.25, growth=0.5, rivalry=0.125, conflict=-0.5)
     made = replace(EditAdapter.load(folder), rules=rules)
     made.save(tmp_path / "deep" / "copy")
     found = EditAdapter.load(tmp_path / "deep" / "copy")
@@ -38,7 +38,7 @@ def test_everything_comes_back(folder: Path, tmp_path: Path) -> None:
         assert getattr(found, name) == getattr(made, name)
     assert torch.equal(found.mean, made.mean)
     assert torch.equal(found.scale, made.scale)
-    for name in ("router", "verifier", "codec", "reader", "copier"):
+    for name in ("router", "verifier", "judge", "codec", "reader", "copier"):
         old, new = (getattr(adapter, name) for adapter in (made, found))
         assert not new.training
         assert not any(tensor.requires_grad for tensor in new.parameters())
@@ -54,7 +54,7 @@ Change = Callable[[dict[str, Any]], Any]
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        (lambda c: c.update(format=3), "adapter format 3, expected 6"),
+        (lambda c: c.update(format=3), "adapter format 3, expected 7"),
         (lambda c: c.pop("format"), "adapter format None"),
         (lambda c: c.pop("shape"), "damaged adapter.*shape"),
         (lambda c: c["shape"].pop("layers"), "damaged adapter.*layers"),
@@ -84,6 +84,8 @@ def test_a_config_that_does_not_fit_is_refused(folder: Path, change: Change, nam
         (lambda t: t.pop("mean"), "mean"),
         (lambda t: t.update(scale=torch.ones(3)), "scale has shape"),
         (lambda t: t.pop("reader.zero_bias"), "zero_bias"),
+        (lambda t: t.pop("judge.out_bias"), "out_bias"),
+        (lambda t: t.update({"judge.hidden": torch.ones(16, 9)}), "hidden"),
         (lambda t: t.update({"reader.zero_bias": torch.ones(1)}), "zero_bias"),
         (lambda t: t.update({"reader.recency": torch.ones(1)}), "recency"),
         (lambda t: t.update(route_recency=torch.ones(1)), "unknown tensors.*route_recency"),

@@ -16,6 +16,7 @@ from incomes_plugin.pool.gists import GistPool, PooledSnapshot
 from incomes_plugin.pool.snapshot import SnapshotDelta, SnapshotRef
 from incomes_plugin.pool.table import RouteTable, route_rows
 from incomes_plugin.selection.codec import Codec
+from incomes_plugin.selection.conflicts import Judge
 from incomes_plugin.selection.copying import Copier
 from incomes_plugin.selection.picks import RoutingRules
 from incomes_plugin.selection.question import PromptTemplate
@@ -35,6 +36,7 @@ def adapter() -> EditAdapter:
     modules = (
         Router(SHAPE.feature_dim, 8, 6),
         Verifier(SHAPE.feature_dim, len(SHAPE.feature_layers), width=8, heads=2, layers=1),
+        Judge(),
         Codec(SHAPE),
         Reader(SHAPE, HEADS),
         Copier(HIDDEN, SHAPE.latent_dim, copy_dim=6),

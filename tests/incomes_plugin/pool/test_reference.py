@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from incomes_plugin.model.hf import ReferencePool
@@ -22,9 +24,9 @@ def test_the_picks_are_the_references() -> None:
     reference = ReferencePool(left, adapter())
     for seed in range(20):
         question = torch.randn(9, adapter().shape.feature_dim, generator=torch.Generator().manual_seed(seed))
-        modules = (adapter().router, adapter().verifier, RULES, question)
-        found = choose(*modules, table.keys, table.features_of, table.age_of)
+        picking = replace(adapter().picking, rules=RULES)
+        found = choose(picking, question, table.keys, table.features_of, table.age_of)
         features = [gist.features.unpack() for gist in left]
-        expected = choose(*modules, reference.table, features.__getitem__, lambda row: row)
+        expected = choose(picking, question, reference.table, features.__getitem__, lambda row: row)
         assert [table.edits[row] for row in found.edits] == [left[row].edit for row in expected.edits]
         torch.testing.assert_close(found.bias, expected.bias, atol=1e-5, rtol=1e-5)

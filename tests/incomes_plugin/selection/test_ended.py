@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from incomes_plugin.selection.picks import RoutingRules, choose
-from tests.incomes_plugin.selection.test_picks import F_DIM, Told, edits_with, router, table_of
+from incomes_plugin.selection.picks import Picking, RoutingRules, choose
+from tests.incomes_plugin.selection.test_picks import F_DIM, Told, always, edits_with, router, table_of
 
 __all__ = ["router"]
 QUESTION = torch.randn(4, F_DIM, generator=torch.Generator().manual_seed(1))
@@ -15,7 +15,7 @@ def chosen(router, edits, rules, barred=frozenset(), rows=None):
     rows = list(range(len(edits))) if rows is None else rows
     may_read = (lambda _: True) if not barred else (lambda row: row not in barred)
     picks = choose(
-        router, Told(), rules, QUESTION, table_of(router, [edits[row] for row in rows]),
+        Picking(router, Told(), always(), rules), QUESTION, table_of(router, [edits[row] for row in rows]),
         [edits[row] for row in rows].__getitem__, rows.__getitem__, may_read,
     )  # fmt: skip
     return [rows[row] for row in picks.edits], [rows[row] for row in picks.candidates], picks

@@ -7,8 +7,9 @@ import math
 import pytest
 import torch
 
+from incomes_plugin.selection.conflicts import Judge
 from incomes_plugin.selection.onward import onward, open_share
-from incomes_plugin.selection.picks import RoutingRules, choose
+from incomes_plugin.selection.picks import Picking, RoutingRules, choose
 from incomes_plugin.selection.routing import RouteKeys, Router, start_from
 
 DIM, PARTS = 16, 2
@@ -51,15 +52,9 @@ def picks(router: Router, rules: RoutingRules, question: str, barred: frozenset[
     own = [router.route_keys(edit) for edit in edits]
     keys = torch.stack([torch.cat([k, k[-1:].expand(6 - len(k), -1)]) for k in own])
     table = RouteKeys(keys, None, len(edits))
+    picking = Picking(router, Matching(), Judge(), rules)
     return choose(
-        router,
-        Matching(),
-        rules,
-        say(question),
-        table,
-        edits.__getitem__,
-        lambda row: row,
-        lambda row: row not in barred,
+        picking, say(question), table, edits.__getitem__, lambda row: row, lambda row: row not in barred
     ).edits  # fmt: skip
 
 

@@ -1,4 +1,5 @@
-"""Picks: candidates, threshold, the later of two rivals, cut long edits. A stand-in verifier says what it is told."""
+"""Picks: candidates, threshold, the later of two rivals, cut long edits. A stand-in verifier says what it is told, and
+a judge says of every pair that comes before it what it always says."""
 
 from __future__ import annotations
 
@@ -8,9 +9,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from incomes_plugin.selection.picks import CROWD, Picks, RoutingRules, choose, verify
+from incomes_plugin.selection.conflicts import Judge
+from incomes_plugin.selection.picks import CROWD, Picking, Picks, RoutingRules, choose
 from incomes_plugin.selection.routing import EDIT_TOKENS, QUESTION_TOKENS, RouteKeys, Router
-from incomes_plugin.selection.verifier import Verifier, runs
+from incomes_plugin.selection.verifier import Verifier, runs, verify
 
 F_DIM, R = 12, 8
 
@@ -18,8 +20,18 @@ F_DIM, R = 12, 8
 class Told(torch.nn.Module):
     """A verifier whose logit is the first feature of the edit's first token."""
 
+    num_parts = 2
+
     def forward(self, question, weights, question_mask, edit, edit_mask, cosines) -> torch.Tensor:
         return edit[:, 0, 0]
+
+
+def always(logit: float = 9.0) -> Judge:
+    """A judge with this logit of a conflict for every pair."""
+    judge = Judge().requires_grad_(False)
+    judge.out.zero_()
+    judge.out_bias[0] = logit
+    return judge
 
 
 @pytest.fixture
@@ -35,9 +47,13 @@ def table_of(router: Router, edits: list[torch.Tensor]) -> RouteKeys:
     return RouteKeys(torch.stack(rows) if rows else torch.empty(0, 1, R), None, len(rows))
 
 
-def pick(router: Router, rules: RoutingRules, edits: list[torch.Tensor], question: torch.Tensor | None = None) -> Picks:
+def pick(
+    router: Router, rules: RoutingRules, edits: list[torch.Tensor], question: torch.Tensor | None = None,
+    judge: Judge | None = None,
+) -> Picks:  # fmt: skip
     question = torch.randn(4, F_DIM, generator=torch.Generator().manual_seed(1)) if question is None else question
-    return choose(router, Told(), rules, question, table_of(router, edits), edits.__getitem__, lambda row: row)
+    picking = Picking(router, Told(), judge or always(), rules)
+    return choose(picking, question, table_of(router, edits), edits.__getitem__, lambda row: row)
 
 
 def edits_with(logits: list[float], seed: int = 2) -> list[torch.Tensor]:
@@ -80,6 +96,33 @@ def test_of_two_rivals_the_later_one_is_read_however_sure_the_verifier_is(router
     assert 0 not in similar.edits
     assert 2 in similar.edits
     assert pick(router, RoutingRules(threshold=0.0), [old, other, new]).edits == (0, 1, 2)
+
+
+def test_an_older_edit_stays_where_the_judge_calls_the_later_one_no_conflict(router: Router) -> None:
+    """Both are accepted, and the later one covers all that the older one does: only the judge can tell."""
+    old, new = edits_with([3.0, 1.0])
+    new[1:] = old[1:]
+    rules = RoutingRules(threshold=0.0, rivalry=2.0, conflict=-1.0)
+    assert pick(router, rules, [old, new], judge=always(-1.5)).edits == (0, 1)
+    assert pick(router, rules, [old, new], judge=always(-0.5)).edits == (1,)
+    assert pick(router, rules, [new, old], judge=always(-0.5)).edits == (1,), "the later one stays, whichever it is"
+
+
+def test_edits_of_other_words_are_no_rivals_whatever_the_judge_says_and_repeated_ones_are(router: Router) -> None:
+    old, new = edits_with([3.0, 1.0])
+    rules = RoutingRules(threshold=0.0, rivalry=2.0)
+    assert pick(router, rules, [old, new], judge=always(99.0)).edits == (0, 1)
+    assert pick(router, rules, [old, old.clone()], judge=always(-99.0)).edits == (1,)
+
+
+def test_the_judge_is_asked_only_about_edits_that_answer_the_same(router: Router) -> None:
+    class Unasked(Judge):
+        def forward(self, numbers: torch.Tensor) -> torch.Tensor:
+            raise AssertionError("asked")
+
+    old, new = edits_with([3.0, 1.0])
+    new[1:] = old[1:]
+    assert pick(router, RoutingRules(threshold=0.0, rivalry=-2.0), [old, new], judge=Unasked()).edits == (0, 1)
 
 
 def test_a_rival_that_does_not_apply_is_no_rival(router: Router) -> None:

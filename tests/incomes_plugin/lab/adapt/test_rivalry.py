@@ -9,9 +9,10 @@ import torch
 from incomes_plugin.lab.adapt.calibrating import HeldOut
 from incomes_plugin.lab.adapt.features import Ragged
 from incomes_plugin.lab.adapt.rivalry import couples, harmless_bound, rivalry
-from incomes_plugin.selection.picks import added
+from incomes_plugin.selection.picks import RoutingRules, added
 from incomes_plugin.selection.routing import Router, distances_from_end, start_from
 from incomes_plugin.selection.verifier import Verifier
+from tests.incomes_plugin.selection.test_picks import always
 
 DIM = 12
 
@@ -54,14 +55,15 @@ def test_no_bound_drops_more_right_edits_than_allowed():
     verifier = Verifier(DIM, 2, width=8, heads=2, layers=1).eval().requires_grad_(False)
     questions = [torch.randn(5, DIM) for _ in range(10)]
     right = [question.clone() for question in questions]
-    wrong = [question + 0.01 * torch.randn(5, DIM) for question in questions[:3]]
+    wrong = [torch.cat([question + 0.01 * torch.randn(5, DIM), torch.randn(1, DIM)]) for question in questions[:3]]
     edits, nothing = Ragged.of([*right, *wrong]), Ragged.of([])
     subjects = [f"subject {i}" for i in range(13)]
     held = HeldOut(edits, subjects, Ragged.of(questions), list(range(10)), nothing, nothing, [])
-    strict, free = (harmless_bound(router, verifier, held, -1e9, 13, lose) for lose in (0.0, 0.2))
+    rules, judge = RoutingRules(candidates=13, threshold=-1e9), always()
+    strict, free = (harmless_bound(router, verifier, judge, held, rules, lose) for lose in (0.0, 0.2))
     assert strict < 0.01 < free
-    assert harmless_bound(router, verifier, held, 1e9, 13, 0.0) == float("inf")  # nothing else is accepted
-    same = replace(held, subjects=["subject"] * 13)
-    assert harmless_bound(router, verifier, same, -1e9, 13, 0.0) == float(
-        "inf"
-    )  # one subject: a contradiction, perhaps
+    nothing_else = replace(rules, threshold=1e9)
+    assert harmless_bound(router, verifier, judge, held, nothing_else, 0.0) == float("inf")
+    same = replace(held, subjects=["subject"] * 13)  # a contradiction, perhaps
+    assert harmless_bound(router, verifier, judge, same, rules, 0.0) == float("inf")
+    assert harmless_bound(router, verifier, always(-2.0), held, rules, 0.0) == float("inf"), "the judge keeps them all"

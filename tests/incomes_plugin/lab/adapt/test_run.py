@@ -15,6 +15,7 @@ from incomes_plugin.lab.adapt import run
 from incomes_plugin.lab.adapt.calibrating import Shares
 from incomes_plugin.lab.adapt.card import write_card
 from incomes_plugin.lab.adapt.cli import app
+from incomes_plugin.lab.adapt.judging import JudgingSteps
 from incomes_plugin.lab.adapt.options import AdaptOptions, AdaptRecord
 from incomes_plugin.lab.adapt.reading import ReadingSteps
 from incomes_plugin.lab.adapt.routing import RoutingSteps
@@ -34,6 +35,7 @@ def small(base: Path, folder: Path) -> AdaptOptions:
     return AdaptOptions(
         base, str(base), folder / "out", None, scale=0.01, cache=folder / "cache",
         routing=RoutingSteps(100, 16, 60), verifying=VerifyingSteps(10, 8, 8, 8), reading=ReadingSteps(10, 4),
+        judging=JudgingSteps(40),
     )  # fmt: skip
 
 
@@ -70,6 +72,12 @@ def test_a_run_writes_an_adapter_that_belongs_to_its_base(first, base):
     assert sum(losses[-20:]) < sum(losses[:20])
     assert record.counts["edits"] == 78
     assert set(json.loads((options.out / "curves.json").read_text())["losses"]) == {"routing", "verifying", "reading"}
+    assert {"others", "contradictions", "neighbours of invented"} <= record.conflicts.keys()
+    assert record.conflicts["others"][1] == 30
+    assert "judging" in record.seconds
+    for name, tensor in adapter.judge.state_dict().items():
+        assert tensor.equal(loaded.judge.state_dict()[name])
+        assert tensor.isfinite().all()
     assert "Base fingerprint" in (options.out / "README.md").read_text()
     assert (options.out / "curves.png").stat().st_size > 1000
 
@@ -81,6 +89,8 @@ def test_the_same_seed_gives_the_same_adapter_and_captures_nothing_again(first, 
     assert {path: path.stat().st_mtime_ns for path in options.cache_folder.iterdir()} == chunks
     for name, tensor in first[1].router.state_dict().items():
         assert tensor.equal(second.router.state_dict()[name]), name
+    for name, tensor in first[1].judge.state_dict().items():
+        assert tensor.equal(second.judge.state_dict()[name]), name
     assert second.rules == first[1].rules
 
 
@@ -107,7 +117,7 @@ def test_other_texts_of_the_same_number_are_learned_anew(empty_cache, tmp_path):
         adapter, record = adapt_base(replace(empty_cache, own=tuple(own(path))), no_report)
         assert record.counts["edits"] == 79
         adapters.append(adapter)
-    for part in ("router", "verifier", "reader"):
+    for part in ("router", "verifier", "judge", "reader"):
         one, other = (getattr(adapter, part).state_dict() for adapter in adapters)
         assert any(not torch.equal(one[name], other[name]) for name in one), part
     assert len(list(empty_cache.cache_folder.glob("routing-*.pt"))) == 2

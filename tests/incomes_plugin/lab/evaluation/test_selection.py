@@ -3,7 +3,7 @@
 import pytest
 
 from incomes_plugin.errors import InvalidValue
-from incomes_plugin.lab.evaluation.records import Record
+from incomes_plugin.lab.data.records import Record
 from incomes_plugin.lab.evaluation.selection import select
 
 

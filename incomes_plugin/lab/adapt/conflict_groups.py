@@ -1,10 +1,11 @@
-"""Pairs of edits for `benchmarks/conflicts.py`: contradictions, duplicates in other words, mere neighbours.
+"""Edits in conflict, for `judging.py` and `benchmarks/conflicts.py`: contradictions, duplicates, mere neighbours.
 
-in: the published sets of one split, and invented facts; out: groups around one edit each
+in: the published sets of one split, as far as there are any, and invented facts; out: groups around one edit each
 """
 
 from __future__ import annotations
 
+import logging
 import random
 import re
 from collections import defaultdict
@@ -13,7 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from incomes_plugin.lab.data.facts import Fact, FactSource
-from incomes_plugin.lab.evaluation.records import EditRecord, Record, read_records
+from incomes_plugin.lab.data.records import EditRecord, Record, read_records
+
+logger = logging.getLogger("incomes.lab")
 
 SEED = 4242
 SUFFIX = ".jsonl.xz"
@@ -21,7 +24,7 @@ SETS = {
     "train": {"counterfact": 1.0, "zsre_synth": 1.5, "pararel_synth": 1.5, "wiki_cf": 0.75, "zsre": 0.5},
     "dev": {"counterfact": 1.0, "conflict": 1.0, "zsre": 0.5, "wiki_cf": 0.4, "peak": 0.3},
 }
-"""Published sets, and how many of their records are taken for each one of `--groups`."""
+"""Published sets, and how many of their records are taken for each one of `count`."""
 INVENTED = {"train": 3.0, "dev": 1.0}
 MULTI_VALUED = frozenset({"peak"})
 """Here a second object stays true beside the first, so only paraphrases are taken."""
@@ -33,7 +36,7 @@ _SMALL = frozenset(
 
 
 @dataclass(frozen=True)
-class Group:
+class ConflictGroup:
     """An edit and others around it.
 
     Attributes:
@@ -56,12 +59,18 @@ class Group:
         return (self.edit, *self.contradictions, *self.reworded, *self.duplicates, *self.neighbours)
 
 
-def groups(split: str, data: Path, count: int) -> list[Group]:
-    """The same ones for the same arguments, in a random order."""
-    found: list[Group] = []
+def groups(split: str, data: Path | None, count: int) -> list[ConflictGroup]:
+    """The same ones for the same arguments, in a random order.
+
+    Args:
+        split: `train` or `dev`.
+        data: data folder, or None: invented facts alone.
+        count: scale, see `SETS` and `INVENTED`.
+    """
+    found: list[ConflictGroup] = []
     subjects: set[str] = set()
     for name, share in SETS[split].items():
-        records = read_records(data / "edits" / f"{name}.{split}{SUFFIX}")
+        records = _records(data, name, split)
         random.Random(f"{SEED}-{name}").shuffle(records)
         found += list(_published(name, records, round(share * count), subjects))
     found += _invented(split, round(INVENTED[split] * count))
@@ -70,7 +79,18 @@ def groups(split: str, data: Path, count: int) -> list[Group]:
     return found
 
 
-def _published(name: str, records: Sequence[Record], count: int, subjects: set[str]) -> Iterator[Group]:
+def _records(data: Path | None, name: str, split: str) -> list[Record]:
+    """All of a published set; none where it is absent."""
+    if data is None:
+        return []
+    path = data / "edits" / f"{name}.{split}{SUFFIX}"
+    if path.is_file():
+        return read_records(path)
+    logger.warning("no %s: going without it", path.name)
+    return []
+
+
+def _published(name: str, records: Sequence[Record], count: int, subjects: set[str]) -> Iterator[ConflictGroup]:
     """One group for each subject: published sets contradict themselves and one another."""
     by_subject: dict[str, list[EditRecord]] = defaultdict(list)
     for record in records:
@@ -89,7 +109,7 @@ def _published(name: str, records: Sequence[Record], count: int, subjects: set[s
             yield group
 
 
-def _of_record(name: str, record: Record, by_subject: dict[str, list[EditRecord]]) -> Group | None:
+def _of_record(name: str, record: Record, by_subject: dict[str, list[EditRecord]]) -> ConflictGroup | None:
     edit = record.edits[0]
     new, old, subject = edit.target_new, edit.target_old, edit.subject
     if not new or not old or not subject or new.lower() == old.lower():
@@ -112,7 +132,7 @@ def _of_record(name: str, record: Record, by_subject: dict[str, list[EditRecord]
     aside = [e.statement for e in by_subject[subject] if e.relation and e.relation != edit.relation]
     neighbours = [text for text in [*others[:2], *aside[:1]] if not _asks_the_same(text, edit)]
     several = name in MULTI_VALUED
-    return Group(
+    return ConflictGroup(
         name,
         edit.statement,
         () if several else tuple(text for text in contradictions if text),
@@ -143,13 +163,13 @@ def _words(text: str) -> set[str]:
     return set(re.findall(r"\w+", text.lower())) - _SMALL
 
 
-def _invented(split: str, count: int) -> list[Group]:
+def _invented(split: str, count: int) -> list[ConflictGroup]:
     source = FactSource(SEED + (split == "dev"), held_out=split == "dev")
     rng = random.Random(f"{SEED}-{split}")
     return [_of_fact(source, rng, fact) for fact in source.distinct(count)]
 
 
-def _of_fact(source: FactSource, rng: random.Random, fact: Fact) -> Group:
+def _of_fact(source: FactSource, rng: random.Random, fact: Fact) -> ConflictGroup:
     other = fact
     while other.answer == fact.answer:
         other = source.fact(subject=fact.subject, relation=fact.relation)
@@ -158,7 +178,7 @@ def _of_fact(source: FactSource, rng: random.Random, fact: Fact) -> Group:
     way, another = (rng.choice(ways or [same]) for _ in range(2))
     aside = source.fact(subject=fact.subject, relation=source.other_relation(fact.relation))
     beside = source.fact(subject=source.similar_subject(fact), relation=fact.relation)
-    return Group(
+    return ConflictGroup(
         "invented",
         fact.statement,
         (_said(same, fact.subject, other.answer),),

@@ -1,6 +1,7 @@
-"""One line of an editing data set: checked where it enters. Read by `datasets.py`, made by `invented.py`.
+"""One line of an editing data set: checked where it enters. Read by `evaluation/datasets.py` and by
+`adapt/conflict_groups.py`, made by `evaluation/invented.py`.
 
-Fields the harness does not use are ignored, so files of other tools pass as long as they have these.
+Fields that are not used are ignored, so files of other tools pass as long as they have these.
 """
 
 from __future__ import annotations

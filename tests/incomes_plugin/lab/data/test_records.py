@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from incomes_plugin.errors import InvalidValue
+from incomes_plugin.lab.data.records import read_records
 from incomes_plugin.lab.evaluation.datasets import data_dir_of, fillers, load_dataset
-from incomes_plugin.lab.evaluation.records import read_records
 
 GOOD = {
     "id": "a-1",
