@@ -16,7 +16,7 @@ from typing import Any
 from rich.console import Console
 
 from benchmarks import bulk, rivals, server, throughput
-from benchmarks.adapters import ALWAYS, NEVER, with_threshold
+from benchmarks.adapters import ALWAYS, NEVER, with_rules
 from benchmarks.engines import EngineProcess, EngineSpec
 from benchmarks.report import markdown
 from benchmarks.server import ServerWork
@@ -68,8 +68,11 @@ def engine_sections(
     found: dict[str, Any] = {}
     with ExitStack() as stack:
         engines = {"stock": stack.enter_context(EngineProcess(EngineSpec(served.base_dir)))}
-        for name, threshold in (("reading", ALWAYS), ("silent", NEVER)):
-            changed = with_threshold(served.adapter_dir, threshold, folder / name)
+        most = adapter.rules.most_picks
+        for name, threshold, picks in (("reading", ALWAYS, most), ("reading_one", ALWAYS, 1), ("silent", NEVER, most)):
+            if name == "reading_one" and "throughput" not in args.only:
+                continue
+            changed = with_rules(served.adapter_dir, folder / name, threshold=threshold, most_picks=picks)
             engines[name] = stack.enter_context(EngineProcess(EngineSpec(served.base_dir, changed)))
         progress("engines started")
         if "throughput" in args.only:
@@ -91,10 +94,15 @@ def engine_sections(
 
 
 def variants(quick: bool) -> list[Variant]:
-    """No edits, 100 to 10,000 that every request reads, and 10,000 that none does."""
+    """No edits; 1,000 and 10,000 of which every request reads one; 100 to 10,000 of which it reads as many as it may;
+    10,000 of which it reads none."""
     if quick:
-        return [Variant(0), Variant(20, reads=True), Variant(20)]
-    return [Variant(0), *(Variant(edits, reads=True) for edits in (100, 1000, 10_000)), Variant(10_000)]
+        return [Variant(0), Variant(20, "one"), Variant(20, "most"), Variant(20)]
+    one, most = (
+        (Variant(edits, "one") for edits in (1000, 10_000)),
+        (Variant(edits, "most") for edits in (100, 1000, 10_000)),
+    )
+    return [Variant(0), *one, *most, Variant(10_000)]
 
 
 def server_work(quick: bool, served: Served) -> ServerWork:

@@ -52,8 +52,8 @@ def throughput(section: dict[str, Any]) -> str:
         f"{section['base']}, bfloat16, one core. Throughput: {work['batch']} requests of {work['prompt_tokens']} "
         f"prompt tokens and {work['output_tokens']} output tokens; decoding: after the last one's first token. "
         f"Time to first token: one prompt of {work['ttft_prompt_tokens']} tokens, at the engine. "
-        f"An edit has {work['edit_tokens']} tokens of {section['bytes_per_token']:,} bytes each; a request that reads "
-        f"reads {section['most_picks']} edits."
+        f"An edit has {work['edit_tokens']} tokens of {section['bytes_per_token']:,} bytes each. Most questions read "
+        f"one edit; {section['most_picks']} are as many as a request may read."
     )
     head = ["", "output tokens/s", "ratio to stock", "decoding alone, ratio", "first token ms", "ratio to stock"]
     return f"## Throughput and time to first token\n\n{text}\n\n{table(head, rows)}"
@@ -65,7 +65,8 @@ def label(column: dict[str, Any]) -> str:
         return "stock vLLM"
     if not column["edits"]:
         return "0 edits"
-    return f"{column['edits']:,} edits, {'every' if column['reads'] else 'no'} request reads some"
+    reads = {"none": "no request reads any", "one": "every request reads one", "most": "every one as many as it may"}
+    return f"{column['edits']:,} edits, {reads[column['reads']]}"
 
 
 def bulk(section: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from benchmarks.adapters import prompt
 from benchmarks.engines import EngineProcess, Generated
@@ -37,21 +38,25 @@ class Variant:
 
     Attributes:
         edits: active ones; None is stock vLLM.
-        reads: every request reads as many edits as it may; else it looks for edits and reads none.
+        reads: edits that every request reads: none though it looks for some, one as most questions do, or as many as
+            it may.
     """
 
     edits: int | None
-    reads: bool = False
+    reads: Literal["none", "one", "most"] = "none"
 
     @property
     def name(self) -> str:
         """Key in the results file and name of the edit set."""
-        return "stock" if self.edits is None else f"edits_{self.edits}{'_read' if self.reads else ''}"
+        ending = {"none": "", "one": "_read_one", "most": "_read"}[self.reads]
+        return "stock" if self.edits is None else f"edits_{self.edits}{ending}"
 
     @property
     def engine(self) -> str:
-        """Which engine runs it: `stock`, `reading` or `silent`."""
-        return "stock" if self.edits is None else "reading" if self.reads else "silent"
+        """Which engine runs it: `stock`, `silent`, `reading_one` or `reading`."""
+        return (
+            "stock" if self.edits is None else {"none": "silent", "one": "reading_one", "most": "reading"}[self.reads]
+        )
 
 
 STOCK = Variant(None)
@@ -119,7 +124,7 @@ def rotate(columns: Sequence[Variant], turn: int) -> list[Variant]:
 def check(variants: Sequence[Variant], differs: dict[str, bool]) -> None:
     """Hold every variant to its promise."""
     for variant in variants:
-        if differs[variant.name] != (variant.reads and bool(variant.edits)):
+        if differs[variant.name] != (variant.reads != "none" and bool(variant.edits)):
             state = "differ from" if differs[variant.name] else "equal"
             raise Unfaithful(f"{variant.name}: its tokens {state} those of stock vLLM")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.adapters import ALWAYS, random_gists, with_threshold
+from benchmarks.adapters import ALWAYS, random_gists, with_rules
 from benchmarks.report import markdown
 from benchmarks.stats import percentile, ratios, summary
 from benchmarks.throughput import STOCK, Unfaithful, Variant, check, rotate
@@ -37,7 +37,7 @@ def test_rounds_begin_with_another_variant_each() -> None:
 
 
 def test_a_variant_that_does_not_do_what_it_says_is_not_measured() -> None:
-    variants = [Variant(0), Variant(100, reads=True), Variant(100)]
+    variants = [Variant(0), Variant(100, "most"), Variant(100)]
     check(variants, {"edits_0": False, "edits_100_read": True, "edits_100": False})
     with pytest.raises(Unfaithful, match="edits_100_read: its tokens equal"):
         check(variants[1:2], {"edits_100_read": False})
@@ -46,13 +46,16 @@ def test_a_variant_that_does_not_do_what_it_says_is_not_measured() -> None:
             check([silent], {silent.name: True})
 
 
-def test_a_threshold_is_all_that_changes(tmp_path: Path) -> None:
+def test_rules_are_all_that_changes(tmp_path: Path) -> None:
     base_dir = write_tiny_model(tmp_path / "model")
     before, after = (
         EditAdapter.load(folder)
-        for folder in (base_dir / "adapter", with_threshold(base_dir / "adapter", ALWAYS, tmp_path / "changed"))
+        for folder in (
+            base_dir / "adapter",
+            with_rules(base_dir / "adapter", tmp_path / "changed", threshold=ALWAYS, most_picks=1),
+        )
     )
-    assert (after.rules.threshold, after.base) == (ALWAYS, before.base)
+    assert (after.rules.threshold, after.rules.most_picks, after.base) == (ALWAYS, 1, before.base)
     assert after.reader.state_dict().keys() == before.reader.state_dict().keys()
 
 
