@@ -21,8 +21,8 @@ BYTES = 8
 SPELLED = 3
 """Tokens that an answer has said last, which are compared with those that go before a token of a spelling."""
 
-COLUMNS = 2 + SPELLED
-"""Of a table of spellings: token, the tokens before it, place. See `Spelling.table`."""
+COLUMNS = 3 + SPELLED
+"""Of a table of spellings: token, the tokens before it, place, pick. See `Spelling.table`."""
 
 NOTHING = -2
 """What goes before an edit's first token: no token, and not -1, which is what an answer has said that has said
@@ -69,15 +69,16 @@ class Spelling:
         return self.tokens.nbytes + self.places.nbytes + self.links.nbytes
 
     def table(self) -> torch.Tensor:
-        """`[S, 5]` int64, all that copying compares with an answer: each token, the ids of the three before it, the
-        nearest first (NOTHING where there is none), and its place."""
+        """`[S, 6]` int64, all that copying compares with an answer: each token, the ids of the three before it, the
+        nearest first (NOTHING where there is none), its place, and which of several picks it belongs to: 0."""
         tokens = torch.cat([self.tokens.long(), torch.tensor([NOTHING])])
         links = torch.cat([self.links.long(), torch.tensor([-1])])
         found, at = [tokens], links
         for _ in range(SPELLED):
             found.append(tokens[at])
             at = links[at]
-        return torch.stack([*(column[:-1] for column in found), self.places.long()], -1)
+        places = self.places.long()
+        return torch.stack([*(column[:-1] for column in found), places, torch.zeros_like(places)], -1)
 
     def places_before(self) -> torch.Tensor:
         """`[S]` int64: the token of the edit that each one follows, -1 for the edit's first."""
@@ -87,11 +88,13 @@ class Spelling:
 
 
 def joined(tables: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Tables `[S, 5]` of several edits as one, `[sum of S, 5]`. Their places stay apart: an edit has no more places
+    """Tables `[S, 6]` of several picks as one, `[sum of S, 6]`. Their places stay apart: an edit has no more places
     than its spelling has tokens, so each edit's begin where its spelling does."""
     found, first = torch.cat(list(tables)), 0
-    for table in tables:
-        found[first : first + len(table), -1] += first
+    for pick, table in enumerate(tables):
+        own = found[first : first + len(table)]
+        own[:, -2] += first
+        own[:, -1] = pick
         first += len(table)
     return found
 

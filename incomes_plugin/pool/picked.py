@@ -24,7 +24,7 @@ class PickedEdit:
         keys: `[L', K, E, D]` in the compute dtype, on the device, before rotary embedding.
         values: `[L', K, E, D]`.
         copy_keys: `[S, C]` float32, k of copying; on every rank those of the whole latents.
-        spelled: `[S, 5]` int64, the table of the spelling.
+        spelled: `[S, 6]` int64, the table of the spelling.
     """
 
     edit: EditKey

@@ -2,14 +2,15 @@
 
     p(v) = a_0 p_base(v) + sum over s with token v of a_s          a = softmax(z_0, z_1, ..., z_S)
     z_0 = w . h / sqrt(N) + w_0                                    the zero-gist: nothing is copied
-    z_s = (Q h / sqrt(N)) . k_s / sqrt(C) + m[matches of s] + u[cover of s] + b_s
+    z_s = (Q h / sqrt(N)) . k_s / sqrt(C) + m[matches of s] + u[cover of s] + v[cover of the pick of s] + b_s
     k_s = (A c[place of s] + B c[place before s]) / sqrt(2 R)
 
 s runs over the spellings of the picked edits (`gist/spelling.py`), c is a gist's latents, whitened, and h the hidden
 state of N numbers behind the last norm, scaled so that their mean square is 1. A token matches as far as what the
 answer has said last is what goes before it in the edit. The cover of s is 0 until the answer says its place in the
-edit, and then 1 and as many as matched, the most there were: an answer from two edits does not say one of them twice.
-b is the verifier's log-probability that the edit applies.
+edit, and then 1 and as many as matched, the most there were; that of a pick is the largest of its places, and v counts
+only where nothing matches, where something else of an edit begins: an answer from two edits does not say one of them
+twice. b is the verifier's log-probability that the edit applies.
 
 Reading says where in an edit the answer stands; what a head takes from there is too little to spell a name by. This is
 a pointer-sentinel mixture (arXiv 1609.07843) with the zero-gist as sentinel, over gists in place of earlier hidden
@@ -41,7 +42,7 @@ class Copier(nn.Module):
         sentinel: `[N]`, w.
         sentinel_bias: `[]`, w_0.
         match: `[3]`; the first n of them together are m of n matches.
-        again: `[4]`; the first n of them together are u of a cover of n.
+        again, pick_again: `[4]`; the first n of them together are u and v of a cover of n.
         spread: `[R]`, by which latents are whitened.
     """
 
@@ -56,6 +57,7 @@ class Copier(nn.Module):
         self.sentinel_bias = nn.Parameter(torch.tensor(6.0))
         self.match = nn.Parameter(torch.tensor([1.0] + [0.5] * (SPELLED - 1)))
         self.again = nn.Parameter(torch.zeros(SPELLED + 1))
+        self.pick_again = nn.Parameter(torch.zeros(SPELLED + 1))
         self.register_buffer("spread", torch.ones(latent_dim))
 
     @property
@@ -88,14 +90,18 @@ class Copier(nn.Module):
         Args:
             hidden: `[n, N]` behind the last norm.
             keys: `[n, S, C]` or `[S, C]`, k.
-            table: `[n, S, 5]` or `[S, 5]` int64 (`Spelling.table`, `joined`).
+            table: `[n, S, 6]` or `[S, 6]` int64 (`Spelling.table`, `joined`).
             bias: `[n, S]` or `[S]` float32, b; -inf where there is no token.
             said: `[n, 3]` int64: what the answer has said last, the latest first; -1 for nothing.
             cover: `[n, S]` int64 of each place, see `covering`.
         """
         h = F.rms_norm(hidden.float(), hidden.shape[-1:]) / math.sqrt(hidden.shape[-1])
-        matches = _agreeing(table, said).float() @ self.match
-        again = F.pad(self.again.cumsum(0), (1, 0))[cover.gather(-1, _places(table, cover))]
+        agreeing = _agreeing(table, said)
+        matches = agreeing.float() @ self.match
+        again = _steps(self.again)[cover.gather(-1, _column(table, -2, cover))]
+        picks = _column(table, -1, cover)
+        of_pick = torch.zeros_like(cover).scatter_reduce(-1, picks, cover, "amax").gather(-1, picks)
+        again = again + _steps(self.pick_again)[of_pick * (1 - agreeing[..., 0])]
         query = h @ self.query.T / math.sqrt(self.query.shape[0])
         scores = torch.einsum("nc,...sc->ns", query, keys) if keys.dim() == 2 else (keys @ query[..., None])[..., 0]
         sentinel = h @ self.sentinel + self.sentinel_bias
@@ -108,21 +114,26 @@ def covering(cover: torch.Tensor, table: torch.Tensor, said: torch.Tensor, token
 
     Args:
         cover: `[n, S]` int64 of each place of the edits, before that; 0 at the beginning.
-        table: `[n, S, 5]` or `[S, 5]`.
+        table: `[n, S, 6]` or `[S, 6]`.
         said: `[n, 3]`, what each answer said last before that.
         token: `[n]`, what it says now.
     """
     found = (table[..., 0] == token[:, None]) * (1 + _agreeing(table, said).sum(-1))
-    return cover.scatter_reduce(-1, _places(table, cover), found, "amax")
+    return cover.scatter_reduce(-1, _column(table, -2, cover), found, "amax")
 
 
 def _agreeing(table: torch.Tensor, said: torch.Tensor) -> torch.Tensor:
     """`[n, S, 3]` int64: 1 for each token before that the answer has said so, up to the first that differs."""
-    return (table[..., 1:-1] == said[:, None]).cumprod(-1)
+    return (table[..., 1 : 1 + SPELLED] == said[:, None]).cumprod(-1)
 
 
-def _places(table: torch.Tensor, cover: torch.Tensor) -> torch.Tensor:
-    return table[..., -1].expand(cover.shape)
+def _column(table: torch.Tensor, number: int, cover: torch.Tensor) -> torch.Tensor:
+    return table[..., number].expand(cover.shape)
+
+
+def _steps(each: torch.Tensor) -> torch.Tensor:
+    """The sum of the first n, for n from 0 on."""
+    return F.pad(each.cumsum(0), (1, 0))
 
 
 def mixed(logits: torch.Tensor, nothing: torch.Tensor, copied: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:

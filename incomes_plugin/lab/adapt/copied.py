@@ -19,7 +19,7 @@ class SpelledPicks:
 
     Attributes:
         keys: `[B, S, C]`.
-        table: `[B, S, 5]` int64; -1 for the token of a pad.
+        table: `[B, S, 6]` int64; -1 for the token of a pad.
         bias: `[B, S]`, -inf for a pad.
     """
 
@@ -43,7 +43,7 @@ class SpelledEdits:
     def of(self, copier: Copier, picks: Sequence[Sequence[int]], logits: Sequence[Sequence[float]]) -> SpelledPicks:
         """Those of each row's picks; `logits` are the verifier's."""
         width = max(sum(len(self.spellings[e].tokens) for e in row) for row in picks)
-        table = torch.tensor([-1, *[NOTHING] * SPELLED, 0]).repeat(len(picks), width, 1)
+        table = torch.tensor([-1, *[NOTHING] * SPELLED, 0, 0]).repeat(len(picks), width, 1)
         bias = torch.full((len(picks), width), -torch.inf)
         keys = []
         for b, row in enumerate(picks):
@@ -63,7 +63,7 @@ def covered(table: torch.Tensor, said: torch.Tensor, prompt: torch.Tensor) -> to
     """Cover `[n, S]` of the picked edits' places at each of n rows, of answers one after the other.
 
     Args:
-        table: `[n, S, 5]`, of each row's picks.
+        table: `[n, S, 6]`, of each row's picks.
         said: `[n, 3]`.
         prompt: `[n]`, the answer that each row belongs to.
     """

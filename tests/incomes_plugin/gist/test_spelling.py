@@ -66,14 +66,14 @@ def test_what_is_written_like_a_special_token_is_spelled_as_text(tokenizer):
 def test_a_plain_spelling_is_the_edit_itself():
     spelling = Spelling.plain([7, 8, 9])
     assert spelling.rows == [(7, 0, -1), (8, 1, 0), (9, 2, 1)]
-    assert spelling.table().tolist() == [[7, -2, -2, -2, 0], [8, 7, -2, -2, 1], [9, 8, 7, -2, 2]]
+    assert spelling.table().tolist() == [[7, -2, -2, -2, 0, 0], [8, 7, -2, -2, 1, 0], [9, 8, 7, -2, 2, 0]]
     assert spelling.places_before().tolist() == [-1, 0, 1]
-    assert Spelling.of([]).table().shape == (0, 5)
+    assert Spelling.of([]).table().shape == (0, 6)
 
 
 def test_places_of_joined_tables_stay_apart():
     tables = [Spelling.of([(7, 0, -1), (8, 1, 0), (5, 1, -1)]).table(), Spelling.plain([7, 8]).table()]
     found = joined(tables)
-    assert found[:, -1].tolist() == [0, 1, 1, 3, 4]
-    assert torch.equal(found[:, :-1], torch.cat(tables)[:, :-1])
-    assert tables[1][:, -1].tolist() == [0, 1]
+    assert found[:, -2:].tolist() == [[0, 0], [1, 0], [1, 0], [3, 1], [4, 1]]
+    assert torch.equal(found[:, :-2], torch.cat(tables)[:, :-2])
+    assert tables[1][:, -2:].tolist() == [[0, 0], [1, 0]]

@@ -426,9 +426,9 @@ def test_a_commit_that_fails_at_any_step_changes_nothing_and_a_retry_works(
 
 
 def cached(num_tokens: int = 16) -> int:
-    """Bytes of one picked edit in float32 with a plain spelling: a key, a token, the three before it and a place
-    for each."""
-    return num_tokens * (4 * (adapter().shape.read_dim + adapter().copier.config["copy_dim"]) + 8 * (1 + 3 + 1))
+    """Bytes of one picked edit in float32 with a plain spelling: a key, a token, the three before it, place and
+    pick for each."""
+    return num_tokens * (4 * (adapter().shape.read_dim + adapter().copier.config["copy_dim"]) + 8 * (1 + 3 + 2))
 
 
 def three_edits(device_bytes: int) -> tuple[GistPool, Any]:
@@ -468,7 +468,7 @@ def test_an_edit_larger_than_the_device_cache_is_read_and_not_kept() -> None:
     picked = pool.picked(snapshot, 1)
     assert torch.equal(picked.values, decoded(made)[1])
     assert torch.equal(picked.spelled, made.spelling.table())
-    assert picked.spelled[:2].tolist() == [[0, -2, -2, -2, 0], [1, 0, -2, -2, 1]]
+    assert picked.spelled[:2].tolist() == [[0, -2, -2, -2, 0, 0], [1, 0, -2, -2, 1, 0]]
     assert torch.equal(picked.copy_keys, adapter().copier.keys_of(made.latents.unpack(), made.spelling))
     del picked
     assert pool.usage().device_bytes_used == arena

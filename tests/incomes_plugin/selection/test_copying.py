@@ -21,6 +21,7 @@ def copier() -> Copier:
     copier.sentinel.data.normal_()
     copier.sentinel_bias.data.fill_(1.5)
     copier.again.data.copy_(torch.tensor([-0.5, 0.3, -0.7, 0.2]))
+    copier.pick_again.data.copy_(torch.tensor([-0.2, -0.9, 0.4, 0.1]))
     copier.spread.copy_(torch.rand(LATENTS) + 0.5)
     return copier.requires_grad_(False)
 
@@ -33,14 +34,14 @@ def by_hand(copier, hidden, latents, spelling, bias, answer, logits):
     scores = [float(copier.sentinel @ h) / math.sqrt(HIDDEN) + float(copier.sentinel_bias)]
     white = latents / copier.spread
     cover = cover_by_hand(spelling, answer)
-    for (_, place, link), (_, *before, _) in zip(spelling.rows, spelling.table().tolist(), strict=True):
+    for (_, place, link), (_, *before, _, _) in zip(spelling.rows, spelling.table().tolist(), strict=True):
         ahead = spelling.rows[link][1] if link >= 0 else place - 1
         key = copier.key @ white[place] + (copier.before @ white[ahead] if ahead >= 0 else 0)
         same = 0
         while same < 3 and before[same] == said[same]:
             same += 1
         score = query @ key / math.sqrt(2 * LATENTS) / math.sqrt(len(query)) + copier.match[:same].sum()
-        score = score + copier.again[: cover[place]].sum()
+        score = score + copier.again[: cover[place]].sum() + (0 if same else copier.pick_again[: max(cover)].sum())
         scores.append(float(score + bias))
     weights = torch.tensor(scores).softmax(0)
     found = logits.softmax(0) * weights[0]
@@ -53,7 +54,7 @@ def cover_by_hand(spelling, answer):
     """Of each place of an edit."""
     cover = [0] * len(spelling.tokens)
     for i, token in enumerate(answer):
-        for one, *before, place in spelling.table().tolist():
+        for one, *before, place, _ in spelling.table().tolist():
             last = [*reversed(answer[:i]), -1, -1, -1][:3]
             same = 0
             while same < 3 and before[same] == last[same]:
@@ -92,14 +93,31 @@ def test_what_was_said_at_the_beginning_of_an_answer_covers_its_place_however_it
     table = joined([Spelling.plain([7, 4, 5]).table(), edit.table()])
     cover = covered(table, (11, 9))
     assert cover[0].tolist() == [0, 0, 0, 0, 1, 2, 0, 0]
-    assert cover[0, table[:, -1]].tolist() == [0, 0, 0, 0, 1, 2, 1, 2]
+    assert cover[0, table[:, -2]].tolist() == [0, 0, 0, 0, 1, 2, 1, 2]
+
+
+def test_an_edit_that_was_said_begins_anew_only_if_the_others_were_said_too(copier):
+    """Of two picks the answer has said the end of the first: what it says next begins in the second, and where it is
+    in the middle of something it goes on."""
+    copier.pick_again.data.copy_(torch.tensor([0.0, -50.0, 0.0, 0.0]))
+    copier.match.data.zero_()
+    table = joined([Spelling.plain([7, 4, 5]).table(), Spelling.plain([8, 4, 6]).table()])
+    keys, bias, answer = torch.zeros(6, 5), torch.zeros(6), (4, 5, 3)
+
+    def copied(count):
+        said = torch.tensor([[*reversed(answer[:count]), -1, -1, -1][:3]])
+        hidden = torch.zeros(1, HIDDEN)
+        return copier.weights(hidden, keys, table, bias, said, covered(table, answer[:count]))[1][0]
+
+    assert copied(3)[:3].max() < copied(3)[3:].min() - 40  # " and" stands in neither
+    assert copied(1)[2] > copied(1)[0] - 1  # 4 was said, and matched nothing: cover 1
 
 
 def test_rows_of_a_batch_are_those_of_each_alone_and_pads_weigh_nothing(copier):
     spellings = [Spelling.plain([3, 4, 5]), Spelling.plain([6, 7])]
     latents = [torch.randn(3, LATENTS), torch.randn(2, LATENTS)]
     hidden, said = torch.randn(2, HIDDEN), torch.tensor([[3, -1, -1], [6, -1, -1]])
-    keys, table, bias = torch.zeros(2, 3, 5), torch.zeros(2, 3, 5).long(), torch.full((2, 3), -torch.inf)
+    keys, table, bias = torch.zeros(2, 3, 5), torch.zeros(2, 3, 6).long(), torch.full((2, 3), -torch.inf)
     cover = torch.randint(0, 5, (2, 3))
     alone = []
     for i, spelling in enumerate(spellings):

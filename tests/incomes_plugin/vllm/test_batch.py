@@ -26,7 +26,7 @@ def request(seed: int) -> PickedTokens:
                 torch.randn(2, 3, tokens, 4, generator=numbers).bfloat16(),
                 torch.randn(2, 3, tokens, 5, generator=numbers).bfloat16(),
                 torch.randn(spelled, 6, generator=numbers),
-                torch.cat([ids, torch.arange(spelled)[:, None] % tokens], 1),
+                torch.cat([ids, torch.arange(spelled)[:, None] % tokens, torch.zeros(spelled, 1).long()], 1),
             )
         )
     return PickedTokens.of(picks, torch.randn(len(picks), generator=numbers), 7, None)
@@ -56,7 +56,7 @@ def test_a_request_lies_in_its_slot() -> None:
         assert torch.equal(batch.table[slot, :spelled], joined([pick.spelled for pick in held.picks]))
         assert torch.equal(batch.copy_bias[slot, :spelled], held.copy_bias)
         assert batch.copy_bias[slot, spelled:].isneginf().all()
-        assert (batch.table[slot, spelled:] == torch.tensor([0, -2, -2, -2, 0])).all()
+        assert (batch.table[slot, spelled:] == torch.tensor([0, -2, -2, -2, 0, 0])).all()
         assert batch.said[slot].tolist() == [-1, -1, -1]
         assert not batch.cover[slot].any()
 
