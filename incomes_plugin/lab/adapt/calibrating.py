@@ -1,9 +1,10 @@
 """Thresholds of routing, read off from questions and prompts that training did not see, at several numbers of edits.
 
-The threshold minimises the sum of two shares: right questions that it refuses, and near misses that pass it. It is
-raised if more than a given share of the prompts that no edit answers would pass, and lowered if it would refuse more
-right questions than allowed. Among more wrong edits the best one has a higher logit, so the threshold is found for
-several numbers of edits N, and the slope of a line over log N is kept (`RoutingRules.growth`).
+The threshold minimises a sum of two shares: right questions that it refuses, and near misses that pass it, which count
+twice: an answer that an edit changes without being asked is the worse of the two. It is raised if more than a given
+share of the prompts that no edit answers would pass, and lowered if it would refuse more right questions than allowed.
+Among more wrong edits the best one has a higher logit, so the threshold is found for several numbers of edits N, and
+the slope of a line over log N is kept (`RoutingRules.growth`).
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ class Shares:
     """What a threshold may cost.
 
     Attributes:
+        harm: how much a near miss that passes counts beside a right question that is refused.
         fire: share of the prompts without an edit that may pick one.
         lose: share of the right questions that may be refused.
         drop: share of the right edits that a later wrong one may replace, see `RoutingRules.rivalry`.
@@ -57,8 +59,9 @@ class Shares:
         tried: share of the questions that lead from one edit to the next which are asked on, see `RoutingRules.open`.
     """
 
+    harm: float = 2.0
     fire: float = 0.005
-    lose: float = 0.025
+    lose: float = 0.035
     drop: float = 0.0125
     onward: float = 0.02
     tried: float = 0.95
@@ -102,7 +105,7 @@ def _threshold(
     wanted = float(fired.quantile(1 - shares.fire))
     if not len(right):
         return wanted
-    return min(max(wanted, _balance(right, near)), float(right.quantile(shares.lose)))
+    return min(max(wanted, _balance(right, near, shares.harm)), float(right.quantile(shares.lose)))
 
 
 @torch.inference_mode()
@@ -115,9 +118,9 @@ def _logits(router: Router, verifier: Verifier, held: HeldOut, questions: Ragged
     return torch.cat(parts) if parts else torch.empty(0)
 
 
-def _balance(right: torch.Tensor, near: torch.Tensor) -> float:
-    """The value that minimises the share of `right` below it plus the share of `near` at or above it."""
+def _balance(right: torch.Tensor, near: torch.Tensor, harm: float) -> float:
+    """The value that minimises the share of `right` below it plus `harm` times the share of `near` at or above it."""
     bounds = right.sort().values
     lost = torch.arange(len(bounds)) / len(bounds)
     taken = (near >= bounds[:, None]).float().mean(1) if len(near) else torch.zeros(len(bounds))
-    return float(bounds[(lost + taken).argmin()])
+    return float(bounds[(lost + harm * taken).argmin()])
