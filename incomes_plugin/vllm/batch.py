@@ -66,7 +66,8 @@ class ReadBatch:
         edit_of: `[Q, E]` int64; -1 for a pad.
         copy_keys: `[Q, S, C]` float32.
         copy_bias: `[Q, S]` float32.
-        table: `[Q, S, 6]` int64; the token of a pad is 0, NOTHING goes before it, place and pick are 0.
+        table: `[Q, S, 6]` int64; the token of a pad is -1, so that no answer says it, NOTHING goes before it, and its
+            place and pick are 0.
         said: `[Q, 3]` int64; `copies.follow` brings it up to each step.
         cover: `[Q, S]` int64; likewise.
     """
@@ -92,7 +93,7 @@ class ReadBatch:
         self._copy_keys = self._keys.new_zeros(0, 0, like.copy_keys.shape[-1])
         self._copy_bias = self._keys.new_zeros(0, 0)
         self._table = self._edit_of.new_zeros(0, 0, COLUMNS)
-        self._pad = self._edit_of.new_tensor([0, *[NOTHING] * SPELLED, 0, 0])
+        self._pad = self._edit_of.new_tensor([-1, *[NOTHING] * SPELLED, 0, 0])
         self._said = self._edit_of.new_zeros(0, SPELLED)
         self._cover = self._edit_of.new_zeros(0, 0)
 

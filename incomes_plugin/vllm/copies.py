@@ -49,7 +49,8 @@ class StepCopies:
         parts = batch.copied(hidden[rows], copier)
         logits = logits.float()
         own = logits[rows]
-        mix_into(own, *parts, batch.table[..., 0], None if scratch is None else scratch[: len(own)])
+        tokens = batch.table[..., 0].clamp_min(0)  # of a pad, which weighs nothing, any
+        mix_into(own, *parts, tokens, None if scratch is None else scratch[: len(own)])
         if not isinstance(rows, slice):
             logits[rows] = own
         return logits

@@ -56,7 +56,7 @@ def test_a_request_lies_in_its_slot() -> None:
         assert torch.equal(batch.table[slot, :spelled], joined([pick.spelled for pick in held.picks]))
         assert torch.equal(batch.copy_bias[slot, :spelled], held.copy_bias)
         assert batch.copy_bias[slot, spelled:].isneginf().all()
-        assert (batch.table[slot, spelled:] == torch.tensor([0, -2, -2, -2, 0, 0])).all()
+        assert (batch.table[slot, spelled:] == torch.tensor([-1, -2, -2, -2, 0, 0])).all()
         assert batch.said[slot].tolist() == [-1, -1, -1]
         assert not batch.cover[slot].any()
 

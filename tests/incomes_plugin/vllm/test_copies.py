@@ -30,7 +30,7 @@ class Answering:
         made = request(seed)
         self.picked: PickedTokens = replace(made, said_at=self.prompt - 1)
         spelled = [int(token) for pick in made.picks for token in pick.spelled[:, 0]]
-        self.ids = [self.random.choice(spelled) for _ in range(self.prompt + 60)]
+        self.ids = [self.random.choice([0, *spelled]) for _ in range(self.prompt + 60)]  # 0 is an ordinary token
         self.reached = self.prompt  # tokens there are: those of the prompt, and answered ones
         self.computed = 0
 
@@ -136,7 +136,7 @@ def test_the_rows_that_copy_are_mixtures_once(batch: ReadBatch, rows: Any, dtype
     assert torch.equal(other, stock[:3])
     found = model.compute_logits(hidden)
     parts = batch.copied(hidden[rows], copier)
-    assert torch.equal(found[rows], mixed(stock[rows], *parts, batch.table[..., 0]))
+    assert torch.equal(found[rows], mixed(stock[rows], *parts, batch.table[..., 0].clamp_min(0)))
     plain = [row for row in range(4) if row not in torch.arange(4)[rows].tolist()]
     assert torch.equal(found[plain], stock[plain].float())
     assert torch.equal(model.compute_logits(hidden), stock)
