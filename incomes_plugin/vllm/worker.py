@@ -20,7 +20,7 @@ from vllm.utils.import_utils import resolve_obj_by_qualname
 from incomes_plugin.errors import CompressionFailed, UnsupportedEngine
 from incomes_plugin.gist import dump_gists, load_gists, model_fingerprint
 from incomes_plugin.gist.edit import Captured
-from incomes_plugin.gist.spelling import SPELLED, Spelling
+from incomes_plugin.gist.spelling import COLUMNS, Spelling
 from incomes_plugin.gist.types import SPELLED_PER_TOKEN
 from incomes_plugin.model.adapter import EditAdapter
 from incomes_plugin.pool.comparing import compare
@@ -186,7 +186,8 @@ def device_room(config: PluginConfig, adapter: EditAdapter, dtype: torch.dtype, 
     route_key_bytes = config.pool_bytes // edit_bytes * room_for(adapter, dtype, 1, 0)
     shape = adapter.shape
     read_bytes = shape.read_dim * torch.float32.itemsize
-    copied = adapter.copier.config["copy_dim"] * torch.float32.itemsize + (1 + SPELLED) * torch.int64.itemsize
+    table_and_cover_bytes = (COLUMNS + 1) * torch.int64.itemsize
+    copied = adapter.copier.config["copy_dim"] * torch.float32.itemsize + table_and_cover_bytes
     token_bytes = read_bytes + round(SPELLED_PER_TOKEN * copied)
     batch_bytes = max_num_seqs * adapter.rules.most_picks * ROW_TOKENS * token_bytes
     return route_key_bytes + config.device_bytes + batch_bytes

@@ -9,7 +9,12 @@ import pytest
 import torch
 
 from incomes_plugin.errors import FingerprintMismatch, GistFormatError, IncomesError, InvalidValue, UnsupportedEngine
+from incomes_plugin.gist.spelling import COLUMNS
+from incomes_plugin.gist.types import SPELLED_PER_TOKEN
 from incomes_plugin.model.adapter import EditAdapter
+from incomes_plugin.pool.picked import PickedEdit
+from incomes_plugin.pool.table import ROW_TOKENS
+from incomes_plugin.vllm.batch import PickedTokens, ReadBatch
 from incomes_plugin.vllm.config import WORKER_CLS, PluginConfig
 from tests.tiny_model import write_tiny_model
 
@@ -102,6 +107,22 @@ def test_what_the_pool_keeps_on_the_device_is_accounted_for(adapter: EditAdapter
         assert device_room(config, adapter, torch.float32, 8) > config.device_bytes
     assert large.device_bytes == 256 << 20
     assert device_room(small, adapter, torch.float32, 8) < device_room(small, adapter, torch.float32, 64)
+
+
+def test_the_picks_of_a_request_find_the_room_that_is_counted_for_them(adapter: EditAdapter) -> None:
+    from incomes_plugin.vllm.worker import device_room
+
+    shape, spelled = adapter.shape, round(SPELLED_PER_TOKEN * ROW_TOKENS)
+    keys = torch.zeros(len(shape.layers), shape.num_kv_heads, ROW_TOKENS, shape.head_dim)
+    table = torch.zeros(spelled, COLUMNS, dtype=torch.int64)
+    pick = PickedEdit(("edit", 1), keys, keys, torch.zeros(spelled, adapter.copier.config["copy_dim"]), table)
+    most = adapter.rules.most_picks
+    batch = ReadBatch(pick)
+    batch.set([PickedTokens.of([pick] * most, torch.zeros(most), 1, None)])
+    held = (*batch.keys, *batch.values, batch.copy_keys, batch.table, batch.cover)
+    config = PluginConfig(Path(), 1 << 20)
+    one, none = (device_room(config, adapter, torch.float32, requests) for requests in (1, 0))
+    assert one - none >= sum(part.nbytes for part in held)
 
 
 @pytest.mark.parametrize(
