@@ -129,24 +129,28 @@ def choose(
     least = rules.threshold_among(table.num_edits)
     accepted = [place for place in order if logits[place] >= least]
     ages = [age_of(edit) for edit in candidates]
-    kept = _without_rivals(picking, accepted, similar, weights, ages, features)[: rules.most_picks]
+    stay = _without_rivals(picking, accepted, similar, weights, ages, features)
+    replaced = {candidates[place] for place in accepted if place not in stay}
+    kept = stay[: rules.most_picks]
     picked = {candidates[place]: logits[place] for place in kept}
     if picked and open_share(weights, similar[:, kept].amax(1)) >= rules.open:
-        _go_on(picking, question, table, features_of, picked, may_read)
+        _go_on(picking, question, table, features_of, picked, replaced, may_read)
     bias = F.logsigmoid(torch.stack(list(picked.values()))) if picked else logits[:0]
     return Picks(tuple(picked), bias, tuple(candidates), logits)
 
 
 def _go_on(
     picking: Picking, question: torch.Tensor, table: RouteKeys, features_of: FeaturesOf,
-    picked: dict[int, torch.Tensor], may_read: Callable[[int], bool],
+    picked: dict[int, torch.Tensor], replaced: set[int], may_read: Callable[[int], bool],
 ) -> None:  # fmt: skip
-    """Add the edits that the best pick leads to, one after the other, each by what the one before says."""
+    """Add the edits that the best pick leads to, one after the other, each by what the one before says. What a later
+    pick has replaced does not come back."""
     router, verifier, rules = picking.router, picking.verifier, picking.rules
     lead = next(iter(picked))
     while len(picked) < rules.most_picks:
         question = onward(question, features_of(lead), verifier.num_parts)
-        found = best_onward(router, verifier, question, table, features_of, rules.candidates, picked, may_read)
+        passed = picked.keys() | replaced
+        found = best_onward(router, verifier, question, table, features_of, rules.candidates, passed, may_read)
         if found is None or found[1] < rules.onward:
             return
         lead, logit = found
@@ -155,9 +159,9 @@ def _go_on(
 
 def best_onward(
     router: Router, verifier: Verifier, question: torch.Tensor, table: RouteKeys, features_of: FeaturesOf, count: int,
-    picked: Collection[int], may_read: Callable[[int], bool] = lambda _: True,
+    passed: Collection[int], may_read: Callable[[int], bool] = lambda _: True,
 ) -> tuple[int, torch.Tensor] | None:  # fmt: skip
-    """The edit outside `picked` that answers what is left open, with the verifier's logit; None where there is none.
+    """The edit outside `passed` that answers what is left open, with the verifier's logit; None where there is none.
 
     Args:
         question: `[T, F]`, of `onward`.
@@ -166,8 +170,8 @@ def best_onward(
     if not len(question):
         return None
     weights = router.weights(question, distances_from_end(len(question), question.device))
-    rows, _ = _best_readable(weights, router.directions(question), table, count + len(picked), may_read)
-    others = [edit for edit in rows.tolist() if edit not in picked][:count]
+    rows, _ = _best_readable(weights, router.directions(question), table, count + len(passed), may_read)
+    others = [edit for edit in rows.tolist() if edit not in passed][:count]
     if not others:
         return None
     logits = verify(router, verifier, question, weights, [features_of(edit) for edit in others])

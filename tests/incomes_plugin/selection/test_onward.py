@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
 
+from incomes_plugin.selection import conflicts
 from incomes_plugin.selection.conflicts import Judge
 from incomes_plugin.selection.onward import onward, open_share
 from incomes_plugin.selection.picks import Picking, RoutingRules, choose
 from incomes_plugin.selection.routing import RouteKeys, Router, start_from
+from tests.incomes_plugin.selection.test_picks import always
 
 DIM, PARTS = 16, 2
 WORDS = ["what", "home", "town", "of", "founder", "Xcor", "is", "Ann", "Zed", "Quill", "mayor", "Bo", "."]
@@ -47,12 +51,15 @@ EDITS = ["founder of Xcor is Ann", "home town of Ann is Quill", "mayor of Ann is
 CHAIN = "what is home town of founder of Xcor"
 
 
-def picks(router: Router, rules: RoutingRules, question: str, barred: frozenset[int] = frozenset()) -> tuple[int, ...]:
-    edits = [say(text) for text in EDITS]
+def picks(
+    router: Router, rules: RoutingRules, question: str, barred: frozenset[int] = frozenset(),
+    texts: Sequence[str] = EDITS, judge: Judge | None = None,
+) -> tuple[int, ...]:  # fmt: skip
+    edits = [say(text) for text in texts]
     own = [router.route_keys(edit) for edit in edits]
     keys = torch.stack([torch.cat([k, k[-1:].expand(6 - len(k), -1)]) for k in own])
     table = RouteKeys(keys, None, len(edits))
-    picking = Picking(router, Matching(), Judge(), rules)
+    picking = Picking(router, Matching(), judge or Judge(), rules)
     return choose(
         picking, say(question), table, edits.__getitem__, lambda row: row, lambda row: row not in barred
     ).edits  # fmt: skip
@@ -74,6 +81,14 @@ def test_an_edit_that_may_not_be_read_is_no_step_on_the_way(router: Router) -> N
     rules = RoutingRules(candidates=3, threshold=0.0, open=0.1)
     assert picks(router, rules, CHAIN, frozenset({1})) == (0,)
     assert picks(router, rules, CHAIN, frozenset({0})) == ()
+
+
+def test_what_a_later_edit_replaced_is_no_step_on_the_way(router: Router, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conflicts, "UNLIKELY", -100.0)
+    texts = ["founder of Xcor is Bo", *EDITS[:2]]
+    rules = RoutingRules(threshold=0.0, open=0.1, onward=-2.0)  # on the way anything is taken
+    assert set(picks(router, rules, CHAIN, texts=texts)) == {0, 1, 2}
+    assert picks(router, replace(rules, rivalry=0.2), CHAIN, texts=texts, judge=always()) == (1, 2)
 
 
 def test_a_question_that_its_pick_covers_is_not_asked_again(router: Router) -> None:
