@@ -7,6 +7,8 @@ the tokens nearest to the question's tokens. Edits that the index does not hold 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from incomes_plugin.selection.routing import RouteKeys, similarities
@@ -45,6 +47,21 @@ def best_edits(
     similar = torch.cat([similarities(directions, part) for _, part in parts], 1)
     best = (weights @ similar).topk(min(count, len(edits))).indices
     return edits[best], similar[:, best]
+
+
+def best_readable(
+    weights: torch.Tensor, directions: torch.Tensor, table: RouteKeys, count: int, may_read: Callable[[int], bool]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`best_edits` of those that may be read. While some of the best may not, it looks further."""
+    asked = count
+    while True:
+        found, similar = best_edits(weights, directions, table, asked)
+        kept = [place for place, edit in enumerate(found.tolist()) if may_read(edit)][:count]
+        if len(kept) == len(found):
+            return found, similar
+        if len(kept) == count or len(found) < asked:
+            return found[kept], similar[:, kept]
+        asked *= 4
 
 
 def _edits_to_compare(

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 import torch.nn.functional as F
 
-from incomes_plugin.selection.candidates import best_edits
+from incomes_plugin.selection.candidates import best_readable
 from incomes_plugin.selection.conflicts import Judge, conflict_logits
 from incomes_plugin.selection.onward import onward, open_share
 from incomes_plugin.selection.routing import QUESTION_TOKENS, RouteKeys, Router, distances_from_end
@@ -116,82 +116,91 @@ def choose(
     """
     if not table.num_edits:
         return Picks.none()
-    router, verifier, rules = picking.router, picking.verifier, picking.rules
-    question = question[-QUESTION_TOKENS:].float()
-    weights = router.weights(question, distances_from_end(len(question), question.device))
-    found, similar = _best_readable(weights, router.directions(question), table, rules.candidates, may_read)
-    candidates = found.tolist()
-    if not candidates:
+    rules, question = picking.rules, question[-QUESTION_TOKENS:].float()
+    found = verified(picking.router, picking.verifier, question, table, features_of, rules.candidates, may_read)
+    if found is None:
         return Picks.none()
-    features = [features_of(edit).to(question) for edit in candidates]
-    logits = verify(router, verifier, question, weights, features)
-    order = logits.argsort(descending=True, stable=True).tolist()
-    least = rules.threshold_among(table.num_edits)
-    accepted = [place for place in order if logits[place] >= least]
-    ages = [age_of(edit) for edit in candidates]
-    stay = _without_rivals(picking, accepted, similar, weights, ages, features)
-    replaced = {candidates[place] for place in accepted if place not in stay}
+    stay, replaced = _settled(picking, found, rules.threshold_among(table.num_edits), age_of)
     kept = stay[: rules.most_picks]
-    picked = {candidates[place]: logits[place] for place in kept}
-    if picked and open_share(weights, similar[:, kept].amax(1)) >= rules.open:
-        _go_on(picking, question, table, features_of, picked, replaced, may_read)
-    bias = F.logsigmoid(torch.stack(list(picked.values()))) if picked else logits[:0]
-    return Picks(tuple(picked), bias, tuple(candidates), logits)
+    picked = {found.edits[place]: found.logits[place] for place in kept}
+    if picked and open_share(found.weights, found.similar[:, kept].amax(1)) >= rules.open:
+        _go_on(picking, question, table, features_of, age_of, picked, replaced, may_read)
+    bias = F.logsigmoid(torch.stack(list(picked.values()))) if picked else found.logits[:0]
+    return Picks(tuple(picked), bias, found.edits, found.logits)
 
 
-def _go_on(
-    picking: Picking, question: torch.Tensor, table: RouteKeys, features_of: FeaturesOf,
-    picked: dict[int, torch.Tensor], replaced: set[int], may_read: Callable[[int], bool],
-) -> None:  # fmt: skip
-    """Add the edits that the best pick leads to, one after the other, each by what the one before says. What a later
-    pick has replaced does not come back."""
-    router, verifier, rules = picking.router, picking.verifier, picking.rules
-    lead = next(iter(picked))
-    while len(picked) < rules.most_picks:
-        question = onward(question, features_of(lead), verifier.num_parts)
-        passed = picked.keys() | replaced
-        found = best_onward(router, verifier, question, table, features_of, rules.candidates, passed, may_read)
-        if found is None or found[1] < rules.onward:
-            return
-        lead, logit = found
-        picked[lead] = logit
+@dataclass(frozen=True)
+class Verified:
+    """What routing names for a question and what the verifier says of it.
 
-
-def best_onward(
-    router: Router, verifier: Verifier, question: torch.Tensor, table: RouteKeys, features_of: FeaturesOf, count: int,
-    passed: Collection[int], may_read: Callable[[int], bool] = lambda _: True,
-) -> tuple[int, torch.Tensor] | None:  # fmt: skip
-    """The edit outside `passed` that answers what is left open, with the verifier's logit; None where there is none.
-
-    Args:
-        question: `[T, F]`, of `onward`.
-        count: edits that are verified.
+    Attributes:
+        weights: `[T]`, of the question's tokens.
+        edits: rows of the candidates, best first.
+        similar: `[T, candidates]`, the largest cosine of each of the question's tokens with theirs.
+        features: `[E, F]` of each candidate, on the question's device.
+        logits: `[candidates]` float32.
     """
+
+    weights: torch.Tensor
+    edits: tuple[int, ...]
+    similar: torch.Tensor
+    features: Sequence[torch.Tensor]
+    logits: torch.Tensor
+
+
+def verified(
+    router: Router, verifier: Verifier, question: torch.Tensor, table: RouteKeys, features_of: FeaturesOf, count: int,
+    may_read: Callable[[int], bool] = lambda _: True, passed: Collection[int] = (),
+) -> Verified | None:  # fmt: skip
+    """The `count` best edits outside `passed` for a question `[T, F]`, or for what `onward` makes of one; None where
+    there is none."""
     if not len(question):
         return None
     weights = router.weights(question, distances_from_end(len(question), question.device))
-    rows, _ = _best_readable(weights, router.directions(question), table, count + len(passed), may_read)
-    others = [edit for edit in rows.tolist() if edit not in passed][:count]
-    if not others:
+    rows, similar = best_readable(weights, router.directions(question), table, count + len(passed), may_read)
+    places = [place for place, edit in enumerate(rows.tolist()) if edit not in passed][:count]
+    if not places:
         return None
-    logits = verify(router, verifier, question, weights, [features_of(edit) for edit in others])
-    best = int(logits.argmax())
-    return others[best], logits[best]
+    edits = tuple(rows[places].tolist())
+    features = [features_of(edit).to(question) for edit in edits]
+    return Verified(weights, edits, similar[:, places], features, verify(router, verifier, question, weights, features))
 
 
-def _best_readable(
-    weights: torch.Tensor, directions: torch.Tensor, table: RouteKeys, count: int, may_read: Callable[[int], bool]
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """`best_edits` of those that may be read. While some of the best may not, it looks further."""
-    asked = count
-    while True:
-        found, similar = best_edits(weights, directions, table, asked)
-        kept = [place for place, edit in enumerate(found.tolist()) if may_read(edit)][:count]
-        if len(kept) == len(found):
-            return found, similar
-        if len(kept) == count or len(found) < asked:
-            return found[kept], similar[:, kept]
-        asked *= 4
+def _settled(
+    picking: Picking, found: Verified, least: float, age_of: Callable[[int], int]
+) -> tuple[list[int], set[int]]:
+    """Places of the candidates that apply and stay, the likeliest first; and the edits that later ones replace.
+
+    Args:
+        least: the verifier's logit from which one applies.
+    """
+    order = found.logits.argsort(descending=True, stable=True).tolist()
+    accepted = [place for place in order if found.logits[place] >= least]
+    stay = _without_rivals(picking, found, accepted, [age_of(edit) for edit in found.edits])
+    return stay, {found.edits[place] for place in accepted if place not in stay}
+
+
+def _go_on(
+    picking: Picking, question: torch.Tensor, table: RouteKeys, features_of: FeaturesOf, age_of: Callable[[int], int],
+    picked: dict[int, torch.Tensor], replaced: set[int], may_read: Callable[[int], bool],
+) -> None:  # fmt: skip
+    """Add the edits that the best pick leads to, one after the other, each by what the one before says. Here too the
+    later of two rivals is picked, and what a later one has replaced does not come back."""
+    rules, lead = picking.rules, next(iter(picked))
+    while len(picked) < rules.most_picks:
+        question = onward(question, features_of(lead), picking.verifier.num_parts)
+        found = verified(
+            picking.router, picking.verifier, question, table, features_of, rules.candidates, may_read,
+            picked.keys() | replaced,
+        )  # fmt: skip
+        if found is None:
+            return
+        stay, gone = _settled(picking, found, rules.onward, age_of)
+        if not stay:
+            return
+        replaced |= gone
+        lead = found.edits[stay[0]]
+        picked[lead] = found.logits[stay[0]]
 
 
 def added(weights: torch.Tensor, older: torch.Tensor, later: torch.Tensor) -> float:
@@ -204,27 +213,24 @@ def added(weights: torch.Tensor, older: torch.Tensor, later: torch.Tensor) -> fl
     return float(weights / weights.sum() @ (torch.maximum(later, older) - later))
 
 
-def _without_rivals(
-    picking: Picking, accepted: list[int], similar: torch.Tensor, weights: torch.Tensor, ages: Sequence[int],
-    features: Sequence[torch.Tensor],
-) -> list[int]:  # fmt: skip
+def _without_rivals(picking: Picking, found: Verified, accepted: list[int], ages: Sequence[int]) -> list[int]:
     """The accepted candidates without those that a later one replaces; see `RoutingRules.rivalry`.
 
     The judge is asked only about those that cover the same part of the question.
     """
-    rules = picking.rules
+    rules, similar, features = picking.rules, found.similar, found.features
     if not rules.rivalry:
         return accepted  # what an older one adds may round to less than 0
     replaced: set[int] = set()
     for later in accepted:
         older = [
             place for place in accepted
-            if ages[later] > ages[place] and added(weights, similar[:, place], similar[:, later]) < rules.rivalry
+            if ages[later] > ages[place] and added(found.weights, similar[:, place], similar[:, later]) < rules.rivalry
         ]  # fmt: skip
         if not older:
             continue
-        found = conflict_logits(
+        told = conflict_logits(
             picking.judge, picking.router, picking.verifier, features[later], [features[place] for place in older]
         )
-        replaced |= {place for place, (logit, _) in zip(older, found, strict=True) if logit > rules.conflict}
+        replaced |= {place for place, (logit, _) in zip(older, told, strict=True) if logit > rules.conflict}
     return [place for place in accepted if place not in replaced]

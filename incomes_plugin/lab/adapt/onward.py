@@ -14,7 +14,7 @@ import torch
 from incomes_plugin.lab.adapt.features import Ragged
 from incomes_plugin.lab.adapt.verifying import Prompts, route_table
 from incomes_plugin.selection.onward import onward, open_share
-from incomes_plugin.selection.picks import RoutingRules, best_onward
+from incomes_plugin.selection.picks import RoutingRules, verified
 from incomes_plugin.selection.routing import QUESTION_TOKENS, Router, distances_from_end
 from incomes_plugin.selection.verifier import Verifier
 
@@ -94,8 +94,8 @@ def onward_rules(
         shares.append(open_share(weights, (router.directions(question) @ router.route_keys(edit).T).amax(-1)))
         rest = onward(question, edit, verifier.num_parts)
         picked = {i for i, subject in enumerate(subjects) if subject == subjects[lead.edit]}
-        found = best_onward(router, verifier, rest, table, lambda i: edits[i].float(), rules.candidates, picked)
-        best.append(-torch.inf if found is None else float(found[1]))
+        found = verified(router, verifier, rest, table, lambda i: edits[i].float(), rules.candidates, passed=picked)
+        best.append(-torch.inf if found is None else float(found.logits.max()))
     further = [share for share, lead in zip(shares, leads, strict=True) if lead.further is not None]
     if not further:
         return rules

@@ -91,6 +91,18 @@ def test_what_a_later_edit_replaced_is_no_step_on_the_way(router: Router, monkey
     assert picks(router, replace(rules, rivalry=0.2), CHAIN, texts=texts, judge=always()) == (1, 2)
 
 
+def test_of_two_rivals_on_the_way_the_later_one_is_picked(router: Router, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conflicts, "UNLIKELY", -100.0)
+    towns = [f"home town of Ann is {town}" for town in ("Quill", "Zed")]
+    rules = RoutingRules(threshold=0.0, open=0.1, rivalry=0.2)
+    without = set()
+    for ordered in (towns, towns[::-1]):
+        texts = [EDITS[0], *ordered]
+        assert picks(router, rules, CHAIN, texts=texts, judge=always()) == (0, 2)
+        without.add(texts[picks(router, rules, CHAIN, texts=texts, judge=always(-9.0))[1]])
+    assert len(without) == 1, "where they are no rivals, their age decides nothing"
+
+
 def test_a_question_that_its_pick_covers_is_not_asked_again(router: Router) -> None:
     direct = "founder of Xcor is"
     assert picks(router, RoutingRules(open=0.1), direct) == (0,)
