@@ -97,6 +97,23 @@ def test_unchanged_compares_tokens_with_the_base_and_names_the_kinds():
     assert (found["known_unchanged"].value, found["known_right"].value) == (0.0, 1.0)
 
 
+@pytest.mark.parametrize(
+    ("asked", "failed"),
+    [
+        (outcome("rewrite", "Rome", "Rome"), False),
+        (outcome("rewrite", "Oslo", "Rome", plain_text="Oslo"), True),
+        (outcome("rewrite", "Rome", "Rome", plain_text="Oslo"), False),  # an edit is there to change answers
+        (outcome("locality", "Oslo", "Rome", plain_text="Oslo"), False),  # the base does not know it either
+        (outcome("known", "Rome", "Rome", plain_text="Rome."), True),
+        (outcome("unrelated", "Hello", plain_text="Hi"), True),
+        (outcome("unrelated", "Hello"), False),
+        (outcome("portability", "Hello"), False),
+    ],
+)
+def test_what_no_edit_answers_fails_by_changing_and_all_else_by_being_wrong(asked, failed):
+    assert asked.failed is failed
+
+
 def test_attribution_looks_at_right_rewrites_and_counts_a_silent_answer_as_a_miss():
     outcomes = [
         outcome("rewrite", "red", "red", edit=1, applied=(1, 2)),
