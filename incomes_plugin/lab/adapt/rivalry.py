@@ -25,6 +25,10 @@ from incomes_plugin.selection.routing import QUESTION_TOKENS, Router, distances_
 from incomes_plugin.selection.verifier import Verifier, verify
 
 
+_UNTOLD = 0.1
+"""The bound where there is nothing to read it off from."""
+
+
 @dataclass(frozen=True)
 class Couple:
     """Two edits and a prompt.
@@ -75,7 +79,8 @@ def rivalry(
     replaces: Sequence[bool],
     harmless: float = float("inf"),
 ) -> float:
-    """The bound that decides most couples rightly, but not more than `harmless`.
+    """The bound that decides most couples rightly, but not more than `harmless`. Where no later edit replaces an older
+    one, it is `_UNTOLD`: with 0 none ever would, and the judge decides all the same.
 
     Args:
         questions: features `[T, F]` of each couple's prompt.
@@ -89,6 +94,8 @@ def rivalry(
         similar = [(directions @ router.route_keys(edit.float()).T).amax(-1) for edit in (first, second)]
         weights = router.weights(question, distances_from_end(len(question)))
         gains.append(added(weights, similar[0], similar[1]))
+    if not any(replaces):
+        return round(min(_UNTOLD, harmless), 4)
     order = sorted(range(len(gains)), key=gains.__getitem__)
     best, best_right, right = 0.0, sum(not flag for flag in replaces), sum(not flag for flag in replaces)
     for place, index in enumerate(order):

@@ -67,3 +67,10 @@ def test_no_bound_drops_more_right_edits_than_allowed():
     same = replace(held, subjects=["subject"] * 13)  # a contradiction, perhaps
     assert harmless_bound(router, verifier, judge, same, rules, 0.0) == float("inf")
     assert harmless_bound(router, verifier, always(-2.0), held, rules, 0.0) == float("inf"), "the judge keeps them all"
+
+
+def test_without_contradictions_the_judge_still_decides():
+    router = Router(DIM, route_dim=DIM, hidden_dim=4).requires_grad_(False)
+    edit = torch.randn(4, DIM)
+    assert rivalry(router, [], [], [], []) > 0
+    assert rivalry(router, [edit], [edit], [edit], [False], harmless=0.01) == 0.01
