@@ -24,7 +24,6 @@ from incomes_plugin.selection.picks import RoutingRules, added
 from incomes_plugin.selection.routing import QUESTION_TOKENS, Router, distances_from_end
 from incomes_plugin.selection.verifier import Verifier, verify
 
-
 _UNTOLD = 0.1
 """The bound where there is nothing to read it off from."""
 
