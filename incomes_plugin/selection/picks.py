@@ -36,8 +36,8 @@ class RoutingRules:
         rivalry: an accepted edit is dropped if a later accepted one covers the question so well that the older one adds
             less than this (weighted mean cosine), and the judge says that the two are in conflict: then the later one
             is a new answer to the same question. 0 = never.
-        conflict: logit of the judge from which two picks count as rivals; below 0, from which a new edit is in conflict
-            with another, as here both already answer the question.
+        conflict: logit of the judge from which two picks count as rivals; a new edit is in conflict with another from
+            0 on.
         open: the question is asked again with what its picks say if they leave at least this share of it open, see
             `onward.py`; above 1 = never.
         onward: verifier's logit from which an edit that is found in this way applies.
@@ -48,7 +48,7 @@ class RoutingRules:
     threshold: float = 0.0
     growth: float = 0.0
     rivalry: float = 0.0
-    conflict: float = -1.0
+    conflict: float = 0.0
     open: float = 2.0
     onward: float = 0.0
 

@@ -32,8 +32,8 @@ from incomes_plugin.selection.verifier import Verifier
 IN_CONFLICT = ("contradictions", "reworded", "duplicates")
 """Kinds of new edits that are in conflict with their group's edit."""
 
-FALSE_ALARMS = 0.01
-"""Share on which the threshold is fitted: half of what is allowed, because other data and larger sets have more."""
+FALSE_ALARMS = 0.02
+"""Share on which the threshold is fitted."""
 
 KIND_WEIGHT = 0.1
 """Of what tells duplicates from contradictions, beside what tells conflicts from neighbours."""
