@@ -45,7 +45,8 @@ def test_a_trial_says_what_an_edit_would_conflict_with(admin, edit_set):
         (found,) = admin.post(f"/v1/edits/{route}", json=body | more).json()["conflicts"]
         assert (found["edit_id"], found["kind"]) == (old["id"], "contradiction")
     assert admin.post("/v1/edits/validate", json=body | {"supersedes": [old["id"]]}).json()["conflicts"] == []
-    assert admin.post("/v1/edits/validate", json=body | {"edit_set": "default"}).json()["conflicts"] == []
+    elsewhere = admin.post("/v1/edit_sets", json={"name": "elsewhere"}).json()["id"]
+    assert admin.post("/v1/edits/validate", json=body | {"edit_set": elsewhere}).json()["conflicts"] == []
 
 
 def test_what_supersedes_is_what_is_answered(real, admin, edit_set):
