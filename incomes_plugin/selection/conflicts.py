@@ -35,7 +35,8 @@ STRANGE = 0.85
 conflicts in the fitted pairs fewer than one in a hundred lies above 0.73; of the other candidates, three quarters."""
 
 UNLIKELY = -9.0
-"""Verifier's logit below which they are not. Of 1,922 conflicts of the dev split at most one in a hundred lies below."""
+"""Verifier's logit below which they are not. Of 1,922 conflicts of the dev split fewer than one in a hundred lies below
+-8."""
 
 HIDDEN = 16
 """Units of the net."""
