@@ -1,4 +1,4 @@
-"""The served model's adapter with another threshold, random gists of its shape, random prompts.
+"""The served model's adapter with other rules, random gists of its shape, random prompts.
 
 Speed depends on how many edits there are and on how many a request reads, not on what they say. With a low threshold
 every request reads as many edits as it may, the dearest case, or one; with a high one it looks and reads none.
