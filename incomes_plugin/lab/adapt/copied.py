@@ -77,9 +77,10 @@ def covered(table: torch.Tensor, said: torch.Tensor, prompt: torch.Tensor) -> to
 
 def said_loss(
     copier: Copier, logits: torch.Tensor, hidden: torch.Tensor, said: torch.Tensor, labels: torch.Tensor,
-    picks: SpelledPicks, prompt: torch.Tensor,
+    picks: SpelledPicks, prompt: torch.Tensor, learned: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
-    """Mean of -log p(label) over n rows, and over those whose label can be copied, of what copying alone gives it.
+    """Mean of -log p(label) over the rows that are learned, and over those of them whose label can be copied, of what
+    copying alone gives it.
 
     The second keeps copying from being needed only where the base with its heads fails on the edits it learns from:
     names that it has never seen are then copied as well.
@@ -90,6 +91,7 @@ def said_loss(
         said: `[n, 3]`.
         labels: `[n]`.
         prompt: `[n]`, the row of `picks` that each one reads.
+        learned: `[n]` bool.
     """
     table = picks.table[prompt]
     cover = covered(table, said, prompt)
@@ -97,6 +99,6 @@ def said_loss(
     own = logits.log_softmax(-1).gather(1, labels[:, None])[:, 0]
     same = table[..., 0] == labels[:, None]
     right = copied.exp().masked_fill(~same, 0.0).sum(-1)
-    whole = -((nothing + own).exp() + right).clamp_min(1e-30).log().mean()
-    alone = right[same.any(-1)].clamp_min(1e-30).log()
+    whole = -((nothing + own).exp() + right)[learned].clamp_min(1e-30).log().mean()
+    alone = right[same.any(-1) & learned].clamp_min(1e-30).log()
     return whole, -alone.mean() if len(alone) else whole.new_zeros(())

@@ -12,6 +12,7 @@ from incomes_plugin.lab.data import hops, prompts
 from incomes_plugin.lab.data.chains import chains
 from incomes_plugin.lab.data.examples import Example, Question, invented, published
 from incomes_plugin.lab.data.near_misses import NearMisses, by_name
+from incomes_plugin.lab.data.restating import restated
 
 Messages = list[dict[str, str]]
 
@@ -21,7 +22,12 @@ SHARES = {
 }  # fmt: skip
 """Edits of each kind that the default run learns from."""
 
-_TWO_AT_ONCE = 1800
+_TWO_AT_ONCE = 2200
+
+_OTHER_ORDER = 0.35
+"""Share of the answers to two questions at once that begin with the second one's. That is not learned: what follows it
+is, so that an answer which begins with the wrong one of its edits still ends with the other."""
+
 _HOPS = 700
 _CHAINS = 700
 _KIN = 350
@@ -54,6 +60,7 @@ class EditPrompt:
         edits: rows of all of them.
         messages: the prompt.
         answer: what reading shall say; None where nothing is known that it could learn.
+        given: what of it at the beginning is not to be learned, only what follows it.
         further: rows of the edits that `edits` lead to, of which the last one answers the prompt.
         aside: row of an edit about what `edits` lead to, which does not answer it.
         known: the part of `answer` that the base must know by itself; where it does not, reading does not learn it.
@@ -67,6 +74,7 @@ class EditPrompt:
     rare: bool = False
     further: tuple[int, ...] = ()
     aside: int | None = None
+    given: str = ""
 
     @property
     def owners(self) -> tuple[int, ...]:
@@ -112,6 +120,7 @@ def training_plan(data: Path | None, *, scale: float, seed: int, own: Sequence[E
         for source, count in SHARES.items():
             if source != "invented":
                 edits += published(data, source, "train", int(count * scale), seed=seed)
+    edits[len(own) :] = restated(edits[len(own) :], rng)
     edits += hops.kin(int(_KIN * scale), seed=seed)
     plan = Plan(edits)
     texts = prompts.passages(data, 800, seed=seed) if data is not None else []
@@ -174,8 +183,11 @@ def _two_at_once(edits: Sequence[Example], count: int, texts: Sequence[str], rng
             f"{first.prompt} {second.prompt}", f"{first.prompt} And {lower}", f"{first.prompt} Also, {lower}",
         ))  # fmt: skip
         if i != j:
+            given = ""
+            if rng.random() < _OTHER_ORDER:
+                first, second, given = second, first, second.answer
             answer = f"{first.answer} and {second.answer}"
-            found.append(EditPrompt((i, j), in_context(prompt, texts, rng), answer, rare=True))
+            found.append(EditPrompt((i, j), in_context(prompt, texts, rng), answer, rare=True, given=given))
     return found
 
 

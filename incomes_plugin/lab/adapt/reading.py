@@ -73,12 +73,14 @@ class Answered:
         labels: `[n]`, the token to be said.
         said: `[n, 3]`, what the answer has said last, the latest first; -1 for nothing.
         prompt: `[n]`, row of the batch.
+        place: `[n]`, how many tokens of the answer come before.
     """
 
     hidden: torch.Tensor
     labels: torch.Tensor
     said: torch.Tensor
     prompt: torch.Tensor
+    place: torch.Tensor
 
 
 class Answering(nn.Module):
@@ -158,12 +160,14 @@ def _padded(
     before = F.pad(labels.masked_fill(~mask, -1), (SPELLED, 0), value=-1)
     said = torch.stack([before[:, SPELLED - 1 - i : before.shape[1] - 1 - i] for i in range(SPELLED)], -1)
     prompt = torch.tensor(places)[:, None].expand(mask.shape)
-    return Answered(decoder.normed(hidden[mask]), labels[mask], said[mask], prompt[mask])
+    place = torch.arange(mask.shape[1]).expand(mask.shape)
+    return Answered(decoder.normed(hidden[mask]), labels[mask], said[mask], prompt[mask], place[mask])
 
 
 def train_reader(
     decoder: Decoder, shape: GistShape, edits: EditFeatures, spelled: SpelledEdits, found: ReadingFeatures,
-    owners: Sequence[tuple[int, ...]], rivals: Sequence[Sequence[int]], settings: ReadingSteps, *, seed: int,
+    owners: Sequence[tuple[int, ...]], rivals: Sequence[Sequence[int]], given: Sequence[int], settings: ReadingSteps, *,
+    seed: int,
     tick: Tick = lambda *_: None, checkpoint: Path | None = None,
 ) -> tuple[Reader, Copier]:  # fmt: skip
     """A reader and a copier.
@@ -174,6 +178,7 @@ def train_reader(
         found: prompts with answers.
         owners: the edits that answer each of them.
         rivals: edits that the router likes for each of them, best first; the owners may be among them.
+        given: how many tokens each answer begins with that are not learned.
     """
     torch.manual_seed(seed)
     copier = Copier(decoder.hidden_size, shape.latent_dim)
@@ -192,8 +197,9 @@ def train_reader(
             logits.append([x for _, x in row])
         rows = answered(decoder, module.reader, shape, found, chosen, gather(edits, picks, logits))
         base = decoder.unembed(rows.hidden).float()
+        learned = rows.place >= torch.tensor([given[i] for i in chosen])[rows.prompt]
         whole, alone = said_loss(
-            copier, base, rows.hidden, rows.said, rows.labels, spelled.of(copier, picks, logits), rows.prompt
+            copier, base, rows.hidden, rows.said, rows.labels, spelled.of(copier, picks, logits), rows.prompt, learned
         )
         return whole + settings.copying * alone
 

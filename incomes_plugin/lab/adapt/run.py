@@ -222,8 +222,9 @@ class _Run:
         table = route_table(router, captured.edits.features, dtype=torch.bfloat16)
         rivals = nearest_edits(router, [captured.questions[rows[place]] for place in places], table, 5)
         spelled = SpelledEdits(captured.latents, self.tokens.spellings)
+        given = [self.tokens.given(rows[place]) for place in places]
         return train_reader(
-            self.decoder, self.shape, captured.edits, spelled, found, owners, rivals, options.reading,
+            self.decoder, self.shape, captured.edits, spelled, found, owners, rivals, given, options.reading,
             seed=options.seed, tick=self._tick("reading"),
             checkpoint=self._checkpoint(
                 "reading", self.tokens.reading_texts(rows), options.reading, options.latent_dim

@@ -49,6 +49,10 @@ class PlanTokens:
         before = answer.removesuffix(whole.known).rstrip()
         return slice(len(self._text(before)), len(self._text(answer)))
 
+    def given(self, asked: int) -> int:
+        """How many tokens of an answer are given, not learned."""
+        return len(self._text(self._plan.asked[asked].given))
+
     def read_rows(self, known: set[int], most: int, *, seed: int) -> list[int]:
         """Questions that reading learns from: the rare kinds, as far as the base knows the rest, and some others.
 
@@ -80,7 +84,7 @@ class PlanTokens:
 
     def reading_texts(self, rows: Sequence[int]) -> str:
         """Hash of what reading learns from beside what routing does, of which it takes the rivals: some answers."""
-        return _hash([self.routing_texts(), list(rows), [self.answers[i] for i in rows]])
+        return _hash([self.routing_texts(), list(rows), [(self.answers[i], self.given(i)) for i in rows]])
 
     def _text(self, text: str) -> list[int]:
         return list(self._tokenizer.encode(text, add_special_tokens=False))

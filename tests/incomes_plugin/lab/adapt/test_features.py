@@ -92,11 +92,13 @@ def test_answers_get_the_logits_of_the_reference(frozen, model, tokenizer, monke
     of_rows = picks.keys[rows.prompt], table, picks.bias[rows.prompt], rows.said, covered(table, rows.said, rows.prompt)
     tokens = table[..., 0].clamp_min(0)
     got = mixed(own, *copier.weights(rows.hidden, *of_rows), tokens).log_softmax(-1)
-    whole, alone = said_loss(copier, own, rows.hidden, rows.said, rows.labels, picks, rows.prompt)
-    torch.testing.assert_close(whole, -got.gather(1, rows.labels[:, None]).mean())
+    learned = rows.place >= torch.tensor([0, 1, 0])[rows.prompt]  # the second answer's first token is given
+    whole, alone = said_loss(copier, own, rows.hidden, rows.said, rows.labels, picks, rows.prompt, learned)
+    assert learned.sum() == len(learned) - 1
+    torch.testing.assert_close(whole, -got.gather(1, rows.labels[:, None])[learned].mean())
     copied = copier.weights(rows.hidden, *of_rows)[1]
     copied_only = mixed(own, torch.full((len(own),), -200.0), copied, tokens) - own.logsumexp(-1, keepdim=True)
-    can = (table[..., 0] == rows.labels[:, None]).any(-1)
+    can = (table[..., 0] == rows.labels[:, None]).any(-1) & learned
     assert bool(can.any())
     torch.testing.assert_close(alone, -copied_only.gather(1, rows.labels[:, None])[can].mean())
     row = 0

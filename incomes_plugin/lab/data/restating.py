@@ -1,0 +1,80 @@
+"""Other forms of edits: a question with its answer instead of a sentence, questions with asides, answers of two parts.
+
+People write "When was the depot opened? 12 May 1987, Lyon." as well as sentences. Whoever copies from such an edit must
+not take a number or a name of the question for the answer, and must begin an answer of two parts with the first.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+
+from incomes_plugin.lab.data.examples import Example, Question
+
+_ASKED = 0.14
+"""Share of the edits that become a question with its answer."""
+
+_TWO_PARTS = 0.1
+"""Share of the other edits whose answer gets a second part; of those that become a question, three times as many."""
+
+_FORMS = ("{question} {answer}.", "{question} {answer}.", "{question} {answer}", "Q: {question} A: {answer}")
+_ASIDES = (
+    "in {year}", "as {other} said on {day} {month} {year}", "which came {number} years after {other}",
+    "of which {other} has {number}", "the one near {other} with about {number}.{digit} of them", "unlike {other}",
+    "not {other} or {another}", "that {other} called '{another}' in {year}",
+)  # fmt: skip
+_PARTS = (
+    "{answer} & {other}", "{answer}, {other}", "{answer} ({other})", "{answer} and {other}",
+    "{day} {month} {year}, {answer}", "{answer} ; {month} {day} , {year}", "{answer} / {other}",
+)  # fmt: skip
+_MONTHS = (
+    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+    "December",
+)  # fmt: skip
+_LONGEST = 40
+"""Longest answer in characters that gets a second part or stands in an aside."""
+
+
+def restated(examples: Sequence[Example], rng: random.Random) -> list[Example]:
+    """The same edits, some of them in another form."""
+    answers = [answer for one in examples if one.questions and len(answer := one.questions[0].answer) <= _LONGEST]
+    return [_restated(example, answers, rng) for example in examples]
+
+
+def _restated(example: Example, answers: Sequence[str], rng: random.Random) -> Example:
+    if not example.questions or len({question.answer for question in example.questions}) != 1:
+        return example
+    first = example.questions[0]
+    asked = first.prompt.endswith("?") and rng.random() < _ASKED
+    if rng.random() < _TWO_PARTS * (3 if asked else 1) and len(first.answer) <= _LONGEST:
+        example = _with_answer(example, rng.choice(_PARTS).format(answer=first.answer, **_details(answers, rng)))
+    return _as_question(example, answers, rng) if asked else example
+
+
+def _with_answer(example: Example, answer: str) -> Example:
+    """With another answer; unchanged if the statement does not name the one it has exactly once."""
+    before = example.questions[0].answer
+    if example.statement.count(before) != 1:
+        return example
+    questions = tuple(Question(question.prompt, answer) for question in example.questions)
+    return replace(example, statement=example.statement.replace(before, answer), questions=questions, hops=())
+
+
+def _as_question(example: Example, answers: Sequence[str], rng: random.Random) -> Example:
+    first, *others = example.questions
+    prompt = first.prompt
+    if rng.random() < 0.5:
+        aside = rng.choice(_ASIDES).format(**_details(answers, rng))
+        lower = f"{prompt[:1].lower()}{prompt[1:]}"
+        prompt = f"{prompt[:-1]}, {aside}?" if rng.random() < 0.6 else f"{aside[:1].upper()}{aside[1:]}, {lower}"
+    statement = rng.choice(_FORMS).format(question=prompt, answer=first.answer)
+    return replace(example, statement=statement, questions=(Question(prompt, first.answer), *others))
+
+
+def _details(answers: Sequence[str], rng: random.Random) -> dict[str, object]:
+    return {
+        "other": rng.choice(answers), "another": rng.choice(answers), "year": rng.randint(1800, 2030),
+        "month": rng.choice(_MONTHS), "day": rng.randint(1, 28), "number": rng.randint(2, 99),
+        "digit": rng.randint(1, 9),
+    }  # fmt: skip
