@@ -146,11 +146,12 @@ def main(argv: list[str]) -> int:
     work = Work(args)
     layers, half = work.shape.layers, len(work.shape.layers) // 2
     variants: dict[str, Callable[[], GistTokens | OwnTokens]] = {}
-    for part in (layers, layers[:half], layers[half:]):
+    for name, part in (
+        ("all reading layers", layers), ("the lower half", layers[:half]), ("the upper half", layers[half:]),
+        ("every other one", layers[::2]),
+    ):  # fmt: skip
         shape = replace(work.shape, layers=part)
-        variants[f"own tokens, layers {part[0]} to {part[-1]}"] = partial(
-            OwnTokens, work.decoder, shape, work.edits, work.shape
-        )
+        variants[f"own tokens, {name}"] = partial(OwnTokens, work.decoder, shape, work.edits, work.shape)
     for count in args.counts:
         variants[f"trained, G = {count}"] = partial(GistTokens, work.decoder, work.shape, work.frames, count)
     result: dict[str, Any] = provenance(f"python -m benchmarks.gist_tokens {' '.join(argv)}".strip())

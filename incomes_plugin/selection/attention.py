@@ -7,7 +7,9 @@ CPU each one costs about as much as the arithmetic of a decode step.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
+import numpy as np
 import torch
 
 
@@ -57,6 +59,11 @@ class Unrotation:
             rest = torch.ones(len(positions), head_dim - rotary_dim, device=cos.device)
             cosine, sine = torch.cat([cosine, rest], -1), torch.cat([sine, torch.zeros_like(rest)], -1)
         return cls(cosine[:, None], sine[:, None], rotary_dim, neox)
+
+    @cached_property
+    def arrays(self) -> tuple[np.ndarray, np.ndarray]:
+        """Cosine and sine `[R, D]` for compiled loops."""
+        return self.cosine[:, 0].numpy(), self.sine[:, 0].numpy()
 
     def __call__(self, heads: torch.Tensor) -> torch.Tensor:
         """Undo the rotation of `[R, H, D]`; float32 out."""

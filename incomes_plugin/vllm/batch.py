@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
+import numpy as np
 import torch
 
 from incomes_plugin.gist.spelling import COLUMNS, NOTHING, SPELLED, joined
 from incomes_plugin.pool.picked import PickedEdit
 from incomes_plugin.selection.copying import Copier, covering
+from incomes_plugin.vllm import cpu_kernels
 from incomes_plugin.vllm.traces import AnswerTrace
+
+Rows = slice | torch.Tensor
+"""Rows of a tensor: a slice when they follow each other, else their indices."""
 
 
 @dataclass(eq=False)
@@ -52,6 +58,57 @@ class PickedTokens:
         return cls(picks, read_bias, edit_of, copy_bias, num_prompt_tokens - 1, said, cover, trace)
 
 
+@dataclass(frozen=True)
+class Arrays:
+    """The numbers of a batch in the memory of its tensors, as `cpu_kernels.py` takes them: with more slots and wider
+    than those in use.
+
+    Attributes:
+        keys, values: for each reading layer `[slots, K, W, D]`.
+        counts, spelled: `[Q]` int64, tokens of each request's picks and of their spellings.
+        bias: `[slots, W]`.
+        copy_keys, copy_bias, table, said, cover: `[slots, ...]`.
+    """
+
+    keys: list[np.ndarray]
+    values: list[np.ndarray]
+    counts: np.ndarray
+    spelled: np.ndarray
+    bias: np.ndarray
+    copy_keys: np.ndarray
+    copy_bias: np.ndarray
+    table: np.ndarray
+    said: np.ndarray
+    cover: np.ndarray
+
+    def mix(self, logits: torch.Tensor, rows: Rows, copier: Copier, hidden: torch.Tensor) -> None:
+        """Put the mixture into rows of the logits `[n, V]` float32.
+
+        Args:
+            rows: of each request, in the order of the slots.
+            hidden: `[Q, hidden]` of these rows.
+        """
+        places = np.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows.numpy()
+        query, sentinel, match, again, pick_again = (
+            part.detach().numpy() for part in (*copier.asks(hidden), *copier.steps())
+        )
+        cpu_kernels.mix_rows(
+            logits.numpy(), places, query, sentinel, match, again, pick_again, self.copy_keys, self.table,
+            self.copy_bias, self.spelled, self.said, self.cover, _zeros(logits.shape[1]),
+        )  # fmt: skip
+
+    def say(self, tokens: torch.Tensor, says: torch.Tensor | None) -> None:
+        """See `ReadBatch.say`."""
+        which = np.ones(len(tokens), np.bool_) if says is None else says.numpy()
+        cpu_kernels.say_tokens(tokens.long().numpy(), which, self.table, self.spelled, self.said, self.cover)
+
+
+@lru_cache(maxsize=1)
+def _zeros(count: int) -> np.ndarray:
+    """Zeros that `mix_rows` leaves as zeros."""
+    return np.zeros(count, np.float32)
+
+
 class ReadBatch:
     """Picks of Q requests, each in a slot of its own, padded to the longest. Padding has the bias -inf.
 
@@ -70,6 +127,7 @@ class ReadBatch:
             place and pick are 0.
         said: `[Q, 3]` int64; `copies.follow` brings it up to each step.
         cover: `[Q, S]` int64; likewise.
+        arrays: all of it for compiled loops, on a CPU; else None.
     """
 
     keys: Sequence[torch.Tensor]
@@ -81,6 +139,7 @@ class ReadBatch:
     table: torch.Tensor
     said: torch.Tensor
     cover: torch.Tensor
+    arrays: Arrays | None
 
     def __init__(self, like: PickedEdit) -> None:
         self.requests: list[PickedTokens] = []
@@ -187,6 +246,14 @@ class ReadBatch:
         self.table = self._table[:count, :spelled]
         self.said = self._said[:count]
         self.cover = self._cover[:count, :spelled]
+        self.arrays = self._arrays() if self._keys.device.type == "cpu" else None
+
+    def _arrays(self) -> Arrays:
+        counts = [(len(request.bias), len(request.copy_bias)) for request in self.requests]
+        tokens, spelled = np.array(counts, dtype=np.int64).T.copy()
+        keys, values = ([layer.numpy() for layer in part] for part in (self._keys, self._values))
+        parts = (self._bias, self._copy_keys, self._copy_bias, self._table, self._said, self._cover)
+        return Arrays(keys, values, tokens, spelled, *(part.numpy() for part in parts))
 
     def copied(self, hidden: torch.Tensor, copier: Copier) -> tuple[torch.Tensor, torch.Tensor]:
         """What the answers copy next: `Copier.weights` of hidden states `[Q, hidden]`."""
@@ -199,6 +266,9 @@ class ReadBatch:
             tokens: `[Q]`.
             says: `[Q]` bool, which answers do; None for all of them.
         """
+        if self.arrays is not None:
+            self.arrays.say(tokens, says)
+            return
         tokens = tokens.to(self.said)
         cover = covering(self.cover, self.table, self.said, tokens)
         said = torch.cat([tokens[:, None], self.said[:, :-1]], -1)

@@ -15,10 +15,9 @@ from typing import Any
 import torch
 
 from incomes_plugin.errors import SelectionFailed, UnsupportedEngine
-from incomes_plugin.selection.copying import Copier, mix_into
-from incomes_plugin.vllm.batch import PickedTokens, ReadBatch
+from incomes_plugin.selection.copying import Copier, mixed
+from incomes_plugin.vllm.batch import PickedTokens, ReadBatch, Rows
 from incomes_plugin.vllm.rows import RowSpan
-from incomes_plugin.vllm.step import Rows
 
 
 @dataclass(frozen=True)
@@ -35,24 +34,20 @@ class StepCopies:
     rows: Rows
     num_requests: int
 
-    def put_into(
-        self, logits: torch.Tensor, hidden: torch.Tensor, copier: Copier, scratch: torch.Tensor | None = None
-    ) -> torch.Tensor:
+    def put_into(self, logits: torch.Tensor, hidden: torch.Tensor, copier: Copier) -> torch.Tensor:
         """Logits `[requests, V]` float32 with the mixture in these rows.
 
         Args:
             logits: `[requests, V]` of the base; written over if they are float32.
             hidden: `[requests, hidden]` behind the last norm.
-            scratch: `[at least these rows, V]` float32, written over; see `mix_into`.
         """
-        batch, rows = self.batch, self.rows
-        parts = batch.copied(hidden[rows], copier)
-        logits = logits.float()
-        own = logits[rows]
+        batch, rows, logits = self.batch, self.rows, logits.float()
+        if batch.arrays is not None:
+            batch.arrays.mix(logits, rows, copier, hidden[rows])
+            return logits
+        nothing, copied = batch.copied(hidden[rows], copier)
         tokens = batch.table[..., 0].clamp_min(0)  # of a pad, which weighs nothing, any
-        mix_into(own, *parts, tokens, None if scratch is None else scratch[: len(own)])
-        if not isinstance(rows, slice):
-            logits[rows] = own
+        logits[rows] = mixed(logits[rows], nothing, copied, tokens)
         return logits
 
 
@@ -71,7 +66,6 @@ class CopyingLogits:
             raise UnsupportedEngine(f"{type(model).__name__} computes no logits; serve a model that generates text")
         self._copier = copier
         self._left: StepCopies | None = None
-        self._scratch = torch.empty(0)
         self._compute = model.compute_logits
         model.compute_logits = self.compute_logits
 
@@ -92,15 +86,7 @@ class CopyingLogits:
         if left is None or len(hidden_states) != left.num_requests:
             return logits
         self._left = None
-        return None if logits is None else left.put_into(logits, hidden_states, self._copier, self._room(logits))
-
-    def _room(self, logits: torch.Tensor) -> torch.Tensor | None:
-        """Memory as large as the logits, kept from step to step; see `mix_into`. Other devices keep what is freed."""
-        if logits.device.type != "cpu":
-            return None
-        if len(self._scratch) < len(logits) or self._scratch.shape[1:] != logits.shape[1:]:
-            self._scratch = torch.empty_like(logits, dtype=torch.float32)
-        return self._scratch
+        return None if logits is None else left.put_into(logits, hidden_states, self._copier)
 
 
 def follow(batch: ReadBatch, spans: Sequence[RowSpan], ids: torch.Tensor) -> None:

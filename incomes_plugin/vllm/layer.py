@@ -1,7 +1,7 @@
 """One reading layer: what happens inside the opaque attention op, between self-attention and output projection.
 
-It computes the same as `selection/reading.py` in fewer tensor operations: on a CPU each operation costs about as much
-as the arithmetic of a decode step. The logit of the zero-gist comes out of the same product as the mapped query: it is
+It computes the same as `selection/reading.py`: on a CPU in compiled loops (`cpu_kernels.py`), elsewhere and for many
+rows in few tensor operations. There the logit of the zero-gist comes out of the same product as the mapped query: it is
 one more column of the query's map.
 """
 
@@ -13,6 +13,8 @@ from typing import Any
 import torch
 
 from incomes_plugin.selection.reading import Reader
+from incomes_plugin.vllm import cpu_kernels
+from incomes_plugin.vllm.batch import Arrays
 from incomes_plugin.vllm.step import ReadRows
 
 
@@ -35,6 +37,13 @@ class ReadingLayer:
         self._offset = self._query_map.new_zeros(len(query_map), 1, self._query_map.shape[-1])
         self._offset[:, 0, -1] = reader.zero_bias[index, heads]
         self._output_map = reader.output_map[index, heads].contiguous()
+        self._zero = zero_query.contiguous(), reader.zero_bias[index, heads].contiguous()
+        self._scaled = scaled.contiguous()
+
+    @property
+    def num_heads(self) -> int:
+        """H that this worker has."""
+        return len(self._scaled)
 
     def read(self, rows: ReadRows, query: torch.Tensor, output: torch.Tensor) -> None:
         """Replace the reading rows of `output` `[T, H, D]` by `(1 - g) o_self + g o_edit`.
@@ -43,6 +52,9 @@ class ReadingLayer:
             query: `[T, H, D]`, after rotary embedding.
         """
         batch = rows.batch
+        if batch.arrays is not None and cpu_kernels.fit_for_loops(len(rows.slots), *query.shape[1:]):
+            self._read_in_loops(rows, batch.arrays, query, output)
+            return
         plain = rows.unrotations[id(self.rotary)](rows.of(query))
         own = rows.of(output).float()
         keys, values, bias = (
@@ -52,6 +64,22 @@ class ReadingLayer:
         rows.write(output, mixed)
         if rows.trace is not None:
             rows.trace.weights += weights.mean(1)
+
+    def _read_in_loops(self, rows: ReadRows, batch: Arrays, query: torch.Tensor, output: torch.Tensor) -> None:
+        own, asked = (rows.of(part).float().contiguous() for part in (output, query))
+        unrotation = rows.unrotations[id(self.rotary)]
+        cosine, sine = unrotation.arrays
+        query_map, zero_query, zero_bias, output_map = (
+            part.numpy() for part in (self._scaled, *self._zero, self._output_map)
+        )
+        cpu_kernels.read_rows(
+            own.numpy(), asked.numpy(), cosine, sine, unrotation.rotary_dim, unrotation.neox, query_map, zero_query,
+            zero_bias, output_map, batch.keys[self.index], batch.values[self.index], batch.bias, batch.counts,
+            rows.slots, rows.taken,
+        )  # fmt: skip
+        rows.write(output, own)
+        if rows.trace is not None:
+            rows.trace.weights += torch.from_numpy(rows.taken).mean(1)[:, : rows.trace.weights.shape[1]]
 
     def mix(
         self, own: torch.Tensor, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, bias: torch.Tensor

@@ -279,7 +279,8 @@ class SelectionRuntime:
         pieces = [(span.first_row, span.num_rows) for span in spans]
         rows, owners = step_rows(pieces, self.device), owners_of(pieces, self.device)
         logits = step_rows([(span.index, 1) for span in spans], self.device)
-        read = ReadRows(self._batch, rows, owners, self._unrotations(plan.positions[rows]), logits, None)
+        heads = self.reading_layers[0].num_heads
+        read = ReadRows(self._batch, rows, owners, self._unrotations(plan.positions[rows]), logits, None, heads)
         follow(self._batch, spans, read.of(plan.ids))
         read.trace = self._trace(read, spans)
         return read

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
+import numpy as np
 import torch
 
 from incomes_plugin.selection.attention import Unrotation
-from incomes_plugin.vllm.batch import ReadBatch
+from incomes_plugin.vllm.batch import ReadBatch, Rows
 from incomes_plugin.vllm.recalls import RecallRows
 from incomes_plugin.vllm.rows import RequestTag, RowSpan
 from incomes_plugin.vllm.traces import StepTrace
-
-Rows = slice | torch.Tensor
 
 
 @dataclass
@@ -26,6 +26,7 @@ class ReadRows:
         unrotations: of these rows, by id of the rotary module.
         logits: rows of the step's logits that these requests are answered from, in the order of the batch's slots.
         trace: of what they take; None when no request is traced.
+        num_heads: H.
     """
 
     batch: ReadBatch
@@ -34,6 +35,7 @@ class ReadRows:
     unrotations: dict[int, Unrotation]
     logits: Rows
     trace: StepTrace | None
+    num_heads: int
 
     def of(self, step: torch.Tensor) -> torch.Tensor:
         """Their part `[R, ...]` of a tensor `[T, ...]` of the whole step."""
@@ -42,6 +44,17 @@ class ReadRows:
     def of_requests(self, tensor: torch.Tensor) -> torch.Tensor:
         """A tensor `[Q, ...]` of the batch for each row, `[R, ...]`."""
         return tensor if self.owners is None else tensor.index_select(0, self.owners)
+
+    @cached_property
+    def slots(self) -> np.ndarray:
+        """`[R]` int64, the batch's slot of each row; on a CPU."""
+        return np.arange(len(self.batch.requests)) if self.owners is None else self.owners.numpy()
+
+    @cached_property
+    def taken(self) -> np.ndarray:
+        """`[R, H, W]`, zeros, for what each row takes of each token; see `cpu_kernels.read_rows`."""
+        assert self.batch.arrays is not None
+        return np.zeros((len(self.slots), self.num_heads, self.batch.arrays.bias.shape[1]), np.float32)
 
     def write(self, step: torch.Tensor, changed: torch.Tensor) -> None:
         """Put `[R, ...]` back into a tensor of the whole step."""

@@ -136,7 +136,7 @@ def _padded(
     rows, mask = found.rows.padded(indices)
     labels, _ = found.labels.padded(indices)
     past, start = reading_past(found, indices)
-    first = shape.layers[0]
+    first = decoder.num_layers - found.before.flat.shape[1]  # where the rows were captured
     keys, values = picked.keys.float(), picked.values.float()
 
     def read_hook(layer: int, query: torch.Tensor, output: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,133 @@
+"""The compiled loops give the numbers of the formulas: reading, copying, and what answers have said."""
+
+from __future__ import annotations
+
+import random
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from incomes_plugin.gist.spelling import joined
+from incomes_plugin.gist.types import GistShape
+from incomes_plugin.pool.picked import PickedEdit
+from incomes_plugin.selection.attention import Unrotation
+from incomes_plugin.selection.copying import Copier, mixed
+from incomes_plugin.selection.reading import Reader
+from incomes_plugin.vllm import cpu_kernels
+from incomes_plugin.vllm.batch import PickedTokens, ReadBatch, Rows
+from incomes_plugin.vllm.layer import ReadingLayer
+from incomes_plugin.vllm.step import ReadRows
+
+LAYERS, KV_HEADS, HEADS, DIM, WIDTH, VOCABULARY = 2, 3, 9, 16, 6, 1500
+
+
+def request(seed: int) -> PickedTokens:
+    """One to three picks whose spellings repeat tokens, and go round words."""
+    choose = random.Random(seed)
+    numbers = torch.Generator().manual_seed(seed)
+    picks = []
+    for i, tokens in enumerate(choose.choices(range(1, 12), k=choose.randint(1, 3))):
+        spelled = tokens + choose.randint(0, 9)
+        ids = torch.randint(0, 6, (spelled, 4), generator=numbers)
+        keys, values = (torch.randn(LAYERS, KV_HEADS, tokens, DIM, generator=numbers) for _ in range(2))
+        places = torch.arange(spelled)[:, None] % tokens
+        table = torch.cat([ids, places, torch.zeros(spelled, 1).long()], 1)
+        picks.append(
+            PickedEdit((f"e{i}", 1), keys, values, torch.randn(spelled, WIDTH, generator=numbers), table)
+        )  # fmt: skip
+    return PickedTokens.of(picks, torch.randn(len(picks), generator=numbers) - 1, 7, None)
+
+
+def batch_of(count: int, seed: int) -> ReadBatch:
+    """A batch with a history, so that its memory holds what has left."""
+    requests = [request(10 * seed + i) for i in range(count + 2)]
+    batch = ReadBatch(requests[0].picks[0])
+    batch.set(requests)
+    batch.set(requests[1:-1])
+    return batch
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("neox", "rotary"), [(True, DIM), (False, DIM), (True, DIM // 2), (False, DIM // 2)])
+@pytest.mark.parametrize("several", [False, True])
+def test_a_layer_read_in_loops_is_the_layer(dtype: torch.dtype, neox: bool, rotary: int, several: bool) -> None:
+    torch.manual_seed(3)
+    reader = Reader(GistShape((0, 1), (2, 3), KV_HEADS, DIM, 8), HEADS).requires_grad_(False)
+    for part in reader.parameters():
+        part.add_(0.3 * torch.randn_like(part))
+    layer = ReadingLayer(1, reader, SimpleNamespace(), slice(None))
+    batch = batch_of(4, seed=1)
+    owners = torch.tensor([0, 0, 0, 1, 2, 3, 3]) if several else None
+    count = 7 if several else 4
+    rows: Rows = torch.randperm(11)[:count] if several else slice(3, 3 + count)
+    turned = Unrotation.of_rows(
+        torch.randn(50, rotary), torch.randint(50, (count,)), head_dim=DIM, neox=neox, dtype=torch.float32
+    )
+    trace = SimpleNamespace(weights=torch.zeros(count, batch.edit_of.shape[1]))
+    step = ReadRows(batch, rows, owners, {id(layer.rotary): turned}, rows, trace, HEADS)  # type: ignore[arg-type]
+    wide = torch.randn(11, 2 * HEADS, DIM).to(dtype)
+    query, before = wide[:, HEADS:], wide[:, :HEADS].clone()
+    in_loops, by_tensors = before.clone(), before.clone()
+    layer.read(step, query, in_loops)
+    weights, trace.weights = trace.weights, torch.zeros_like(trace.weights)
+    batch.arrays = None
+    layer.read(step, query, by_tensors)
+    tolerance = 2e-5 if dtype == torch.float32 else 2e-2
+    torch.testing.assert_close(in_loops, by_tensors, atol=tolerance, rtol=tolerance)
+    torch.testing.assert_close(weights, trace.weights, atol=1e-5, rtol=1e-4)
+    untouched = [row for row in range(11) if row not in torch.arange(11)[rows].tolist()]
+    assert torch.equal(in_loops[untouched], before[untouched])
+    assert not torch.equal(in_loops[rows], before[rows])
+
+
+def test_many_rows_are_left_to_tensor_operations() -> None:
+    assert cpu_kernels.fit_for_loops(8, 9, 64)
+    assert not cpu_kernels.fit_for_loops(256, 32, 128)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_answers_say_and_copy_in_loops_what_the_formulas_give(seed: int) -> None:
+    torch.manual_seed(seed)
+    copier = Copier(12, 5, WIDTH).requires_grad_(False)
+    for part in copier.parameters():
+        part.copy_(torch.randn_like(part))
+    one, two = batch_of(4, seed), batch_of(4, seed)
+    two.arrays = None
+    for step in range(12):
+        tokens = torch.randint(0, 7, (4,))
+        says = torch.rand(4) < 0.7 if step % 3 else None
+        for batch in (one, two):
+            batch.say(tokens, says)
+        assert torch.equal(one.said, two.said)
+        assert torch.equal(one.cover, two.cover)
+        hidden, logits = torch.randn(4, 12), 4 * torch.randn(6, VOCABULARY)
+        logits[:, 100:200] = -torch.inf
+        rows = torch.tensor([5, 0, 2, 1])
+        got = logits.clone()
+        assert one.arrays is not None
+        one.arrays.mix(got, rows, copier, hidden)
+        nothing, copied = two.copied(hidden, copier)
+        expected = mixed(logits[rows], nothing, copied, two.table[..., 0].clamp_min(0))
+        torch.testing.assert_close(got[rows], expected, atol=2e-5, rtol=1e-5)
+        assert torch.equal(got[[3, 4]], logits[[3, 4]])
+    assert int(one.cover.max()) > 1  # the answers did follow an edit
+
+
+@pytest.mark.parametrize("size", [1, 63, 64, 1000, 49152])
+@pytest.mark.parametrize("spread", [0.0, 1.0, 30.0, 1e4])
+def test_the_log_of_the_sum_of_exponentials(size: int, spread: float) -> None:
+    row = (torch.randn(size, generator=torch.Generator().manual_seed(size)) * spread).float()
+    bits, rest, block = np.empty(1024, np.int32), np.empty(1024, np.float32), np.empty(1024, np.float32)
+    memory = block, bits, bits.view(np.float32), rest
+    got = cpu_kernels._log_total(row.numpy(), *memory)
+    assert got == pytest.approx(float(row.double().logsumexp(0)), abs=2e-6, rel=1e-6)
+    assert cpu_kernels._log_total(np.full(size, -np.inf, np.float32), *memory) == -np.inf
+
+
+def test_tables_of_several_picks_keep_their_places_apart() -> None:
+    made = request(3)
+    table = joined([pick.spelled for pick in made.picks])
+    assert int(table[:, -2].max()) < len(table)  # the loops use places and picks as rows of the table
+    assert int(table[:, -1].max()) < len(table)
