@@ -68,8 +68,12 @@ def evaluate(
         method.close()
     compared = [question for question in questions if question.type in COMPARED]
     plain = {q.id: answer for q, answer in zip(compared, base.answers(compared, progress), strict=True)}
+    texts = {edit.index: edit.text for edit in edits}
     return Evaluation(
-        outcomes=tuple(Outcome(q, a, plain.get(q.id)) for q, a in zip(questions, answers, strict=True)),
+        outcomes=tuple(
+            Outcome(q, a, plain.get(q.id), "".join(texts[edit] for edit in a.applied[:1]))
+            for q, a in zip(questions, answers, strict=True)
+        ),
         refused=len(pool.refused) if pool else 0,
         bytes_per_edit=round(pool.num_bytes / pool.num_edits) if pool and pool.num_edits else None,
         prepare_s=round(prepared_s - start_s, 1),

@@ -61,11 +61,16 @@ class Share:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A question with what the method said, and what the base says without edits (asked where that counts)."""
+    """A question with what the method said, and what the base says without edits (asked where that counts).
+
+    Attributes:
+        lead: text of the edit that is named first as what the answer rests on; empty where none is.
+    """
 
     question: EvalQuestion
     answer: Answer
     without_edits: Answer | None = None
+    lead: str = ""
 
     @property
     def match(self) -> bool:
@@ -173,7 +178,9 @@ def _unchanged(outcomes: Iterable[Outcome]) -> Metrics:
 
 
 def _attribution(outcomes: Iterable[Outcome]) -> Metrics:
-    """`picked`: rewrites for which the right edit was read; `attribution`: of those answered rightly, as the heaviest.
+    """`picked`: rewrites for which the right edit was read; `attribution`: of those answered rightly, as the heaviest;
+    `attribution_says`: of these, whatever edit is the heaviest, it says what the answer does. Sets have edits that say
+    the same twice.
 
     Left out for a method that never names an edit; an answer without a named edit counts as a miss.
     """
@@ -183,6 +190,7 @@ def _attribution(outcomes: Iterable[Outcome]) -> Metrics:
     found = {"picked": Share.of([o.question.edit in o.answer.applied for o in asked])}
     if right := [o for o in asked if o.match]:
         found["attribution"] = Share.of([o.question.edit in o.answer.applied[:1] for o in right])
+        found["attribution_says"] = Share.of([says(o.lead, o.question.answers) for o in right])
     return found
 
 

@@ -6,13 +6,13 @@ from incomes_plugin.lab.evaluation.interface import Answer, EvalQuestion
 from incomes_plugin.lab.evaluation.metrics import ALIAS, Outcome, Share, field_kind, of_oracle, plain, says, summarise
 
 
-def outcome(kind, text, *answers, edit=None, applied=(), plain_text=None, prompt_tokens=10, **fields):
+def outcome(kind, text, *answers, edit=None, applied=(), plain_text=None, prompt_tokens=10, lead="", **fields):
     needs = () if edit is None else (edit,)
     question = EvalQuestion(
         "q", kind, fields.pop("subtype", None), "?", answers, edit, cloze=False, needs=needs, **fields
     )
     plain_answer = None if plain_text is None else Answer(plain_text, tuple(plain_text.encode()), (), 1)
-    return Outcome(question, Answer(text, tuple(text.encode()), applied, prompt_tokens), plain_answer)
+    return Outcome(question, Answer(text, tuple(text.encode()), applied, prompt_tokens), plain_answer, lead)
 
 
 @pytest.mark.parametrize(
@@ -126,6 +126,19 @@ def test_attribution_looks_at_right_rewrites_and_counts_a_silent_answer_as_a_mis
     assert found["attribution"] == Share.of([True, False, False])
     assert found["picked"] == Share.of([True, True, False, False])
     assert "attribution" not in summarise(outcomes[2:3])
+
+
+def test_an_edit_that_says_the_same_is_no_wrong_attribution_by_what_it_says():
+    found = summarise(
+        [
+            outcome("rewrite", "red", "red", edit=1, applied=(2, 1), lead="The door of shed 4 is red."),
+            outcome("rewrite", "red", "red", edit=1, applied=(3,), lead="Shed 4 has a door."),
+            outcome("rewrite", "red", "red", edit=1),
+            outcome("rewrite", "wrong", "red", edit=1, applied=(2,), lead="The door of shed 4 is red."),
+        ]
+    )
+    assert found["attribution"] == Share.of([False, False, False])
+    assert found["attribution_says"] == Share.of([True, False, False])
 
 
 def test_only_what_was_asked_has_a_metric():
