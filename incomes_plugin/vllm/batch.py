@@ -89,9 +89,8 @@ class Arrays:
             hidden: `[Q, hidden]` of these rows.
         """
         places = np.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows.numpy()
-        query, sentinel, match, again, pick_again = (
-            part.detach().numpy() for part in (*copier.asks(hidden), *copier.steps())
-        )
+        query, sentinel = (part.detach().numpy() for part in copier.asks(hidden))
+        match, again, pick_again = _steps_of(copier)
         cpu_kernels.mix_rows(
             logits.numpy(), places, query, sentinel, match, again, pick_again, self.copy_keys, self.table,
             self.copy_bias, self.spelled, self.said, self.cover, _zeros(logits.shape[1]),
@@ -101,6 +100,12 @@ class Arrays:
         """See `ReadBatch.say`."""
         which = np.ones(len(tokens), np.bool_) if says is None else says.numpy()
         cpu_kernels.say_tokens(tokens.long().numpy(), which, self.table, self.spelled, self.said, self.cover)
+
+
+@lru_cache(maxsize=1)
+def _steps_of(copier: Copier) -> tuple[np.ndarray, ...]:
+    """m, u and v of a copier that is served: nothing trains it any more."""
+    return tuple(part.detach().numpy() for part in copier.steps())
 
 
 @lru_cache(maxsize=1)

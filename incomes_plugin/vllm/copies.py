@@ -41,7 +41,7 @@ class StepCopies:
             logits: `[requests, V]` of the base; written over if they are float32.
             hidden: `[requests, hidden]` behind the last norm.
         """
-        batch, rows, logits = self.batch, self.rows, logits.float()
+        batch, rows, logits = self.batch, self.rows, logits.float().contiguous()
         if batch.arrays is not None:
             batch.arrays.mix(logits, rows, copier, hidden[rows])
             return logits

@@ -93,11 +93,17 @@ def _turn_back(
 
 @_compiled
 def _add_product(numbers: np.ndarray, matrix: np.ndarray, out: np.ndarray) -> None:
-    """Add `numbers [D] @ matrix [D, D]` to `out`."""
-    for d in range(numbers.shape[0]):
-        number, row = numbers[d], matrix[d]
-        for i in range(row.shape[0]):
-            out[i] += number * row[i]
+    """Add `numbers [D] @ matrix [D, D]` to `out`: four rows at once, so that `out` is loaded and stored seldom."""
+    whole = numbers.shape[0] // 4 * 4
+    for d in range(0, whole, 4):
+        one, two, three, four = numbers[d], numbers[d + 1], numbers[d + 2], numbers[d + 3]
+        first, second, third, fourth = matrix[d], matrix[d + 1], matrix[d + 2], matrix[d + 3]
+        for i in range(first.shape[0]):
+            out[i] += one * first[i] + two * second[i] + three * third[i] + four * fourth[i]
+    for d in range(whole, numbers.shape[0]):
+        one, first = numbers[d], matrix[d]
+        for i in range(first.shape[0]):
+            out[i] += one * first[i]
 
 
 @_compiled

@@ -126,6 +126,15 @@ def test_the_log_of_the_sum_of_exponentials(size: int, spread: float) -> None:
     assert cpu_kernels._log_total(np.full(size, -np.inf, np.float32), *memory) == -np.inf
 
 
+@pytest.mark.parametrize("size", [2, 6, 16, 64])
+def test_a_product_of_any_width_is_added(size: int) -> None:
+    numbers, out = np.random.default_rng(size).standard_normal((2, size)).astype(np.float32)
+    matrix = np.random.default_rng(1).standard_normal((size, size)).astype(np.float32)
+    expected = out + numbers @ matrix
+    cpu_kernels._add_product(numbers, matrix, out)
+    np.testing.assert_allclose(out, expected, atol=1e-5, rtol=1e-5)
+
+
 def test_tables_of_several_picks_keep_their_places_apart() -> None:
     made = request(3)
     table = joined([pick.spelled for pick in made.picks])
