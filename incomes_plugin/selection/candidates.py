@@ -1,8 +1,9 @@
 """Finds the edits with the best routing scores for a question: among all edits, or among those that an index names.
 
 in: a question's directions and weights, the route keys of the edits it may see; out: the best few, with their cosines.
-An edit's score is exact either way. With an index only the choice of edits to compare is approximate: those that own
-the tokens nearest to the question's tokens. Edits that the index does not hold yet are always compared.
+An edit's score is exact either way. In a large set the choice of edits to compare with all tokens of a long question is
+approximate: those that are best by its heaviest tokens. With an index it is those that own the tokens nearest to the
+question's tokens; edits that the index does not hold yet are always compared.
 """
 
 from __future__ import annotations
@@ -18,11 +19,18 @@ _NEAREST = 256
 """Tokens that the index names for each token of a question."""
 
 _COMPARED = 256
-"""Edits of the index that are compared exactly."""
+"""Edits of an index, or of a large set, that are compared exactly."""
 
 _LEAST_WEIGHT = 0.36
 """Tokens of the question with less than this share of the mean weight are not looked up in the index. The exact
 comparison uses them all the same."""
+
+
+_HEAVIEST = 24
+"""Tokens of a long question by which the edits of a large set are compared first. Most questions have fewer."""
+
+_LARGE = 2000
+"""Edits of a large set: of a smaller one all are compared with all tokens within a millisecond."""
 
 
 def best_edits(
@@ -38,11 +46,14 @@ def best_edits(
         The edits `[c]` int64, and max_j cos `[T, c]` float32 of each with every token of the question.
     """
     rows = None if table.index is None else table.index.rows
-    if rows is None:
+    if rows is not None:
+        parts = _edits_to_compare(weights, directions, table, rows)
+    elif table.num_edits > _LARGE and len(weights) > _HEAVIEST:
+        parts = [_best_by_the_heaviest(weights, directions, table)]
+    else:
         similar = similarities(directions, table)
         best = (weights @ similar).topk(min(count, table.num_edits)).indices
         return best, similar[:, best]
-    parts = _edits_to_compare(weights, directions, table, rows)
     edits = torch.cat([own for own, _ in parts])
     similar = torch.cat([similarities(directions, part) for _, part in parts], 1)
     best = (weights @ similar).topk(min(count, len(edits))).indices
@@ -62,6 +73,20 @@ def best_readable(
         if len(kept) == count or len(found) < asked:
             return found[kept], similar[:, kept]
         asked *= 4
+
+
+def _best_by_the_heaviest(
+    weights: torch.Tensor, directions: torch.Tensor, table: RouteKeys
+) -> tuple[torch.Tensor, RouteKeys]:
+    """The edits that are best by the heaviest tokens of a question."""
+    heaviest = weights.topk(_HEAVIEST).indices
+    scores = weights[heaviest] @ similarities(directions[heaviest], table)
+    best = scores.topk(min(_COMPARED, table.num_edits)).indices
+    if table.owners is None:
+        return best, RouteKeys(table.keys[best], None, len(best))
+    named = torch.zeros(table.num_edits + 1, dtype=torch.bool, device=best.device)
+    named[best] = True
+    return _edits_in_rows(table, named[table.owners.clamp(max=table.num_edits)].nonzero()[:, 0])
 
 
 def _edits_to_compare(

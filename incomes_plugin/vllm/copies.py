@@ -16,8 +16,8 @@ import torch
 
 from incomes_plugin.errors import SelectionFailed, UnsupportedEngine
 from incomes_plugin.selection.copying import Copier, mixed
-from incomes_plugin.vllm.batch import PickedTokens, ReadBatch, Rows
-from incomes_plugin.vllm.rows import RowSpan
+from incomes_plugin.vllm.batch import PickedTokens, ReadBatch
+from incomes_plugin.vllm.rows import Rows, RowSpan
 
 
 @dataclass(frozen=True)

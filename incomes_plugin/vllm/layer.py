@@ -14,7 +14,7 @@ import torch
 
 from incomes_plugin.selection.reading import Reader
 from incomes_plugin.vllm import cpu_kernels
-from incomes_plugin.vllm.batch import Arrays
+from incomes_plugin.vllm.arrays import Arrays
 from incomes_plugin.vllm.step import ReadRows
 
 

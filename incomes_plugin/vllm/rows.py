@@ -28,6 +28,9 @@ import torch
 
 KEY_PREFIX = "incomes_"
 
+Rows = slice | torch.Tensor
+"""Rows of a tensor: a slice when they follow each other, else their indices."""
+
 
 @dataclass(frozen=True, slots=True)
 class RequestTag:

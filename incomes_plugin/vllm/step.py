@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from incomes_plugin.selection.attention import Unrotation
-from incomes_plugin.vllm.batch import ReadBatch, Rows
+from incomes_plugin.vllm.batch import ReadBatch
 from incomes_plugin.vllm.recalls import RecallRows
-from incomes_plugin.vllm.rows import RequestTag, RowSpan
+from incomes_plugin.vllm.rows import RequestTag, Rows, RowSpan
 from incomes_plugin.vllm.traces import StepTrace
 
 

@@ -182,3 +182,44 @@ def test_fewer_edits_than_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None
     table = indexed(keys[:10], torch.arange(10), 10, covered=10)
     weights, directions = question_of(keys[0], seed=0)
     assert len(best_edits(weights, directions, table, 8)[0]) == 3
+
+
+def long_question_of(keys: torch.Tensor, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """A question about the edit with these keys `[W, R]` in the midst of 40 light tokens of other matters."""
+    generator = torch.Generator().manual_seed(seed)
+    weights, directions = question_of(keys, seed)
+    others = F.normalize(torch.randn(40, R, generator=generator), dim=-1)
+    return torch.cat([weights, torch.full((40,), 0.2)]), torch.cat([directions, others])
+
+
+@pytest.mark.parametrize("several_rows", [False, True])
+def test_among_many_edits_the_heaviest_tokens_of_a_long_question_name_those_to_compare(several_rows: bool) -> None:
+    count = 3000
+    keys, _ = language(count)
+    if several_rows:  # an edit takes two rows, and every seventh row belongs to no edit any more
+        owners = torch.arange(count).repeat_interleave(2)[torch.randperm(2 * count)]
+        rows = torch.stack([keys[:, : W // 2], keys[:, W // 2 :]], 1)
+        keys_of_rows = torch.stack([rows[edit, (owners[:place] == edit).sum()] for place, edit in enumerate(owners)])
+        owners = torch.cat([owners, torch.full((count,), count)])
+        table = RouteKeys(torch.cat([keys_of_rows, keys_of_rows[:count]]), owners, count)
+    else:
+        table = RouteKeys(keys, None, count)
+    shared = 0
+    for edit in range(0, count, 100):
+        weights, directions = long_question_of(keys[edit], seed=edit)
+        similar = similarities(directions, table)
+        expected = (weights @ similar).topk(4).indices
+        found, own = best_edits(weights, directions, table, 4)
+        torch.testing.assert_close(own, similar[:, found])
+        assert (weights @ own).diff().le(1e-6).all()
+        assert int(found[0]) == int(expected[0])
+        shared += len({*found.tolist()} & {*expected.tolist()})
+    assert shared >= 0.97 * 4 * len(range(0, count, 100))
+
+
+def test_all_tokens_compare_with_few_edits(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys, _ = language(300)
+    weights, directions = long_question_of(keys[7], seed=7)
+    monkeypatch.setattr(candidates, "_best_by_the_heaviest", None)
+    found, _ = best_edits(weights, directions, RouteKeys(keys, None, 300), 2)
+    assert int(found[0]) == 7

@@ -16,8 +16,9 @@ from incomes_plugin.selection.attention import Unrotation
 from incomes_plugin.selection.copying import Copier, mixed
 from incomes_plugin.selection.reading import Reader
 from incomes_plugin.vllm import cpu_kernels
-from incomes_plugin.vllm.batch import PickedTokens, ReadBatch, Rows
+from incomes_plugin.vllm.batch import PickedTokens, ReadBatch
 from incomes_plugin.vllm.layer import ReadingLayer
+from incomes_plugin.vllm.rows import Rows
 from incomes_plugin.vllm.step import ReadRows
 
 LAYERS, KV_HEADS, HEADS, DIM, WIDTH, VOCABULARY = 2, 3, 9, 16, 6, 1500
