@@ -7,12 +7,14 @@ import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import fields
+from functools import partial as partial_of
 from pathlib import Path
 from typing import TypeVar
 
 import torch
 
 from incomes_plugin.errors import InvalidValue
+from incomes_plugin.lab.adapt.beside import processes, side_by_side
 from incomes_plugin.lab.adapt.features import EditFeatures, Ragged, ReadingFeatures
 from incomes_plugin.lab.progress import StageProgress
 
@@ -44,7 +46,7 @@ class FeatureCache:
         compute: Callable[[Sequence[int]], Found],
         report: StageProgress,
     ) -> Found:
-        """Features of all texts, in order.
+        """Features of all texts, in order. Chunks are captured side by side.
 
         Args:
             compute: captures the texts with these indices.
@@ -52,18 +54,24 @@ class FeatureCache:
         Raises:
             InvalidValue: the cache would grow beyond its limit.
         """
-        parts = []
-        for start in range(0, len(texts), CHUNK):
-            indices = range(start, min(start + CHUNK, len(texts)))
-            path = self.path(stage, [texts[i] for i in indices])
-            if not path.is_file():
+        parts = [range(start, min(start + CHUNK, len(texts))) for start in range(0, len(texts), CHUNK)]
+        chunks = {self.path(stage, [texts[i] for i in indices]): indices for indices in parts}
+        missing = [path for path in chunks if not path.is_file()]
+        workers = max(1, min(processes(), len(missing)))
+
+        def work(first: int) -> None:
+            for path in missing[first::workers]:
                 self._check_room(path)
                 partial = path.with_suffix(".part")
-                torch.save(_tensors(compute(indices)), partial)
+                torch.save(_tensors(compute(chunks[path])), partial)
                 partial.replace(path)
-            parts.append(path)
-            report(stage, indices.stop, len(texts))
-        return _join([_from_tensors(torch.load(path)) for path in parts])  # type: ignore[return-value]
+                if first == 0:
+                    there = sum(len(indices) for chunk, indices in chunks.items() if chunk.is_file())
+                    report(stage, there, len(texts))
+
+        side_by_side(partial_of(work, 0), [partial_of(work, first) for first in range(1, workers)])
+        report(stage, len(texts), len(texts))
+        return _join([_from_tensors(torch.load(path)) for path in chunks])  # type: ignore[return-value]
 
     def path(self, stage: str, made_of: Sequence[object]) -> Path:
         """A file of a stage, named by what it is made of."""

@@ -166,9 +166,8 @@ def _padded(
 
 def train_reader(
     decoder: Decoder, shape: GistShape, edits: EditFeatures, spelled: SpelledEdits, found: ReadingFeatures,
-    owners: Sequence[tuple[int, ...]], rivals: Sequence[Sequence[int]], given: Sequence[int], settings: ReadingSteps, *,
-    seed: int,
-    tick: Tick = lambda *_: None, checkpoint: Path | None = None,
+    places: Sequence[int], owners: Sequence[tuple[int, ...]], rivals: Sequence[Sequence[int]], given: Sequence[int],
+    settings: ReadingSteps, *, seed: int, tick: Tick = lambda *_: None, checkpoint: Path | None = None,
 ) -> tuple[Reader, Copier]:  # fmt: skip
     """A reader and a copier.
 
@@ -176,7 +175,8 @@ def train_reader(
         edits: as gists give them back, in the dtype that the engine reads them in.
         spelled: the same edits' spellings.
         found: prompts with answers.
-        owners: the edits that answer each of them.
+        places: those of them to learn from.
+        owners: the edits that answer each of these.
         rivals: edits that the router likes for each of them, best first; the owners may be among them.
         given: how many tokens each answer begins with that are not learned.
     """
@@ -195,7 +195,8 @@ def train_reader(
             rng.shuffle(row)
             picks.append([e for e, _ in row])
             logits.append([x for _, x in row])
-        rows = answered(decoder, module.reader, shape, found, chosen, gather(edits, picks, logits))
+        prompts = [places[i] for i in chosen]
+        rows = answered(decoder, module.reader, shape, found, prompts, gather(edits, picks, logits))
         base = decoder.unembed(rows.hidden).float()
         learned = rows.place >= torch.tensor([given[i] for i in chosen])[rows.prompt]
         whole, alone = said_loss(

@@ -14,10 +14,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from incomes_plugin.gist.fingerprint import base_fingerprint
 from incomes_plugin.gist.types import GistShape, Packed
 from incomes_plugin.lab.adapt.base_features import BaseFeatures, Standard, kept
+from incomes_plugin.lab.adapt.beside import processes, side_by_side
 from incomes_plugin.lab.adapt.cache import FeatureCache
 from incomes_plugin.lab.adapt.conflict_groups import groups
 from incomes_plugin.lab.adapt.copied import SpelledEdits
-from incomes_plugin.lab.adapt.features import FrozenBase, Ragged, ReadingFeatures
+from incomes_plugin.lab.adapt.features import FrozenBase, Ragged
 from incomes_plugin.lab.adapt.judging import GroupedEdits, fitted, judged_pairs
 from incomes_plugin.lab.adapt.onward import joined_prompts, onward_prompts
 from incomes_plugin.lab.adapt.options import AdaptOptions, AdaptRecord
@@ -73,13 +74,21 @@ def adapt_base(options: AdaptOptions, report: StageProgress) -> tuple[EditAdapte
     held_edits = set(range(0, len(run.plan.edits), HELD_SHARE))
     train = [i for i, asked in enumerate(run.plan.asked) if held_edits.isdisjoint(asked.owners)]
     router = run.timed("routing", lambda: run.router(captured, train))
+    beside = [lambda: run.verify_beside(captured, train, router)] if processes() > 1 else []
+    reader, copier = run.timed(
+        "reading, verifying beside it" if beside else "reading",
+        lambda: side_by_side(lambda: run.reader(captured, held_edits, router), beside),
+    )
     verifier = run.timed("verifying", lambda: run.verifier(captured, train, router))
     judge = run.timed("judging", lambda: run.judge(captured, router, verifier))
-    reader, copier = run.timed("reading", lambda: run.reader(captured, held_edits, router))
     rules = run.timed("calibrating", lambda: run.rules(captured, held_edits, router, verifier, judge))
     adapter = run.adapter(captured, router, verifier, judge, reader, copier, rules)
     adapter.save(options.out)
     return adapter, run.record
+
+
+def _silent(_stage: str, _done: int, _total: int) -> None:
+    """The progress of a process without a terminal."""
 
 
 class _Run:
@@ -192,6 +201,11 @@ class _Run:
             checkpoint=self._checkpoint("verifying", self.tokens.verifying_texts(), scale, self.options.verifying),
         )  # fmt: skip
 
+    def verify_beside(self, captured: BaseFeatures, train: list[int], router: Router) -> None:
+        """As `verifier`, in a process of its own: it leaves the checkpoint, and says nothing on the way."""
+        self.report = _silent
+        self.verifier(captured, train, router)
+
     def judge(self, captured: BaseFeatures, router: Router, verifier: Verifier) -> Judge:
         """Fit the judge of conflicts to groups of edits of its own; features are rounded as a gist holds them."""
         options, tokens = self.options, self.tokens
@@ -214,17 +228,13 @@ class _Run:
         options, rows = self.options, captured.read_rows
         places = [place for place, row in enumerate(rows) if held.isdisjoint(self.plan.asked[row].owners)]
         owners = [self.plan.asked[rows[place]].owners for place in places]
-        reading = captured.reading
-        found = ReadingFeatures(
-            Ragged.of([reading.before[p] for p in places]), reading.prefixed[places], reading.prefix,
-            Ragged.of([reading.rows[p] for p in places]), Ragged.of([reading.labels[p] for p in places]),
-        )  # fmt: skip
         table = route_table(router, captured.edits.features, dtype=torch.bfloat16)
         rivals = nearest_edits(router, [captured.questions[rows[place]] for place in places], table, 5)
         spelled = SpelledEdits(captured.latents, self.tokens.spellings)
         given = [self.tokens.given(rows[place]) for place in places]
         return train_reader(
-            self.decoder, self.shape, captured.edits, spelled, found, owners, rivals, given, options.reading,
+            self.decoder, self.shape, captured.edits, spelled, captured.reading, places, owners, rivals, given,
+            options.reading,
             seed=options.seed, tick=self._tick("reading"),
             checkpoint=self._checkpoint(
                 "reading", self.tokens.reading_texts(rows), options.reading, options.latent_dim
