@@ -16,7 +16,7 @@ import torch
 
 from incomes_plugin.errors import IncomesError, InvalidValue
 
-Result = TypeVar("Result")
+Given = TypeVar("Given")
 
 
 def processes() -> int:
@@ -24,7 +24,7 @@ def processes() -> int:
     return torch.get_num_threads()
 
 
-def side_by_side(here: Callable[[], Result], others: Sequence[Callable[[], None]]) -> Result:
+def side_by_side(here: Callable[[], Given], others: Sequence[Callable[[], None]]) -> Given:
     """What `here` gives, when the others are done too.
 
     Args:
