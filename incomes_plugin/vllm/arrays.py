@@ -9,7 +9,6 @@ import numpy as np
 import torch
 
 from incomes_plugin.selection.copying import Copier
-from incomes_plugin.vllm import cpu_kernels
 from incomes_plugin.vllm.rows import Rows
 
 
@@ -43,18 +42,22 @@ class Arrays:
             rows: of each request, in the order of the slots.
             hidden: `[Q, hidden]` of these rows.
         """
+        from incomes_plugin.vllm.cpu_kernels import mix_rows
+
         places = np.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows.numpy()
         query, sentinel = (part.detach().numpy() for part in copier.asks(hidden))
         match, again, pick_again = _steps_of(copier)
-        cpu_kernels.mix_rows(
+        mix_rows(
             logits.numpy(), places, query, sentinel, match, again, pick_again, self.copy_keys, self.table,
             self.copy_bias, self.spelled, self.said, self.cover, _zeros(logits.shape[1]),
         )  # fmt: skip
 
     def say(self, tokens: torch.Tensor, says: torch.Tensor | None) -> None:
         """See `ReadBatch.say`."""
+        from incomes_plugin.vllm.cpu_kernels import say_tokens
+
         which = np.ones(len(tokens), np.bool_) if says is None else says.numpy()
-        cpu_kernels.say_tokens(tokens.long().numpy(), which, self.table, self.spelled, self.said, self.cover)
+        say_tokens(tokens.long().numpy(), which, self.table, self.spelled, self.said, self.cover)
 
 
 @lru_cache(maxsize=1)

@@ -3,7 +3,10 @@
 A decode step has a few rows. Done with tensor operations, each of which touches a few kilobytes, such a step costs more
 in calling them than in arithmetic. These loops do the same in one call for a layer and one for the logits: numba
 compiles them once. What they compute stands in `selection/reading.py` and `selection/copying.py`; the tests compare
-them. They run on one thread, so the reading of many rows is left to tensor operations (`fit_for_loops`).
+them. They run on one thread, so the reading of many rows is left to tensor operations (`layer.py`).
+
+This module is imported when a worker first reads, no earlier: vLLM looks through all modules for Triton kernels when a
+worker starts, and stumbles over numba's.
 
 Arrays are C-contiguous: float32, or int64 where it says so. R = rows, Q = slots of a batch, W and S = most tokens of a
 slot.
@@ -16,10 +19,12 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numpy as np
+from llvmlite.binding import ffi
 from numba import njit
 
-_MOST_PRODUCTS = 1 << 21
-"""Products of a layer's maps for all rows, up to which one thread is fast enough: 50 rows of the default base."""
+# llvmlite's library takes any attribute for a function of its own, `__dict__` too, which vLLM asks every object for
+# when another engine starts in this process.
+ffi.lib._fntab.setdefault("__dict__", {})
 
 _MATHS = {"reassoc", "contract", "nsz", "arcp", "afn"}
 """What may be reordered. Infinities and NaN stay what they are."""
@@ -28,11 +33,6 @@ _LANES = 64
 _BLOCK = 1024
 
 Loop = TypeVar("Loop", bound=Callable[..., Any])
-
-
-def fit_for_loops(num_rows: int, num_heads: int, head_dim: int) -> bool:
-    """Whether a layer's reading of so many rows is done here."""
-    return num_rows * num_heads * head_dim * head_dim <= _MOST_PRODUCTS
 
 
 def _compiled(loop: Loop) -> Loop:

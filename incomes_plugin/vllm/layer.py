@@ -13,9 +13,11 @@ from typing import Any
 import torch
 
 from incomes_plugin.selection.reading import Reader
-from incomes_plugin.vllm import cpu_kernels
 from incomes_plugin.vllm.arrays import Arrays
 from incomes_plugin.vllm.step import ReadRows
+
+_MOST_PRODUCTS = 1 << 21
+"""Products of one map of a layer with all rows up to which one thread is fast enough: 50 rows of the default base."""
 
 
 class ReadingLayer:
@@ -45,6 +47,10 @@ class ReadingLayer:
         """H that this worker has."""
         return len(self._scaled)
 
+    def fits_loops(self, num_rows: int) -> bool:
+        """Whether one thread does so many rows on a CPU."""
+        return num_rows * self._scaled.numel() <= _MOST_PRODUCTS
+
     def read(self, rows: ReadRows, query: torch.Tensor, output: torch.Tensor) -> None:
         """Replace the reading rows of `output` `[T, H, D]` by `(1 - g) o_self + g o_edit`.
 
@@ -52,7 +58,7 @@ class ReadingLayer:
             query: `[T, H, D]`, after rotary embedding.
         """
         batch = rows.batch
-        if batch.arrays is not None and cpu_kernels.fit_for_loops(len(rows.slots), *query.shape[1:]):
+        if batch.arrays is not None and self.fits_loops(len(rows.slots)):
             self._read_in_loops(rows, batch.arrays, query, output)
             return
         plain = rows.unrotations[id(self.rotary)](rows.of(query))
@@ -66,13 +72,15 @@ class ReadingLayer:
             rows.trace.weights += weights.mean(1)
 
     def _read_in_loops(self, rows: ReadRows, batch: Arrays, query: torch.Tensor, output: torch.Tensor) -> None:
+        from incomes_plugin.vllm.cpu_kernels import read_rows
+
         own, asked = (rows.of(part).float().contiguous() for part in (output, query))
         unrotation = rows.unrotations[id(self.rotary)]
         cosine, sine = unrotation.arrays
         query_map, zero_query, zero_bias, output_map = (
             part.numpy() for part in (self._scaled, *self._zero, self._output_map)
         )
-        cpu_kernels.read_rows(
+        read_rows(
             own.numpy(), asked.numpy(), cosine, sine, unrotation.rotary_dim, unrotation.neox, query_map, zero_query,
             zero_bias, output_map, batch.keys[self.index], batch.values[self.index], batch.bias, batch.counts,
             rows.slots, rows.taken,

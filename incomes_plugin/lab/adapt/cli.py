@@ -27,7 +27,9 @@ def adapt(
     cache: Annotated[Path | None, typer.Option(help="folder of captured features; default: DIR/cache")] = None,
     cache_gb: Annotated[float, typer.Option(help="largest size of that folder")] = 12.0,
     keep_cache: Annotated[bool, typer.Option(help="leave the captured features there for another run")] = False,
-    threads: Annotated[int | None, typer.Option(help="CPU threads, and processes of one thread; 1 = one thing at a time")] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="CPU threads, and processes of one thread; 1 = one thing at a time")
+    ] = None,
 ) -> None:
     """Make a frozen base take edits: capture, train routing, verification and reading, calibrate, write the adapter.
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -84,8 +86,25 @@ def test_a_layer_read_in_loops_is_the_layer(dtype: torch.dtype, neox: bool, rota
 
 
 def test_many_rows_are_left_to_tensor_operations() -> None:
-    assert cpu_kernels.fit_for_loops(8, 9, 64)
-    assert not cpu_kernels.fit_for_loops(256, 32, 128)
+    reader = Reader(GistShape((0, 1), (2, 3), KV_HEADS, DIM, 8), HEADS).requires_grad_(False)
+    layer = ReadingLayer(0, reader, SimpleNamespace(), slice(None))
+    assert layer.num_heads == HEADS
+    assert layer.fits_loops(64)
+    assert not layer.fits_loops(1 << 20)
+
+
+def test_importing_the_plugin_does_not_import_numba() -> None:
+    """vLLM's search for kernels at the start of a worker fails where it is imported."""
+    modules = "incomes_plugin.vllm.runtime, incomes_plugin.vllm.register, incomes_plugin.vllm.engine"
+    code = f"import sys, {modules}; print([name for name in sys.modules if name.startswith('llvmlite')])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_vllm_can_look_for_kernels_after_the_loops_are_there() -> None:
+    from llvmlite.binding import ffi
+
+    assert vars(ffi.lib) == {}
 
 
 @pytest.mark.parametrize("seed", range(6))
