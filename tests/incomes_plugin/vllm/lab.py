@@ -252,7 +252,7 @@ class LabEngine:
         if fault == "inert":
             layer.read = lambda *args: None
         elif fault == "raises":
-            layer._query_map = None
+            layer._scaled = None
 
     def break_copying(self, fault: str | None = "inert") -> None:
         """Fault injection: nothing is left for the logits (`inert`), or the runner gets them past what copies
