@@ -22,6 +22,9 @@ SHARES = {
 }  # fmt: skip
 """Edits of each kind that the default run learns from."""
 
+RESTATED = {"invented": 700, "zsre": 700, "zsre_synth": 500, "pokemqa": 300}
+"""Edits beyond those of `SHARES` that are put into other forms."""
+
 _TWO_AT_ONCE = 2200
 
 _OTHER_ORDER = 0.35
@@ -61,6 +64,7 @@ class EditPrompt:
         messages: the prompt.
         answer: what reading shall say; None where nothing is known that it could learn.
         given: what of it at the beginning is not to be learned, only what follows it.
+        reading_only: routing and verification do not learn from it, and no rule is read off from it.
         further: rows of the edits that `edits` lead to, of which the last one answers the prompt.
         aside: row of an edit about what `edits` lead to, which does not answer it.
         known: the part of `answer` that the base must know by itself; where it does not, reading does not learn it.
@@ -75,6 +79,7 @@ class EditPrompt:
     further: tuple[int, ...] = ()
     aside: int | None = None
     given: str = ""
+    reading_only: bool = False
 
     @property
     def owners(self) -> tuple[int, ...]:
@@ -120,7 +125,6 @@ def training_plan(data: Path | None, *, scale: float, seed: int, own: Sequence[E
         for source, count in SHARES.items():
             if source != "invented":
                 edits += published(data, source, "train", int(count * scale), seed=seed)
-    edits[len(own) :] = restated(edits[len(own) :], rng)
     edits += hops.kin(int(_KIN * scale), seed=seed)
     plan = Plan(edits)
     texts = prompts.passages(data, 800, seed=seed) if data is not None else []
@@ -137,6 +141,7 @@ def training_plan(data: Path | None, *, scale: float, seed: int, own: Sequence[E
     plan.refused += _refused(data, int(_REFUSED * scale), texts, rng)
     plan.refused += _similar(near, edits, texts, rng)
     _add_chains(plan, int(_CHAINS * scale), seed, texts, rng)
+    _add_restated(plan, data, scale, seed, texts)
     return plan
 
 
@@ -151,6 +156,24 @@ def _add_chains(plan: Plan, count: int, seed: int, texts: Sequence[str], rng: ra
         messages = in_context(chain.prompt, texts, rng)
         answer = chain.second.answer
         plan.asked.append(EditPrompt((first,), messages, answer, rare=True, further=(second,), aside=aside))
+
+
+def _add_restated(plan: Plan, data: Path | None, scale: float, seed: int, texts: Sequence[str]) -> None:
+    """Further edits in other forms, for reading alone. Nothing else of the plan depends on them."""
+    rng = random.Random(seed + 1)
+    for source, count in RESTATED.items():
+        most = int(count * scale)
+        if source == "invented":
+            further = invented(most, seed=seed + 1, held_out=False)
+        else:
+            known = int(SHARES[source] * scale)
+            further = published(data, source, "train", known + most, seed=seed)[known:] if data is not None else []
+        for example in restated(further, rng):
+            index = len(plan.edits)
+            plan.edits.append(example)
+            question = rng.choice(example.questions[:2])
+            messages = in_context(question.prompt, texts, rng)
+            plan.asked.append(EditPrompt((index,), messages, question.answer, rare=True, reading_only=True))
 
 
 def _near_misses(example: Example, near: NearMisses, rng: random.Random) -> list[str]:

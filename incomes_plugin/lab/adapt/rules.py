@@ -61,7 +61,8 @@ class Calibration:
         rules = calibrate(router, verifier, found, RoutingRules(), shares, seed=self._seed)
         harmless = harmless_bound(router, verifier, self._judge, found, rules, shares.drop)
         rules = replace(rules, rivalry=self._rivalry(rules, harmless, base, tokens))
-        ours = [i for i, a in enumerate(self._plan.asked) if not self._held.isdisjoint(a.owners)]
+        asked = enumerate(self._plan.asked)
+        ours = [i for i, a in asked if not self._held.isdisjoint(a.owners) and not a.reading_only]
         questions = self._captured.questions
         found_leads = leads(self._plan, questions, ours, _LEFT_OPEN_HELD, scale=self._scale, seed=self._seed)
         return onward_rules(

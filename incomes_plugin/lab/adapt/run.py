@@ -72,7 +72,8 @@ def adapt_base(options: AdaptOptions, report: StageProgress) -> tuple[EditAdapte
     run = _Run(options, report)
     captured = run.timed("capture", run.capture)
     held_edits = set(range(0, len(run.plan.edits), HELD_SHARE))
-    train = [i for i, asked in enumerate(run.plan.asked) if held_edits.isdisjoint(asked.owners)]
+    asked = enumerate(run.plan.asked)
+    train = [i for i, one in asked if held_edits.isdisjoint(one.owners) and not one.reading_only]
     router = run.timed("routing", lambda: run.router(captured, train))
     beside = [lambda: run.verify_beside(captured, train, router)] if processes() > 1 else []
     reader, copier = run.timed(

@@ -12,11 +12,11 @@ from dataclasses import replace
 
 from incomes_plugin.lab.data.examples import Example, Question
 
-_ASKED = 0.14
-"""Share of the edits that become a question with its answer."""
+_ASKED = 0.7
+"""Share of the edits with a question that become it with its answer; all others get an answer of two parts."""
 
-_TWO_PARTS = 0.1
-"""Share of the other edits whose answer gets a second part; of those that become a question, three times as many."""
+_TWO_PARTS = 0.3
+"""Share of those that become a question whose answer has two parts as well."""
 
 _FORMS = ("{question} {answer}.", "{question} {answer}.", "{question} {answer}", "Q: {question} A: {answer}")
 _ASIDES = (
@@ -37,9 +37,10 @@ _LONGEST = 40
 
 
 def restated(examples: Sequence[Example], rng: random.Random) -> list[Example]:
-    """The same edits, some of them in another form."""
-    answers = [answer for one in examples if one.questions and len(answer := one.questions[0].answer) <= _LONGEST]
-    return [_restated(example, answers, rng) for example in examples]
+    """These edits in other forms; without those that have none."""
+    answers = [one.questions[0].answer for one in examples if one.questions]
+    short = [answer for answer in answers if len(answer) <= _LONGEST]
+    return [other for one in examples if short and (other := _restated(one, short, rng)) != one]
 
 
 def _restated(example: Example, answers: Sequence[str], rng: random.Random) -> Example:
@@ -47,7 +48,7 @@ def _restated(example: Example, answers: Sequence[str], rng: random.Random) -> E
         return example
     first = example.questions[0]
     asked = first.prompt.endswith("?") and rng.random() < _ASKED
-    if rng.random() < _TWO_PARTS * (3 if asked else 1) and len(first.answer) <= _LONGEST:
+    if (not asked or rng.random() < _TWO_PARTS) and len(first.answer) <= _LONGEST:
         example = _with_answer(example, rng.choice(_PARTS).format(answer=first.answer, **_details(answers, rng)))
     return _as_question(example, answers, rng) if asked else example
 
