@@ -19,9 +19,13 @@ from incomes_plugin.errors import IncomesError, InvalidValue
 Given = TypeVar("Given")
 
 
+_MOST_PROCESSES = 8
+"""Each needs memory for a batch of its own."""
+
+
 def processes() -> int:
-    """How many may run side by side: one for each CPU thread that torch may use."""
-    return torch.get_num_threads()
+    """How many may run side by side: one for each CPU thread that torch may use, up to a limit."""
+    return min(torch.get_num_threads(), _MOST_PROCESSES)
 
 
 def side_by_side(here: Callable[[], Given], others: Sequence[Callable[[], None]]) -> Given:

@@ -55,7 +55,8 @@ class FeatureCache:
             InvalidValue: the cache would grow beyond its limit.
         """
         parts = [range(start, min(start + CHUNK, len(texts))) for start in range(0, len(texts), CHUNK)]
-        chunks = {self.path(stage, [texts[i] for i in indices]): indices for indices in parts}
+        paths = [self.path(stage, [texts[i] for i in indices]) for indices in parts]
+        chunks = dict(zip(paths, parts, strict=True))  # chunks of the same texts are one file
         missing = [path for path in chunks if not path.is_file()]
         workers = max(1, min(processes(), len(missing)))
 
@@ -66,12 +67,12 @@ class FeatureCache:
                 torch.save(_tensors(compute(chunks[path])), partial)
                 partial.replace(path)
                 if first == 0:
-                    there = sum(len(indices) for chunk, indices in chunks.items() if chunk.is_file())
+                    there = sum(len(indices) for chunk, indices in zip(paths, parts, strict=True) if chunk.is_file())
                     report(stage, there, len(texts))
 
         side_by_side(partial_of(work, 0), [partial_of(work, first) for first in range(1, workers)])
         report(stage, len(texts), len(texts))
-        return _join([_from_tensors(torch.load(path)) for path in chunks])  # type: ignore[return-value]
+        return _join([_from_tensors(torch.load(path)) for path in paths])  # type: ignore[return-value]
 
     def path(self, stage: str, made_of: Sequence[object]) -> Path:
         """A file of a stage, named by what it is made of."""

@@ -81,3 +81,10 @@ def test_chunks_captured_side_by_side_are_those_of_one_process(tmp_path, monkeyp
         assert told[-1] == ("edits", len(texts), len(texts))
     assert torch.equal(found[0].flat, found[1].flat)
     assert torch.equal(found[0].starts, found[1].starts)
+
+
+def test_two_chunks_of_the_same_texts_are_both_there(tmp_path):
+    texts = [7] * (2 * CHUNK)
+    cache = FeatureCache(tmp_path / "cache", ["base"], 1 << 30)
+    found = cache.capture("edits", texts, lambda part: Ragged.of([torch.ones(1, 2) for _ in part]), lambda *_: None)
+    assert len(found) == len(texts)
