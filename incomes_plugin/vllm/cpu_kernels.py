@@ -58,7 +58,7 @@ def _exponentials(numbers: np.ndarray, high: float, bits: np.ndarray, powers: np
     top = np.float32(high)
     for i in range(numbers.shape[0]):
         power = (numbers[i] - top) * np.float32(1.4426950408889634) + np.float32(127.0)
-        power = power if power > np.float32(1.0) else np.float32(1.0)
+        power = np.float32(1.0) if power < np.float32(1.0) else power  # NaN stays NaN
         below = np.int32(power)
         rest[i] = power - np.float32(below)
         bits[i] = below << np.int32(23)

@@ -18,7 +18,6 @@ from incomes_plugin.errors import IncomesError, InvalidValue
 
 Given = TypeVar("Given")
 
-
 _MOST_PROCESSES = 8
 """Each needs memory for a batch of its own."""
 

@@ -12,19 +12,19 @@ from incomes_plugin.pool.picked import PickedEdit
 from incomes_plugin.vllm.batch import PickedTokens, ReadBatch
 
 
-def request(seed: int) -> PickedTokens:
+def request(seed: int, key_dim: int = 4, value_dim: int = 5, ids_below: int = 99) -> PickedTokens:
     """One to three picks of one to nine tokens, in 2 layers with 3 kv heads."""
     choose = random.Random(seed)
     numbers = torch.Generator().manual_seed(seed)
     picks = []
     for i, tokens in enumerate(choose.choices(range(1, 10), k=choose.randint(1, 3))):
         spelled = tokens + choose.randint(0, 9)
-        ids = torch.randint(1, 99, (spelled, 4), generator=numbers)
+        ids = torch.randint(1, ids_below, (spelled, 4), generator=numbers)
         picks.append(
             PickedEdit(
                 (f"edit_{seed}_{i}", 1),
-                torch.randn(2, 3, tokens, 4, generator=numbers).bfloat16(),
-                torch.randn(2, 3, tokens, 5, generator=numbers).bfloat16(),
+                torch.randn(2, 3, tokens, key_dim, generator=numbers).bfloat16(),
+                torch.randn(2, 3, tokens, value_dim, generator=numbers).bfloat16(),
                 torch.randn(spelled, 6, generator=numbers),
                 torch.cat([ids, torch.arange(spelled)[:, None] % tokens, torch.zeros(spelled, 1).long()], 1),
             )

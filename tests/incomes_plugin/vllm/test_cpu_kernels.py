@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -13,39 +12,22 @@ import torch
 
 from incomes_plugin.gist.spelling import joined
 from incomes_plugin.gist.types import GistShape
-from incomes_plugin.pool.picked import PickedEdit
 from incomes_plugin.selection.attention import Unrotation
 from incomes_plugin.selection.copying import Copier, mixed
 from incomes_plugin.selection.reading import Reader
 from incomes_plugin.vllm import cpu_kernels
-from incomes_plugin.vllm.batch import PickedTokens, ReadBatch
+from incomes_plugin.vllm.batch import ReadBatch
 from incomes_plugin.vllm.layer import ReadingLayer
 from incomes_plugin.vllm.rows import Rows
 from incomes_plugin.vllm.step import ReadRows
+from tests.incomes_plugin.vllm.test_batch import request
 
-LAYERS, KV_HEADS, HEADS, DIM, WIDTH, VOCABULARY = 2, 3, 9, 16, 6, 1500
-
-
-def request(seed: int) -> PickedTokens:
-    """One to three picks whose spellings repeat tokens, and go round words."""
-    choose = random.Random(seed)
-    numbers = torch.Generator().manual_seed(seed)
-    picks = []
-    for i, tokens in enumerate(choose.choices(range(1, 12), k=choose.randint(1, 3))):
-        spelled = tokens + choose.randint(0, 9)
-        ids = torch.randint(0, 6, (spelled, 4), generator=numbers)
-        keys, values = (torch.randn(LAYERS, KV_HEADS, tokens, DIM, generator=numbers) for _ in range(2))
-        places = torch.arange(spelled)[:, None] % tokens
-        table = torch.cat([ids, places, torch.zeros(spelled, 1).long()], 1)
-        picks.append(
-            PickedEdit((f"e{i}", 1), keys, values, torch.randn(spelled, WIDTH, generator=numbers), table)
-        )  # fmt: skip
-    return PickedTokens.of(picks, torch.randn(len(picks), generator=numbers) - 1, 7, None)
+KV_HEADS, HEADS, DIM, WIDTH, VOCABULARY = 3, 9, 16, 6, 1500
 
 
 def batch_of(count: int, seed: int) -> ReadBatch:
     """A batch with a history, so that its memory holds what has left."""
-    requests = [request(10 * seed + i) for i in range(count + 2)]
+    requests = [request(10 * seed + i, DIM, DIM, ids_below=6) for i in range(count + 2)]
     batch = ReadBatch(requests[0].picks[0])
     batch.set(requests)
     batch.set(requests[1:-1])
@@ -146,6 +128,13 @@ def test_the_log_of_the_sum_of_exponentials(size: int, spread: float) -> None:
     assert cpu_kernels._log_total(np.full(size, -np.inf, np.float32), *memory) == -np.inf
 
 
+def test_a_number_that_is_none_is_not_taken_for_nothing_read() -> None:
+    numbers = np.array([0.0, np.nan, -200.0], np.float32)
+    bits, rest = np.empty(3, np.int32), np.empty(3, np.float32)
+    cpu_kernels._exponentials(numbers, 0.0, bits, bits.view(np.float32), rest)
+    assert np.isnan(numbers).tolist() == [False, True, False]
+
+
 @pytest.mark.parametrize("size", [2, 6, 16, 64])
 def test_a_product_of_any_width_is_added(size: int) -> None:
     numbers, out = np.random.default_rng(size).standard_normal((2, size)).astype(np.float32)
@@ -156,7 +145,7 @@ def test_a_product_of_any_width_is_added(size: int) -> None:
 
 
 def test_tables_of_several_picks_keep_their_places_apart() -> None:
-    made = request(3)
+    made = request(3, DIM, DIM, ids_below=6)
     table = joined([pick.spelled for pick in made.picks])
     assert int(table[:, -2].max()) < len(table)  # the loops use places and picks as rows of the table
     assert int(table[:, -1].max()) < len(table)
