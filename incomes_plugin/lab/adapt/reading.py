@@ -36,7 +36,7 @@ class ReadingSteps:
         copying: weight of the loss of copying alone.
     """
 
-    steps: int = 1400
+    steps: int = 2000
     batch: int = 32
     rate: float = 4.5e-3
     rivals: int = 3
