@@ -33,7 +33,7 @@ from incomes_plugin.selection.reading import Reader
 from incomes_plugin.selection.routing import Router
 from incomes_plugin.selection.verifier import Verifier
 
-FORMAT = 7
+FORMAT = 8
 CONFIG_FILE = "edit_adapter.json"
 TENSOR_FILE = "edit_adapter.safetensors"
 

@@ -159,7 +159,7 @@ class EditableModel:
         cover = torch.zeros(len(said), len(table), dtype=torch.int64)
         for row in range(1, len(said)):
             cover[row] = covering(cover[row - 1 : row], table, said[row - 1 : row], said[row, :1])
-        return mixed(logits, *copier.weights(normed, keys, table, bias, said, cover), table[:, 0].expand(cover.shape))
+        return mixed(logits, copier.weights(normed, keys, table, bias, said, cover), table[:, 0].expand(cover.shape))
 
     def _heads(self, ids: Sequence[int]) -> dict[int, Heads]:
         found: dict[int, Heads] = {}

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 
 from incomes_plugin.selection.routing import RouteKeys, similarities
 from incomes_plugin.selection.token_index import IndexedRows
@@ -26,8 +27,12 @@ _LEAST_WEIGHT = 0.36
 comparison uses them all the same."""
 
 
-_HEAVIEST = 24
-"""Tokens of a long question by which the edits of a large set are compared first. Most questions have fewer."""
+_HEAVIEST = 32
+"""Tokens of a question by which the edits of a large set are compared first."""
+
+_FEW = 16
+"""Tokens of a question up to which they are compared at once. Measured on a CPU: with 10,000 edits a product with 17 to
+31 columns takes a third longer than one with 32, which takes as long as one with 15."""
 
 _LARGE = 2000
 """Edits of a large set: of a smaller one all are compared with all tokens within a millisecond."""
@@ -48,7 +53,7 @@ def best_edits(
     rows = None if table.index is None else table.index.rows
     if rows is not None:
         parts = _edits_to_compare(weights, directions, table, rows)
-    elif table.num_edits > _LARGE and len(weights) > _HEAVIEST:
+    elif table.num_edits > _LARGE and len(weights) > _FEW:
         parts = [_best_by_the_heaviest(weights, directions, table)]
     else:
         similar = similarities(directions, table)
@@ -78,9 +83,11 @@ def best_readable(
 def _best_by_the_heaviest(
     weights: torch.Tensor, directions: torch.Tensor, table: RouteKeys
 ) -> tuple[torch.Tensor, RouteKeys]:
-    """The edits that are best by the heaviest tokens of a question."""
-    heaviest = weights.topk(_HEAVIEST).indices
-    scores = weights[heaviest] @ similarities(directions[heaviest], table)
+    """The edits that are best by the heaviest tokens of a question; tokens of no weight are added to fewer."""
+    weights, heaviest = weights.topk(min(_HEAVIEST, len(weights)))
+    missing = _HEAVIEST - len(heaviest)
+    compared = F.pad(directions[heaviest], (0, 0, 0, missing))
+    scores = F.pad(weights, (0, missing)) @ similarities(compared, table)
     best = scores.topk(min(_COMPARED, table.num_edits)).indices
     if table.owners is None:
         return best, RouteKeys(table.keys[best], None, len(best))

@@ -1,16 +1,18 @@
 """Copying: from the last prompt token on, the next token is the base's own or is copied from a picked edit.
 
-    p(v) = a_0 p_base(v) + sum over s with token v of a_s          a = softmax(z_0, z_1, ..., z_S)
+    p(v) ~ a_0 p_base(v) e^(y_v) + sum over s with token v of a_s  a = softmax(z_0, z_1, ..., z_S)
     z_0 = w . h / sqrt(N) + w_0                                    the zero-gist: nothing is copied
-    z_s = (Q h / sqrt(N)) . k_s / sqrt(C) + m[matches of s] + u[cover of s] + v[cover of the pick of s] + b_s
+    z_s = (Q h / sqrt(N)) . k_s / sqrt(C) + m[matches of s] + u[cover of s] + v[cover of the pick, matches of s] + b_s
     k_s = (A c[place of s] + B c[place before s]) / sqrt(2 R)
+    y_v = max over s with token v of y[cover of the pick, matches of s]
 
 s runs over the spellings of the picked edits (`gist/spelling.py`), c is a gist's latents, whitened, and h the hidden
 state of N numbers behind the last norm, scaled so that their mean square is 1. A token matches as far as what the
 answer has said last is what goes before it in the edit. The cover of s is 0 until the answer says its place in the
-edit, and then 1 and as many as matched, the most there were; that of a pick is the largest of its places, and v counts
-only where nothing matches, where something else of an edit begins: an answer from two edits does not say one of them
-twice. b is the verifier's log-probability that the edit applies.
+edit, and then 1 and as many as matched, the most there were; that of a pick is the largest of its places. v and y keep
+an answer from two edits from saying one of them twice, v in what is copied and y in what the base says, which has read
+both: y_v is 0 for a token of no pick, and where there is one pick alone. b is the verifier's
+log-probability that the edit applies.
 
 Reading says where in an edit the answer stands; what a head takes from there is too little to spell a name by. This is
 a pointer-sentinel mixture (arXiv 1609.07843) with the zero-gist as sentinel, over gists in place of earlier hidden
@@ -20,12 +22,28 @@ states.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from incomes_plugin.gist.spelling import SPELLED, Spelling
+
+
+class Mixture(NamedTuple):
+    """What each row takes from where.
+
+    Attributes:
+        nothing: `[n]`, log a_0.
+        copied: `[n, S]`, log a_s.
+        held: `[n, S]`, y of each place; -inf for a pad.
+    """
+
+    nothing: torch.Tensor
+    copied: torch.Tensor
+    held: torch.Tensor
 
 
 class Copier(nn.Module):
@@ -42,7 +60,8 @@ class Copier(nn.Module):
         sentinel: `[N]`, w.
         sentinel_bias: `[]`, w_0.
         match: `[3]`; the first n of them together are m of n matches.
-        again, pick_again: `[4]`; the first n of them together are u and v of a cover of n.
+        again: `[4]`; the first n of them together are u of a cover of n.
+        pick_again, held: `[4, 4]`; the first n rows together are v and y of a pick's cover of n, for 0 to 3 matches.
         spread: `[R]`, by which latents are whitened.
     """
 
@@ -57,7 +76,8 @@ class Copier(nn.Module):
         self.sentinel_bias = nn.Parameter(torch.tensor(6.0))
         self.match = nn.Parameter(torch.tensor([1.0] + [0.5] * (SPELLED - 1)))
         self.again = nn.Parameter(torch.zeros(SPELLED + 1))
-        self.pick_again = nn.Parameter(torch.zeros(SPELLED + 1))
+        self.pick_again = nn.Parameter(torch.zeros(SPELLED + 1, SPELLED + 1))
+        self.held = nn.Parameter(torch.zeros(SPELLED + 1, SPELLED + 1))
         self.register_buffer("spread", torch.ones(latent_dim))
 
     @property
@@ -86,15 +106,23 @@ class Copier(nn.Module):
         h = F.rms_norm(hidden.float(), hidden.shape[-1:]) / math.sqrt(hidden.shape[-1])
         return h @ self.query.T / math.sqrt(self.query.shape[0]), h @ self.sentinel + self.sentinel_bias
 
-    def steps(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """m `[4]`, u and v `[5]` of 0, 1, 2, ..."""
-        return _steps(self.match), _steps(self.again), _steps(self.pick_again)
+    def steps(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """m `[4]`, u `[5]`, v and y `[5, 4]` of 0, 1, 2, ..."""
+        return _steps(self.match), _steps(self.again), _steps(self.pick_again), _steps(self.held)
+
+    @torch.no_grad()
+    def against_repeats(self, amount: float) -> None:
+        """Lower v and y by `amount` where an answer begins a pick anew: where less matches than it has said of that
+        pick in a row, three tokens at most."""
+        for table in (self.pick_again, self.held):
+            for matches in range(SPELLED):
+                table[matches, matches] -= amount  # for every cover beyond, which is the sum of the rows up to it
 
     def weights(
         self, hidden: torch.Tensor, keys: torch.Tensor, table: torch.Tensor, bias: torch.Tensor, said: torch.Tensor,
         cover: torch.Tensor,
-    ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
-        """log a_0 `[n]` and log a_s `[n, S]` of n rows.
+    ) -> Mixture:  # fmt: skip
+        """The mixture of n rows.
 
         Args:
             hidden: `[n, N]` behind the last norm.
@@ -105,16 +133,17 @@ class Copier(nn.Module):
             cover: `[n, S]` int64 of each place, see `covering`.
         """
         query, sentinel = self.asks(hidden)
-        match, again, pick_again = self.steps()
-        agreeing = _agreeing(table, said)
-        matches = match[agreeing.sum(-1)]
+        match, again, pick_again, held = self.steps()
+        matches = _agreeing(table, said).sum(-1)
         covered = again[cover.gather(-1, _column(table, -2, cover))]
         picks = _column(table, -1, cover)
         of_pick = torch.zeros_like(cover).scatter_reduce(-1, picks, cover, "amax").gather(-1, picks)
-        covered = covered + pick_again[of_pick * (1 - agreeing[..., 0])]
+        covered = covered + pick_again[of_pick, matches]
         scores = torch.einsum("nc,...sc->ns", query, keys) if keys.dim() == 2 else (keys @ query[..., None])[..., 0]
-        logs = torch.cat([sentinel[:, None], scores + matches + covered + bias], -1).log_softmax(-1)
-        return logs[:, 0], logs[:, 1:]
+        logs = torch.cat([sentinel[:, None], scores + match[matches] + covered + bias], -1).log_softmax(-1)
+        several = picks.amax(-1, keepdim=True) > 0
+        own = held[of_pick, matches].where(several, 0.0).masked_fill(_column(table, 0, cover) < 0, -torch.inf)
+        return Mixture(logs[:, 0], logs[:, 1:], own)
 
 
 def covering(cover: torch.Tensor, table: torch.Tensor, said: torch.Tensor, token: torch.Tensor) -> torch.Tensor:
@@ -141,44 +170,47 @@ def _column(table: torch.Tensor, number: int, cover: torch.Tensor) -> torch.Tens
 
 def _steps(each: torch.Tensor) -> torch.Tensor:
     """The sum of the first n, for n from 0 on."""
-    return F.pad(each.cumsum(0), (1, 0))
+    return torch.cat([torch.zeros_like(each[:1]), each.cumsum(0)])
 
 
-def mixed(logits: torch.Tensor, nothing: torch.Tensor, copied: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+def mixed(logits: torch.Tensor, shares: Mixture, tokens: torch.Tensor) -> torch.Tensor:
     """Logits `[n, V]` float32 of the mixture: their softmax is p.
 
-    They lie as high as the base's, and where nothing is copied they are the base's: a repetition penalty, which divides
-    logits above 0 and multiplies those below, does not become another one by copying.
+    They lie as high as the base's, and where nothing is copied or held back they are the base's: a repetition penalty,
+    which divides logits above 0 and multiplies those below, does not become another one by copying.
 
     Args:
         logits: `[n, V]` of the base.
-        nothing, copied: log a_0 `[n]` and log a_s `[n, S]`.
-        tokens: `[n, S]` int64; any id where a_s is 0.
+        shares: what these rows take from where.
+        tokens: `[n, S]` int64; -1 for a pad. The first place is none.
     """
     logits = logits.float()
     total = logits.logsumexp(-1, keepdim=True)
-    tokens, order = tokens.sort(dim=-1, stable=True)
-    of_token = _summed(copied.gather(-1, order), tokens) + total
-    own = logits + nothing[:, None]
-    return own.scatter(-1, tokens, torch.logaddexp(own.gather(-1, tokens), of_token))
+    tokens, order = tokens.where(tokens >= 0, tokens[:, :1]).sort(dim=-1, stable=True)
+    of_token = over_same_tokens(shares.copied.gather(-1, order), tokens, torch.logaddexp) + total
+    held = over_same_tokens(shares.held.gather(-1, order), tokens, torch.maximum)
+    own = logits + shares.nothing[:, None]
+    return own.scatter(-1, tokens, torch.logaddexp(own.gather(-1, tokens) + held, of_token))
 
 
-def _summed(logs: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-    """Log of the sum over all places of the same token `[n, S]`, at each of them.
+def over_same_tokens(
+    numbers: torch.Tensor, tokens: torch.Tensor, join: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+) -> torch.Tensor:
+    """The numbers of all places of the same token joined `[n, S]`, at each of them.
 
-    Each place takes up what lies 1, 2, 4, ... before it: S log S additions a row, always in the same order. A table of
-    all pairs is 26 MB for each row of a batch whose longest request copies from four edits of 256 tokens. Atomic
-    additions on a GPU come in any order, and ranks that sample for themselves must agree.
+    Each place takes up what lies 1, 2, 4, ... before it: S log S steps a row, always in the same order. A table of all
+    pairs is 26 MB for each row of a batch whose longest request copies from four edits of 256 tokens. Atomic additions
+    on a GPU come in any order, and ranks that sample for themselves must agree.
 
     Args:
-        logs: `[n, S]`.
+        numbers: `[n, S]`.
         tokens: `[n, S]`, ascending.
     """
     distance = 1
     while distance < tokens.shape[-1]:
         same = tokens[:, distance:] == tokens[:, :-distance]
-        more = torch.logaddexp(logs[:, distance:], logs[:, :-distance])
-        logs = torch.cat([logs[:, :distance], torch.where(same, more, logs[:, distance:])], -1)
+        more = join(numbers[:, distance:], numbers[:, :-distance])
+        numbers = torch.cat([numbers[:, :distance], torch.where(same, more, numbers[:, distance:])], -1)
         distance *= 2
     last = torch.searchsorted(tokens, tokens, right=True) - 1
-    return logs.gather(-1, last)
+    return numbers.gather(-1, last)

@@ -46,9 +46,9 @@ class Arrays:
 
         places = np.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows.numpy()
         query, sentinel = (part.detach().numpy() for part in copier.asks(hidden))
-        match, again, pick_again = _steps_of(copier)
+        match, again, pick_again, held = _steps_of(copier)
         mix_rows(
-            logits.numpy(), places, query, sentinel, match, again, pick_again, self.copy_keys, self.table,
+            logits.numpy(), places, query, sentinel, match, again, pick_again, held, self.copy_keys, self.table,
             self.copy_bias, self.spelled, self.said, self.cover, _zeros(logits.shape[1]),
         )  # fmt: skip
 
@@ -62,11 +62,11 @@ class Arrays:
 
 @lru_cache(maxsize=1)
 def _steps_of(copier: Copier) -> tuple[np.ndarray, ...]:
-    """m, u and v of a copier that is served: nothing trains it any more."""
+    """m, u, v and y of a copier that is served: nothing trains it any more."""
     return tuple(part.detach().numpy() for part in copier.steps())
 
 
 @lru_cache(maxsize=1)
 def _zeros(count: int) -> np.ndarray:
-    """Zeros that `mix_rows` leaves as zeros."""
-    return np.zeros(count, np.float32)
+    """`[2, count]` zeros that `mix_rows` leaves as zeros."""
+    return np.zeros((2, count), np.float32)

@@ -10,7 +10,7 @@ import torch
 
 from incomes_plugin.gist.spelling import COLUMNS, NOTHING, SPELLED, joined
 from incomes_plugin.pool.picked import PickedEdit
-from incomes_plugin.selection.copying import Copier, covering
+from incomes_plugin.selection.copying import Copier, Mixture, covering
 from incomes_plugin.vllm.arrays import Arrays
 from incomes_plugin.vllm.traces import AnswerTrace
 
@@ -200,7 +200,7 @@ class ReadBatch:
         parts = (self._bias, self._copy_keys, self._copy_bias, self._table, self._said, self._cover)
         return Arrays(keys, values, tokens, spelled, *(part.numpy() for part in parts))
 
-    def copied(self, hidden: torch.Tensor, copier: Copier) -> tuple[torch.Tensor, torch.Tensor]:
+    def copied(self, hidden: torch.Tensor, copier: Copier) -> Mixture:
         """What the answers copy next: `Copier.weights` of hidden states `[Q, hidden]`."""
         return copier.weights(hidden, self.copy_keys, self.table, self.copy_bias, self.said, self.cover)
 

@@ -45,9 +45,7 @@ class StepCopies:
         if batch.arrays is not None:
             batch.arrays.mix(logits, rows, copier, hidden[rows])
             return logits
-        nothing, copied = batch.copied(hidden[rows], copier)
-        tokens = batch.table[..., 0].clamp_min(0)  # of a pad, which weighs nothing, any
-        logits[rows] = mixed(logits[rows], nothing, copied, tokens)
+        logits[rows] = mixed(logits[rows], batch.copied(hidden[rows], copier), batch.table[..., 0])
         return logits
 
 

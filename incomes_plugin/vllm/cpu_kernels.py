@@ -29,6 +29,9 @@ ffi.lib._fntab.setdefault("__dict__", {})
 _MATHS = {"reassoc", "contract", "nsz", "arcp", "afn"}
 """What may be reordered. Infinities and NaN stay what they are."""
 
+_LEAST = np.float32(1e-37)
+"""Of e^y, so that it is told from the 0 of a token that stands nowhere."""
+
 _LANES = 64
 _BLOCK = 1024
 
@@ -213,8 +216,8 @@ def _agreeing(table: np.ndarray, said: np.ndarray, place: int) -> int:
 @_compiled
 def mix_rows(
     logits: np.ndarray, rows: np.ndarray, query: np.ndarray, sentinel: np.ndarray, match: np.ndarray, again: np.ndarray,
-    pick_again: np.ndarray, keys: np.ndarray, table: np.ndarray, bias: np.ndarray, counts: np.ndarray, said: np.ndarray,
-    cover: np.ndarray, mass: np.ndarray,
+    pick_again: np.ndarray, held: np.ndarray, keys: np.ndarray, table: np.ndarray, bias: np.ndarray, counts: np.ndarray,
+    said: np.ndarray, cover: np.ndarray, zeros: np.ndarray,
 ) -> None:  # fmt: skip
     """The mixture of each slot's row of logits, in place; see `copying.mixed`.
 
@@ -223,29 +226,33 @@ def mix_rows(
         rows: `[Q]` int64, of the logits.
         query: `[Q, C]`, Q h / sqrt(N C).
         sentinel: `[Q]`, z_0.
-        match, again, pick_again: m, u and v of 0, 1, 2, ...
+        match, again, pick_again, held: m, u, v and y of 0, 1, 2, ...
         keys: `[Q, S, C]`; table: `[Q, S, 6]` int64; bias: `[Q, S]`; counts: `[Q]` int64, tokens of each slot.
         said: `[Q, 3]` int64; cover: `[Q, S]` int64.
-        mass: `[V]`, zeros, and zeros again afterwards.
+        zeros: `[2, V]`, and zeros again afterwards.
     """
     bits = np.empty(_BLOCK, np.int32)
     powers, rest, block = bits.view(np.float32), np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.float32)
     scores, of_pick = np.empty(keys.shape[1], np.float32), np.empty(keys.shape[1], np.int64)
+    left = np.empty(keys.shape[1], np.float32)  # e^y of each place
+    mass, kept = zeros[0], zeros[1]  # of each token: what is copied of it, and e^y; 0 for one that stands nowhere
     for slot in range(rows.shape[0]):
         row, count, own = logits[rows[slot]], counts[slot], table[slot]
         of_pick[:count] = 0
+        several = False
         for place in range(count):
             of_pick[own[place, 5]] = max(of_pick[own[place, 5]], cover[slot, place])
+            several = several or own[place, 5] > 0
         most = sentinel[slot]
         for place in range(count):
             key, score = keys[slot, place], bias[slot, place]
             for c in range(key.shape[0]):
                 score += query[slot, c] * key[c]
             matches = _agreeing(own, said[slot], place)
-            score += match[matches] + again[cover[slot, own[place, 4]]]
-            if matches == 0:
-                score += pick_again[of_pick[own[place, 5]]]
+            covered = of_pick[own[place, 5]]
+            score += match[matches] + again[cover[slot, own[place, 4]]] + pick_again[covered, matches]
             scores[place] = score
+            left[place] = max(np.float32(math.exp(held[covered, matches])), _LEAST) if several else np.float32(1.0)
             most = max(most, score)
         nothing = math.exp(sentinel[slot] - most)
         total = nothing
@@ -257,14 +264,17 @@ def mix_rows(
         for v in range(row.shape[0]):
             row[v] += log_nothing
         for place in range(count):
-            mass[own[place, 0]] += np.float32(scores[place] / total)
+            token = own[place, 0]
+            mass[token] += np.float32(scores[place] / total)
+            kept[token] = max(kept[token], left[place])
         for place in range(count):
             token = own[place, 0]
-            if mass[token] > 0.0:
-                copied = height + math.log(mass[token])
-                mass[token] = 0.0
-                above, below = max(row[token], copied), min(row[token], copied)
-                row[token] = above + math.log1p(math.exp(below - above))
+            if kept[token] > 0.0:  # the token's first place
+                base = row[token] + math.log(kept[token])
+                copied = height + math.log(mass[token]) if mass[token] > 0.0 else -np.inf
+                mass[token], kept[token] = 0.0, 0.0
+                above, below = max(base, copied), min(base, copied)
+                row[token] = above if below == -np.inf else above + math.log1p(math.exp(below - above))
 
 
 @_compiled

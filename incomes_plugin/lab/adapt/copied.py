@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from incomes_plugin.gist.spelling import NOTHING, SPELLED, Spelling, joined
 from incomes_plugin.lab.adapt.features import Ragged
-from incomes_plugin.selection.copying import Copier, covering
+from incomes_plugin.selection.copying import Copier, covering, over_same_tokens
 
 
 @dataclass(frozen=True)
@@ -95,10 +95,17 @@ def said_loss(
     """
     table = picks.table[prompt]
     cover = covered(table, said, prompt)
-    nothing, copied = copier.weights(hidden, picks.keys[prompt], table, picks.bias[prompt], said, cover)
-    own = logits.log_softmax(-1).gather(1, labels[:, None])[:, 0]
+    shares = copier.weights(hidden, picks.keys[prompt], table, picks.bias[prompt], said, cover)
+    tokens, order = table[..., 0].sort(dim=-1, stable=True)
+    held = over_same_tokens(shares.held.gather(-1, order), tokens, torch.maximum)  # y of each place's token
+    single = F.pad(tokens[:, 1:] != tokens[:, :-1], (0, 1), value=True) & (tokens >= 0)  # one place of each token
+    base = logits.log_softmax(-1)
+    taken = (base.gather(1, tokens.clamp_min(0)).exp() * (1 - held.exp())).where(single, 0.0).sum(-1)
+    of_label = held.where(single & (tokens == labels[:, None]), 0.0).sum(-1)
+    own = base.gather(1, labels[:, None])[:, 0] + of_label
     same = table[..., 0] == labels[:, None]
-    right = copied.exp().masked_fill(~same, 0.0).sum(-1)
-    whole = -((nothing + own).exp() + right)[learned].clamp_min(1e-30).log().mean()
+    right = shares.copied.exp().masked_fill(~same, 0.0).sum(-1)
+    mixture = ((shares.nothing + own).exp() + right) / (1 - shares.nothing.exp() * taken)
+    whole = -mixture[learned].clamp_min(1e-30).log().mean()
     alone = right[same.any(-1) & learned].clamp_min(1e-30).log()
     return whole, -alone.mean() if len(alone) else whole.new_zeros(())

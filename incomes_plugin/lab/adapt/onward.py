@@ -1,7 +1,7 @@
 """Questions asked on with what a picked edit says (`selection/onward.py`): what the verifier learns, and the rules.
 
-A chain's first edit leads to its second one, and to an aside that does not answer. Every other question leads nowhere,
-whatever the router finds for what it leaves open.
+Each edit of a chain leads to the next one, and to an aside that does not follow; the last one leads nowhere. Neither
+does any other question, whatever the router finds for what it leaves open.
 """
 
 from __future__ import annotations
@@ -21,21 +21,34 @@ from incomes_plugin.selection.verifier import Verifier
 
 @dataclass(frozen=True)
 class Lead:
-    """A question with the edit that it picks.
+    """A question, or what picks have left open of one, with the edit that it picks.
 
     Attributes:
         question: `[T, F]` features.
-        edit: row of the edit.
+        picked: rows of the edits picked so far; the last one is what this is about.
         text: of the question.
-        further: row of the edit that this one leads to, or None.
+        further: row of the edit that the last one leads to, or None.
         aside: row of an edit that looks as if it followed, or None.
     """
 
     question: torch.Tensor
-    edit: int
+    picked: tuple[int, ...]
     text: str = ""
     further: int | None = None
     aside: int | None = None
+
+
+def leads_of(
+    question: torch.Tensor, text: str, owners: Sequence[int], asides: Sequence[int], edits: Ragged, num_parts: int
+) -> list[Lead]:  # fmt: skip
+    """One lead for each edit of a question, in their order."""
+    found = []
+    for step, further in enumerate([*owners[1:], None]):
+        picked = tuple(owners[: step + 1])
+        aside = asides[step] if step < len(asides) else None
+        found.append(Lead(question, picked, text, further, aside))
+        question = onward(question[-QUESTION_TOKENS:].float(), edits[picked[-1]].float(), num_parts)
+    return found
 
 
 def onward_prompts(edits: Ragged, leads: Sequence[Lead], num_parts: int) -> tuple[Prompts, Prompts]:
@@ -43,15 +56,15 @@ def onward_prompts(edits: Ragged, leads: Sequence[Lead], num_parts: int) -> tupl
     asked: list[tuple[torch.Tensor, tuple[int, ...], str, int | None]] = []
     refused: list[tuple[torch.Tensor, tuple[int, ...], str, int | None]] = []
     for lead in leads:
-        rest = onward(lead.question[-QUESTION_TOKENS:].float(), edits[lead.edit].float(), num_parts)
+        rest = onward(lead.question[-QUESTION_TOKENS:].float(), edits[lead.picked[-1]].float(), num_parts)
         if not len(rest):
             continue
         if lead.further is None:
-            refused.append((rest, (lead.edit,), lead.text, None))
+            refused.append((rest, lead.picked, lead.text, None))
             continue
         asked.append((rest, (lead.further,), lead.text, None))
         if lead.aside is not None:
-            refused.append((rest, (lead.edit, lead.further), lead.text, lead.aside))
+            refused.append((rest, (*lead.picked, lead.further), lead.text, lead.aside))
     return _prompts(asked), _prompts(refused)
 
 
@@ -81,28 +94,36 @@ def onward_rules(
         edits: all of them; the leads' are among them.
         subjects: what each is about. Other edits of a lead's subject are left out: published sets often have several
             that say the same or contradict each other.
-        leads: held out; some lead further and some do not.
+        leads: held out; some lead further and some do not. First ones count, later ones of chains do not.
         tried: share of those that lead further which are asked on.
         false: share of those that do not which may pick something more.
     """
     table = route_table(router, edits)
-    shares, best = [], []
-    for lead in leads:
-        question = lead.question[-QUESTION_TOKENS:].float()
-        weights = router.weights(question, distances_from_end(len(question)))
-        edit = edits[lead.edit].float()
-        shares.append(open_share(weights, (router.directions(question) @ router.route_keys(edit).T).amax(-1)))
-        rest = onward(question, edit, verifier.num_parts)
-        picked = {i for i, subject in enumerate(subjects) if subject == subjects[lead.edit]}
-        found = verified(router, verifier, rest, table, lambda i: edits[i].float(), rules.candidates, passed=picked)
-        best.append(-torch.inf if found is None else float(found.logits.max()))
-    further = [share for share, lead in zip(shares, leads, strict=True) if lead.further is not None]
+    first = [lead for lead in leads if len(lead.picked) == 1]
+    shares = [_open(router, edits, lead) for lead in first]
+    further = [share for share, lead in zip(shares, first, strict=True) if lead.further is not None]
     if not further:
         return rules
     least = float(torch.tensor(further).quantile(1 - tried))
-    wrong = [
-        logit if share >= least else -torch.inf
-        for share, logit, lead in zip(shares, best, leads, strict=True) if lead.further is None
-    ]  # fmt: skip
+    wrong = []
+    for share, lead in zip(shares, first, strict=True):
+        if lead.further is not None:
+            continue
+        if share < least:  # not asked on
+            wrong.append(-torch.inf)
+            continue
+        (edit,) = lead.picked
+        rest = onward(lead.question[-QUESTION_TOKENS:].float(), edits[edit].float(), verifier.num_parts)
+        passed = {i for i, subject in enumerate(subjects) if subject == subjects[edit]}
+        found = verified(router, verifier, rest, table, lambda i: edits[i].float(), rules.candidates, passed=passed)
+        wrong.append(-torch.inf if found is None else float(found.logits.max()))
     bound = sorted(wrong)[min(int((1 - false) * len(wrong)), len(wrong) - 1)] if wrong else -torch.inf
     return replace(rules, open=round(least, 4), onward=round(max(bound, rules.threshold), 3))
+
+
+def _open(router: Router, edits: Ragged, lead: Lead) -> float:
+    """What share of a question its first pick leaves open."""
+    question = lead.question[-QUESTION_TOKENS:].float()
+    weights = router.weights(question, distances_from_end(len(question)))
+    edit = edits[lead.picked[-1]].float()
+    return open_share(weights, (router.directions(question) @ router.route_keys(edit).T).amax(-1))

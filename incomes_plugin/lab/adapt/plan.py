@@ -11,10 +11,13 @@ from typing import Any
 from incomes_plugin.lab.data import hops, prompts
 from incomes_plugin.lab.data.chains import chains
 from incomes_plugin.lab.data.examples import Example, Question, invented, published
+from incomes_plugin.lab.data.facts import Fact
+from incomes_plugin.lab.data.linked import LinkedFact, linked_facts
 from incomes_plugin.lab.data.near_misses import NearMisses, by_name
 from incomes_plugin.lab.data.restating import restated
 
 Messages = list[dict[str, str]]
+_ChainFact = Fact | LinkedFact
 
 SHARES = {
     "invented": 1800, "counterfact": 1800, "zsre": 2200, "zsre_synth": 1000, "pararel_synth": 800, "wiki_cf": 500,
@@ -33,6 +36,9 @@ is, so that an answer which begins with the wrong one of its edits still ends wi
 
 _HOPS = 700
 _CHAINS = 700
+_LINKED = 800
+"""Questions over two to four facts with real names."""
+
 _KIN = 350
 """Invented facts about relatives, for questions that turn a fact round."""
 
@@ -65,8 +71,8 @@ class EditPrompt:
         answer: what reading shall say; None where nothing is known that it could learn.
         given: what of it at the beginning is not to be learned, only what follows it.
         reading_only: routing and verification do not learn from it, and no rule is read off from it.
-        further: rows of the edits that `edits` lead to, of which the last one answers the prompt.
-        aside: row of an edit about what `edits` lead to, which does not answer it.
+        further: rows of the edits that `edits` lead to, one after the other, of which the last one answers the prompt.
+        asides: for each of `owners` but the last, the row of an edit that does not follow it, though it looks so.
         known: the part of `answer` that the base must know by itself; where it does not, reading does not learn it.
         rare: of a kind of which reading learns from every one.
     """
@@ -77,7 +83,7 @@ class EditPrompt:
     known: str = ""
     rare: bool = False
     further: tuple[int, ...] = ()
-    aside: int | None = None
+    asides: tuple[int, ...] = ()
     given: str = ""
     reading_only: bool = False
 
@@ -142,20 +148,40 @@ def training_plan(data: Path | None, *, scale: float, seed: int, own: Sequence[E
     plan.refused += _similar(near, edits, texts, rng)
     _add_chains(plan, int(_CHAINS * scale), seed, texts, rng)
     _add_restated(plan, data, scale, seed, texts)
+    _add_linked(plan, data, scale, seed, texts)
     return plan
 
 
 def _add_chains(plan: Plan, count: int, seed: int, texts: Sequence[str], rng: random.Random) -> None:
     """Edits that lead to one another, and the questions that need both."""
     for chain in chains(count, seed=seed, held_out=False):
-        first, second, aside = range(len(plan.edits), len(plan.edits) + 3)
-        for fact in (chain.first, chain.second, chain.aside):
-            plan.edits.append(
-                Example(fact.statement, (Question(fact.question, fact.answer),), (), "chain", fact.subject)
-            )
-        messages = in_context(chain.prompt, texts, rng)
-        answer = chain.second.answer
-        plan.asked.append(EditPrompt((first,), messages, answer, rare=True, further=(second,), aside=aside))
+        _add_chain(plan, (chain.first, chain.second), (chain.aside,), in_context(chain.prompt, texts, rng), {})
+
+
+def _add_linked(plan: Plan, data: Path | None, scale: float, seed: int, texts: Sequence[str]) -> None:
+    """The same with real names, over up to four edits. Nothing else of the plan depends on them."""
+    rng = random.Random(seed + 2)
+    rows: dict[_ChainFact, int] = {}
+    for linked in linked_facts(data, int(_LINKED * scale), seed=seed):
+        _add_chain(plan, linked.facts, linked.asides, in_context(linked.prompt, texts, rng), rows)
+
+
+def _add_chain(
+    plan: Plan, facts: Sequence[_ChainFact], asides: Sequence[_ChainFact], messages: Messages,
+    rows: dict[_ChainFact, int],
+) -> None:  # fmt: skip
+    """One chain; the last of its facts answers the question. A fact of an earlier one is the same edit.
+
+    Args:
+        rows: of the facts that have one.
+    """
+    for fact in (*facts, *asides):
+        if rows.setdefault(fact, len(plan.edits)) == len(plan.edits):
+            question = Question(fact.question, fact.answer)
+            plan.edits.append(Example(fact.statement, (question,), (), "chain", fact.subject))
+    first, *further = (rows[fact] for fact in facts)
+    beside, answer = tuple(rows[fact] for fact in asides), facts[-1].answer
+    plan.asked.append(EditPrompt((first,), messages, answer, rare=True, further=tuple(further), asides=beside))
 
 
 def _add_restated(plan: Plan, data: Path | None, scale: float, seed: int, texts: Sequence[str]) -> None:

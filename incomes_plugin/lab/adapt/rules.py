@@ -14,7 +14,7 @@ import torch
 from incomes_plugin.lab.adapt.base_features import BaseFeatures
 from incomes_plugin.lab.adapt.calibrating import HeldOut, Shares, calibrate
 from incomes_plugin.lab.adapt.features import FrozenBase, Ragged
-from incomes_plugin.lab.adapt.onward import Lead, onward_rules
+from incomes_plugin.lab.adapt.onward import Lead, leads_of, onward_rules
 from incomes_plugin.lab.adapt.plan import Plan
 from incomes_plugin.lab.adapt.rivalry import couples, harmless_bound, rivalry
 from incomes_plugin.lab.adapt.tokens import PlanTokens
@@ -64,9 +64,12 @@ class Calibration:
         asked = enumerate(self._plan.asked)
         ours = [i for i, a in asked if not self._held.isdisjoint(a.owners) and not a.reading_only]
         questions = self._captured.questions
-        found_leads = leads(self._plan, questions, ours, _LEFT_OPEN_HELD, scale=self._scale, seed=self._seed)
+        edits = self._captured.edits.features
+        found_leads = leads(
+            self._plan, questions, edits, verifier.num_parts, ours, _LEFT_OPEN_HELD, scale=self._scale, seed=self._seed
+        )
         return onward_rules(
-            router, verifier, self._captured.edits.features, found.subjects, found_leads, rules,
+            router, verifier, edits, found.subjects, found_leads, rules,
             tried=shares.tried, false=shares.onward,
         )  # fmt: skip
 
@@ -116,7 +119,8 @@ class Calibration:
 
 
 def leads(
-    plan: Plan, questions: Ragged, chosen: Sequence[int], most: int, *, scale: float, seed: int
+    plan: Plan, questions: Ragged, edits: Ragged, num_parts: int, chosen: Sequence[int], most: int, *, scale: float,
+    seed: int,
 ) -> list[Lead]:  # fmt: skip
     """Those among the chosen questions that lead from one edit to another, and `most` that do not, at scale 1."""
     further = [i for i in chosen if len(plan.asked[i].owners) > 1]
@@ -125,7 +129,5 @@ def leads(
     found = []
     for i in further + random.Random(seed).sample(plain, count):
         asked = plan.asked[i]
-        first, *rest = asked.owners
-        text = asked.messages[-1]["content"]
-        found.append(Lead(questions[i], first, text, rest[0] if rest else None, asked.aside))
+        found += leads_of(questions[i], asked.messages[-1]["content"], asked.owners, asked.asides, edits, num_parts)
     return found

@@ -193,7 +193,7 @@ class _Run:
 
         edits, num_parts = captured.edits.features, len(self.shape.feature_layers)
         scale, seed = self.options.scale, self.options.seed
-        found = leads(plan, captured.questions, train, _LEFT_OPEN, scale=scale, seed=seed)
+        found = leads(plan, captured.questions, edits, num_parts, train, _LEFT_OPEN, scale=scale, seed=seed)
         led_on, led_nowhere = onward_prompts(edits, found, num_parts)
         return train_verifier(
             router, edits, num_parts, joined_prompts(asked, led_on), joined_prompts(refused, led_nowhere), may_answer,

@@ -79,7 +79,7 @@ class PlanTokens:
         which questions lead on."""
         plan = self._plan
         about = [(e.subject, e.kind) for e in plan.edits]
-        leads = [(a.aside, bool(a.answer) and not a.known) for a in plan.asked]
+        leads = [(a.asides, bool(a.answer) and not a.known) for a in plan.asked]
         return _hash([self.routing_texts(), about, leads, self.refused, [r.near for r in plan.refused]])
 
     def reading_texts(self, rows: Sequence[int]) -> str:

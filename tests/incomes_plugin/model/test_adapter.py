@@ -54,7 +54,7 @@ Change = Callable[[dict[str, Any]], Any]
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        (lambda c: c.update(format=3), "adapter format 3, expected 7"),
+        (lambda c: c.update(format=3), "adapter format 3, expected 8"),
         (lambda c: c.pop("format"), "adapter format None"),
         (lambda c: c.pop("shape"), "damaged adapter.*shape"),
         (lambda c: c["shape"].pop("layers"), "damaged adapter.*layers"),

@@ -217,6 +217,19 @@ def test_among_many_edits_the_heaviest_tokens_of_a_long_question_name_those_to_c
     assert shared >= 0.97 * 4 * len(range(0, count, 100))
 
 
+@pytest.mark.parametrize("num_tokens", [17, 24, 32])
+def test_tokens_without_weight_that_are_added_change_nothing(num_tokens: int) -> None:
+    keys, _ = language(2500)
+    table = RouteKeys(keys, None, 2500)
+    for edit in range(0, 2500, 250):
+        weights, directions = (part[:num_tokens] for part in long_question_of(keys[edit], seed=edit))
+        similar = similarities(directions, table)
+        expected = (weights @ similar).topk(8).indices
+        found, own = best_edits(weights, directions, table, 8)
+        assert found.tolist() == expected.tolist()
+        torch.testing.assert_close(own, similar[:, expected])
+
+
 def test_all_tokens_compare_with_few_edits(monkeypatch: pytest.MonkeyPatch) -> None:
     keys, _ = language(300)
     weights, directions = long_question_of(keys[7], seed=7)

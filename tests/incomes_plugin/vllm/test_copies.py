@@ -135,8 +135,7 @@ def test_the_rows_that_copy_are_mixtures_once(batch: ReadBatch, rows: Any, dtype
     assert other.dtype == dtype
     assert torch.equal(other, stock[:3])
     found = model.compute_logits(hidden)
-    parts = batch.copied(hidden[rows], copier)
-    expected = mixed(stock[rows], *parts, batch.table[..., 0].clamp_min(0))
+    expected = mixed(stock[rows], batch.copied(hidden[rows], copier), batch.table[..., 0])
     torch.testing.assert_close(found[rows], expected, atol=1e-5, rtol=1e-5)
     assert not torch.equal(found[rows], stock[rows].float())
     plain = [row for row in range(4) if row not in torch.arange(4)[rows].tolist()]

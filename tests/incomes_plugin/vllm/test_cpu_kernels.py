@@ -97,6 +97,7 @@ def test_answers_say_and_copy_in_loops_what_the_formulas_give(seed: int) -> None
         part.copy_(torch.randn_like(part))
     one, two = batch_of(4, seed), batch_of(4, seed)
     two.arrays = None
+    held = False
     for step in range(12):
         tokens = torch.randint(0, 7, (4,))
         says = torch.rand(4) < 0.7 if step % 3 else None
@@ -110,11 +111,13 @@ def test_answers_say_and_copy_in_loops_what_the_formulas_give(seed: int) -> None
         got = logits.clone()
         assert one.arrays is not None
         one.arrays.mix(got, rows, copier, hidden)
-        nothing, copied = two.copied(hidden, copier)
-        expected = mixed(logits[rows], nothing, copied, two.table[..., 0].clamp_min(0))
+        shares = two.copied(hidden, copier)
+        held = held or bool((shares.held[shares.held.isfinite()] != 0).any())
+        expected = mixed(logits[rows], shares, two.table[..., 0])
         torch.testing.assert_close(got[rows], expected, atol=2e-5, rtol=1e-5)
         assert torch.equal(got[[3, 4]], logits[[3, 4]])
     assert int(one.cover.max()) > 1  # the answers did follow an edit
+    assert held == any(len(each.picks) > 1 for each in one.requests)
 
 
 @pytest.mark.parametrize("size", [1, 63, 64, 1000, 49152])

@@ -85,19 +85,22 @@ def test_answers_get_the_logits_of_the_reference(frozen, model, tokenizer, monke
         model.decoder, model.adapter.reader, model.adapter.shape, found, [0, 1, 2], gather(given_back, order, logits)
     )
     copier = model.adapter.copier
+    copier.held.data.copy_(-torch.rand_like(copier.held))
     spellings = [gist.spelling for gist in gists]
     picks = SpelledEdits(latents, spellings).of(copier, order, logits)
     own = model.decoder.unembed(rows.hidden)
     table = picks.table[rows.prompt]
     of_rows = picks.keys[rows.prompt], table, picks.bias[rows.prompt], rows.said, covered(table, rows.said, rows.prompt)
-    tokens = table[..., 0].clamp_min(0)
-    got = mixed(own, *copier.weights(rows.hidden, *of_rows), tokens).log_softmax(-1)
+    tokens = table[..., 0]
+    shares = copier.weights(rows.hidden, *of_rows)
+    assert bool((shares.held < 0).any())
+    got = mixed(own, shares, tokens).log_softmax(-1)
     learned = rows.place >= torch.tensor([0, 1, 0])[rows.prompt]  # the second answer's first token is given
     whole, alone = said_loss(copier, own, rows.hidden, rows.said, rows.labels, picks, rows.prompt, learned)
     assert learned.sum() == len(learned) - 1
     torch.testing.assert_close(whole, -got.gather(1, rows.labels[:, None])[learned].mean())
-    copied = copier.weights(rows.hidden, *of_rows)[1]
-    copied_only = mixed(own, torch.full((len(own),), -200.0), copied, tokens) - own.logsumexp(-1, keepdim=True)
+    alone_shares = shares._replace(nothing=torch.full((len(own),), -200.0))
+    copied_only = mixed(own, alone_shares, tokens) - own.logsumexp(-1, keepdim=True)
     can = (table[..., 0] == rows.labels[:, None]).any(-1) & learned
     assert bool(can.any())
     torch.testing.assert_close(alone, -copied_only.gather(1, rows.labels[:, None])[can].mean())
