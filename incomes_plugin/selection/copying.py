@@ -11,8 +11,8 @@ state of N numbers behind the last norm, scaled so that their mean square is 1. 
 answer has said last is what goes before it in the edit. The cover of s is 0 until the answer says its place in the
 edit, and then 1 and as many as matched, the most there were; that of a pick is the largest of its places. v and y keep
 an answer from two edits from saying one of them twice, v in what is copied and y in what the base says, which has read
-both: y_v is 0 for a token of no pick, and where there is one pick alone. b is the verifier's
-log-probability that the edit applies.
+both: y_v is 0 for a token of no pick, and where there is one pick alone. b is the verifier's log-probability that the
+edit applies.
 
 Reading says where in an edit the answer stands; what a head takes from there is too little to spell a name by. This is
 a pointer-sentinel mixture (arXiv 1609.07843) with the zero-gist as sentinel, over gists in place of earlier hidden

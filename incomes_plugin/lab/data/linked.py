@@ -134,22 +134,25 @@ class _World:
 
 
 def linked_facts(data: Path | None, count: int, *, seed: int) -> list[LinkedFacts]:
-    """`count` of them; none without the published set whose names they use."""
+    """`count` of them, fewer where names run out; none without the published set whose names they use."""
     if data is None or not (data / "edits" / f"{_SOURCE}.train.jsonl.xz").is_file():
         return []
     rng = random.Random(seed)
     world = _World(data, rng)
     found: list[LinkedFacts] = []
-    while len(found) < count:
-        linked = _linked(world, rng.choice(_LENGTHS), rng)
+    for _ in range(_TRIES * count):  # a set with few names soon has no more
+        linked = _linked(world, rng.choice(_LENGTHS), rng) if len(found) < count else None
         if linked is not None:
             found.append(linked)
     return found
 
 
 def _linked(world: _World, length: int, rng: random.Random) -> LinkedFacts | None:
-    """None where the facts lead back to where they came from, or nothing else says the same as one of them."""
+    """None where the facts lead back to where they came from, where nothing else says the same as one of them, or where
+    relations are missing."""
     links = _way(world.links, length, rng)
+    if not links:
+        return None
     facts = [world.fact(links[0], world.name(links[0].start))]
     for link in links[1:]:
         facts.append(world.fact(link, facts[-1].answer))
@@ -172,10 +175,11 @@ def _linked(world: _World, length: int, rng: random.Random) -> LinkedFacts | Non
 
 
 def _way(choice: Sequence[Link], length: int, rng: random.Random) -> list[Link]:
-    """Relations of which each begins where the one before it ends."""
-    while True:
+    """Relations of which each begins where the one before it ends; none where so many are not found."""
+    for _ in range(_TRIES * length):
         links = [rng.choice(choice)]
         while len(links) < length and (more := [x for x in choice if x.start == links[-1].end and x not in links]):
             links.append(rng.choice(more))
         if len(links) == length:
             return links
+    return []

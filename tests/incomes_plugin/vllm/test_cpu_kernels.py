@@ -120,6 +120,22 @@ def test_answers_say_and_copy_in_loops_what_the_formulas_give(seed: int) -> None
     assert held == any(len(each.picks) > 1 for each in one.requests)
 
 
+def test_however_far_the_base_is_held_back_nothing_of_one_step_is_left_for_the_next() -> None:
+    torch.manual_seed(1)
+    copier = Copier(12, 5, WIDTH).requires_grad_(False)
+    copier.held[0] = -300.0
+    batch = batch_of(4, seed=1)
+    assert any(len(each.picks) > 1 for each in batch.requests)
+    batch.say(batch.table[:, 0, 0].clone(), None)
+    hidden, logits = torch.randn(4, 12), 4 * torch.randn(4, VOCABULARY)
+    assert batch.arrays is not None
+    first, again = logits.clone(), logits.clone()
+    for got in (first, again):
+        batch.arrays.mix(got, slice(0, 4), copier, hidden)
+    assert torch.equal(first, again)
+    assert bool((batch.copied(hidden, copier).held == -300.0).any())
+
+
 @pytest.mark.parametrize("size", [1, 63, 64, 1000, 49152])
 @pytest.mark.parametrize("spread", [0.0, 1.0, 30.0, 1e4])
 def test_the_log_of_the_sum_of_exponentials(size: int, spread: float) -> None:

@@ -56,6 +56,11 @@ def test_rules_ask_on_most_of_those_that_lead_further():
     chains = [Lead(torch.cat([parts[i][:2], torch.randn(6, DIM)]), (i,), further=i + 20) for i in range(20)]
     plain = [Lead(parts[i], (i,)) for i in range(20)]
     rules = onward_rules(router, verifier, edits, subjects, [*chains, *plain], RoutingRules(), tried=0.95, false=0.0)
+    ends = [Lead(lead.question, (0, *lead.picked)) for lead in chains]  # what a chain leaves open at its end
+    with_ends = onward_rules(
+        router, verifier, edits, subjects, [*chains, *ends, *plain], RoutingRules(), tried=0.95, false=0.0
+    )
+    assert with_ends == rules
     assert 0.1 < rules.open < 1.0  # a plain question is covered whole by its edit and is not asked on
     assert (
         onward_rules(router, verifier, edits, subjects, plain, RoutingRules(), tried=0.95, false=0.0) == RoutingRules()

@@ -85,3 +85,11 @@ def test_a_plan_names_the_edits_of_each_question(data):
 @pytest.mark.parametrize("nowhere", [None, Path("/nonexistent")])
 def test_without_the_set_that_names_come_from_there_are_none(nowhere):
     assert linked_facts(nowhere, 5, seed=1) == []
+
+
+def test_a_set_with_few_names_gives_as_many_as_it_can(tmp_path):
+    (tmp_path / "edits").mkdir()
+    with lzma.open(tmp_path / "edits" / "pokemqa.train.jsonl.xz", "wt", encoding="utf-8") as lines:
+        edit = {"subject": "Ian", "target_new": "Thai", "statement": "Ian speaks the language of Thai."}
+        lines.write(json.dumps({"edits": [edit], "queries": []}) + "\n")
+    assert len(linked_facts(tmp_path, 30, seed=1)) <= 30
