@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from transformers import AutoTokenizer
 
 from benchmarks import bulk, rivals, server, throughput
-from benchmarks.adapters import ALWAYS, NEVER, with_rules
+from benchmarks.adapters import ALWAYS, NEVER, with_threshold
 from benchmarks.engines import EngineProcess, EngineSpec
+from benchmarks.questions import asking, fact_set, facts
 from benchmarks.report import markdown
 from benchmarks.server import ServerWork
 from benchmarks.throughput import Variant, Workload
@@ -26,6 +28,9 @@ from incomes_plugin.model.adapter import EditAdapter
 from incomes_plugin.model.resolve import Served, resolve
 
 RESULTS = Path(__file__).parent / "results"
+FACTS, QUICK_FACTS = (1000, 10_000), (50,)
+"""Sizes of the edit sets that hold facts."""
+
 SECTIONS = ("throughput", "bulk", "rivals", "server")
 
 
@@ -68,13 +73,17 @@ def engine_sections(
     found: dict[str, Any] = {}
     with ExitStack() as stack:
         engines = {"stock": stack.enter_context(EngineProcess(EngineSpec(served.base_dir)))}
-        most = adapter.rules.most_picks
-        for name, threshold, picks in (("reading", ALWAYS, most), ("reading_one", ALWAYS, 1), ("silent", NEVER, most)):
-            if name == "reading_one" and "throughput" not in args.only:
-                continue
-            changed = with_rules(served.adapter_dir, folder / name, threshold=threshold, most_picks=picks)
+        for name, threshold in (("reading", ALWAYS), ("silent", NEVER)):
+            changed = with_threshold(served.adapter_dir, folder / name, threshold)
             engines[name] = stack.enter_context(EngineProcess(EngineSpec(served.base_dir, changed)))
+        engines["asking"] = stack.enter_context(EngineProcess(EngineSpec(served.base_dir, served.adapter_dir)))
         progress("engines started")
+        tokenizer = AutoTokenizer.from_pretrained(served.base_dir)
+        sizes = QUICK_FACTS if args.quick else FACTS
+        if {"throughput", "rivals"} & set(args.only):
+            texts = [list(tokenizer.encode(f.statement, add_special_tokens=False)) for f in facts(max(sizes))]
+            engines["asking"].commit_facts(texts, {fact_set(size): size for size in sizes})
+            progress(f"{len(texts):,} facts captured")
         if "throughput" in args.only:
             work = Workload(rounds=1, batch=2, output_tokens=8) if args.quick else Workload(rounds=args.rounds)
             found["throughput"] = {
@@ -82,24 +91,30 @@ def engine_sections(
                 "bytes_per_token": adapter.shape.bytes_per_token,
                 "most_picks": adapter.rules.most_picks,
                 "workload": asdict(work),
-                "variants": throughput.measure(engines, variants(args.quick), work, progress),
+                "variants": throughput.measure(
+                    engines,
+                    variants(args.quick),
+                    work,
+                    lambda number, tokens: asking(tokenizer, facts(min(sizes))[number], tokens, number),
+                    progress,
+                ),
             }
         if "bulk" in args.only:
             work_bulk = bulk.BulkWork(rounds=1, edits=4) if args.quick else bulk.BulkWork()
             found["bulk"] = bulk.measure(engines["stock"], engines["silent"], adapter, work_bulk, progress)
         if "rivals" in args.only:
-            work_rivals = rivals.RivalWork((50,), 2) if args.quick else rivals.RivalWork()
+            work_rivals = rivals.RivalWork(QUICK_FACTS, 2) if args.quick else rivals.RivalWork()
             found["rivals"] = rivals.measure(engines, served.base_dir, work_rivals, progress)
     return found
 
 
 def variants(quick: bool) -> list[Variant]:
-    """No edits; 1,000 and 10,000 of which every request reads one; 100 to 10,000 of which it reads as many as it may;
-    10,000 of which it reads none."""
+    """No edits; 1,000 and 10,000 of which every request asks for one; 100 to 10,000 of which it reads as many as it
+    may; 10,000 of which it reads none."""
     if quick:
-        return [Variant(0), Variant(20, "one"), Variant(20, "most"), Variant(20)]
+        return [Variant(0), Variant(max(QUICK_FACTS), "asked"), Variant(20, "most"), Variant(20)]
     one, most = (
-        (Variant(edits, "one") for edits in (1000, 10_000)),
+        (Variant(edits, "asked") for edits in FACTS),
         (Variant(edits, "most") for edits in (100, 1000, 10_000)),
     )
     return [Variant(0), *one, *most, Variant(10_000)]

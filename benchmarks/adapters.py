@@ -1,7 +1,7 @@
-"""The served model's adapter with other rules, random gists of its shape, random prompts.
+"""The served model's adapter with other rules, random gists of its shape, and random texts.
 
-Speed depends on how many edits there are and on how many a request reads, not on what they say. With a low threshold
-every request reads as many edits as it may, the dearest case, or one; with a high one it looks and reads none.
+With a low threshold every request reads as many edits as it may, the dearest case; with a high one it looks and reads
+none. Among random gists no edit lies nearer to a question than the others, so all candidates are verified.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ ORDINARY = range(1_000, 30_000)
 """Token ids of ordinary words in the default base's vocabulary."""
 
 
-def with_rules(adapter_dir: Path, into: Path, *, threshold: float, most_picks: int) -> Path:
-    """A copy of an adapter whose verifier accepts from `threshold` on, and of which a request reads so many at most."""
+def with_threshold(adapter_dir: Path, into: Path, threshold: float) -> Path:
+    """A copy of an adapter whose verifier accepts from `threshold` on, and of whose picks none is another's rival."""
     adapter = EditAdapter.load(adapter_dir)
-    changed = replace(adapter.rules, threshold=threshold, most_picks=most_picks, rivalry=0.0)
+    changed = replace(adapter.rules, threshold=threshold, rivalry=0.0)
     replace(adapter, rules=changed).save(into)
     return into
 

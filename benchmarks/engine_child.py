@@ -63,20 +63,40 @@ class Child:
         return Generated(timer() - start_s, [first - start_s for first, _ in rows], [ids for _, ids in rows])
 
     async def commit_random(self, edit_set: str, edits: int, tokens: int) -> None:
-        """Fill `edit_set` with random gists, in a chain of deltas."""
-        shape, digest, base = self.edits.adapter.shape, EMPTY_DIGEST, None
-        made = random_gists(shape, edits, tokens, edit_set)
-        for start in range(0, edits, COMMIT_CHUNK):
+        """Fill `edit_set` with random gists."""
+        made = random_gists(self.edits.adapter.shape, edits, tokens, edit_set)
+        for _ in range(0, edits, COMMIT_CHUNK):
             chunk = list(itertools.islice(made, COMMIT_CHUNK))
-            for gist in chunk:
-                digest = add_to_digest(digest, gist.edit_id, gist.version)
-            snapshot = SnapshotRef(edit_set, start // COMMIT_CHUNK + 1, digest, start + len(chunk))
-            blob = dump_gists(chunk, self.edits.fingerprint)
-            await self.edits.commit(SnapshotDelta(base.id if base else None, snapshot, (blob,)))
-            self.snapshots[edit_set] = base = snapshot
+            ids = [(gist.edit_id, gist.version) for gist in chunk]
+            await self._commit(edit_set, ids, (dump_gists(chunk, self.edits.fingerprint),))
+
+    async def commit_facts(self, texts: Prompts, edit_sets: dict[str, int]) -> None:
+        """Capture edits, and fill each edit set with so many, from the first one on."""
+        for start in range(0, len(texts), COMMIT_CHUNK):
+            captured = await self._captured(texts[start : start + COMMIT_CHUNK])
+            for edit_set, count in edit_sets.items():
+                own = captured[: max(0, count - start)]
+                if own:
+                    ids = [(edit_id, 1) for edit_id, _ in own]
+                    await self._commit(edit_set, ids, tuple(blob for _, blob in own))
+
+    async def _commit(self, edit_set: str, ids: list[tuple[str, int]], blobs: tuple[bytes, ...]) -> None:
+        base = self.snapshots.get(edit_set)
+        digest, version, there = (base.digest, base.version, base.num_edits) if base else (EMPTY_DIGEST, 0, 0)
+        for edit_id, own_version in ids:
+            digest = add_to_digest(digest, edit_id, own_version)
+        snapshot = SnapshotRef(edit_set, version + 1, digest, there + len(ids))
+        await self.edits.commit(SnapshotDelta(base.id if base else None, snapshot, blobs))
+        self.snapshots[edit_set] = snapshot
 
     async def capture(self, texts: Prompts) -> float:
-        """Compress all texts in one call; seconds.
+        """Compress all texts in one call; seconds."""
+        start_s = timer()
+        await self._captured(texts)
+        return timer() - start_s
+
+    async def _captured(self, texts: Prompts) -> list[tuple[str, bytes]]:
+        """Ids and gists of compressed texts.
 
         Raises:
             RuntimeError: an edit could not be compressed.
@@ -84,13 +104,11 @@ class Child:
         from incomes_plugin.vllm.engine import CaptureJob
 
         jobs = [CaptureJob(next(self.ids), 1, tuple(text)) for text in texts]
-        start_s = timer()
         captured = await self.edits.capture(jobs)
-        seconds = timer() - start_s
         failed = [c.error for c in captured if c.blob is None]
         if failed or len(captured) != len(jobs):
             raise RuntimeError(f"{len(failed)} captures failed: {failed[:1]}")
-        return seconds
+        return [(job.edit_id, c.blob) for job, c in zip(jobs, captured, strict=True) if c.blob is not None]
 
     async def _one(self, prompt: list[int], max_tokens: int, edit_set: str | None) -> tuple[float, list[int]]:
         params = SamplingParams(max_tokens=max_tokens, temperature=0.0, ignore_eos=True)

@@ -73,6 +73,10 @@ class EngineProcess:
         """Fill an edit set with random gists."""
         self._call("commit_random", edit_set, edits, tokens)
 
+    def commit_facts(self, texts: Prompts, edit_sets: dict[str, int]) -> None:
+        """Capture edits given as token ids, and fill each edit set with so many, from the first one on."""
+        self._call("commit_facts", texts, edit_sets)
+
     def capture(self, texts: Prompts) -> float:
         """Compress edits given as token ids; seconds."""
         return float(self._call("capture", texts))

@@ -52,8 +52,10 @@ def throughput(section: dict[str, Any]) -> str:
         f"{section['base']}, bfloat16, one core. Throughput: {work['batch']} requests of {work['prompt_tokens']} "
         f"prompt tokens and {work['output_tokens']} output tokens; decoding: after the last one's first token. "
         f"Time to first token: one prompt of {work['ttft_prompt_tokens']} tokens, at the engine. "
-        f"An edit has {work['edit_tokens']} tokens of {section['bytes_per_token']:,} bytes each. Most questions read "
-        f"one edit; {section['most_picks']} are as many as a request may read."
+        f"A token of an edit takes {section['bytes_per_token']:,} bytes. Where every request asks for one edit, these "
+        f"are made-up facts, and the prompt is a text with a question about one of them; all else is as it is served. "
+        f"Other rows have random edits of {work['edit_tokens']} tokens and a threshold that all of them pass, of which "
+        f"a request may read {section['most_picks']}, or none."
     )
     head = ["", "output tokens/s", "ratio to stock", "decoding alone, ratio", "first token ms", "ratio to stock"]
     return f"## Throughput and time to first token\n\n{text}\n\n{table(head, rows)}"
@@ -65,7 +67,11 @@ def label(column: dict[str, Any]) -> str:
         return "stock vLLM"
     if not column["edits"]:
         return "0 edits"
-    reads = {"none": "no request reads any", "one": "every request reads one", "most": "every one as many as it may"}
+    reads = {
+        "none": "no request reads any",
+        "asked": "every request asks for one",
+        "most": "every one reads as many as it may",
+    }
     return f"{column['edits']:,} edits, {reads[column['reads']]}"
 
 
@@ -90,8 +96,8 @@ def rivals(section: dict[str, Any]) -> str:
         for name, way in ways.items()
     ]
     text = (
-        "A question about one of N edits, by a lone caller: the search, where there is one, and the first token. Ours "
-        "reads as many edits as it may; rivals put what they find in front of the question, on stock vLLM."
+        "A question about one of N edits, by a lone caller: the search, where there is one, and the first token. "
+        "Rivals put what they find in front of the question, on stock vLLM."
     )
     return f"## Beside retrieval\n\n{text}\n\n{table(['edits', '', 'first token ms', 'ratio to ours'], rows)}"
 

@@ -1,7 +1,7 @@
 """Time to the first token of a question about one of N edits: ours, and retrieval into the prompt of stock vLLM.
 
 Every question is new to all engines and is asked once by every way, in rotated order. A rival's time is that of its
-search and of its longer prompt. Ours reads as many edits as a request may, the dearest case.
+search and of its longer prompt.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from typing import Any
 from transformers import AutoTokenizer
 
 from benchmarks.engines import EngineProcess
+from benchmarks.questions import encode, fact_set, facts
 from benchmarks.stats import ratios, summary
-from incomes_plugin.lab.data.facts import Fact, FactSource
-from incomes_plugin.lab.evaluation.interface import EvalEdit, EvalQuestion, messages
+from incomes_plugin.lab.data.facts import Fact
+from incomes_plugin.lab.evaluation.interface import EvalEdit
 from incomes_plugin.lab.evaluation.rivals.bm25 import Bm25
 from incomes_plugin.lab.evaluation.rivals.minilm import MiniLm
 from incomes_plugin.lab.evaluation.rivals.retrieval import Index
 
-SEED = 17
 OURS = "ours"
 BARE = "stock, no edit"
 
@@ -39,15 +39,17 @@ class RivalWork:
 def measure(
     engines: Mapping[str, EngineProcess], base: Path, work: RivalWork, progress: Callable[[str], None]
 ) -> dict[str, object]:
-    """Milliseconds to the first token and their ratio to ours, by number of edits and way."""
+    """Milliseconds to the first token and their ratio to ours, by number of edits and way.
+
+    Args:
+        engines: `stock`, and `asking` with the facts in it.
+    """
     tokenizer = AutoTokenizer.from_pretrained(base)
     found: dict[str, object] = {}
     for edits in work.edits:
-        facts = FactSource(SEED, held_out=True).distinct(edits)
-        texts = [fact.statement for fact in facts]
-        engines["reading"].commit_random(f"rivals_{edits}", edits, 14)
-        asked = random.Random(edits).sample(facts, min(work.questions + 1, edits))
-        found[str(edits)] = ways(engines, tokenizer, texts, asked, f"rivals_{edits}")
+        texts = [fact.statement for fact in facts(edits)]
+        asked = random.Random(edits).sample(facts(edits), min(work.questions + 1, edits))
+        found[str(edits)] = ways(engines, tokenizer, texts, asked, fact_set(edits))
         progress(f"rivals: {edits:,} edits done")
     return found
 
@@ -62,17 +64,17 @@ def ways(
     names = [BARE, OURS, *indices]
     ms: dict[str, list[float]] = {name: [] for name in names}
     for turn, fact in enumerate(asked):
-        text = fact.relation.questions[0].format(s=fact.subject)
+        text = fact.question
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
             # A number of its own in front keeps the prompts of two ways apart in a prefix cache.
-            question = f"({turn}.{names.index(name)}) {text[:1].upper()}{text[1:]}"
+            question = f"({turn}.{names.index(name)}) {text}"
             start_s = time.perf_counter()
             context: list[EvalEdit] = []
             if name in indices:
                 index, top = indices[name]
                 context = [EvalEdit(place, texts[place]) for place in index.best(text, top)]
             ids = encode(tokenizer, question, context)
-            engine = engines["reading" if name == OURS else "stock"]
+            engine = engines["asking" if name == OURS else "stock"]
             engine.generate([ids], 1, edit_set if name == OURS else None)
             if turn:
                 ms[name].append(1000 * (time.perf_counter() - start_s))
@@ -80,11 +82,3 @@ def ways(
         name: {"first_token_ms": summary(own, 1), "ratio_to_ours": summary(ratios(own, ms[OURS]))}
         for name, own in ms.items()
     }
-
-
-def encode(tokenizer: Any, question: str, context: Sequence[EvalEdit]) -> list[int]:
-    """Token ids of the chat, with the retrieved edits in front where there are any."""
-    asked = EvalQuestion("bench", "rewrite", None, question, (), None, cloze=False)
-    turns = [{"role": turn.role, "content": turn.content} for turn in messages(asked, context)]
-    text = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
-    return list(tokenizer.encode(text, add_special_tokens=False))

@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from benchmarks.adapters import prompt
-from benchmarks.engines import EngineProcess, Generated
+from benchmarks.engines import EngineProcess, Generated, Prompts
+from benchmarks.questions import fact_set
 from benchmarks.stats import ratios, summary
 
 
@@ -21,7 +21,7 @@ class Workload:
     """What one run generates.
 
     Attributes:
-        edit_tokens: of each edit.
+        edit_tokens: of each random edit.
     """
 
     rounds: int = 5
@@ -38,25 +38,30 @@ class Variant:
 
     Attributes:
         edits: active ones; None is stock vLLM.
-        reads: edits that every request reads: none though it looks for some, one as most questions do, or as many as
-            it may.
+        reads: edits that every request reads: none though it looks for some, what its question asks for among real
+            ones, or as many as it may.
     """
 
     edits: int | None
-    reads: Literal["none", "one", "most"] = "none"
+    reads: Literal["none", "asked", "most"] = "none"
 
     @property
     def name(self) -> str:
-        """Key in the results file and name of the edit set."""
-        ending = {"none": "", "one": "_read_one", "most": "_read"}[self.reads]
+        """Key in the results file."""
+        ending = {"none": "", "asked": "_asked", "most": "_read"}[self.reads]
         return "stock" if self.edits is None else f"edits_{self.edits}{ending}"
 
     @property
+    def edit_set(self) -> str | None:
+        """Name of its edit set; none without edits."""
+        if not self.edits:
+            return None
+        return fact_set(self.edits) if self.reads == "asked" else self.name
+
+    @property
     def engine(self) -> str:
-        """Which engine runs it: `stock`, `silent`, `reading_one` or `reading`."""
-        return (
-            "stock" if self.edits is None else {"none": "silent", "one": "reading_one", "most": "reading"}[self.reads]
-        )
+        """Which engine runs it: `stock`, `silent`, `asking` or `reading`."""
+        return "stock" if self.edits is None else {"none": "silent", "asked": "asking", "most": "reading"}[self.reads]
 
 
 STOCK = Variant(None)
@@ -67,18 +72,23 @@ class Unfaithful(Exception):
 
 
 def measure(
-    engines: Mapping[str, EngineProcess], variants: Sequence[Variant], work: Workload, progress: Callable[[str], None]
+    engines: Mapping[str, EngineProcess],
+    variants: Sequence[Variant],
+    work: Workload,
+    ask: Callable[[int, int], list[int]],
+    progress: Callable[[str], None],
 ) -> dict[str, dict[str, object]]:
     """Run all variants.
 
     Args:
-        engines: by `Variant.engine`.
+        engines: by `Variant.engine`; `asking` has the facts in it.
+        ask: a prompt that asks for the fact with a number, of so many tokens.
 
     Raises:
         Unfaithful: tokens differ from stock's where nothing is read, or do not where edits are.
     """
     for variant in variants:
-        if variant.edits:
+        if variant.edits and variant.reads != "asked":
             engines[variant.engine].commit_random(variant.name, variant.edits, work.edit_tokens)
     columns = (STOCK, *variants)
     speed: dict[str, list[float]] = {v.name: [] for v in columns}
@@ -86,9 +96,11 @@ def measure(
     ttft: dict[str, list[float]] = {v.name: [] for v in columns}
     differs: dict[str, bool] = {v.name: False for v in variants}
     for turn in range(-1, work.rounds):
-        tokens = {}
+        tokens, fresh = {}, range((turn + 1) * (work.batch + 1), (turn + 2) * (work.batch + 1))
+        prompts = [ask(number, work.prompt_tokens) for number in fresh[:-1]]
+        alone = [ask(fresh[-1], work.ttft_prompt_tokens)]
         for variant in rotate(columns, turn):
-            batch, first = run(engines[variant.engine], variant, work, turn)
+            batch, first = run(engines[variant.engine], variant, work, prompts, alone)
             tokens[variant.name] = batch.token_ids
             if turn >= 0:
                 speed[variant.name].append(work.batch * work.output_tokens / batch.seconds)
@@ -101,13 +113,12 @@ def measure(
     return {v.name: column(v, speed, decoding, ttft) for v in columns}
 
 
-def run(engine: EngineProcess, variant: Variant, work: Workload, turn: int) -> tuple[Generated, Generated]:
+def run(
+    engine: EngineProcess, variant: Variant, work: Workload, prompts: Prompts, alone: Prompts
+) -> tuple[Generated, Generated]:
     """One batch for throughput and one lone prompt for the time to first token."""
-    edit_set = variant.name if variant.edits else None
-    seed = 1000 * (turn + 2)
-    prompts = [prompt(seed + i, work.prompt_tokens) for i in range(work.batch)]
-    batch = engine.generate(prompts, work.output_tokens, edit_set)
-    return batch, engine.generate([prompt(seed + 999, work.ttft_prompt_tokens)], 1, edit_set)
+    batch = engine.generate(prompts, work.output_tokens, variant.edit_set)
+    return batch, engine.generate(alone, 1, variant.edit_set)
 
 
 def decoded_per_s(batch: Generated, work: Workload) -> float:

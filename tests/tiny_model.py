@@ -24,9 +24,9 @@ from incomes_plugin.model.template import template_of
 from incomes_plugin.selection.codec import Codec
 from incomes_plugin.selection.conflicts import Judge
 from incomes_plugin.selection.copying import Copier
-from incomes_plugin.selection.picks import RoutingRules
 from incomes_plugin.selection.reading import Reader
 from incomes_plugin.selection.routing import Router
+from incomes_plugin.selection.rules import RoutingRules
 from incomes_plugin.selection.verifier import Verifier
 
 SPECIAL = ("<pad>", "<bos>", "<eos>", "<|im_start|>", "<|im_end|>")

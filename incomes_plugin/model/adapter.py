@@ -3,9 +3,10 @@ it.
 
 It is a folder of two files. The base's own files are neither copied nor changed.
 `edit_adapter.json`         format, base, shape, template and rules
-`edit_adapter.safetensors`  float32 tensors: `mean`, `scale` `[F]` of the features, and the tensors of `router.*`,
-                            `verifier.*`, `judge.*`, `codec.*`, `reader.*` and `copier.*` (`selection/`) by their
-                            names there
+`edit_adapter.safetensors`  tensors: `mean`, `scale` `[F]` of the features, and those of `router.*`, `verifier.*`,
+                            `judge.*`, `codec.*`, `reader.*` and `copier.*` (`selection/`) by their names there. Large
+                            ones are kept in float16, which is half the file and changes no figure by more than
+                            rounding; all are float32 once read
 """
 
 from __future__ import annotations
@@ -27,13 +28,17 @@ from incomes_plugin.gist.types import Gist, GistShape, Packed
 from incomes_plugin.selection.codec import Codec
 from incomes_plugin.selection.conflicts import Judge
 from incomes_plugin.selection.copying import Copier
-from incomes_plugin.selection.picks import Picking, RoutingRules
+from incomes_plugin.selection.picks import Picking
 from incomes_plugin.selection.question import PromptTemplate
 from incomes_plugin.selection.reading import Reader
 from incomes_plugin.selection.routing import Router
+from incomes_plugin.selection.rules import RoutingRules
 from incomes_plugin.selection.verifier import Verifier
 
 FORMAT = 8
+_LARGE = 4096
+"""Numbers from which a tensor is kept in float16."""
+
 CONFIG_FILE = "edit_adapter.json"
 TENSOR_FILE = "edit_adapter.safetensors"
 
@@ -134,7 +139,7 @@ class EditAdapter:
         tensors = {"mean": self.mean, "scale": self.scale}
         for name, module in self._modules().items():
             tensors |= {f"{name}.{key}": tensor for key, tensor in module.state_dict().items()}
-        save_file({k: v.detach().float().cpu().contiguous() for k, v in tensors.items()}, folder / TENSOR_FILE)
+        save_file({name: _kept(tensor) for name, tensor in tensors.items()}, folder / TENSOR_FILE)
         (folder / CONFIG_FILE).write_text(json.dumps(config, indent=1) + "\n")
 
     @classmethod
@@ -152,7 +157,8 @@ class EditAdapter:
         try:
             config = json.loads(path.read_text())
             if config.get("format") == FORMAT:
-                return cls._of(config, load_file(folder / TENSOR_FILE))
+                tensors = load_file(folder / TENSOR_FILE)
+                return cls._of(config, {name: tensor.float() for name, tensor in tensors.items()})
         except (OSError, AttributeError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
             raise GistFormatError(f"{folder}: damaged adapter: {error}; make it anew with `incomes adapt`") from error
         raise GistFormatError(
@@ -227,3 +233,9 @@ class EditAdapter:
             "reader": self.reader,
             "copier": self.copier,
         }
+
+
+def _kept(tensor: torch.Tensor) -> torch.Tensor:
+    """As the file holds it."""
+    dtype = torch.float16 if tensor.numel() >= _LARGE else torch.float32
+    return tensor.detach().to(dtype).cpu().contiguous()

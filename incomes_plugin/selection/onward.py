@@ -7,10 +7,30 @@ not asked again, so most requests are routed once.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 
 from incomes_plugin.selection.routing import QUESTION_TOKENS
 from incomes_plugin.selection.verifier import same_tokens
+
+
+class Query(NamedTuple):
+    """What is asked.
+
+    Attributes:
+        features: `[T, F]`: tokens of the question, then those of the edit that was picked last.
+        asked: how many of them are the question's.
+    """
+
+    features: torch.Tensor
+    asked: int
+
+    @classmethod
+    def of(cls, question: torch.Tensor) -> Query:
+        """A question `[T, F]` itself; only its last QUESTION_TOKENS count."""
+        question = question[-QUESTION_TOKENS:].float()
+        return cls(question, len(question))
 
 
 def open_share(weights: torch.Tensor, covered: torch.Tensor) -> float:
@@ -23,14 +43,33 @@ def open_share(weights: torch.Tensor, covered: torch.Tensor) -> float:
     return 1.0 - float(weights / weights.sum() @ covered.clamp_min(0.0))
 
 
-def onward(question: torch.Tensor, edit: torch.Tensor, num_parts: int) -> torch.Tensor:
-    """Features `[T', F]` of what to ask next: tokens of the question that a pick lacks, then those of the pick that the
-    question lacks.
+def onward(query: Query, edit: torch.Tensor, num_parts: int) -> Query:
+    """What to ask next: tokens of the question that no pick has had, then those of the pick that the query lacks. What
+    an earlier pick said has led to this one, and is not asked for again.
 
     Args:
-        question: `[T, F]` features.
+        query: by which the pick was found.
         edit: `[E, F]` features of the pick.
         num_parts: feature layers.
     """
-    same = same_tokens(question[None], edit[None].to(question), num_parts)[0]
-    return torch.cat([question[~same.any(1)], edit.to(question)[~same.any(0)]])[-QUESTION_TOKENS:]
+    edit = edit.to(query.features)
+    same = same_tokens(query.features[None], edit[None], num_parts)[0]
+    said = edit[~same.any(0)]
+    features = torch.cat([query.features[: query.asked][~same[: query.asked].any(1)], said])[-QUESTION_TOKENS:]
+    return Query(features, max(0, len(features) - len(said)))
+
+
+def led_to(query: Query, weights: torch.Tensor, covered: torch.Tensor) -> float:
+    """By how much better an edit covers what the pick before it says than what the question leaves open, as a weighted
+    mean cosine. Above 0 that pick has only led to it. Of a question about two edits each is found by its own half.
+
+    Args:
+        query: what was asked with the pick before it.
+        weights: `[T]`, w of its tokens.
+        covered: `[T]`, the largest cosine of each with a token of the edit.
+    """
+
+    def share(part: slice) -> float:
+        return float(weights[part] @ covered[part].clamp_min(0.0) / weights[part].sum()) if len(weights[part]) else 0.0
+
+    return share(slice(query.asked, None)) - share(slice(query.asked))

@@ -6,7 +6,6 @@ in: a question's features and the edits it may see; out: the edits that apply, o
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
@@ -15,46 +14,10 @@ import torch.nn.functional as F
 
 from incomes_plugin.selection.candidates import best_readable
 from incomes_plugin.selection.conflicts import Judge, conflict_logits
-from incomes_plugin.selection.onward import onward, open_share
-from incomes_plugin.selection.routing import QUESTION_TOKENS, RouteKeys, Router, distances_from_end
+from incomes_plugin.selection.onward import Query, led_to, onward, open_share
+from incomes_plugin.selection.routing import RouteKeys, Router, distances_from_end
+from incomes_plugin.selection.rules import RoutingRules
 from incomes_plugin.selection.verifier import Verifier, verify
-
-CROWD = 1000
-"""Number of edits for which the threshold is given; see `RoutingRules.growth`."""
-
-
-@dataclass(frozen=True)
-class RoutingRules:
-    """Fixed numbers of routing, calibrated after training.
-
-    Attributes:
-        candidates: edits that are verified.
-        most_picks: edits that a request reads at most.
-        threshold: verifier's logit from which an edit applies, among `CROWD` edits.
-        growth: what is added to the threshold each time the number of edits grows e-fold beyond `CROWD`: among more
-            wrong edits the best one gets a higher logit.
-        rivalry: an accepted edit is dropped if a later accepted one covers the question so well that the older one adds
-            less than this (weighted mean cosine), and the judge says that the two are in conflict: then the later one
-            is a new answer to the same question. 0 = never.
-        conflict: logit of the judge from which two picks count as rivals; a new edit is in conflict with another from
-            0 on.
-        open: the question is asked again with what its picks say if they leave at least this share of it open, see
-            `onward.py`; above 1 = never.
-        onward: verifier's logit from which an edit that is found in this way applies.
-    """
-
-    candidates: int = 8
-    most_picks: int = 4
-    threshold: float = 0.0
-    growth: float = 0.0
-    rivalry: float = 0.0
-    conflict: float = 0.0
-    open: float = 2.0
-    onward: float = 0.0
-
-    def threshold_among(self, num_edits: int) -> float:
-        """The threshold among `num_edits` edits."""
-        return self.threshold + self.growth * math.log(max(1.0, num_edits / CROWD))
 
 
 @dataclass(frozen=True)
@@ -73,7 +36,8 @@ class Picks:
 
     Attributes:
         edits: row of each picked edit.
-        bias: `[k]` float32, the logarithm of the probability that each applies: b of reading.
+        bias: `[k]` float32, b of reading: the logarithm of the probability that each applies, less `RoutingRules.led`
+            where it has led to another one.
         candidates: rows of the edits verified for the question itself, best first.
         logits: `[candidates]` float32, the verifier's.
     """
@@ -116,16 +80,24 @@ def choose(
     """
     if not table.num_edits:
         return Picks.none()
-    rules, question = picking.rules, question[-QUESTION_TOKENS:].float()
-    found = verified(picking.router, picking.verifier, question, table, features_of, rules.candidates, may_read)
+    rules, query = picking.rules, Query.of(question)
+    found = verified(
+        picking.router, picking.verifier, query.features, table, features_of, rules.candidates, may_read,
+        margin=rules.margin,
+    )  # fmt: skip
     if found is None:
         return Picks.none()
     stay, replaced = _settled(picking, found, rules.threshold_among(table.num_edits), age_of)
     kept = stay[: rules.most_picks]
     picked = {found.edits[place]: found.logits[place] for place in kept}
-    if picked and open_share(found.weights, found.similar[:, kept].amax(1)) >= rules.open:
-        _go_on(picking, question, table, features_of, age_of, picked, replaced, may_read)
-    bias = F.logsigmoid(torch.stack(list(picked.values()))) if picked else found.logits[:0]
+    led: set[int] = set()
+    opened = bool(picked) and open_share(found.weights, found.similar[:, kept].amax(1)) >= rules.open
+    if opened or len(picked) > 1:
+        led = _go_on(picking, query, table, features_of, age_of, picked, replaced, may_read, opened)
+    if not picked:
+        return Picks((), found.logits[:0], found.edits, found.logits)
+    less = torch.tensor([rules.led * (edit in led) for edit in picked])
+    bias = F.logsigmoid(torch.stack(list(picked.values()))) - less.to(found.logits)
     return Picks(tuple(picked), bias, found.edits, found.logits)
 
 
@@ -150,10 +122,10 @@ class Verified:
 
 def verified(
     router: Router, verifier: Verifier, question: torch.Tensor, table: RouteKeys, features_of: FeaturesOf, count: int,
-    may_read: Callable[[int], bool] = lambda _: True, passed: Collection[int] = (),
+    may_read: Callable[[int], bool] = lambda _: True, passed: Collection[int] = (), margin: float = 2.0,
 ) -> Verified | None:  # fmt: skip
     """The `count` best edits outside `passed` for a question `[T, F]`, or for what `onward` makes of one; None where
-    there is none."""
+    there is none. See `RoutingRules` for `margin`."""
     if not len(question):
         return None
     weights = router.weights(question, distances_from_end(len(question), question.device))
@@ -161,6 +133,8 @@ def verified(
     places = [place for place, edit in enumerate(rows.tolist()) if edit not in passed][:count]
     if not places:
         return None
+    scores = ((weights / weights.sum()) @ similar[:, places]).tolist()
+    places = [place for place, score in zip(places, scores, strict=True) if score >= scores[0] - margin]
     edits = tuple(rows[places].tolist())
     features = [features_of(edit).to(question) for edit in edits]
     return Verified(weights, edits, similar[:, places], features, verify(router, verifier, question, weights, features))
@@ -181,26 +155,55 @@ def _settled(
 
 
 def _go_on(
-    picking: Picking, question: torch.Tensor, table: RouteKeys, features_of: FeaturesOf, age_of: Callable[[int], int],
-    picked: dict[int, torch.Tensor], replaced: set[int], may_read: Callable[[int], bool],
-) -> None:  # fmt: skip
+    picking: Picking, query: Query, table: RouteKeys, features_of: FeaturesOf, age_of: Callable[[int], int],
+    picked: dict[int, torch.Tensor], replaced: set[int], may_read: Callable[[int], bool], opened: bool,
+) -> set[int]:  # fmt: skip
     """Add the edits that the best pick leads to, one after the other, each by what the one before says. Here too the
-    later of two rivals is picked, and what a later one has replaced does not come back."""
+    later of two rivals is picked, and what a later one has replaced does not come back. Some may be picked already.
+
+    Args:
+        opened: whether to look for edits that are not picked yet.
+
+    Returns:
+        The edits that have led to another one.
+    """
     rules, lead = picking.rules, next(iter(picked))
-    while len(picked) < rules.most_picks:
-        question = onward(question, features_of(lead), picking.verifier.num_parts)
-        found = verified(
-            picking.router, picking.verifier, question, table, features_of, rules.candidates, may_read,
-            picked.keys() | replaced,
-        )  # fmt: skip
-        if found is None:
-            return
-        stay, gone = _settled(picking, found, rules.onward, age_of)
-        if not stay:
-            return
-        replaced |= gone
-        lead = found.edits[stay[0]]
-        picked[lead] = found.logits[stay[0]]
+    passed, led = {lead}, set[int]()
+    while True:
+        query = onward(query, features_of(lead), picking.verifier.num_parts)
+        following = _following(picking, query, features_of, [edit for edit in picked if edit not in passed])
+        if following is None and opened and len(picked) < rules.most_picks:
+            found = verified(
+                picking.router, picking.verifier, query.features, table, features_of, rules.candidates, may_read,
+                picked.keys() | replaced,
+            )  # fmt: skip
+            stay, gone = _settled(picking, found, rules.onward, age_of) if found else ([], set[int]())
+            replaced |= gone
+            if found and stay:
+                following = found.edits[stay[0]], led_to(query, found.weights, found.similar[:, stay[0]])
+                picked[following[0]] = found.logits[stay[0]]
+        if following is None:
+            return led
+        if following[1] > 0.0:
+            led.add(lead)
+        lead = following[0]
+        passed.add(lead)
+
+
+def _following(
+    picking: Picking, query: Query, features_of: FeaturesOf, others: Sequence[int]
+) -> tuple[int, float] | None:
+    """That of some other picks to which the pick behind a query has led, and its `led_to`; None where it has led to
+    none of them."""
+    if not others or not len(query.features):
+        return None
+    router = picking.router
+    weights = router.weights(query.features, distances_from_end(len(query.features), query.features.device))
+    directions = router.directions(query.features)
+    keys = [router.route_keys(features_of(edit).to(query.features)) for edit in others]
+    found = [led_to(query, weights, (directions @ own.T).amax(1)) for own in keys]
+    most = max(found)
+    return (others[found.index(most)], most) if most > 0.0 else None
 
 
 def added(weights: torch.Tensor, older: torch.Tensor, later: torch.Tensor) -> float:

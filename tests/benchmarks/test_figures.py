@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from transformers import AutoTokenizer
 
-from benchmarks.adapters import ALWAYS, random_gists, with_rules
+from benchmarks.adapters import ALWAYS, random_gists, with_threshold
+from benchmarks.questions import asking, facts
 from benchmarks.report import markdown
 from benchmarks.stats import percentile, ratios, summary
 from benchmarks.throughput import STOCK, Unfaithful, Variant, check, rotate
 from incomes_plugin.model.adapter import EditAdapter
+from incomes_plugin.model.base import resolve_model
 from tests.tiny_model import write_tiny_model
 
 RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
@@ -36,6 +40,15 @@ def test_rounds_begin_with_another_variant_each() -> None:
     assert sorted(v.name for v in rotate(columns, 2)) == sorted(v.name for v in columns)
 
 
+def test_a_prompt_asks_for_a_fact_and_is_as_long_as_told() -> None:
+    tokenizer = AutoTokenizer.from_pretrained(resolve_model(None))
+    first, second = (asking(tokenizer, facts(20)[3], tokens, 5) for tokens in (64, 128))
+    assert (60 < len(first) <= 64, 120 < len(second) <= 128) == (True, True)
+    for ids in (first, second):
+        assert f"{facts(20)[3].question}<|im_end|>" in tokenizer.decode(ids)
+    assert facts(20)[:5] == facts(5), "a larger set begins with the smaller one"
+
+
 def test_a_variant_that_does_not_do_what_it_says_is_not_measured() -> None:
     variants = [Variant(0), Variant(100, "most"), Variant(100)]
     check(variants, {"edits_0": False, "edits_100_read": True, "edits_100": False})
@@ -46,16 +59,17 @@ def test_a_variant_that_does_not_do_what_it_says_is_not_measured() -> None:
             check([silent], {silent.name: True})
 
 
-def test_rules_are_all_that_changes(tmp_path: Path) -> None:
+def test_the_threshold_and_rivalry_are_all_that_changes(tmp_path: Path) -> None:
     base_dir = write_tiny_model(tmp_path / "model")
     before, after = (
         EditAdapter.load(folder)
         for folder in (
             base_dir / "adapter",
-            with_rules(base_dir / "adapter", tmp_path / "changed", threshold=ALWAYS, most_picks=1),
+            with_threshold(base_dir / "adapter", tmp_path / "changed", ALWAYS),
         )
     )
-    assert (after.rules.threshold, after.rules.most_picks, after.base) == (ALWAYS, 1, before.base)
+    assert after.rules == replace(before.rules, threshold=ALWAYS, rivalry=0.0)
+    assert after.base == before.base
     assert after.reader.state_dict().keys() == before.reader.state_dict().keys()
 
 

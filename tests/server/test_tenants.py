@@ -23,7 +23,8 @@ from incomes_plugin.gist.edit import Captured
 from incomes_plugin.gist.format import load_gists
 from incomes_plugin.pool.gists import GistPool
 from incomes_plugin.pool.snapshot import SnapshotDelta
-from incomes_plugin.selection.picks import RoutingRules, choose
+from incomes_plugin.selection.picks import choose
+from incomes_plugin.selection.rules import RoutingRules
 from tests.incomes_plugin.pool.small import CPU, adapter, gist
 from tests.server.local import local_server
 from tests.tiny_model import write_tiny_model

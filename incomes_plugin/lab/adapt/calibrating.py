@@ -18,8 +18,8 @@ import torch
 
 from incomes_plugin.lab.adapt.features import Ragged
 from incomes_plugin.lab.adapt.verifying import batch_logits, nearest_edits, route_table
-from incomes_plugin.selection.picks import CROWD, RoutingRules
 from incomes_plugin.selection.routing import Router
+from incomes_plugin.selection.rules import CROWD, RoutingRules
 from incomes_plugin.selection.verifier import Verifier
 
 _PAIRS_AT_ONCE = 64

@@ -52,7 +52,8 @@ Makes the frozen base take edits; the base's own files are untouched. Base finge
 | bytes a token of an edit | {shape.bytes_per_token:,} |
 | threshold, growth | {adapter.rules.threshold}, {adapter.rules.growth} |
 | rivalry, conflict | {adapter.rules.rivalry}, {adapter.rules.conflict} |
-| open, onward | {adapter.rules.open}, {adapter.rules.onward} |
+| margin | {adapter.rules.margin} |
+| open, onward, led | {adapter.rules.open}, {adapter.rules.onward}, {adapter.rules.led} |
 | learned from | {sources}: {record.counts} |
 | seed, scale | {options.seed}, {options.scale} |
 

@@ -13,9 +13,10 @@ import torch
 
 from incomes_plugin.lab.adapt.features import Ragged
 from incomes_plugin.lab.adapt.verifying import Prompts, route_table
-from incomes_plugin.selection.onward import onward, open_share
-from incomes_plugin.selection.picks import RoutingRules, verified
-from incomes_plugin.selection.routing import QUESTION_TOKENS, Router, distances_from_end
+from incomes_plugin.selection.onward import Query, onward, open_share
+from incomes_plugin.selection.picks import verified
+from incomes_plugin.selection.routing import Router, distances_from_end
+from incomes_plugin.selection.rules import RoutingRules
 from incomes_plugin.selection.verifier import Verifier
 
 
@@ -24,14 +25,14 @@ class Lead:
     """A question, or what picks have left open of one, with the edit that it picks.
 
     Attributes:
-        question: `[T, F]` features.
+        query: what was asked.
         picked: rows of the edits picked so far; the last one is what this is about.
         text: of the question.
         further: row of the edit that the last one leads to, or None.
         aside: row of an edit that looks as if it followed, or None.
     """
 
-    question: torch.Tensor
+    query: Query
     picked: tuple[int, ...]
     text: str = ""
     further: int | None = None
@@ -42,12 +43,12 @@ def leads_of(
     question: torch.Tensor, text: str, owners: Sequence[int], asides: Sequence[int], edits: Ragged, num_parts: int
 ) -> list[Lead]:  # fmt: skip
     """One lead for each edit of a question, in their order."""
-    found = []
+    found, query = [], Query.of(question)
     for step, further in enumerate([*owners[1:], None]):
         picked = tuple(owners[: step + 1])
         aside = asides[step] if step < len(asides) else None
-        found.append(Lead(question, picked, text, further, aside))
-        question = onward(question[-QUESTION_TOKENS:].float(), edits[picked[-1]].float(), num_parts)
+        found.append(Lead(query, picked, text, further, aside))
+        query = onward(query, edits[picked[-1]], num_parts)
     return found
 
 
@@ -56,7 +57,7 @@ def onward_prompts(edits: Ragged, leads: Sequence[Lead], num_parts: int) -> tupl
     asked: list[tuple[torch.Tensor, tuple[int, ...], str, int | None]] = []
     refused: list[tuple[torch.Tensor, tuple[int, ...], str, int | None]] = []
     for lead in leads:
-        rest = onward(lead.question[-QUESTION_TOKENS:].float(), edits[lead.picked[-1]].float(), num_parts)
+        rest = onward(lead.query, edits[lead.picked[-1]], num_parts).features
         if not len(rest):
             continue
         if lead.further is None:
@@ -113,7 +114,7 @@ def onward_rules(
             wrong.append(-torch.inf)
             continue
         (edit,) = lead.picked
-        rest = onward(lead.question[-QUESTION_TOKENS:].float(), edits[edit].float(), verifier.num_parts)
+        rest = onward(lead.query, edits[edit], verifier.num_parts).features
         passed = {i for i, subject in enumerate(subjects) if subject == subjects[edit]}
         found = verified(router, verifier, rest, table, lambda i: edits[i].float(), rules.candidates, passed=passed)
         wrong.append(-torch.inf if found is None else float(found.logits.max()))
@@ -123,7 +124,7 @@ def onward_rules(
 
 def _open(router: Router, edits: Ragged, lead: Lead) -> float:
     """What share of a question its first pick leaves open."""
-    question = lead.question[-QUESTION_TOKENS:].float()
+    question = lead.query.features
     weights = router.weights(question, distances_from_end(len(question)))
     edit = edits[lead.picked[-1]].float()
     return open_share(weights, (router.directions(question) @ router.route_keys(edit).T).amax(-1))

@@ -38,6 +38,8 @@ class ReadingSteps:
         rate: largest learning rate.
         rivals: wrong picks beside the right one, at most; as many as are drawn from 0 to this.
         copying: weight of the loss of copying alone.
+        led: taken off the bias of an edit that has led to another one, in training as in serving. An answer that reads
+            all edits of a chain alike names one between oftener than the last. Measured: docs/experiments.md.
     """
 
     steps: int = 1600
@@ -45,6 +47,7 @@ class ReadingSteps:
     rate: float = 4.5e-3
     rivals: int = 3
     copying: float = 0.5
+    led: float = 4.0
 
 
 @dataclass(frozen=True)
@@ -170,8 +173,9 @@ def _padded(
 
 def train_reader(
     decoder: Decoder, shape: GistShape, edits: EditFeatures, spelled: SpelledEdits, found: ReadingFeatures,
-    places: Sequence[int], owners: Sequence[tuple[int, ...]], rivals: Sequence[Sequence[int]], given: Sequence[int],
-    settings: ReadingSteps, *, seed: int, tick: Tick = lambda *_: None, checkpoint: Path | None = None,
+    places: Sequence[int], owners: Sequence[tuple[int, ...]], rivals: Sequence[Sequence[int]], leading: Sequence[int],
+    given: Sequence[int], settings: ReadingSteps, *, seed: int, tick: Tick = lambda *_: None,
+    checkpoint: Path | None = None,
 ) -> tuple[Reader, Copier]:  # fmt: skip
     """A reader and a copier.
 
@@ -182,6 +186,7 @@ def train_reader(
         places: those of them to learn from.
         owners: the edits that answer each of these.
         rivals: edits that the router likes for each of them, best first; the owners may be among them.
+        leading: how many of the owners, from the first one on, lead to the next one.
         given: how many tokens each answer begins with that are not learned.
     """
     torch.manual_seed(seed)
@@ -195,7 +200,9 @@ def train_reader(
         picks, logits = [], []
         for i in chosen:
             wrong = [e for e in rivals[i] if e not in owners[i]][: rng.choice([0, 0, 1, settings.rivals])]
-            row = [(e, rng.uniform(1.0, 8.0)) for e in owners[i]] + [(e, rng.uniform(-4.0, 3.0)) for e in wrong]
+            row = [(e, rng.uniform(1.0, 8.0)) for e in owners[i][leading[i] :]]
+            row += [(e, rng.uniform(-2.0, 0.0) - settings.led) for e in owners[i][: leading[i]]]
+            row += [(e, rng.uniform(-4.0, 3.0)) for e in wrong]
             rng.shuffle(row)
             picks.append([e for e, _ in row])
             logits.append([x for _, x in row])

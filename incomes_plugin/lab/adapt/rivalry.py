@@ -20,8 +20,9 @@ from incomes_plugin.lab.adapt.calibrating import HeldOut
 from incomes_plugin.lab.adapt.verifying import nearest_edits, route_table
 from incomes_plugin.lab.data.facts import Fact, FactSource
 from incomes_plugin.selection.conflicts import Judge, conflict_logits
-from incomes_plugin.selection.picks import RoutingRules, added
+from incomes_plugin.selection.picks import added
 from incomes_plugin.selection.routing import QUESTION_TOKENS, Router, distances_from_end
+from incomes_plugin.selection.rules import RoutingRules
 from incomes_plugin.selection.verifier import Verifier, verify
 
 _UNTOLD = 0.1

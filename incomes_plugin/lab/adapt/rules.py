@@ -20,8 +20,8 @@ from incomes_plugin.lab.adapt.rivalry import couples, harmless_bound, rivalry
 from incomes_plugin.lab.adapt.tokens import PlanTokens
 from incomes_plugin.lab.adapt.verifying import batch_logits
 from incomes_plugin.selection.conflicts import Judge, conflict_logits
-from incomes_plugin.selection.picks import CROWD, RoutingRules
 from incomes_plugin.selection.routing import Router
+from incomes_plugin.selection.rules import CROWD, RoutingRules
 from incomes_plugin.selection.verifier import Verifier
 
 HELD_SHARE = 10
@@ -29,6 +29,9 @@ HELD_SHARE = 10
 
 _LEFT_OPEN_HELD = 500
 """Questions that lead nowhere, from which the rules of asking on are read off."""
+
+_MARGIN = 0.15
+"""See `RoutingRules.margin`. Measured: docs/experiments.md."""
 
 _COUPLES = 200
 """Contradictions, and as many pairs asked for at once, that rivalry is read off from."""
@@ -50,19 +53,20 @@ class Calibration:
         self._router, self._verifier, self._judge = router, verifier, judge
         self._scale, self._seed = scale, seed
 
-    def rules(self, shares: Shares, base: FrozenBase, tokens: PlanTokens) -> RoutingRules:
+    def rules(self, shares: Shares, led: float, base: FrozenBase, tokens: PlanTokens) -> RoutingRules:
         """All rules.
 
         Args:
             shares: what the thresholds may cost.
+            led: see `RoutingRules`; reading was trained with it.
             base, tokens: capture the contradictions from which rivalry is read off; they are no part of the plan.
         """
         router, verifier, found = self._router, self._verifier, self._held_out()
-        rules = calibrate(router, verifier, found, RoutingRules(), shares, seed=self._seed)
+        rules = calibrate(router, verifier, found, RoutingRules(margin=_MARGIN, led=led), shares, seed=self._seed)
         harmless = harmless_bound(router, verifier, self._judge, found, rules, shares.drop)
         rules = replace(rules, rivalry=self._rivalry(rules, harmless, base, tokens))
         asked = enumerate(self._plan.asked)
-        ours = [i for i, a in asked if not self._held.isdisjoint(a.owners) and not a.reading_only]
+        ours = [i for i, a in asked if not self._held.isdisjoint(a.owners) and not a.unverified]
         questions = self._captured.questions
         edits = self._captured.edits.features
         found_leads = leads(

@@ -35,13 +35,13 @@ from incomes_plugin.model.template import template_of
 from incomes_plugin.selection.codec import Codec
 from incomes_plugin.selection.conflicts import Judge
 from incomes_plugin.selection.copying import Copier
-from incomes_plugin.selection.picks import RoutingRules
 from incomes_plugin.selection.reading import Reader
 from incomes_plugin.selection.routing import Router
+from incomes_plugin.selection.rules import RoutingRules
 from incomes_plugin.selection.verifier import Verifier
 
-_MOST_READ = 12000
-"""Answers that reading learns from."""
+_MOST_READ = 10500
+"""Answers that reading learns from, those over several edits not counted."""
 
 _LEFT_OPEN = 3000
 """Questions that lead nowhere, from which the verifier learns to refuse what they leave open."""
@@ -73,14 +73,15 @@ def adapt_base(options: AdaptOptions, report: StageProgress) -> tuple[EditAdapte
     captured = run.timed("capture", run.capture)
     held_edits = set(range(0, len(run.plan.edits), HELD_SHARE))
     asked = enumerate(run.plan.asked)
-    train = [i for i, one in asked if held_edits.isdisjoint(one.owners) and not one.reading_only]
+    train = [i for i, one in asked if held_edits.isdisjoint(one.owners)]
+    verified = [i for i in train if not run.plan.asked[i].unverified]
     router = run.timed("routing", lambda: run.router(captured, train))
-    beside = [lambda: run.verify_beside(captured, train, router)] if processes() > 1 else []
+    beside = [lambda: run.verify_beside(captured, verified, router)] if processes() > 1 else []
     reader, copier = run.timed(
         "reading, verifying beside it" if beside else "reading",
         lambda: side_by_side(lambda: run.reader(captured, held_edits, router), beside),
     )
-    verifier = run.timed("verifying", lambda: run.verifier(captured, train, router))
+    verifier = run.timed("verifying", lambda: run.verifier(captured, verified, router))
     judge = run.timed("judging", lambda: run.judge(captured, router, verifier))
     rules = run.timed("calibrating", lambda: run.rules(captured, held_edits, router, verifier, judge))
     adapter = run.adapter(captured, router, verifier, judge, reader, copier, rules)
@@ -163,11 +164,11 @@ class _Run:
         )
 
     def router(self, captured: BaseFeatures, train: list[int]) -> Router:
-        """Train routing on the questions `train`."""
-        owners = [self.plan.asked[i].edits for i in train]
-        questions = Ragged.of([captured.questions[i] for i in train])
+        """Train routing on the questions `train`, and on what those that lead further ask next."""
+        led_on, _ = self._onward(captured, train)
+        asked = joined_prompts(self._asked(captured, train), led_on)
         return train_router(
-            captured.edits.features, questions, owners, min(self.options.route_dim, self.shape.feature_dim),
+            captured.edits.features, asked.features, asked.owners, min(self.options.route_dim, self.shape.feature_dim),
             self.options.routing,
             seed=self.options.seed, tick=self._tick("routing"),
             checkpoint=self._checkpoint("routing", self.tokens.routing_texts()),
@@ -176,11 +177,8 @@ class _Run:
     def verifier(self, captured: BaseFeatures, train: list[int], router: Router) -> Verifier:
         """Train verification on the questions `train` and nine tenths of the refused prompts."""
         plan = self.plan
-        chosen = [i for i in range(len(captured.refused)) if i % HELD_SHARE]
-        asked = Prompts(
-            Ragged.of([captured.questions[i] for i in train]), [plan.asked[i].edits for i in train],
-            [plan.asked[i].messages[-1]["content"] for i in train],
-        )  # fmt: skip
+        chosen = [i for i in range(len(captured.refused)) if i % HELD_SHARE and not plan.refused[i].unverified]
+        asked = self._asked(captured, train)
         refused = Prompts(
             Ragged.of([captured.refused[i] for i in chosen]), [() for _ in chosen],
             [plan.refused[i].messages[-1]["content"] for i in chosen], [plan.refused[i].near for i in chosen],
@@ -191,16 +189,29 @@ class _Run:
             distinct = asked and example.kind == "invented"
             return bool(example.subject) and not distinct and example.subject in prompt
 
+        led_on, led_nowhere = self._onward(captured, train)
+        return train_verifier(
+            router, captured.edits.features, len(self.shape.feature_layers),
+            joined_prompts(asked, led_on), joined_prompts(refused, led_nowhere), may_answer, self.options.verifying,
+            seed=self.options.seed, tick=self._tick("verifying"),
+            checkpoint=self._checkpoint(
+                "verifying", self.tokens.verifying_texts(), self.options.scale, self.options.verifying
+            ),
+        )  # fmt: skip
+
+    def _asked(self, captured: BaseFeatures, train: list[int]) -> Prompts:
+        asked = [self.plan.asked[i] for i in train]
+        return Prompts(
+            Ragged.of([captured.questions[i] for i in train]), [one.edits for one in asked],
+            [one.messages[-1]["content"] for one in asked],
+        )  # fmt: skip
+
+    def _onward(self, captured: BaseFeatures, train: list[int]) -> tuple[Prompts, Prompts]:
+        """What the questions `train` ask next, and what leads nowhere; see `onward_prompts`."""
         edits, num_parts = captured.edits.features, len(self.shape.feature_layers)
         scale, seed = self.options.scale, self.options.seed
-        found = leads(plan, captured.questions, edits, num_parts, train, _LEFT_OPEN, scale=scale, seed=seed)
-        led_on, led_nowhere = onward_prompts(edits, found, num_parts)
-        return train_verifier(
-            router, edits, num_parts, joined_prompts(asked, led_on), joined_prompts(refused, led_nowhere), may_answer,
-            self.options.verifying,
-            seed=seed, tick=self._tick("verifying"),
-            checkpoint=self._checkpoint("verifying", self.tokens.verifying_texts(), scale, self.options.verifying),
-        )  # fmt: skip
+        found = leads(self.plan, captured.questions, edits, num_parts, train, _LEFT_OPEN, scale=scale, seed=seed)
+        return onward_prompts(edits, found, num_parts)
 
     def verify_beside(self, captured: BaseFeatures, train: list[int], router: Router) -> None:
         """As `verifier`, in a process of its own: it leaves the checkpoint, and says nothing on the way."""
@@ -232,9 +243,10 @@ class _Run:
         table = route_table(router, captured.edits.features, dtype=torch.bfloat16)
         rivals = nearest_edits(router, [captured.questions[rows[place]] for place in places], table, 5)
         spelled = SpelledEdits(captured.latents, self.tokens.spellings)
+        leading = [len(self.plan.asked[rows[place]].further) for place in places]
         given = [self.tokens.given(rows[place]) for place in places]
         return train_reader(
-            self.decoder, self.shape, captured.edits, spelled, captured.reading, places, owners, rivals, given,
+            self.decoder, self.shape, captured.edits, spelled, captured.reading, places, owners, rivals, leading, given,
             options.reading,
             seed=options.seed, tick=self._tick("reading"),
             checkpoint=self._checkpoint(
@@ -248,7 +260,7 @@ class _Run:
         """Rules of picking, from what was held out."""
         options = self.options
         found = Calibration(self.plan, captured, held, router, verifier, judge, scale=options.scale, seed=options.seed)
-        return found.rules(options.shares, self._base(), self.tokens)
+        return found.rules(options.shares, options.reading.led, self._base(), self.tokens)
 
     def adapter(
         self, captured: BaseFeatures, router: Router, verifier: Verifier, judge: Judge, reader: Reader, copier: Copier,

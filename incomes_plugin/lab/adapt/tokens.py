@@ -61,7 +61,7 @@ class PlanTokens:
             most: so many at most, chains not counted.
         """
         asked = self._plan.asked
-        chained = [i for i, a in enumerate(asked) if a.further]
+        chained = [i for i, a in enumerate(asked) if a.further and (not a.known or i in known)]
         rare = [i for i, a in enumerate(asked) if a.rare and not a.further and (not a.known or i in known)]
         usual = [i for i, a in enumerate(asked) if not a.rare and a.answer is not None]
         rng = random.Random(seed)
@@ -79,8 +79,9 @@ class PlanTokens:
         which questions lead on."""
         plan = self._plan
         about = [(e.subject, e.kind) for e in plan.edits]
-        leads = [(a.asides, bool(a.answer) and not a.known) for a in plan.asked]
-        return _hash([self.routing_texts(), about, leads, self.refused, [r.near for r in plan.refused]])
+        leads = [(a.asides, bool(a.answer) and not a.known, a.unverified) for a in plan.asked]
+        near = [(r.near, r.unverified) for r in plan.refused]
+        return _hash([self.routing_texts(), about, leads, self.refused, near])
 
     def reading_texts(self, rows: Sequence[int]) -> str:
         """Hash of what reading learns from beside what routing does, of which it takes the rivals: some answers."""

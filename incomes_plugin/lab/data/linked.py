@@ -1,9 +1,9 @@
 """Facts about works, people, companies, sports and countries of which one leads to the next, up to four of them.
 
 "What is the capital of the country of citizenship of the author of Ulysses?" rests on who the author is, which country
-that person is a citizen of, and what its capital is. Names are real ones and invented ones; what is said of them is
-made up. Each step has an aside that looks as if it followed: another fact about what the step has reached, or one that
-says the same of something else.
+that person is a citizen of, and what its capital is. Each step has an aside that looks as if it followed: another fact
+about what the step has reached, or one that says the same of something else. The last step may be left to what the base
+knows.
 """
 
 from __future__ import annotations
@@ -14,38 +14,19 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from incomes_plugin.lab.data.examples import read_jsonl_xz
+from incomes_plugin.lab.data.hops import world
+from incomes_plugin.lab.data.linked_names import FactsByName, LinkedFact, fact_key, published_names
 from incomes_plugin.lab.data.links import LINKS, Link
-from incomes_plugin.lab.data.names import Names
 
-_SOURCE = "pokemqa"
-_LENGTHS = (2, 2, 2, 3, 3, 4)
+_LENGTHS = (2, 2, 2, 3, 3, 4, 4)
+_KNOWN_LENGTHS = (1, 1, 1, 2, 2, 3)
+_TRIES = 20
 _SAYS_THE_SAME = 0.6
 """Share of the asides that say the same of something else."""
 
-_INVENTED = 0.4
-"""Share of the names that are invented, of the kinds that can be."""
-
-_TRIES = 20
-_UPPER = 0.5
-"""Share of the statements that begin with an upper case letter, whatever their subject: "cricket was created in …"
-stands so in published sets."""
-
-
-@dataclass(frozen=True)
-class LinkedFact:
-    """One fact.
-
-    Attributes:
-        subject, answer: its ends.
-        statement: the edit text.
-        question: whose answer is `answer`.
-    """
-
-    subject: str
-    answer: str
-    statement: str
-    question: str
+_OF_WORLD = {"country": {"city": "capital", "continent": "continent", "language": "official language"},
+             "city": {"continent": "continent"}}  # fmt: skip
+"""What the base may know of a country or city, by what it is."""
 
 
 @dataclass(frozen=True)
@@ -56,122 +37,121 @@ class LinkedFacts:
         facts: the question names the subject of the first; the last one answers it.
         asides: for each fact but the last, one that does not follow it.
         prompt: the question.
+        attribute, known: what is asked of the last one's answer, and what the base knows it to be; empty where the last
+            fact answers the question.
     """
 
     facts: tuple[LinkedFact, ...]
     asides: tuple[LinkedFact, ...]
     prompt: str
+    attribute: str = ""
+    known: str = ""
+
+    @property
+    def answer(self) -> str:
+        """What is to be said. Of what the base knows, the name that it knows it of comes first: the base can look it up
+        only after it has read that."""
+        said = self.facts[-1].answer
+        return f"{said}. The {self.attribute} of {said} is {self.known}" if self.known else said
 
 
-_NAMED_BY = {
-    "{s} is a citizen of {o}.": ("person", "country"), "The author of {s} is {o}.": ("work", "person"),
-    "{s} was created by {o}.": ("work", "person"), "{s} was born in the city of {o}.": ("person", "city"),
-    "{s} plays the position of {o}.": ("person", "position"), "{s} speaks the language of {o}.": ("person", "language"),
-    "{s} is affiliated with the religion of {o}.": ("person", "religion"), "{s} is employed by {o}.": ("person", None),
-    "The headquarters of {s} is located in the city of {o}.": ("company", "city"),
-    "The chief executive officer of {s} is {o}.": ("company", "person"),
-}  # fmt: skip
-"""Statements of the published set by which the kinds of its names are known."""
-
-_CLOSED = {
-    "continent": ("Africa", "Antarctica", "Asia", "Europe", "North America", "Oceania", "South America"),
-    "sport": ("American football", "Gaelic football", "association football", "badminton", "baseball", "basketball",
-              "boxing", "cricket", "curling", "cycling", "field hockey", "golf", "handball", "ice hockey", "judo",
-              "lacrosse", "netball", "polo", "roller derby", "rowing", "rugby union", "shinty", "softball", "squash",
-              "sumo", "table tennis", "tennis", "volleyball", "water polo", "wrestling"),
-}  # fmt: skip
-_INVENTED_KINDS = {"person": "person", "company": "company", "city": "place", "country": "place", "work": "product"}
-
-
-class _World:
-    """Names by kind, and the facts made so far: one relation of one subject is said once, always in the same words.
+def linked_facts(data: Path | None, count: int, *, seed: int, known: int = 0) -> list[LinkedFacts]:
+    """`count` of them, fewer where names run out; none without the published set whose names they use.
 
     Args:
-        data: folder with the published set.
+        known: so many more that end with what the base may know.
     """
-
-    def __init__(self, data: Path, rng: random.Random) -> None:
-        self._rng = rng
-        self._invented = Names(rng, held_out=False)
-        self._facts: dict[tuple[str, Link], LinkedFact] = {}
-        found: dict[str, set[str]] = {kind: set(names) for kind, names in _CLOSED.items()}
-        for record in read_jsonl_xz(data / "edits" / f"{_SOURCE}.train.jsonl.xz"):
-            edit = record["edits"][0]
-            subject, answer = edit["subject"], edit["target_new"]
-            start = edit["statement"].replace(subject, "{s}", 1)
-            form = "{o}".join(start.rsplit(answer, 1))
-            for kind, name in zip(_NAMED_BY.get(form, ()), (subject, answer), strict=False):
-                if kind is not None and len(name) <= 40:
-                    found.setdefault(kind, set()).add(name)
-        self._names = {kind: sorted(names) for kind, names in found.items()}
-        self.links = [link for link in LINKS if {link.start, link.end} <= self._names.keys()]
-
-    def name(self, kind: str) -> str:
-        """A name of a kind."""
-        if kind in _INVENTED_KINDS and self._rng.random() < _INVENTED:
-            return self._invented.subject(_INVENTED_KINDS[kind])
-        return self._rng.choice(self._names[kind])
-
-    def fact(self, link: Link, subject: str) -> LinkedFact:
-        """What there is to say about a subject."""
-        return self._facts.get((subject, link)) or self._new(link, subject, self.name(link.end))
-
-    def says_the_same(self, link: Link, answer: str) -> LinkedFact | None:
-        """A fact about something else of which nothing is known yet; None where that is hard to find."""
-        for subject in (self.name(link.start) for _ in range(_TRIES)):
-            if (subject, link) not in self._facts:
-                return self._new(link, subject, answer)
-        return None
-
-    def _new(self, link: Link, subject: str, answer: str) -> LinkedFact:
-        statement = self._rng.choice(link.statements).format(s=subject, o=answer)
-        question = self._rng.choice(link.questions).format(s=subject)
-        if self._rng.random() < _UPPER:
-            statement = statement[:1].upper() + statement[1:]
-        fact = LinkedFact(subject, answer, statement, question[:1].upper() + question[1:])
-        self._facts[subject, link] = fact
-        return fact
-
-
-def linked_facts(data: Path | None, count: int, *, seed: int) -> list[LinkedFacts]:
-    """`count` of them, fewer where names run out; none without the published set whose names they use."""
-    if data is None or not (data / "edits" / f"{_SOURCE}.train.jsonl.xz").is_file():
+    file = published_names(data)
+    if file is None:
         return []
     rng = random.Random(seed)
-    world = _World(data, rng)
+    names = FactsByName(file, rng)
     found: list[LinkedFacts] = []
-    for _ in range(_TRIES * count):  # a set with few names soon has no more
-        linked = _linked(world, rng.choice(_LENGTHS), rng) if len(found) < count else None
-        if linked is not None:
-            found.append(linked)
+    for most, make, lengths in ((count, _linked, _LENGTHS), (known, _known, _KNOWN_LENGTHS)):
+        made: list[LinkedFacts] = []
+        for _ in range(_TRIES * most):  # a set with few names soon has no more
+            linked = make(names, rng.choice(lengths), rng) if len(made) < most else None
+            if linked is not None:
+                made.append(linked)
+        found += made
     return found
 
 
-def _linked(world: _World, length: int, rng: random.Random) -> LinkedFacts | None:
+def _linked(world: FactsByName, length: int, rng: random.Random) -> LinkedFacts | None:
     """None where the facts lead back to where they came from, where nothing else says the same as one of them, or where
     relations are missing."""
     links = _way(world.links, length, rng)
-    if not links:
+    found = _facts(world, links, None, rng) if links else None
+    if found is None:
         return None
-    facts = [world.fact(links[0], world.name(links[0].start))]
-    for link in links[1:]:
-        facts.append(world.fact(link, facts[-1].answer))
-    if len({facts[0].subject, *(fact.answer for fact in facts)}) <= length:
+    facts, asides = found
+    prompt = rng.choice(links[-1].questions).format(s=_named(links[:-1], facts[0].subject, rng))
+    return LinkedFacts(facts, asides, _upper(prompt))
+
+
+def _known(names: FactsByName, length: int, rng: random.Random) -> LinkedFacts | None:
+    """The same with one more step, over what the base may know of a country or a city; None as in `_linked`."""
+    links = _way(names.links, length, rng)
+    if not links or links[-1].end not in _OF_WORLD:
+        return None
+    kind = links[-1].end
+    attributes = _OF_WORLD[kind]
+    asked = rng.choice([link for link in LINKS if link.start == kind and link.end in attributes])
+    attribute = attributes[asked.end]
+    last = rng.choice(
+        [x for x, known in world().items() if attribute in known and ("country" in known) == (kind == "city")]
+    )
+    found = _facts(names, links, last, rng)
+    if found is None:
+        return None
+    facts, asides = found
+    known = world().get(facts[-1].answer, {}).get(attribute)
+    if known is None or not names.leave(asked, facts[-1].answer):
+        return None
+    prompt = rng.choice(asked.questions).format(s=_named(links, facts[0].subject, rng))
+    return LinkedFacts(facts, asides, _upper(prompt), attribute, known)
+
+
+def _facts(
+    world: FactsByName, links: Sequence[Link], last: str | None, rng: random.Random
+) -> tuple[tuple[LinkedFact, ...], tuple[LinkedFact, ...]] | None:
+    """Facts of these relations and their asides, or None; see `_linked`.
+
+    Args:
+        last: the last one's answer, unless something was said of its subject already.
+    """
+    facts: list[LinkedFact] = []
+    subject = world.name(links[0].start)
+    for place, link in enumerate(links):
+        if fact_key(link, subject) in world.left:
+            return None
+        facts.append(world.fact(link, subject, last if place == len(links) - 1 else None))
+        subject = facts[-1].answer
+    if len({facts[0].subject, *(fact.answer for fact in facts)}) <= len(links):
         return None
     asides = []
     for (link, following), (fact, after) in zip(pairwise(links), pairwise(facts), strict=True):
-        others = [other for other in world.links if other.start == following.start and other is not following]
+        others = [other for other in world.links if other.start == following.start and other is not following
+                  and fact_key(other, fact.answer) not in world.left]  # fmt: skip
         aside = world.fact(rng.choice(others), fact.answer) if others and rng.random() >= _SAYS_THE_SAME else None
         if aside is None or aside.answer == after.answer:
             aside = world.says_the_same(link, fact.answer)
         if aside is None:
             return None
         asides.append(aside)
-    named = f'"{facts[0].subject}"' if links[0].start == "work" and rng.random() < 0.3 else facts[0].subject
-    for link in links[:-1]:
+    return tuple(facts), tuple(asides)
+
+
+def _named(links: Sequence[Link], subject: str, rng: random.Random) -> str:
+    """What the last of these relations leads to, without its name."""
+    named = f'"{subject}"' if links and links[0].start == "work" and rng.random() < 0.3 else subject
+    for link in links:
         named = rng.choice(link.names).format(s=named)
-    prompt = rng.choice(links[-1].questions).format(s=named)
-    return LinkedFacts(tuple(facts), tuple(asides), prompt)
+    return named
+
+
+def _upper(prompt: str) -> str:
+    return prompt[:1].upper() + prompt[1:]
 
 
 def _way(choice: Sequence[Link], length: int, rng: random.Random) -> list[Link]:

@@ -25,8 +25,8 @@ from incomes_plugin.model.adapter import EditAdapter
 from incomes_plugin.pool.gists import MOVING
 from incomes_plugin.pool.indexing import INDEX_FROM_EDITS
 from incomes_plugin.pool.table import ROW_TOKENS, with_spare
-from incomes_plugin.selection.picks import RoutingRules
 from incomes_plugin.selection.routing import RouteKeys, similarities
+from incomes_plugin.selection.rules import RoutingRules
 
 OBJECT_BYTES = 4096
 """What Python takes for an edit in the pool: its gist of six tensors (3.7 KB measured), its places in lists."""

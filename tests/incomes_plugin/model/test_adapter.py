@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from incomes_plugin.errors import FingerprintMismatch, GistFormatError
 from incomes_plugin.model.adapter import CONFIG_FILE, TENSOR_FILE, EditAdapter
-from incomes_plugin.selection.picks import RoutingRules
+from incomes_plugin.selection.rules import RoutingRules
 from tests.tiny_model import write_tiny_model
 
 
@@ -46,6 +46,20 @@ def test_everything_comes_back(folder: Path, tmp_path: Path) -> None:
         assert all(torch.equal(tensor, new.state_dict()[key]) for key, tensor in old.state_dict().items())
     features = torch.randn(6, made.shape.feature_dim)
     assert torch.equal(made.standardise(features), found.standardise(features))
+
+
+def test_large_tensors_are_kept_in_half_the_bytes(folder: Path, tmp_path: Path) -> None:
+    made = EditAdapter.load(folder)
+    with torch.no_grad():
+        made.verifier.enter.weight.normal_()
+    made.save(tmp_path / "copy")
+    kept = load_file(tmp_path / "copy" / TENSOR_FILE)
+    assert {tensor.dtype for tensor in kept.values() if tensor.numel() >= 4096} == {torch.float16}
+    assert {tensor.dtype for tensor in kept.values() if tensor.numel() < 4096} == {torch.float32}
+    found = EditAdapter.load(tmp_path / "copy")
+    assert {p.dtype for p in found.verifier.parameters()} == {torch.float32}
+    torch.testing.assert_close(found.verifier.enter.weight, made.verifier.enter.weight, rtol=2**-11, atol=1e-7)
+    assert not torch.equal(found.verifier.enter.weight, made.verifier.enter.weight)
 
 
 Change = Callable[[dict[str, Any]], Any]

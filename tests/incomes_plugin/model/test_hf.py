@@ -14,7 +14,7 @@ from incomes_plugin.gist.spelling import Speller, Spelling
 from incomes_plugin.gist.types import Gist
 from incomes_plugin.model.decoder import Heads
 from incomes_plugin.model.hf import EditableModel
-from incomes_plugin.selection.picks import RoutingRules
+from incomes_plugin.selection.rules import RoutingRules
 from tests.tiny_model import write_tiny_model
 
 NEVER = RoutingRules(threshold=1e9)

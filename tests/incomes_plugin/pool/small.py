@@ -18,10 +18,10 @@ from incomes_plugin.pool.table import RouteTable, route_rows
 from incomes_plugin.selection.codec import Codec
 from incomes_plugin.selection.conflicts import Judge
 from incomes_plugin.selection.copying import Copier
-from incomes_plugin.selection.picks import RoutingRules
 from incomes_plugin.selection.question import PromptTemplate
 from incomes_plugin.selection.reading import Reader
 from incomes_plugin.selection.routing import Router
+from incomes_plugin.selection.rules import RoutingRules
 from incomes_plugin.selection.verifier import Verifier
 
 CPU = torch.device("cpu")

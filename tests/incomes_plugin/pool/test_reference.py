@@ -7,7 +7,8 @@ from dataclasses import replace
 import torch
 
 from incomes_plugin.model.hf import ReferencePool
-from incomes_plugin.selection.picks import RoutingRules, choose
+from incomes_plugin.selection.picks import choose
+from incomes_plugin.selection.rules import RoutingRules
 from tests.incomes_plugin.pool.small import adapter, gist, pool_of
 
 RULES = RoutingRules(threshold=-100.0, rivalry=0.3)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from incomes_plugin.selection.picks import Picking, RoutingRules, choose
+from incomes_plugin.selection.picks import Picking, choose
+from incomes_plugin.selection.rules import RoutingRules
 from tests.incomes_plugin.selection.test_picks import F_DIM, Told, always, edits_with, router, table_of
 
 __all__ = ["router"]

@@ -9,8 +9,9 @@ import torch
 from incomes_plugin.lab.adapt.calibrating import HeldOut
 from incomes_plugin.lab.adapt.features import Ragged
 from incomes_plugin.lab.adapt.rivalry import couples, harmless_bound, rivalry
-from incomes_plugin.selection.picks import RoutingRules, added
+from incomes_plugin.selection.picks import added
 from incomes_plugin.selection.routing import Router, distances_from_end, start_from
+from incomes_plugin.selection.rules import RoutingRules
 from incomes_plugin.selection.verifier import Verifier
 from tests.incomes_plugin.selection.test_picks import always
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from incomes_plugin.lab.adapt.plan import training_plan
+from incomes_plugin.lab.data.hops import world
 from incomes_plugin.lab.data.linked import linked_facts
 
 FORMS = {
@@ -69,17 +70,30 @@ def test_what_is_said_of_a_subject_is_said_once(data):
 
 def test_a_plan_names_the_edits_of_each_question(data):
     plan = training_plan(data, scale=0.05, seed=3)
-    found = linked_facts(data, 40, seed=3)
-    asked = [one for one in plan.asked if one.further][-len(found) :]
-    for linked, one in zip(found, asked, strict=True):
+    found = linked_facts(data, 100, seed=3, known=35)
+    for linked, one in zip(found, plan.asked[-len(found) :], strict=True):
         assert one.messages[-1]["content"].endswith(linked.prompt)
-        assert one.answer == linked.facts[-1].answer
+        assert (one.answer, one.known) == (linked.answer, linked.known)
         assert [plan.edits[row].statement for row in one.owners] == [fact.statement for fact in linked.facts]
         assert [plan.edits[row].statement for row in one.asides] == [fact.statement for fact in linked.asides]
     new = {fact for linked in found for fact in (*linked.facts, *linked.asides)}
     assert [example.statement for example in plan.edits[-len(new) :]] == list(
         dict.fromkeys(fact.statement for linked in found for fact in (*linked.facts, *linked.asides))
     )
+
+
+def test_what_the_base_knows_is_said_of_a_name_and_by_no_fact(data):
+    found = linked_facts(data, 100, seed=3, known=100)
+    known = [linked for linked in found if linked.known]
+    assert {len(linked.facts) for linked in known} == {1, 2, 3}
+    facts = {fact for linked in found for fact in (*linked.facts, *linked.asides)}
+    for linked in known:
+        last = linked.facts[-1].answer
+        assert linked.known == world()[last][linked.attribute]
+        assert linked.answer == f"{last}. The {linked.attribute} of {last} is {linked.known}"
+        assert not any(fact.subject == last and linked.attribute in fact.statement for fact in facts)
+        assert last not in linked.prompt
+    assert all(linked.answer == linked.facts[-1].answer for linked in found if not linked.known)
 
 
 @pytest.mark.parametrize("nowhere", [None, Path("/nonexistent")])

@@ -29,10 +29,22 @@ def test_many_are_a_question_with_its_answer_and_some_of_these_have_asides_or_tw
     for new in asked:
         assert new.questions[0].prompt in new.statement
         assert new.questions[0].prompt.endswith("?")
-    aside = [new for new in asked if new.questions[0].prompt != before[new.subject].questions[0].prompt]
+    prompts = [(new.questions[0].prompt, before[new.subject].questions[0].prompt) for new in asked]
+    assert 0.2 < sum(new == new.lower() for new, _ in prompts) / len(prompts) < 0.4
+    aside = [new for new, old in prompts if new.lower() != old.lower()]
     parts = [new for new in asked if new.questions[0].answer != before[new.subject].questions[0].answer]
     assert 0.3 < len(aside) / len(asked) < 0.7
     assert 0.1 < len(parts) / len(asked) < 0.5
+
+
+def test_some_begin_with_the_answer():
+    question = Question("Who directed The Long Night?", "ann Zed")
+    before = Example("The Long Night was directed by ann Zed.", (question,), (), "own", "The Long Night")
+    found = {restated([before], random.Random(seed))[0] for seed in range(60)}
+    turned = {new for new in found if new.statement.startswith("Ann Zed")}
+    assert {new.statement for new in turned} == {"Ann Zed directed The Long Night.", "Ann Zed directed the long night."}
+    assert {new.questions[0].prompt for new in turned} == {question.prompt, question.prompt.lower()}
+    assert {new.questions[0].answer for new in turned} == {"ann Zed"}
 
 
 def test_an_edit_that_has_no_other_form_is_left_out():
@@ -42,11 +54,12 @@ def test_an_edit_that_has_no_other_form_is_left_out():
     assert restated([without, several, named_twice], random.Random(1)) == []
 
 
-def test_a_plan_has_them_at_its_end_for_reading_alone():
-    plan = training_plan(None, scale=0.05, seed=3)
-    first = next(i for i, asked in enumerate(plan.asked) if asked.reading_only)
-    assert all(asked.reading_only and asked.rare and asked.answer for asked in plan.asked[first:])
-    edits = [asked.edits[0] for asked in plan.asked[first:]]
-    assert edits == list(range(len(plan.edits) - len(edits), len(plan.edits)))
-    subjects = {example.subject for example in plan.edits[: edits[0]]}
-    assert not subjects & {plan.edits[edit].subject for edit in edits}
+def test_a_plan_asks_for_each_of_them_in_its_own_words_and_in_others():
+    plan, without = (training_plan(None, scale=0.05, seed=seed) for seed in (3, 3))
+    assert plan == without
+    last = [i for i, example in enumerate(plan.edits) if example.kind == "invented" and "?" in example.statement]
+    own, other = ([a for a in plan.asked if a.edits == (last[-1],) and bool(a.answer) is has] for has in (True, False))
+    assert own[0].rare
+    assert own[0].messages[-1]["content"].endswith(plan.edits[last[-1]].questions[0].prompt)
+    assert other[0].messages[-1]["content"].endswith(plan.edits[last[-1]].questions[1].prompt)
+    assert any(refused.near == last[-1] for refused in plan.refused)
