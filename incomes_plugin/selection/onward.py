@@ -14,6 +14,9 @@ import torch
 from incomes_plugin.selection.routing import QUESTION_TOKENS
 from incomes_plugin.selection.verifier import same_tokens
 
+_NAMED = 0.1
+"""Share of what a pick says that an edit must name if the pick has led to it. Measured: docs/experiments.md."""
+
 
 class Query(NamedTuple):
     """What is asked.
@@ -59,17 +62,21 @@ def onward(query: Query, edit: torch.Tensor, num_parts: int) -> Query:
     return Query(features, max(0, len(features) - len(said)))
 
 
-def led_to(query: Query, weights: torch.Tensor, covered: torch.Tensor) -> float:
+def led_to(query: Query, weights: torch.Tensor, covered: torch.Tensor, named: torch.Tensor) -> float:
     """By how much better an edit covers what the pick before it says than what the question leaves open, as a weighted
-    mean cosine. Above 0 that pick has only led to it. Of a question about two edits each is found by its own half.
+    mean cosine. Above 0 that pick has only led to it. Of a question about two edits each is found by its own half. An
+    edit that names hardly anything of what the pick says was not led to, and has 0 at most.
 
     Args:
         query: what was asked with the pick before it.
         weights: `[T]`, w of its tokens.
         covered: `[T]`, the largest cosine of each with a token of the edit.
+        named: `[T]` bool, whether the edit has this very token.
     """
 
-    def share(part: slice) -> float:
-        return float(weights[part] @ covered[part].clamp_min(0.0) / weights[part].sum()) if len(weights[part]) else 0.0
+    def share(part: slice, of: torch.Tensor) -> float:
+        return float(weights[part] @ of[part] / weights[part].sum()) if len(weights[part]) else 0.0
 
-    return share(slice(query.asked, None)) - share(slice(query.asked))
+    said, covered = slice(query.asked, None), covered.clamp_min(0.0)
+    more = share(said, covered) - share(slice(query.asked), covered)
+    return more if share(said, named.float()) >= _NAMED else min(more, 0.0)

@@ -17,7 +17,7 @@ from incomes_plugin.selection.conflicts import Judge, conflict_logits
 from incomes_plugin.selection.onward import Query, led_to, onward, open_share
 from incomes_plugin.selection.routing import RouteKeys, Router, distances_from_end
 from incomes_plugin.selection.rules import RoutingRules
-from incomes_plugin.selection.verifier import Verifier, verify
+from incomes_plugin.selection.verifier import Verifier, same_tokens, verify
 
 
 @dataclass(frozen=True)
@@ -180,8 +180,10 @@ def _go_on(
             stay, gone = _settled(picking, found, rules.onward, age_of) if found else ([], set[int]())
             replaced |= gone
             if found and stay:
-                following = found.edits[stay[0]], led_to(query, found.weights, found.similar[:, stay[0]])
-                picked[following[0]] = found.logits[stay[0]]
+                edit, place = found.edits[stay[0]], stay[0]
+                named = _named(picking, query, found.features[place])
+                following = edit, led_to(query, found.weights, found.similar[:, place], named)
+                picked[edit] = found.logits[place]
         if following is None:
             return led
         if following[1] > 0.0:
@@ -200,10 +202,17 @@ def _following(
     router = picking.router
     weights = router.weights(query.features, distances_from_end(len(query.features), query.features.device))
     directions = router.directions(query.features)
-    keys = [router.route_keys(features_of(edit).to(query.features)) for edit in others]
-    found = [led_to(query, weights, (directions @ own.T).amax(1)) for own in keys]
+    features = [features_of(edit).to(query.features) for edit in others]
+    found = [
+        led_to(query, weights, (directions @ router.route_keys(own).T).amax(1), _named(picking, query, own))
+        for own in features
+    ]
     most = max(found)
     return (others[found.index(most)], most) if most > 0.0 else None
+
+
+def _named(picking: Picking, query: Query, edit: torch.Tensor) -> torch.Tensor:
+    return same_tokens(query.features[None], edit[None], picking.verifier.num_parts)[0].any(1)
 
 
 def added(weights: torch.Tensor, older: torch.Tensor, later: torch.Tensor) -> float:

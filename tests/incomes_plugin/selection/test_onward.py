@@ -96,10 +96,16 @@ def test_a_query_has_the_last_tokens() -> None:
 
 def test_an_edit_found_by_what_the_last_one_says_was_led_to() -> None:
     query, weights = Query(torch.randn(4, DIM), 2), torch.tensor([1.0, 1.0, 3.0, 1.0])
-    assert led_to(query, weights, torch.tensor([0.5, 0.0, 0.8, 0.0])) == pytest.approx(0.6 - 0.25)
-    assert led_to(query, weights, torch.tensor([1.0, 1.0, 0.8, -0.4])) == pytest.approx(0.6 - 1.0)
-    assert led_to(Query(torch.randn(4, DIM), 4), weights, torch.ones(4)) == -1.0, "nothing was said"
-    assert led_to(Query(torch.randn(4, DIM), 0), weights, torch.ones(4)) == 1.0, "all that was asked is found"
+    all_named = torch.ones(4, dtype=torch.bool)
+    near = torch.tensor([0.5, 0.0, 0.8, 0.0])
+    assert led_to(query, weights, near, all_named) == pytest.approx(0.6 - 0.25)
+    assert led_to(query, weights, near, torch.tensor([True, True, False, False])) == 0.0, "it names nothing of it"
+    assert led_to(query, weights, near, torch.tensor([False, False, False, True])) == pytest.approx(0.6 - 0.25)
+    assert led_to(query, weights, torch.tensor([1.0, 1.0, 0.8, -0.4]), all_named) == pytest.approx(0.6 - 1.0)
+    assert led_to(Query(torch.randn(4, DIM), 4), weights, torch.ones(4), all_named) == -1.0, "nothing was said"
+    assert led_to(Query(torch.randn(4, DIM), 0), weights, torch.ones(4), all_named) == 1.0, (
+        "all that was asked is found"
+    )
 
 
 def test_an_edit_leads_to_the_next_one(router: Router) -> None:
