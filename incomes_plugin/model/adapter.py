@@ -5,8 +5,7 @@ It is a folder of two files. The base's own files are neither copied nor changed
 `edit_adapter.json`         format, base, shape, template and rules
 `edit_adapter.safetensors`  tensors: `mean`, `scale` `[F]` of the features, and those of `router.*`, `verifier.*`,
                             `judge.*`, `codec.*`, `reader.*` and `copier.*` (`selection/`) by their names there. Large
-                            ones are kept in float16, which is half the file and changes no figure by more than
-                            rounding; all are float32 once read
+                            matrices are kept in 8 bits, with `NAME.row_scale` beside them; all are float32 once read
 """
 
 from __future__ import annotations
@@ -35,9 +34,11 @@ from incomes_plugin.selection.routing import Router
 from incomes_plugin.selection.rules import RoutingRules
 from incomes_plugin.selection.verifier import Verifier
 
-FORMAT = 8
+FORMAT = 9
 _LARGE = 4096
-"""Numbers from which a tensor is kept in float16."""
+"""Numbers from which a matrix is kept in 8 bits. Measured: docs/experiments.md."""
+
+_SCALE = ".row_scale"
 
 CONFIG_FILE = "edit_adapter.json"
 TENSOR_FILE = "edit_adapter.safetensors"
@@ -139,7 +140,8 @@ class EditAdapter:
         tensors = {"mean": self.mean, "scale": self.scale}
         for name, module in self._modules().items():
             tensors |= {f"{name}.{key}": tensor for key, tensor in module.state_dict().items()}
-        save_file({name: _kept(tensor) for name, tensor in tensors.items()}, folder / TENSOR_FILE)
+        kept = {key: part for name, tensor in tensors.items() for key, part in _kept(name, tensor).items()}
+        save_file(kept, folder / TENSOR_FILE)
         (folder / CONFIG_FILE).write_text(json.dumps(config, indent=1) + "\n")
 
     @classmethod
@@ -158,7 +160,7 @@ class EditAdapter:
             config = json.loads(path.read_text())
             if config.get("format") == FORMAT:
                 tensors = load_file(folder / TENSOR_FILE)
-                return cls._of(config, {name: tensor.float() for name, tensor in tensors.items()})
+                return cls._of(config, _given(tensors))
         except (OSError, AttributeError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
             raise GistFormatError(f"{folder}: damaged adapter: {error}; make it anew with `incomes adapt`") from error
         raise GistFormatError(
@@ -235,7 +237,28 @@ class EditAdapter:
         }
 
 
-def _kept(tensor: torch.Tensor) -> torch.Tensor:
-    """As the file holds it."""
-    dtype = torch.float16 if tensor.numel() >= _LARGE else torch.float32
-    return tensor.detach().to(dtype).cpu().contiguous()
+def _kept(name: str, tensor: torch.Tensor) -> dict[str, torch.Tensor]:
+    """A tensor as the file holds it."""
+    tensor = tensor.detach().float().cpu().contiguous()
+    if tensor.dim() < 2 or tensor.numel() < _LARGE:
+        return {name: tensor}
+    scale = tensor.abs().amax(-1, keepdim=True) / 127
+    rounded = (tensor / scale.clamp_min(torch.finfo(torch.float32).tiny)).round()
+    return {name: rounded.to(torch.int8), f"{name}{_SCALE}": scale}
+
+
+def _given(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors of a file. Raises KeyError where a scale is missing, ValueError where one belongs to nothing."""
+    unknown = [name for name in tensors if name.endswith(_SCALE) and not _is_rounded(tensors, name)]
+    if unknown:
+        raise ValueError(f"unknown tensors {unknown}")
+    return {
+        name: tensor.float() * tensors[f"{name}{_SCALE}"] if tensor.dtype == torch.int8 else tensor.float()
+        for name, tensor in tensors.items()
+        if not name.endswith(_SCALE)
+    }
+
+
+def _is_rounded(tensors: dict[str, torch.Tensor], scale: str) -> bool:
+    tensor = tensors.get(scale.removesuffix(_SCALE))
+    return tensor is not None and tensor.dtype == torch.int8

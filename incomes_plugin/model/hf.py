@@ -99,12 +99,14 @@ class EditableModel:
     @torch.inference_mode()
     def route(self, prompt: Sequence[int], pool: ReferencePool) -> Picks:
         """Which edits a prompt reads."""
-        start, end = self.adapter.template.question_span(prompt, QUESTION_TOKENS)
+        template = self.adapter.template
+        start, end = template.question_span(prompt, QUESTION_TOKENS)
         features = self._features(self._heads(prompt), slice(start, end))
         gists = pool.gists
         return choose(
-            self.adapter.picking, features, pool.table, lambda edit: gists[edit].features.unpack(), lambda edit: edit
-        )
+            self.adapter.picking, features, pool.table, lambda edit: gists[edit].features.unpack(), lambda edit: edit,
+            lines=template.line_starts(prompt[start:end]),
+        )  # fmt: skip
 
     @torch.inference_mode()
     def logits(

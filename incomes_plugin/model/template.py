@@ -39,18 +39,23 @@ def template_of(tokenizer: PreTrainedTokenizerBase) -> PromptTemplate:
         asked = _frame(tokenizer, lambda text: [("system", _FIXED), ("user", text)], answer=True)
         alone = _ids(tokenizer, [("system", _FIXED)])
         if asked is not None and alone is not None and asked[0][: len(alone)] == alone:
-            return _checked(system, asked[0][len(alone) :], asked[1])
+            return _checked(system, asked[0][len(alone) :], asked[1], _line_ends(tokenizer))
     user = _frame(tokenizer, lambda text: [("user", text)])
     again = _frame(tokenizer, lambda text: [("user", _FIXED), ("assistant", _FIXED), ("user", text)], answer=True)
     if user is None or again is None:
         raise _unsupported("it changes or refuses user turns")
-    return _checked(user, _common_end([user[0], again[0]]), again[1])
+    return _checked(user, _common_end([user[0], again[0]]), again[1], _line_ends(tokenizer))
 
 
-def _checked(edit: tuple[Ids, Ids], turn_prefix: Ids, answer_prefix: Ids) -> PromptTemplate:
+def _checked(edit: tuple[Ids, Ids], turn_prefix: Ids, answer_prefix: Ids, line_ends: Ids) -> PromptTemplate:
     if not turn_prefix or not answer_prefix:
         raise _unsupported("nothing marks where a user turn begins, or where the answer does")
-    return PromptTemplate(*edit, turn_prefix, answer_prefix)
+    return PromptTemplate(*edit, turn_prefix, answer_prefix, line_ends)
+
+
+def _line_ends(tokenizer: PreTrainedTokenizerBase) -> Ids:
+    texts = tokenizer.batch_decode([[token] for token in range(len(tokenizer))])
+    return tuple(token for token, text in enumerate(texts) if "\n" in text)
 
 
 def _unsupported(reason: str) -> UnsupportedEngine:

@@ -7,6 +7,7 @@ not asked again, so most requests are routed once.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -14,7 +15,10 @@ import torch
 from incomes_plugin.selection.routing import QUESTION_TOKENS
 from incomes_plugin.selection.verifier import same_tokens
 
-_NAMED = 0.1
+_COVERED = 0.7
+"""Cosine from which a token of weight shows that a line belongs to the question."""
+
+NAMED = 0.2
 """Share of what a pick says that an edit must name if the pick has led to it. Measured: docs/experiments.md."""
 
 
@@ -29,11 +33,29 @@ class Query(NamedTuple):
     features: torch.Tensor
     asked: int
 
+    def since(self, first: int) -> Query:
+        """Without the first tokens of the question."""
+        return Query(self.features[first:], self.asked - first)
+
     @classmethod
     def of(cls, question: torch.Tensor) -> Query:
         """A question `[T, F]` itself; only its last QUESTION_TOKENS count."""
         question = question[-QUESTION_TOKENS:].float()
         return cls(question, len(question))
+
+
+def beginning(weights: torch.Tensor, covered: torch.Tensor, lines: Sequence[int]) -> int:
+    """Where a question begins: at the line with the first token of weight that its picks cover. Of what stands in
+    lines before, a text for instance, nothing is open.
+
+    Args:
+        weights: `[T]`, w of its tokens.
+        covered: `[T]`, the largest cosine of each with a token of a pick.
+        lines: places at which a further line begins.
+    """
+    found = ((covered >= _COVERED) & (weights >= weights.mean() / 2)).nonzero()
+    first = int(found[0]) if lines and len(found) else 0
+    return max((place for place in lines if place <= first), default=0)
 
 
 def open_share(weights: torch.Tensor, covered: torch.Tensor) -> float:
@@ -62,6 +84,21 @@ def onward(query: Query, edit: torch.Tensor, num_parts: int) -> Query:
     return Query(features, max(0, len(features) - len(said)))
 
 
+def shares(query: Query, weights: torch.Tensor, of: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weighted means over what is left of the question, and over what the pick says; 0 over nothing.
+
+    Args:
+        query: what was asked with a pick.
+        weights: `[T]`, w of its tokens.
+        of: `[T, ...]`.
+    """
+
+    def mean(part: slice) -> torch.Tensor:
+        return torch.tensordot(weights[part], of[part], 1) / weights[part].sum().clamp_min(1e-9)
+
+    return mean(slice(query.asked)), mean(slice(query.asked, None))
+
+
 def led_to(query: Query, weights: torch.Tensor, covered: torch.Tensor, named: torch.Tensor) -> float:
     """By how much better an edit covers what the pick before it says than what the question leaves open, as a weighted
     mean cosine. Above 0 that pick has only led to it. Of a question about two edits each is found by its own half. An
@@ -73,10 +110,7 @@ def led_to(query: Query, weights: torch.Tensor, covered: torch.Tensor, named: to
         covered: `[T]`, the largest cosine of each with a token of the edit.
         named: `[T]` bool, whether the edit has this very token.
     """
-
-    def share(part: slice, of: torch.Tensor) -> float:
-        return float(weights[part] @ of[part] / weights[part].sum()) if len(weights[part]) else 0.0
-
-    said, covered = slice(query.asked, None), covered.clamp_min(0.0)
-    more = share(said, covered) - share(slice(query.asked), covered)
-    return more if share(said, named.float()) >= _NAMED else min(more, 0.0)
+    left, said = shares(query, weights, covered.clamp_min(0.0))
+    _, names = shares(query, weights, named.float())
+    more = float(said - left)
+    return more if float(names) >= NAMED else min(more, 0.0)

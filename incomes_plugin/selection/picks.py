@@ -6,18 +6,18 @@ in: a question's features and the edits it may see; out: the edits that apply, o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 
-from incomes_plugin.selection.candidates import best_readable
 from incomes_plugin.selection.conflicts import Judge, conflict_logits
-from incomes_plugin.selection.onward import Query, led_to, onward, open_share
+from incomes_plugin.selection.onward import Query, beginning, led_to, onward, open_share
 from incomes_plugin.selection.routing import RouteKeys, Router, distances_from_end
 from incomes_plugin.selection.rules import RoutingRules
-from incomes_plugin.selection.verifier import Verifier, same_tokens, verify
+from incomes_plugin.selection.verified import FeaturesOf, Verified, verified
+from incomes_plugin.selection.verifier import Verifier, same_tokens
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,6 @@ class Picks:
         return cls((), torch.empty(0), (), torch.empty(0))
 
 
-FeaturesOf = Callable[[int], torch.Tensor]
-
-
 @torch.inference_mode()
 def choose(
     picking: Picking,
@@ -68,22 +65,23 @@ def choose(
     features_of: FeaturesOf,
     age_of: Callable[[int], int],
     may_read: Callable[[int], bool] = lambda _: True,
+    lines: Sequence[int] = (),
 ) -> Picks:
     """Pick edits for one question.
 
     Args:
-        question: `[T, F]` float32 features of the question's tokens, T >= 1; only the last QUESTION_TOKENS count.
+        question: `[T, F]` float32 features of the question's tokens, 1 <= T <= QUESTION_TOKENS.
         table: route keys of the edits it may see.
         features_of: features `[E, F]` of the edit in a row of the table.
         age_of: of that edit; of two rivals the one with the larger number is the later.
         may_read: of that edit; one that may not be read is passed over, as if it were not in the table.
+        lines: places in the question at which a further line begins.
     """
     if not table.num_edits:
         return Picks.none()
     rules, query = picking.rules, Query.of(question)
     found = verified(
-        picking.router, picking.verifier, query.features, table, features_of, rules.candidates, may_read,
-        margin=rules.margin,
+        picking.router, picking.verifier, query, table, features_of, rules.candidates, may_read, margin=rules.margin,
     )  # fmt: skip
     if found is None:
         return Picks.none()
@@ -91,53 +89,16 @@ def choose(
     kept = stay[: rules.most_picks]
     picked = {found.edits[place]: found.logits[place] for place in kept}
     led: set[int] = set()
-    opened = bool(picked) and open_share(found.weights, found.similar[:, kept].amax(1)) >= rules.open
-    if opened or len(picked) > 1:
-        led = _go_on(picking, query, table, features_of, age_of, picked, replaced, may_read, opened)
     if not picked:
         return Picks((), found.logits[:0], found.edits, found.logits)
+    covered = found.similar[:, kept].amax(1)
+    first = beginning(found.weights, covered, lines)
+    opened = open_share(found.weights[first:], covered[first:]) >= rules.open
+    if opened or len(picked) > 1:
+        led = _go_on(picking, query.since(first), table, features_of, age_of, picked, replaced, may_read, opened)
     less = torch.tensor([rules.led * (edit in led) for edit in picked])
     bias = F.logsigmoid(torch.stack(list(picked.values()))) - less.to(found.logits)
     return Picks(tuple(picked), bias, found.edits, found.logits)
-
-
-@dataclass(frozen=True)
-class Verified:
-    """What routing names for a question and what the verifier says of it.
-
-    Attributes:
-        weights: `[T]`, of the question's tokens.
-        edits: rows of the candidates, best first.
-        similar: `[T, candidates]`, the largest cosine of each of the question's tokens with theirs.
-        features: `[E, F]` of each candidate, on the question's device.
-        logits: `[candidates]` float32.
-    """
-
-    weights: torch.Tensor
-    edits: tuple[int, ...]
-    similar: torch.Tensor
-    features: Sequence[torch.Tensor]
-    logits: torch.Tensor
-
-
-def verified(
-    router: Router, verifier: Verifier, question: torch.Tensor, table: RouteKeys, features_of: FeaturesOf, count: int,
-    may_read: Callable[[int], bool] = lambda _: True, passed: Collection[int] = (), margin: float = 2.0,
-) -> Verified | None:  # fmt: skip
-    """The `count` best edits outside `passed` for a question `[T, F]`, or for what `onward` makes of one; None where
-    there is none. See `RoutingRules` for `margin`."""
-    if not len(question):
-        return None
-    weights = router.weights(question, distances_from_end(len(question), question.device))
-    rows, similar = best_readable(weights, router.directions(question), table, count + len(passed), may_read)
-    places = [place for place, edit in enumerate(rows.tolist()) if edit not in passed][:count]
-    if not places:
-        return None
-    scores = ((weights / weights.sum()) @ similar[:, places]).tolist()
-    places = [place for place, score in zip(places, scores, strict=True) if score >= scores[0] - margin]
-    edits = tuple(rows[places].tolist())
-    features = [features_of(edit).to(question) for edit in edits]
-    return Verified(weights, edits, similar[:, places], features, verify(router, verifier, question, weights, features))
 
 
 def _settled(
@@ -174,7 +135,7 @@ def _go_on(
         following = _following(picking, query, features_of, [edit for edit in picked if edit not in passed])
         if following is None and opened and len(picked) < rules.most_picks:
             found = verified(
-                picking.router, picking.verifier, query.features, table, features_of, rules.candidates, may_read,
+                picking.router, picking.verifier, query, table, features_of, rules.candidates, may_read,
                 picked.keys() | replaced,
             )  # fmt: skip
             stay, gone = _settled(picking, found, rules.onward, age_of) if found else ([], set[int]())

@@ -15,12 +15,14 @@ class PromptTemplate:
         turn_prefix: in front of what a user says, e.g. `<|im_start|>user\\n`.
         answer_prefix: from the end of what the user says to where the answer begins, e.g.
             `<|im_end|>\\n<|im_start|>assistant\\n`.
+        line_ends: tokens that hold the end of a line.
     """
 
     edit_prefix: tuple[int, ...]
     edit_suffix: tuple[int, ...]
     turn_prefix: tuple[int, ...]
     answer_prefix: tuple[int, ...]
+    line_ends: tuple[int, ...] = ()
 
     def capture_ids(self, text: Sequence[int]) -> list[int]:
         """Token ids of the prompt that captures an edit of these tokens."""
@@ -43,3 +45,10 @@ class PromptTemplate:
                 start = max(start, place + len(prefix))
                 break
         return min(start, max(end - 1, 0)), end
+
+    def line_starts(self, question: Sequence[int]) -> tuple[int, ...]:
+        """Places in a question (token ids) at which a further line begins."""
+        ends = frozenset(self.line_ends)
+        return tuple(
+            place for place in range(1, len(question)) if question[place - 1] in ends and question[place] not in ends
+        )

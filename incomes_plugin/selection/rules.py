@@ -15,9 +15,9 @@ class RoutingRules:
 
     Attributes:
         candidates: edits that are verified at most.
-        margin: of these, only such whose score lies at most so far below the best one's; a score is a weighted mean
-            cosine. Where an edit applies the others are far off, and verifying them would be in vain. Where a question
-            is asked on, all are verified.
+        margin: of these, those whose score lies at most so far below the best one's, and those that cover what the best
+            one does not, see `verified.py`; a score is a weighted mean cosine over the tokens that some candidate
+            covers. Where an edit applies the others are far off, and verifying them would be in vain.
         most_picks: edits that a request reads at most.
         threshold: verifier's logit from which an edit applies, among `CROWD` edits.
         growth: what is added to the threshold each time the number of edits grows e-fold beyond `CROWD`: among more

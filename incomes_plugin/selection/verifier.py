@@ -101,7 +101,8 @@ class Verifier(nn.Module):
 
 def same_tokens(question: torch.Tensor, edit: torch.Tensor, num_parts: int) -> torch.Tensor:
     """Whether two tokens are the same, `[B, T, E]` bool, of features `[B, T, F]` and `[B, E, F]`."""
-    return _by_part(question, edit, num_parts)[..., 0] > _SAME
+    left, right = (F.normalize(x[..., : x.shape[-1] // num_parts], dim=-1) for x in (question, edit))
+    return left @ right.transpose(1, 2) > _SAME
 
 
 def _by_part(question: torch.Tensor, edit: torch.Tensor, num_parts: int) -> torch.Tensor:

@@ -123,9 +123,11 @@ def _pin_snapshot(
     if snapshot.edit_set != scope.edit_set:
         raise InvalidValue(f"snapshot {snapshot.id} does not belong to edit set {scope.edit_set}", param="edits")
     pins.pin(request.request_id, snapshot)
+    start, end = pins.template.question_span(prompt, QUESTION_TOKENS)
     tag = RequestTag(
         snapshot=snapshot.id,
-        question=pins.template.question_span(prompt, QUESTION_TOKENS),
+        question=(start, end),
+        lines=pins.template.line_starts(prompt[start:end]),
         read_salt=secrets.token_hex(16),
         trace=scope.trace,
         traceparent=traceparent(),

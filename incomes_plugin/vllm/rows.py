@@ -49,6 +49,7 @@ class RequestTag:
         recall: id under which the vectors lie that this prompt's placeholders stand for, or None.
         capture: id under which the gist of this prompt is kept, or None.
         first, count: positions of the captured text, or the first one of the vectors, in the prompt.
+        lines: places in the question at which a further line begins.
     """
 
     snapshot: str | None = None
@@ -64,6 +65,7 @@ class RequestTag:
     capture: str | None = None
     first: int = 0
     count: int = 0
+    lines: tuple[int, ...] = ()
 
     def to_extra_args(self) -> dict[str, Any]:
         """Flat entries for `extra_args`; absent fields are left out."""
@@ -78,6 +80,7 @@ class RequestTag:
         if "question" in fields:
             start, end = fields["question"]  # a list after its way to another process
             fields["question"] = (start, end)
+            fields["lines"] = tuple(fields.get("lines", ()))
         return cls(**fields) if fields else None
 
 

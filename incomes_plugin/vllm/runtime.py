@@ -259,7 +259,7 @@ class SelectionRuntime:
         def may_read(row: int) -> bool:
             return self.pool.may_read(snapshot, row, tag.at_s) and (tag.probe or not table.gists[row].verbatim)
 
-        picks = choose(picking, features, table.keys, table.features_of, table.age_of, may_read)
+        picks = choose(picking, features, table.keys, table.features_of, table.age_of, may_read, tag.lines)
         return replace(picks, bias=torch.full_like(picks.bias, FORCED_BIAS)) if tag.force else picks
 
     def _let_go(self, request: _Request) -> None:

@@ -61,10 +61,10 @@ class Shares:
 
     harm: float = 2.0
     fire: float = 0.005
-    lose: float = 0.035
+    lose: float = 0.0275
     drop: float = 0.0125
     onward: float = 0.02
-    tried: float = 0.95
+    tried: float = 0.98
 
 
 def calibrate(

@@ -14,9 +14,9 @@ import torch
 from incomes_plugin.lab.adapt.features import Ragged
 from incomes_plugin.lab.adapt.verifying import Prompts, route_table
 from incomes_plugin.selection.onward import Query, onward, open_share
-from incomes_plugin.selection.picks import verified
 from incomes_plugin.selection.routing import Router, distances_from_end
 from incomes_plugin.selection.rules import RoutingRules
+from incomes_plugin.selection.verified import verified
 from incomes_plugin.selection.verifier import Verifier
 
 
@@ -114,7 +114,7 @@ def onward_rules(
             wrong.append(-torch.inf)
             continue
         (edit,) = lead.picked
-        rest = onward(lead.query, edits[edit], verifier.num_parts).features
+        rest = onward(lead.query, edits[edit], verifier.num_parts)
         passed = {i for i, subject in enumerate(subjects) if subject == subjects[edit]}
         found = verified(router, verifier, rest, table, lambda i: edits[i].float(), rules.candidates, passed=passed)
         wrong.append(-torch.inf if found is None else float(found.logits.max()))

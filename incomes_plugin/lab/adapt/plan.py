@@ -21,7 +21,7 @@ Messages = list[dict[str, str]]
 _ChainFact = Fact | LinkedFact
 
 SHARES = {
-    "invented": 1800, "counterfact": 1800, "zsre": 2200, "zsre_synth": 1000, "pararel_synth": 800, "wiki_cf": 500,
+    "invented": 1800, "counterfact": 3400, "zsre": 2600, "zsre_synth": 1000, "pararel_synth": 800, "wiki_cf": 500,
     "pokemqa": 300, "ripple": 300,
 }  # fmt: skip
 """Edits of each kind that the default run learns from."""
@@ -106,13 +106,11 @@ class RefusedPrompt:
         kind: of prompt; `near` for one that is close to an edit.
         messages: the prompt.
         near: row of that edit.
-        unverified: verification does not learn from it; the threshold is read off from it like from others.
     """
 
     kind: str
     messages: Messages
     near: int | None = None
-    unverified: bool = False
 
 
 @dataclass
@@ -205,7 +203,6 @@ def _add_restated(plan: Plan, data: Path | None, scale: float, seed: int, texts:
         else:
             known = int(SHARES[source] * scale)
             further = published(data, source, "train", known + most, seed=seed)[known:] if data is not None else []
-        near = NearMisses(further, rng)
         for example in restated(further, rng):
             index = len(plan.edits)
             plan.edits.append(example)
@@ -213,8 +210,6 @@ def _add_restated(plan: Plan, data: Path | None, scale: float, seed: int, texts:
                 messages = in_context(question.prompt, texts, rng)
                 answer = None if place else question.answer  # reading learns from one of each
                 plan.asked.append(EditPrompt((index,), messages, answer, rare=not place, unverified=True))
-            for prompt in near.of(example, 1):
-                plan.refused.append(RefusedPrompt("near", in_context(prompt, texts, rng), index, unverified=True))
 
 
 def _near_misses(example: Example, near: NearMisses, rng: random.Random) -> list[str]:

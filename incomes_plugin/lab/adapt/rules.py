@@ -30,7 +30,7 @@ HELD_SHARE = 10
 _LEFT_OPEN_HELD = 500
 """Questions that lead nowhere, from which the rules of asking on are read off."""
 
-_MARGIN = 0.15
+_MARGIN = 0.2
 """See `RoutingRules.margin`. Measured: docs/experiments.md."""
 
 _COUPLES = 200

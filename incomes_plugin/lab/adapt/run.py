@@ -177,7 +177,7 @@ class _Run:
     def verifier(self, captured: BaseFeatures, train: list[int], router: Router) -> Verifier:
         """Train verification on the questions `train` and nine tenths of the refused prompts."""
         plan = self.plan
-        chosen = [i for i in range(len(captured.refused)) if i % HELD_SHARE and not plan.refused[i].unverified]
+        chosen = [i for i in range(len(captured.refused)) if i % HELD_SHARE]
         asked = self._asked(captured, train)
         refused = Prompts(
             Ragged.of([captured.refused[i] for i in chosen]), [() for _ in chosen],

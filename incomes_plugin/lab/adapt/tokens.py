@@ -80,7 +80,7 @@ class PlanTokens:
         plan = self._plan
         about = [(e.subject, e.kind) for e in plan.edits]
         leads = [(a.asides, bool(a.answer) and not a.known, a.unverified) for a in plan.asked]
-        near = [(r.near, r.unverified) for r in plan.refused]
+        near = [r.near for r in plan.refused]
         return _hash([self.routing_texts(), about, leads, self.refused, near])
 
     def reading_texts(self, rows: Sequence[int]) -> str:

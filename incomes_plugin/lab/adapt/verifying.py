@@ -37,7 +37,7 @@ class VerifyingSteps:
         edits: so many are looked at, drawn at random: searching wrong pairs costs their product with the questions.
     """
 
-    steps: int = 7000
+    steps: int = 8000
     right: int = 36
     near: int = 36
     wrong: int = 32

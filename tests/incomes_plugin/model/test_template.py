@@ -146,3 +146,11 @@ def test_the_default_base_and_templates_whose_marks_merge_with_words(default_tok
     for name in ("smollm2", "qwen", "mistral"):
         default_tokenizer.chat_template = FRAMES[name][0]
         check_spans(default_tokenizer, name)
+
+
+def test_tokens_that_end_a_line_are_found(tmp_path: Path, default_tokenizer) -> None:
+    for tokenizer in (default_tokenizer, tokenizer_of(tmp_path, "chatml")):
+        template = template_of(tokenizer)
+        question = tokenizer.encode("Read this.\n\nThen say:\nwhat is it?", add_special_tokens=False)
+        lines = [tokenizer.decode(question[place:]) for place in template.line_starts(question)]
+        assert lines == ["Then say:\nwhat is it?", "what is it?"]

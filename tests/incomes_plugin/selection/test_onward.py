@@ -12,7 +12,7 @@ import torch
 
 from incomes_plugin.selection import conflicts
 from incomes_plugin.selection.conflicts import Judge
-from incomes_plugin.selection.onward import Query, led_to, onward, open_share
+from incomes_plugin.selection.onward import Query, beginning, led_to, onward, open_share
 from incomes_plugin.selection.picks import Picking, Picks, choose
 from incomes_plugin.selection.routing import RouteKeys, Router, start_from
 from incomes_plugin.selection.rules import RoutingRules
@@ -59,7 +59,7 @@ def picks(router: Router, rules: RoutingRules, question: str, **more: Any) -> tu
 
 def chosen(
     router: Router, rules: RoutingRules, question: str, barred: frozenset[int] = frozenset(),
-    texts: Sequence[str] = EDITS, judge: Judge | None = None,
+    texts: Sequence[str] = EDITS, judge: Judge | None = None, lines: Sequence[int] = (),
 ) -> Picks:  # fmt: skip
     edits = [say(text) for text in texts]
     own = [router.route_keys(edit) for edit in edits]
@@ -67,8 +67,8 @@ def chosen(
     table = RouteKeys(keys, None, len(edits))
     picking = Picking(router, Matching(), judge or Judge(), rules)
     return choose(
-        picking, say(question), table, edits.__getitem__, lambda row: row, lambda row: row not in barred
-    )  # fmt: skip
+        picking, say(question), table, edits.__getitem__, lambda row: row, lambda row: row not in barred, lines
+    )
 
 
 def test_what_is_left_open_are_the_tokens_that_the_other_lacks() -> None:
@@ -193,3 +193,22 @@ def test_open_share_is_what_no_pick_covers() -> None:
     assert open_share(weights, torch.tensor([1.0, 0.0])) == pytest.approx(0.75)
     assert open_share(weights, torch.tensor([1.0, -0.5])) == pytest.approx(0.75)
     assert math.isclose(open_share(weights, torch.ones(2)), 0.0, abs_tol=1e-6)
+
+
+def test_a_question_begins_at_the_line_in_which_its_picks_cover_something() -> None:
+    weights, covered = torch.ones(6), torch.tensor([0.0, 0.3, 0.0, 0.0, 0.9, 0.9])
+    assert beginning(weights, covered, ()) == 0
+    assert beginning(weights, covered, (2,)) == 2
+    assert beginning(weights, covered, (2, 4, 5)) == 4
+    assert beginning(weights, covered, (5,)) == 0
+    assert beginning(weights, torch.zeros(6), (2, 4)) == 0, "nothing is covered"
+    light = torch.tensor([1.0, 1.0, 1.0, 1.0, 0.1, 1.0])
+    assert beginning(light, covered, (2, 4, 5)) == 5, "a token of no weight"
+
+
+def test_a_text_in_lines_before_is_not_open(router: Router) -> None:
+    text, question = "what home town", "founder of Xcor is"
+    rules = RoutingRules(threshold=0.0, open=0.1, margin=0.3)
+    assert picks(router, rules, f"{text} {question}") == (0, 1)
+    assert picks(router, rules, f"{text} {question}", lines=(3,)) == (0,)
+    assert picks(router, rules, f"{question} {text}", lines=(3,)) == (0, 1), "what follows is"

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from incomes_plugin.selection.conflicts import Judge
 from incomes_plugin.selection.picks import Picking, Picks, choose
-from incomes_plugin.selection.routing import EDIT_TOKENS, QUESTION_TOKENS, RouteKeys, Router, distances_from_end
+from incomes_plugin.selection.routing import EDIT_TOKENS, QUESTION_TOKENS, RouteKeys, Router
 from incomes_plugin.selection.rules import CROWD, RoutingRules
 from incomes_plugin.selection.verifier import Verifier, runs, verify
 
@@ -75,22 +75,6 @@ def test_no_edits_and_no_accepted_edits_are_no_picks(router: Router) -> None:
     assert pick(router, RoutingRules(), []).edits == ()
     found = pick(router, RoutingRules(threshold=9.0), edits_with([1.0, 2.0]))
     assert (found.edits, len(found.bias), len(found.candidates)) == ((), 0, 2)
-
-
-def test_candidates_far_below_the_best_are_not_verified(router: Router) -> None:
-    edits = edits_with([1.0] * 20)
-    question = torch.cat([edits[7], edits[7]])
-    found = pick(router, RoutingRules(candidates=20, margin=2.0), edits, question)
-    weights = router.weights(question, distances_from_end(len(question)))
-    cosines = router.directions(question) @ router.route_keys(torch.stack(edits)).flatten(0, 1).T
-    scores = (weights / weights.sum()) @ cosines.view(len(question), 20, 3).amax(-1)
-    assert len(found.candidates) == 20
-    for margin in (0.0, 0.1, 0.3):
-        kept = pick(router, RoutingRules(candidates=20, margin=margin), edits, question)
-        near = (scores >= scores.max() - margin - 1e-6).nonzero()[:, 0].tolist()
-        assert sorted(kept.candidates) == near
-        assert len(near) < 20
-    assert sorted(pick(router, RoutingRules(candidates=4, margin=0.3), edits, question).candidates) != near
 
 
 def test_only_the_best_candidates_are_verified_and_only_so_many_read(router: Router) -> None:

@@ -42,5 +42,13 @@ def test_without_a_template_the_prompt_is_the_question() -> None:
     assert PromptTemplate((), (), (), ()).question_span([1, 2, 3], 8) == (0, 3)
 
 
+def test_lines_begin_behind_the_tokens_that_end_one() -> None:
+    template = PromptTemplate((), (), (), (), line_ends=(7, 8))
+    assert template.line_starts([1, 2, 7, 3, 8, 7, 4, 7]) == (3, 6)
+    assert template.line_starts([7, 1]) == (1,)
+    assert template.line_starts([1, 2]) == ()
+    assert PromptTemplate((), (), (), ()).line_starts([1, 7, 2]) == ()
+
+
 def test_an_edit_is_framed() -> None:
     assert TEMPLATE.capture_ids([10, 11]) == [SYSTEM, 1, 10, 11, END, 2]

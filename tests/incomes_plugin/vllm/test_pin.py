@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -70,6 +71,16 @@ def test_a_scope_with_edits_pins_and_tags() -> None:
     assert asked.cache_salt == "mine"
 
 
+def test_a_tag_says_where_lines_of_the_question_begin() -> None:
+    asked, pins = request(), Pins()
+    pins.template = replace(Pins.template, line_ends=(9, 11))
+    with use_scope(EditScope("eset_a", SNAPSHOT)):
+        pin_request(asked, pins)
+    tag = RequestTag.parse(asked.sampling_params.extra_args)
+    assert tag is not None
+    assert (tag.question, tag.lines) == ((3, 6), (1,))
+
+
 def test_every_request_has_a_secret_of_its_own() -> None:
     salts = set()
     for _ in range(20):
@@ -85,7 +96,7 @@ def test_the_tag_survives_the_wire() -> None:
     tags = (
         RequestTag("s", (0, 5), "secret", "t"),
         RequestTag(capture="c", first=2, count=3),
-        RequestTag(snapshot="s", question=(1, 2), force=True),
+        RequestTag(snapshot="s", question=(1, 2), force=True, lines=(3, 7)),
     )
     for tag in tags:
         sent = msgspec.msgpack.decode(msgspec.msgpack.encode({"other": 1, **tag.to_extra_args()}))
