@@ -276,12 +276,22 @@ class LabEngine:
         return report.ok, report.reason
 
     def watch_picks(self) -> None:
-        """Record what every request picks from now on."""
+        """Record what every request picks from now on, and which lines routing is told of."""
         watching = hasattr(self, "picks")
         self.picks: list[Any] = []
         if watching:
             return
+        from incomes_plugin.vllm import runtime as runtime_module
+
         choose = self.runtime._choose
+        self.lines: list[tuple[int, ...]] = []
+        pick = runtime_module.choose
+
+        def pick_and_record(*args: Any) -> Any:
+            self.lines.append(args[-1])
+            return pick(*args)
+
+        runtime_module.choose = pick_and_record
 
         def choose_and_record(snapshot: Any, tag: Any, pages: Any) -> Any:
             picks = choose(snapshot, tag, pages)
@@ -291,6 +301,11 @@ class LabEngine:
             return picks
 
         self.runtime._choose = choose_and_record
+
+    def watched_lines(self) -> list[tuple[int, ...]]:
+        """Since the last call: where routing was told that lines of the questions begin."""
+        lines, self.lines = self.lines, []
+        return lines
 
     def watched_picks(self) -> list[Any]:
         """Since the last call: edit ids and their b, verifier's logit of each candidate."""

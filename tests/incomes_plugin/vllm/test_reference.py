@@ -89,6 +89,19 @@ def test_picks_prefill_and_decode(
         assert list(edited.tokens) == logits[len(ids) - 1 : -1].argmax(-1).tolist()
 
 
+def test_routing_is_told_where_lines_of_a_question_begin(
+    fp32: RemoteEngine, blobs: dict[str, bytes], reference: EditableModel
+) -> None:
+    template = reference.adapter.template
+    end = template.line_ends[0]
+    snapshot = fp32.commit("eset_lines", None, blobs)
+    fp32.call("watch_picks")
+    fp32.call("watched_lines")
+    for question, lines in (((30, 31, end, end, 32, 33, end), (4,)), ((30, 31), ())):
+        fp32.run([Job((*template.turn_prefix, *question, *template.answer_prefix), snapshot, max_tokens=2)])
+        assert fp32.call("watched_lines") == [lines]
+
+
 def assert_picks_equal(found: list, reference: EditableModel, pool: ReferencePool) -> None:
     """The picks of one request against those of the reference's last prompt."""
     ((edits, bias, logits),) = found
