@@ -5,7 +5,7 @@ It is a folder of two files. The base's own files are neither copied nor changed
 `edit_adapter.json`         format, base, shape, template and rules
 `edit_adapter.safetensors`  tensors: `mean`, `scale` `[F]` of the features, and those of `router.*`, `verifier.*`,
                             `judge.*`, `codec.*`, `reader.*` and `copier.*` (`selection/`) by their names there. Large
-                            matrices are kept in 8 bits, with `NAME.row_scale` beside them; all are float32 once read
+                            matrices are kept in 8 bits (`eight_bits.py`); all are float32 once read
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from incomes_plugin.errors import FingerprintMismatch, GistFormatError
 from incomes_plugin.gist.fingerprint import base_fingerprint
 from incomes_plugin.gist.spelling import Spelling
 from incomes_plugin.gist.types import Gist, GistShape, Packed
+from incomes_plugin.model.eight_bits import packed, unpacked
 from incomes_plugin.selection.codec import Codec
 from incomes_plugin.selection.conflicts import Judge
 from incomes_plugin.selection.copying import Copier
@@ -35,11 +36,6 @@ from incomes_plugin.selection.rules import RoutingRules
 from incomes_plugin.selection.verifier import Verifier
 
 FORMAT = 9
-_LARGE = 4096
-"""Numbers from which a matrix is kept in 8 bits. Measured: docs/experiments.md."""
-
-_SCALE = ".row_scale"
-
 CONFIG_FILE = "edit_adapter.json"
 TENSOR_FILE = "edit_adapter.safetensors"
 
@@ -140,8 +136,7 @@ class EditAdapter:
         tensors = {"mean": self.mean, "scale": self.scale}
         for name, module in self._modules().items():
             tensors |= {f"{name}.{key}": tensor for key, tensor in module.state_dict().items()}
-        kept = {key: part for name, tensor in tensors.items() for key, part in _kept(name, tensor).items()}
-        save_file(kept, folder / TENSOR_FILE)
+        save_file(packed(tensors), folder / TENSOR_FILE)
         (folder / CONFIG_FILE).write_text(json.dumps(config, indent=1) + "\n")
 
     @classmethod
@@ -160,7 +155,7 @@ class EditAdapter:
             config = json.loads(path.read_text())
             if config.get("format") == FORMAT:
                 tensors = load_file(folder / TENSOR_FILE)
-                return cls._of(config, _given(tensors))
+                return cls._of(config, unpacked(tensors))
         except (OSError, AttributeError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
             raise GistFormatError(f"{folder}: damaged adapter: {error}; make it anew with `incomes adapt`") from error
         raise GistFormatError(
@@ -235,30 +230,3 @@ class EditAdapter:
             "reader": self.reader,
             "copier": self.copier,
         }
-
-
-def _kept(name: str, tensor: torch.Tensor) -> dict[str, torch.Tensor]:
-    """A tensor as the file holds it."""
-    tensor = tensor.detach().float().cpu().contiguous()
-    if tensor.dim() < 2 or tensor.numel() < _LARGE:
-        return {name: tensor}
-    scale = tensor.abs().amax(-1, keepdim=True) / 127
-    rounded = (tensor / scale.clamp_min(torch.finfo(torch.float32).tiny)).round()
-    return {name: rounded.to(torch.int8), f"{name}{_SCALE}": scale}
-
-
-def _given(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The tensors of a file. Raises KeyError where a scale is missing, ValueError where one belongs to nothing."""
-    unknown = [name for name in tensors if name.endswith(_SCALE) and not _is_rounded(tensors, name)]
-    if unknown:
-        raise ValueError(f"unknown tensors {unknown}")
-    return {
-        name: tensor.float() * tensors[f"{name}{_SCALE}"] if tensor.dtype == torch.int8 else tensor.float()
-        for name, tensor in tensors.items()
-        if not name.endswith(_SCALE)
-    }
-
-
-def _is_rounded(tensors: dict[str, torch.Tensor], scale: str) -> bool:
-    tensor = tensors.get(scale.removesuffix(_SCALE))
-    return tensor is not None and tensor.dtype == torch.int8

@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib import import_module
 from itertools import chain
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -281,17 +282,16 @@ class LabEngine:
         self.picks: list[Any] = []
         if watching:
             return
-        from incomes_plugin.vllm import runtime as runtime_module
-
+        runtime: Any = import_module("incomes_plugin.vllm.runtime")
         choose = self.runtime._choose
         self.lines: list[tuple[int, ...]] = []
-        pick = runtime_module.choose
+        pick = runtime.choose
 
         def pick_and_record(*args: Any) -> Any:
             self.lines.append(args[-1])
             return pick(*args)
 
-        runtime_module.choose = pick_and_record
+        runtime.choose = pick_and_record
 
         def choose_and_record(snapshot: Any, tag: Any, pages: Any) -> Any:
             picks = choose(snapshot, tag, pages)
