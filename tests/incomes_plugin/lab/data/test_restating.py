@@ -62,4 +62,6 @@ def test_a_plan_asks_for_each_of_them_in_its_own_words_and_in_others():
     assert own[0].rare
     assert own[0].messages[-1]["content"].endswith(plan.edits[last[-1]].questions[0].prompt)
     assert other[0].messages[-1]["content"].endswith(plan.edits[last[-1]].questions[1].prompt)
-    assert any(refused.near == last[-1] for refused in plan.refused)
+    assert own[0].unverified, "verification does not learn from them"
+    assert other[0].unverified
+    assert not any(refused.near == last[-1] for refused in plan.refused)
