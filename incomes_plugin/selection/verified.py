@@ -58,8 +58,8 @@ def verified(
     router: Router, verifier: Verifier, query: Query, table: RouteKeys, features_of: FeaturesOf, count: int,
     may_read: Callable[[int], bool] = lambda _: True, passed: Collection[int] = (), margin: float = 2.0,
 ) -> Verified | None:  # fmt: skip
-    """Those of the `count` best edits outside `passed` that are worth it, for a question or for what
-    `onward` makes of one; None where there is none. See `RoutingRules` for `margin`."""
+    """Those of the `count` best edits outside `passed` that are worth it, for a question or for what `onward` makes of
+    one; None where there is none. See `RoutingRules` for `margin`."""
     question = query.features
     if not len(question):
         return None

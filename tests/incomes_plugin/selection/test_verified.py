@@ -85,19 +85,17 @@ def test_candidates_far_below_the_best_are_not_verified(router: Router) -> None:
 
 
 def test_nothing_is_verified_where_nothing_can_follow(router: Router) -> None:
-    edits = torch.randn(4, 3, F_DIM)
-    table = RouteKeys(router.route_keys(edits), None, 4)
-    query = Query(torch.randn(6, F_DIM), 3)
-
-    def never(row: int) -> torch.Tensor:
-        return edits[row] * 0.0 + 1.0  # same tokens as nothing
-
     class Fails(Verifier):
         def forward(self, *_: torch.Tensor) -> torch.Tensor:
-            raise AssertionError("verified in vain")
+            raise AssertionError("verified")
 
-    directions = router.directions(query.features)
-    best = (directions[:3] @ table.keys.flatten(0, 1).T).amax()
-    assert best < 0.99
-    found = verified(router, Fails(F_DIM, PARTS), query, RouteKeys(-table.keys.abs(), None, 4), never, 4)
-    assert found is None
+    edits, query = torch.randn(4, 3, F_DIM), Query(torch.randn(6, F_DIM), 3)
+    unlike = RouteKeys(torch.zeros(4, 3, F_DIM), None, 4)  # nothing of the question is covered
+
+    def found() -> object:
+        return verified(router, Fails(F_DIM, PARTS), query, unlike, lambda row: edits[row], 4)
+
+    assert found() is None
+    edits[2, :] = query.features[3:]  # names all that the pick says
+    with pytest.raises(AssertionError, match="verified"):
+        found()
