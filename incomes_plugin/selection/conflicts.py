@@ -151,7 +151,7 @@ def numbers_of(
     alike = [place for place, same in matches.items() if float(share[~same.any(1)].sum()) < STRANGE]
     if not alike:
         return [], torch.empty(0, NUMBERS)
-    logits = verify(router, verifier, new, weights, [others[place] for place in alike]).tolist()
+    logits = verify(router, verifier, new, weights, router.directions(new), [others[place] for place in alike]).tolist()
     likely = {place: logit for place, logit in zip(alike, logits, strict=True) if logit > UNLIKELY}
     if not likely:
         return [], torch.empty(0, NUMBERS)

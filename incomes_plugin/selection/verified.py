@@ -64,7 +64,8 @@ def verified(
     if not len(question):
         return None
     weights = router.weights(question, distances_from_end(len(question), question.device))
-    rows, similar = best_readable(weights, router.directions(question), table, count + len(passed), may_read)
+    directions = router.directions(question)
+    rows, similar = best_readable(weights, directions, table, count + len(passed), may_read)
     places = [place for place, edit in enumerate(rows.tolist()) if edit not in passed][:count]
     if not places:
         return None
@@ -78,7 +79,7 @@ def verified(
         features = [found[place] for place in kept]
     if not kept:
         return None
-    logits = verify(router, verifier, question, weights, features)
+    logits = verify(router, verifier, question, weights, directions, features)
     return Verified(weights, tuple(rows[kept].tolist()), similar[:, kept], features, logits)
 
 

@@ -16,7 +16,10 @@ It runs once a request for the few candidates, so its cost does not depend on N.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -81,22 +84,66 @@ class Verifier(nn.Module):
             cosines: `[B, T, E]`, the router's, of every pair of tokens.
         """
         num_pairs, num_question, num_edit = len(edit), question.shape[1], edit.shape[1]
-        present = (question_mask[:, :, None] & edit_mask[:, None])[..., None]
-        by_part = _by_part(question, edit, self.num_parts)
-        found = runs((by_part[..., 0] > _SAME) & present[..., 0])
-        alike = torch.cat([cosines[..., None], by_part, found], -1).masked_fill(~present, -1.0)
-        known = torch.cat([alike.amax(2), weights.expand(num_pairs, -1)[..., None]], -1)
+        present = question_mask[:, :, None] & edit_mask[:, None]
+        likeness = liken(cosines, _by_part(question, edit, self.num_parts), present)
+        known = torch.cat([likeness.known, weights.expand(num_pairs, -1)[..., None]], -1)
         places = torch.arange(num_question - 1, -1, -1, device=question.device)
         left = self.enter(question) + self.side[0] + self.known(known) + self.question_place(places)
-        right = self.enter(edit) + self.side[1] + self.seen(alike.amax(1))
+        right = self.enter(edit) + self.side[1] + self.seen(likeness.seen)
         right = right + self.edit_place(torch.arange(num_edit, device=edit.device))
         hidden = torch.cat([self.start.expand(num_pairs, 1, -1), left, right], 1)
         real = F.pad(torch.cat([question_mask.expand(num_pairs, -1), edit_mask], 1), (1, 0), value=True)
         *others, last = self.blocks
         assert isinstance(last, _Block)
         for block in others:
-            hidden = block(hidden, alike, real)
+            hidden = block(hidden, likeness.alike, real)
         return self.leave(self.norm(last.of_first(hidden, real)))[:, 0]
+
+
+class Likeness(NamedTuple):
+    """What is known of pairs of tokens: the router's cosine, the cosine of each feature layer, and of runs.
+
+    Attributes:
+        alike: `[B, T, E, kinds]`; -1 for a pair with padding.
+        known, seen: `[B, T, kinds]` and `[B, E, kinds]`, the largest of each token of the question and of the edit.
+    """
+
+    alike: torch.Tensor
+    known: torch.Tensor
+    seen: torch.Tensor
+
+
+def liken(cosines: torch.Tensor, by_part: torch.Tensor, present: torch.Tensor) -> Likeness:
+    """Likenesses of cosines `[B, T, E]` of the router and `[B, T, E, P]` of the feature layers.
+
+    Args:
+        present: `[B, T, E]` bool, False for padding.
+    """
+    if in_loops(by_part):
+        from incomes_plugin.selection import pair_loops
+
+        pairs, rows, columns, parts = by_part.shape
+        kinds = 1 + parts + _RUN_KINDS
+        likeness = Likeness(
+            *(by_part.new_empty(*size, kinds) for size in ((pairs, rows, columns), (pairs, rows), (pairs, columns)))
+        )
+        given = (part.contiguous().numpy() for part in (cosines, by_part, present))
+        pair_loops.liken(*given, _SAME, _logs(1 + max(rows, columns)), *(part.numpy() for part in likeness))
+        return likeness
+    found = runs((by_part[..., 0] > _SAME) & present)
+    alike = torch.cat([cosines[..., None], by_part, found], -1).masked_fill(~present[..., None], -1.0)
+    return Likeness(alike, alike.amax(2), alike.amax(1))
+
+
+def in_loops(numbers: torch.Tensor) -> bool:
+    """Whether compiled loops take the place of tensor operations: on a CPU, where nothing is trained."""
+    return numbers.device.type == "cpu" and numbers.dtype == torch.float32 and not torch.is_grad_enabled()
+
+
+@lru_cache(maxsize=4)
+def _logs(count: int) -> np.ndarray:
+    """log(1 + n) of n = 0, 1, 2, ..."""
+    return torch.arange(count).float().log1p().numpy()
 
 
 def same_tokens(question: torch.Tensor, edit: torch.Tensor, num_parts: int) -> torch.Tensor:
@@ -168,12 +215,25 @@ class _Block(nn.Module):
             present: `[B, 1 + T + E]`, True for real tokens.
         """
         query, key, value = self._heads_of(self.project(self.before(hidden)))
-        first = 1 + alike.shape[1]
-        bias = hidden.new_zeros(len(hidden), self._heads, hidden.shape[1], hidden.shape[1])
+        bias = self._bias(alike, present)
+        return self._goes_on(hidden, F.scaled_dot_product_attention(query, key, value, attn_mask=bias))
+
+    def _bias(self, alike: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
+        """The term in the logits of attention, `[B, heads, 1 + T + E, 1 + T + E]`."""
+        size, first = present.shape[1], 1 + alike.shape[1]
+        shape = len(alike), self._heads, size, size
+        if in_loops(alike):
+            from incomes_plugin.selection import pair_loops
+
+            weight = torch.cat([self.to_edit.weight, self.to_question.weight])
+            terms = F.linear(alike, weight, torch.cat([self.to_edit.bias, self.to_question.bias]))
+            bias = alike.new_empty(shape)
+            pair_loops.lay_out(terms.numpy(), present.numpy(), bias.numpy())
+            return bias
+        bias = alike.new_zeros(shape)
         bias[:, :, 1:first, first:] = self.to_edit(alike).permute(0, 3, 1, 2)
         bias[:, :, first:, 1:first] = self.to_question(alike).permute(0, 3, 2, 1)
-        bias = bias.masked_fill(~present[:, None, None], -torch.inf)
-        return self._goes_on(hidden, F.scaled_dot_product_attention(query, key, value, attn_mask=bias))
+        return bias.masked_fill(~present[:, None, None], -torch.inf)
 
     def of_first(self, hidden: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
         """The first hidden state alone, `[B, width]`: all that is used of the last block. The first token is on neither
@@ -201,18 +261,19 @@ class _Block(nn.Module):
 
 
 def verify(
-    router: Router, verifier: Verifier, question: torch.Tensor, weights: torch.Tensor, edits: Sequence[torch.Tensor]
-) -> torch.Tensor:
+    router: Router, verifier: Verifier, question: torch.Tensor, weights: torch.Tensor, directions: torch.Tensor,
+    edits: Sequence[torch.Tensor],
+) -> torch.Tensor:  # fmt: skip
     """The verifier's logits `[C]` for C candidate edits of one question.
 
     Args:
         question: `[T, F]` float32.
-        weights: `[T]`.
+        weights, directions: `[T]` and `[T, R]` of the question's tokens, the router's.
         edits: features `[E, F]` of each.
     """
     sizes = [len(edit) for edit in edits]
     joined = torch.cat([edit.to(question) for edit in edits])
-    cosines = router.directions(question) @ router.route_keys(joined).T
+    cosines = directions @ router.route_keys(joined).T
     cut = [most_alike(*one) for one in zip(joined.split(sizes), cosines.split(sizes, 1), strict=True)]
     widths = torch.tensor([len(edit) for edit, _ in cut], device=question.device)
     mask = torch.arange(int(widths.max()), device=question.device) < widths[:, None]

@@ -5,9 +5,6 @@ in calling them than in arithmetic. These loops do the same in one call for a la
 compiles them once. What they compute stands in `selection/reading.py` and `selection/copying.py`; the tests compare
 them. They run on one thread, so the reading of many rows is left to tensor operations (`layer.py`).
 
-This module is imported when a worker first reads, no earlier: vLLM looks through all modules for Triton kernels when a
-worker starts, and stumbles over numba's.
-
 Arrays are C-contiguous: float32, or int64 where it says so. R = rows, Q = slots of a batch, W and S = most tokens of a
 slot.
 """
@@ -15,19 +12,11 @@ slot.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
-from llvmlite.binding import ffi
-from numba import njit
 
-# llvmlite's library takes any attribute for a function of its own, `__dict__` too, which vLLM asks every object for
-# when another engine starts in this process.
-ffi.lib._fntab.setdefault("__dict__", {})
-
-_MATHS = {"reassoc", "contract", "nsz", "arcp", "afn"}
-"""What may be reordered. Infinities and NaN stay what they are."""
+from incomes_plugin.compiled import compiled
 
 _LEAST = np.float32(1e-37)
 """Of e^y, so that it is told from the 0 of a token that stands nowhere."""
@@ -35,18 +24,8 @@ _LEAST = np.float32(1e-37)
 _LANES = 64
 _BLOCK = 1024
 
-Loop = TypeVar("Loop", bound=Callable[..., Any])
 
-
-def _compiled(loop: Loop) -> Loop:
-    """Compile at the first call. The result is kept on disk for the next process, where there is a place for it."""
-    try:
-        return njit(fastmath=_MATHS, cache=True)(loop)
-    except RuntimeError:  # no folder that numba may write to
-        return njit(fastmath=_MATHS)(loop)
-
-
-@_compiled
+@compiled
 def _exponentials(numbers: np.ndarray, high: float, bits: np.ndarray, powers: np.ndarray, rest: np.ndarray) -> None:
     """Put e^(x - high) in place of each x, correct to 2e-7; e^-87 is the least.
 
@@ -75,7 +54,7 @@ def _exponentials(numbers: np.ndarray, high: float, bits: np.ndarray, powers: np
         numbers[i] = p * powers[i]
 
 
-@_compiled
+@compiled
 def _turn_back(
     turned: np.ndarray, cosine: np.ndarray, sine: np.ndarray, rotary_dim: int, neox: bool, plain: np.ndarray
 ) -> None:
@@ -94,7 +73,7 @@ def _turn_back(
         plain[d] = turned[d]
 
 
-@_compiled
+@compiled
 def _add_product(numbers: np.ndarray, matrix: np.ndarray, out: np.ndarray) -> None:
     """Add `numbers [D] @ matrix [D, D]` to `out`: four rows at once, so that `out` is loaded and stored seldom."""
     whole = numbers.shape[0] // 4 * 4
@@ -109,7 +88,7 @@ def _add_product(numbers: np.ndarray, matrix: np.ndarray, out: np.ndarray) -> No
             out[i] += one * first[i]
 
 
-@_compiled
+@compiled
 def read_rows(
     own: np.ndarray, query: np.ndarray, cosine: np.ndarray, sine: np.ndarray, rotary_dim: int, neox: bool,
     query_map: np.ndarray, zero_query: np.ndarray, zero_bias: np.ndarray, output_map: np.ndarray,
@@ -171,7 +150,7 @@ def read_rows(
             _add_product(taken, output_map[head], out)
 
 
-@_compiled
+@compiled
 def _log_total(row: np.ndarray, block: np.ndarray, bits: np.ndarray, powers: np.ndarray, rest: np.ndarray) -> float:
     """Log of the sum of the exponentials of a row.
 
@@ -204,7 +183,7 @@ def _log_total(row: np.ndarray, block: np.ndarray, bits: np.ndarray, powers: np.
     return most + math.log(total)
 
 
-@_compiled
+@compiled
 def _agreeing(table: np.ndarray, said: np.ndarray, place: int) -> int:
     """How many tokens in front of a place of an edit the answer has said last."""
     found = 0
@@ -213,7 +192,7 @@ def _agreeing(table: np.ndarray, said: np.ndarray, place: int) -> int:
     return found
 
 
-@_compiled
+@compiled
 def mix_rows(
     logits: np.ndarray, rows: np.ndarray, query: np.ndarray, sentinel: np.ndarray, match: np.ndarray, again: np.ndarray,
     pick_again: np.ndarray, held: np.ndarray, keys: np.ndarray, table: np.ndarray, bias: np.ndarray, counts: np.ndarray,
@@ -277,7 +256,7 @@ def mix_rows(
                 row[token] = above if below == -np.inf else above + math.log1p(math.exp(below - above))
 
 
-@_compiled
+@compiled
 def say_tokens(
     tokens: np.ndarray, says: np.ndarray, table: np.ndarray, counts: np.ndarray, said: np.ndarray, cover: np.ndarray
 ) -> None:

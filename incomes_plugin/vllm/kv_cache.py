@@ -91,7 +91,17 @@ class CachedHeads:
         Args:
             pages: the request's row of the block table.
         """
-        return self._ranks.gathered(torch.stack([self._keys(layer, pages, positions) for layer in layers], 1), 2)
+        unrotations: dict[int, Unrotation] = {}  # by rotary module, which layers share as a rule
+        own = []
+        for layer in layers:
+            rotated, rotary = self._read(layer, pages, positions, self._layout.keys), self._layers[layer].rotary
+            if id(rotary) not in unrotations:
+                unrotations[id(rotary)] = Unrotation.of_rows(
+                    rotary.cos_sin_cache, positions,
+                    head_dim=rotated.shape[-1], neox=rotary.is_neox_style, dtype=self._dtype,
+                )  # fmt: skip
+            own.append(unrotations[id(rotary)](rotated))
+        return self._ranks.gathered(torch.stack(own, 1), 2)
 
     def values(self, layers: Sequence[int], pages: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         """Values `[T, layers, K, D]` float32, likewise."""
@@ -101,15 +111,6 @@ class CachedHeads:
     def features(self, adapter: EditAdapter, pages: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         """Standardised features `[T, F]` float32 of a request at `positions`."""
         return adapter.standardise(self.keys(adapter.shape.feature_layers, pages, positions).flatten(1))
-
-    def _keys(self, layer: int, pages: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        rotary = self._layers[layer].rotary
-        rotated = self._read(layer, pages, positions, self._layout.keys)
-        unrotation = Unrotation.of_rows(
-            rotary.cos_sin_cache, positions,
-            head_dim=rotated.shape[-1], neox=rotary.is_neox_style, dtype=self._dtype,
-        )  # fmt: skip
-        return unrotation(rotated)
 
     def _read(self, layer: int, pages: torch.Tensor, positions: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
         cache = self._layers[layer].attention.kv_cache

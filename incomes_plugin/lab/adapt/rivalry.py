@@ -128,7 +128,7 @@ def harmless_bound(
         edits = [held.edits[row] for row in rows]
         accepted = [
             edit for edit, row, logit in
-            zip(edits, rows, verify(router, verifier, question, weights, edits).tolist(), strict=True)
+            zip(edits, rows, verify(router, verifier, question, weights, directions, edits).tolist(), strict=True)
             if logit >= threshold and held.subjects[row] != held.subjects[owner]
         ]  # fmt: skip
         right = held.edits[owner].float()

@@ -154,13 +154,14 @@ def test_logits_do_not_depend_on_other_candidates_and_long_edits_are_cut_to_what
     torch.manual_seed(3)
     verifier = Verifier(F_DIM, 2, width=16, heads=2, layers=1).eval().requires_grad_(False)
     question, weights = torch.randn(4, F_DIM), torch.rand(4)
+    given = question, weights, router.directions(question)
     short, long = torch.randn(3, F_DIM), torch.randn(EDIT_TOKENS + 20, F_DIM)
-    together = verify(router, verifier, question, weights, [short, long])
-    alone = [verify(router, verifier, question, weights, [edit])[0] for edit in (short, long)]
+    together = verify(router, verifier, *given, [short, long])
+    alone = [verify(router, verifier, *given, [edit])[0] for edit in (short, long)]
     torch.testing.assert_close(together, torch.stack(alone), atol=1e-5, rtol=1e-5)
     best = (router.directions(question) @ router.route_keys(long).T).amax(0)
     kept = long[best.topk(EDIT_TOKENS).indices.sort().values]
-    torch.testing.assert_close(verify(router, verifier, question, weights, [kept])[0], together[1])
+    torch.testing.assert_close(verify(router, verifier, *given, [kept])[0], together[1])
 
 
 def test_a_padded_question_has_the_same_logit() -> None:
