@@ -151,11 +151,13 @@ def read_rows(
 
 
 @compiled
-def _log_total(row: np.ndarray, block: np.ndarray, bits: np.ndarray, powers: np.ndarray, rest: np.ndarray) -> float:
-    """Log of the sum of the exponentials of a row.
+def _log_total(
+    row: np.ndarray, shift: float, block: np.ndarray, bits: np.ndarray, powers: np.ndarray, rest: np.ndarray
+) -> float:
+    """Log of the sum of the exponentials of a row, which is shifted afterwards.
 
     Args:
-        row: `[V]`.
+        row: `[V]`; `shift` is added to it.
         block, bits, powers, rest: `[_BLOCK]`, written over; see `_exponentials`.
     """
     size = row.shape[0]
@@ -168,13 +170,14 @@ def _log_total(row: np.ndarray, block: np.ndarray, bits: np.ndarray, powers: np.
     for i in range(whole, size):
         most = max(most, row[i])
     if most == -np.inf:
-        return most
+        return most  # nothing to shift
     total = 0.0
     for start in range(0, size, _BLOCK):
         source = row[start : start + _BLOCK]
         part = block[: source.shape[0]]
         for i in range(source.shape[0]):
             part[i] = source[i]
+            source[i] += shift
         _exponentials(part, most, bits, powers, rest)
         of_block: Any = np.float32(0.0)
         for i in range(part.shape[0]):
@@ -238,10 +241,8 @@ def mix_rows(
         for place in range(count):
             scores[place] = np.float32(math.exp(scores[place] - most))
             total += scores[place]
-        height = _log_total(row, block, bits, powers, rest)
         log_nothing = np.float32(sentinel[slot] - most - math.log(total))
-        for v in range(row.shape[0]):
-            row[v] += log_nothing
+        height = _log_total(row, log_nothing, block, bits, powers, rest)
         for place in range(count):
             token = own[place, 0]
             mass[token] += np.float32(scores[place] / total)

@@ -8,8 +8,10 @@ one more column of the query's map.
 from __future__ import annotations
 
 import math
+from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 
 from incomes_plugin.selection.reading import Reader
@@ -76,18 +78,18 @@ class ReadingLayer:
 
         own, asked = (rows.of(part).float().contiguous() for part in (output, query))
         unrotation = rows.unrotations[id(self.rotary)]
-        cosine, sine = unrotation.arrays
-        query_map, zero_query, zero_bias, output_map = (
-            part.numpy() for part in (self._scaled, *self._zero, self._output_map)
-        )
         read_rows(
-            own.numpy(), asked.numpy(), cosine, sine, unrotation.rotary_dim, unrotation.neox, query_map, zero_query,
-            zero_bias, output_map, batch.keys[self.index], batch.values[self.index], batch.bias, batch.counts,
-            rows.slots, rows.taken,
+            own.numpy(), asked.numpy(), *unrotation.arrays, unrotation.rotary_dim, unrotation.neox, *self._arrays,
+            batch.keys[self.index], batch.values[self.index], batch.bias, batch.counts, rows.slots, rows.taken,
         )  # fmt: skip
         rows.write(output, own)
         if rows.trace is not None:
             rows.trace.weights += torch.from_numpy(rows.taken).mean(1)[:, : rows.trace.weights.shape[1]]
+
+    @cached_property
+    def _arrays(self) -> tuple[np.ndarray, ...]:
+        """A_q / sqrt(D), z, the zero-gist's own logit, and U, for compiled loops."""
+        return tuple(part.numpy() for part in (self._scaled, *self._zero, self._output_map))
 
     def mix(
         self, own: torch.Tensor, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, bias: torch.Tensor

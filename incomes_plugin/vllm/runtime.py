@@ -289,7 +289,9 @@ class SelectionRuntime:
         """What the request reads, and the rows of the span that read: from the last prompt token on."""
         request = self._requests[span.request_id]
         assert request.picked is not None
-        skipped = max(0, request.num_prompt_tokens - 1 - span.first_position)
+        skipped = request.num_prompt_tokens - 1 - span.first_position
+        if skipped <= 0:
+            return request.picked, span
         reading = replace(
             span,
             first_row=span.first_row + skipped,

@@ -142,9 +142,11 @@ def test_the_log_of_the_sum_of_exponentials(size: int, spread: float) -> None:
     row = (torch.randn(size, generator=torch.Generator().manual_seed(size)) * spread).float()
     bits, rest, block = np.empty(1024, np.int32), np.empty(1024, np.float32), np.empty(1024, np.float32)
     memory = block, bits, bits.view(np.float32), rest
-    got = cpu_kernels._log_total(row.numpy(), *memory)
+    shifted = row.clone()
+    got = cpu_kernels._log_total(shifted.numpy(), np.float32(-1.5), *memory)
     assert got == pytest.approx(float(row.double().logsumexp(0)), abs=2e-6, rel=1e-6)
-    assert cpu_kernels._log_total(np.full(size, -np.inf, np.float32), *memory) == -np.inf
+    assert torch.equal(shifted, row - 1.5)
+    assert cpu_kernels._log_total(np.full(size, -np.inf, np.float32), np.float32(0.0), *memory) == -np.inf
 
 
 def test_a_number_that_is_none_is_not_taken_for_nothing_read() -> None:
