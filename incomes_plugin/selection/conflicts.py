@@ -21,8 +21,9 @@ from torch import nn
 
 from incomes_plugin.selection.candidates import best_edits
 from incomes_plugin.selection.edit_pairs import NUMBERS, EditPair, verify_pairs, weights_of
+from incomes_plugin.selection.likeness import same_tokens
 from incomes_plugin.selection.routing import QUESTION_TOKENS, RouteKeys, Router, similarities
-from incomes_plugin.selection.verifier import Verifier, same_tokens, verify
+from incomes_plugin.selection.verifier import Verifier, verify
 
 CANDIDATES = 8
 """Edits that a new one is compared with closely."""

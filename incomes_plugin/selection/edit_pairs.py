@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch.nn.utils.rnn import pad_sequence
 
+from incomes_plugin.selection.likeness import same_tokens
 from incomes_plugin.selection.routing import QUESTION_TOKENS, Router, distances_from_end
-from incomes_plugin.selection.verifier import Verifier, most_alike, same_tokens
+from incomes_plugin.selection.verifier import Verifier, most_alike
 
 NUMBERS = 20
 """Numbers about a pair that the net weighs: nine of each edit, side by side, and two of both."""

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import torch
 
+from incomes_plugin.selection.likeness import same_tokens
 from incomes_plugin.selection.routing import QUESTION_TOKENS
-from incomes_plugin.selection.verifier import same_tokens
 
 _COVERED = 0.7
 """Cosine from which a token of weight shows that a line belongs to the question."""

@@ -1,7 +1,7 @@
 """What the verifier knows of pairs of tokens, as compiled loops for CPUs.
 
 With tensor operations, each of which touches a few kilobytes, this costs a verification as much as its arithmetic. What
-is computed stands in `verifier.py`; the tests compare both.
+is computed stands in `likeness.py` and `verifier.py`; the tests compare both.
 
 Arrays are C-contiguous. B pairs of a question of T tokens and an edit of E; K numbers about a pair of tokens, the last
 four of which are about runs; H heads; N = 1 + T + E.

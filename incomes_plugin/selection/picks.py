@@ -13,11 +13,12 @@ import torch
 import torch.nn.functional as F
 
 from incomes_plugin.selection.conflicts import Judge, conflict_logits
+from incomes_plugin.selection.likeness import same_tokens
 from incomes_plugin.selection.onward import Query, beginning, led_to, onward, open_share
 from incomes_plugin.selection.routing import RouteKeys, Router, distances_from_end
 from incomes_plugin.selection.rules import RoutingRules
 from incomes_plugin.selection.verified import FeaturesOf, Verified, verified
-from incomes_plugin.selection.verifier import Verifier, same_tokens
+from incomes_plugin.selection.verifier import Verifier
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 import torch
 
 from incomes_plugin.selection.candidates import best_readable
+from incomes_plugin.selection.likeness import same_tokens
 from incomes_plugin.selection.onward import NAMED, Query, shares
 from incomes_plugin.selection.routing import RouteKeys, Router, distances_from_end
-from incomes_plugin.selection.verifier import Verifier, same_tokens, verify
+from incomes_plugin.selection.verifier import Verifier, verify
 
 _COVERED = 0.5
 """A token is covered from this cosine on. This and the numbers below are measured: docs/experiments.md."""

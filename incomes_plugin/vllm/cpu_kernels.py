@@ -152,7 +152,7 @@ def read_rows(
 
 @compiled
 def _log_total(
-    row: np.ndarray, shift: float, block: np.ndarray, bits: np.ndarray, powers: np.ndarray, rest: np.ndarray
+    row: np.ndarray, shift: np.float32, block: np.ndarray, bits: np.ndarray, powers: np.ndarray, rest: np.ndarray
 ) -> float:
     """Log of the sum of the exponentials of a row, which is shifted afterwards.
 

@@ -87,9 +87,10 @@ class ReadingLayer:
             rows.trace.weights += torch.from_numpy(rows.taken).mean(1)[:, : rows.trace.weights.shape[1]]
 
     @cached_property
-    def _arrays(self) -> tuple[np.ndarray, ...]:
+    def _arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """A_q / sqrt(D), z, the zero-gist's own logit, and U, for compiled loops."""
-        return tuple(part.numpy() for part in (self._scaled, *self._zero, self._output_map))
+        zero_query, zero_bias = self._zero
+        return self._scaled.numpy(), zero_query.numpy(), zero_bias.numpy(), self._output_map.numpy()
 
     def mix(
         self, own: torch.Tensor, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, bias: torch.Tensor

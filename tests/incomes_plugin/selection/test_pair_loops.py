@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from incomes_plugin.selection import verifier as module
-from incomes_plugin.selection.verifier import Verifier, in_loops, liken
+from incomes_plugin.selection import likeness
+from incomes_plugin.selection import verifier as verification
+from incomes_plugin.selection.likeness import in_loops, liken
+from incomes_plugin.selection.verifier import Verifier
 
 T, E, PARTS, WIDTH = 9, 7, 3, 8
 
@@ -45,7 +47,8 @@ def test_a_verification_in_loops_has_the_logits_of_tensor_operations(monkeypatch
     )  # fmt: skip
     with torch.inference_mode():
         loops = verifier(*given)
-        monkeypatch.setattr(module, "in_loops", lambda numbers: False)
+        for module in (likeness, verification):
+            monkeypatch.setattr(module, "in_loops", lambda numbers: False)
         torch.testing.assert_close(loops, verifier(*given), atol=1e-5, rtol=1e-5)
 
 

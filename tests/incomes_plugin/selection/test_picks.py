@@ -10,10 +10,11 @@ import torch
 import torch.nn.functional as F
 
 from incomes_plugin.selection.conflicts import Judge
+from incomes_plugin.selection.likeness import runs
 from incomes_plugin.selection.picks import Picking, Picks, choose
 from incomes_plugin.selection.routing import EDIT_TOKENS, QUESTION_TOKENS, RouteKeys, Router
 from incomes_plugin.selection.rules import CROWD, RoutingRules
-from incomes_plugin.selection.verifier import Verifier, runs, verify
+from incomes_plugin.selection.verifier import Verifier, verify
 
 F_DIM, R = 12, 8
 
