@@ -83,6 +83,7 @@ def choose(
     rules, query = picking.rules, Query.of(question)
     found = verified(
         picking.router, picking.verifier, query, table, features_of, rules.candidates, may_read, margin=rules.margin,
+        cover=rules.cover,
     )  # fmt: skip
     if found is None:
         return Picks.none()

@@ -18,6 +18,8 @@ class RoutingRules:
         margin: of these, those whose score lies at most so far below the best one's, and those that cover what the best
             one does not, see `verified.py`; a score is a weighted mean cosine over the tokens that some candidate
             covers. Where an edit applies the others are far off, and verifying them would be in vain.
+        cover: of these again, those that cover so much of the question, see `verified.coverage`; the verifier is not to
+            take for an answer what has next to nothing of the question in it. 0 = all.
         most_picks: edits that a request reads at most.
         threshold: verifier's logit from which an edit applies, among `CROWD` edits.
         growth: what is added to the threshold each time the number of edits grows e-fold beyond `CROWD`: among more
@@ -35,6 +37,7 @@ class RoutingRules:
 
     candidates: int = 8
     margin: float = 2.0
+    cover: float = 0.0
     most_picks: int = 4
     threshold: float = 0.0
     growth: float = 0.0

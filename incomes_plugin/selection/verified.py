@@ -3,9 +3,10 @@
 A verification costs as much as routing among 1,000 edits, so of the edits that routing names only those are verified
 that are worth it. For a question itself these are the edits whose score lies close to the best one's, and those that
 cover what the best one does not: of a question about two edits each covers a half. Tokens that no candidate covers do
-not count, since a question may stand behind a text that has nothing to do with it. For what a pick has left open these
-are the edits that name some of what the pick says, or cover a good part of what is left of the question: no other edit
-can be the next one.
+not count, since a question may stand behind a text that has nothing to do with it. An edit that covers next to nothing
+of a question is not verified either: the verifier, which learned from the likeliest edits, may take it for an answer.
+For what a pick has left open these are the edits that name some of what the pick says, or cover a good part of what is
+left of the question: no other edit can be the next one.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ _NOISE = 0.15
 
 _MORE = 0.02
 """An edit covers what the best one does not if it has so much more of a question, as a weighted mean cosine."""
+
+_COMMON = 0.3
+"""Cosine that tokens of two texts may have which have nothing to do with each other."""
 
 _LEFT = 0.4
 """Weighted mean cosine from which an edit covers a good part of what is left of a question."""
@@ -58,9 +62,10 @@ class Verified:
 def verified(
     router: Router, verifier: Verifier, query: Query, table: RouteKeys, features_of: FeaturesOf, count: int,
     may_read: Callable[[int], bool] = lambda _: True, passed: Collection[int] = (), margin: float = 2.0,
+    cover: float = 0.0,
 ) -> Verified | None:  # fmt: skip
     """Those of the `count` best edits outside `passed` that are worth it, for a question or for what `onward` makes of
-    one; None where there is none. See `RoutingRules` for `margin`."""
+    one; None where there is none. See `RoutingRules` for `margin` and `cover`, which count for a question only."""
     question = query.features
     if not len(question):
         return None
@@ -72,7 +77,8 @@ def verified(
         return None
     rows, similar = rows[places], similar[:, places]
     if query.asked == len(question):
-        kept = near_best(weights, similar, margin)
+        enough = coverage(weights, similar) >= cover
+        kept = [place for place in near_best(weights, similar, margin) if enough[place]]
         features = [features_of(int(rows[place])).to(question) for place in kept]
     else:
         found = [features_of(edit).to(question) for edit in rows.tolist()]
@@ -82,6 +88,18 @@ def verified(
         return None
     logits = verify(router, verifier, question, weights, directions, features)
     return Verified(weights, tuple(rows[kept].tolist()), similar[:, kept], features, logits)
+
+
+def coverage(weights: torch.Tensor, similar: torch.Tensor) -> torch.Tensor:
+    """How much of a question each candidate covers: the sum over tokens t of w_t max(0, c_t - `_COMMON`), `[C]`.
+
+    It is a sum and no mean: a text in front of a question, or a second question beside it, takes nothing away.
+
+    Args:
+        weights: `[T]`, w of the question's tokens.
+        similar: `[T, C]`, c, the largest cosine of each with every candidate's tokens.
+    """
+    return weights @ (similar - _COMMON).clamp_min(0.0)
 
 
 def near_best(weights: torch.Tensor, similar: torch.Tensor, margin: float) -> list[int]:

@@ -5,6 +5,10 @@ twice: an answer that an edit changes without being asked is the worse of the tw
 share of the prompts that no edit answers would pass, and lowered if it would refuse more right questions than allowed.
 Among more wrong edits the best one has a higher logit, so the threshold is found for several numbers of edits N, and
 the slope of a line over log N is kept (`RoutingRules.growth`).
+
+What an edit must cover of a question (`RoutingRules.cover`) comes first: all but a small share of the right questions
+are covered that well, and most of the prompts that no edit answers and the verifier takes for questions are not. The
+threshold then has to refuse only the others.
 """
 
 from __future__ import annotations
@@ -18,8 +22,9 @@ import torch
 
 from incomes_plugin.lab.adapt.features import Ragged
 from incomes_plugin.lab.adapt.verifying import batch_logits, nearest_edits, route_table
-from incomes_plugin.selection.routing import Router
+from incomes_plugin.selection.routing import QUESTION_TOKENS, Router, distances_from_end
 from incomes_plugin.selection.rules import CROWD, RoutingRules
+from incomes_plugin.selection.verified import coverage
 from incomes_plugin.selection.verifier import Verifier
 
 _PAIRS_AT_ONCE = 64
@@ -53,7 +58,8 @@ class Shares:
     Attributes:
         harm: how much a near miss that passes counts beside a right question that is refused.
         fire: share of the prompts without an edit that may pick one.
-        lose: share of the right questions that may be refused.
+        uncovered: share of the right questions that may be refused because their edit covers too little of them.
+        lose: share of the others that may be refused.
         drop: share of the right edits that a later wrong one may replace, see `RoutingRules.rivalry`.
         onward: share of the questions of one edit that may pick one more, see `RoutingRules.onward`.
         tried: share of the questions that lead from one edit to the next which are asked on, see `RoutingRules.open`.
@@ -61,7 +67,8 @@ class Shares:
 
     harm: float = 2.0
     fire: float = 0.005
-    lose: float = 0.0275
+    uncovered: float = 0.0125
+    lose: float = 0.0225
     drop: float = 0.0125
     onward: float = 0.02
     tried: float = 0.98
@@ -70,14 +77,16 @@ class Shares:
 def calibrate(
     router: Router, verifier: Verifier, held: HeldOut, rules: RoutingRules, shares: Shares, *, seed: int
 ) -> RoutingRules:
-    """Rules with threshold and growth."""
+    """Rules with cover, threshold and growth."""
+    covered = _coverage(router, held, held.questions, held.owners)
+    cover = round(float(covered.quantile(shares.uncovered)), 3) if len(covered) else 0.0
+    rules = replace(rules, cover=cover)
     total = len(held.edits)
     sizes = [size for size in (100, 300, 1000, 3000, 10_000) if size < total] + [total]
     near = _logits(router, verifier, held, held.near, held.near_edits)
-    right = _logits(router, verifier, held, held.questions, held.owners)
-    found = {
-        size: _threshold(router, verifier, held, size, rules.candidates, shares, right, near, seed) for size in sizes
-    }
+    near = near.where(_coverage(router, held, held.near, held.near_edits) >= cover, -torch.inf)
+    right = _logits(router, verifier, held, held.questions, held.owners)[covered >= cover]
+    found = {size: _threshold(router, verifier, held, size, rules, shares, right, near, seed) for size in sizes}
     logs = torch.tensor([math.log(size / CROWD) for size in found])
     values = torch.tensor(list(found.values()))
     growth = 0.0
@@ -90,19 +99,19 @@ def calibrate(
 
 @torch.inference_mode()
 def _threshold(
-    router: Router, verifier: Verifier, held: HeldOut, size: int, candidates: int, shares: Shares, right: torch.Tensor,
-    near: torch.Tensor, seed: int,
+    router: Router, verifier: Verifier, held: HeldOut, size: int, rules: RoutingRules, shares: Shares,
+    right: torch.Tensor, near: torch.Tensor, seed: int,
 ) -> float:  # fmt: skip
     rng = random.Random(seed)
     pool = rng.sample(range(len(held.edits)), size)
     edits = Ragged.of([held.edits[i] for i in pool])
     prompts = [held.refused[i] for i in range(len(held.refused))]
-    found = nearest_edits(router, prompts, route_table(router, edits), candidates)
-    fired = torch.tensor([
-        float(batch_logits(router, verifier, [prompt] * len(rows), [edits[row] for row in rows]).max())
-        for prompt, rows in zip(prompts, found, strict=True)
-    ])  # fmt: skip
-    wanted = float(fired.quantile(1 - shares.fire))
+    fired = torch.full((len(prompts),), -torch.inf)
+    for i, rows in enumerate(nearest_edits(router, prompts, route_table(router, edits), rules.candidates)):
+        verified = [edits[row] for row in rows if covers(router, prompts[i], edits[row]) >= rules.cover]
+        if verified:
+            fired[i] = batch_logits(router, verifier, [prompts[i]] * len(verified), verified).max()
+    wanted = float(fired.quantile(1 - shares.fire, interpolation="higher"))
     if not len(right):
         return wanted
     return min(max(wanted, _balance(right, near, shares.harm)), float(right.quantile(shares.lose)))
@@ -114,8 +123,22 @@ def _logits(router: Router, verifier: Verifier, held: HeldOut, questions: Ragged
     parts = [
         batch_logits(router, verifier, [questions[i] for i in rows], [held.edits[edits[i]] for i in rows])
         for rows in torch.arange(len(edits)).split(_PAIRS_AT_ONCE)
+        if len(rows)
     ]
     return torch.cat(parts) if parts else torch.empty(0)
+
+
+@torch.inference_mode()
+def _coverage(router: Router, held: HeldOut, questions: Ragged, edits: Sequence[int]) -> torch.Tensor:
+    """How much of each question its edit covers."""
+    return torch.tensor([covers(router, questions[i], held.edits[edit]) for i, edit in enumerate(edits)])
+
+
+def covers(router: Router, question: torch.Tensor, edit: torch.Tensor) -> float:
+    """How much of a question with features `[T, F]` an edit with features `[E, F]` covers, see `coverage`."""
+    question = question[-QUESTION_TOKENS:].float()
+    similar = (router.directions(question) @ router.route_keys(edit.float()).T).amax(1, keepdim=True)
+    return float(coverage(router.weights(question, distances_from_end(len(question))), similar)[0])
 
 
 def _balance(right: torch.Tensor, near: torch.Tensor, harm: float) -> float:

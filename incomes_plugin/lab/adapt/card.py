@@ -50,7 +50,7 @@ Makes the frozen base take edits; the base's own files are untouched. Base finge
 | layers that read | {", ".join(map(str, shape.layers))} |
 | kept of a token's keys and values | {shape.latent_dim} of {shape.read_dim:,} numbers, 8 bits |
 | bytes a token of an edit | {shape.bytes_per_token:,} |
-| threshold, growth | {adapter.rules.threshold}, {adapter.rules.growth} |
+| cover, threshold, growth | {adapter.rules.cover}, {adapter.rules.threshold}, {adapter.rules.growth} |
 | rivalry, conflict | {adapter.rules.rivalry}, {adapter.rules.conflict} |
 | margin | {adapter.rules.margin} |
 | open, onward, led | {adapter.rules.open}, {adapter.rules.onward}, {adapter.rules.led} |

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import torch
 
-from incomes_plugin.lab.adapt.calibrating import HeldOut
+from incomes_plugin.lab.adapt.calibrating import HeldOut, covers
 from incomes_plugin.lab.adapt.verifying import nearest_edits, route_table
 from incomes_plugin.lab.data.facts import Fact, FactSource
 from incomes_plugin.selection.conflicts import Judge, conflict_logits
@@ -116,7 +116,7 @@ def harmless_bound(
     whichever of the two is the later one, so it is asked once for all wrong edits of a question.
 
     Args:
-        rules: with threshold and growth.
+        rules: with cover, threshold and growth.
     """
     gains = []
     threshold = rules.threshold_among(len(held.edits))
@@ -130,6 +130,7 @@ def harmless_bound(
             edit for edit, row, logit in
             zip(edits, rows, verify(router, verifier, question, weights, directions, edits).tolist(), strict=True)
             if logit >= threshold and held.subjects[row] != held.subjects[owner]
+            and covers(router, question, edit) >= rules.cover
         ]  # fmt: skip
         right = held.edits[owner].float()
         told = conflict_logits(judge, router, verifier, right, [edit.float() for edit in accepted])

@@ -89,6 +89,21 @@ def test_the_threshold_grows_with_the_number_of_edits() -> None:
     assert rules.threshold_among(int(CROWD * math.e**2)) == pytest.approx(2.0, abs=1e-3)
 
 
+def test_an_edit_of_which_the_question_has_nothing_is_no_pick_however_sure_the_verifier_is(router: Router) -> None:
+    edits = edits_with([5.0, 4.0])
+    question = torch.cat([edits[1], edits[1]])
+    assert pick(router, RoutingRules(threshold=0.0), edits, question).edits == (0, 1)
+    found = pick(router, RoutingRules(threshold=0.0, cover=1e9), edits, question)
+    assert (found.edits, found.candidates) == ((), ())
+    weights = router.weights(question, torch.arange(5, -1, -1))
+    covers = [
+        float(weights @ ((router.directions(question) @ router.route_keys(edit).T).amax(1) - 0.3).clamp_min(0.0))
+        for edit in edits
+    ]
+    most = covers.index(max(covers))
+    assert pick(router, RoutingRules(threshold=0.0, cover=sum(covers) / 2), edits, question).edits == (most,)
+
+
 def test_of_two_rivals_the_later_one_is_read_however_sure_the_verifier_is(router: Router) -> None:
     old, other = edits_with([3.0, 2.0])
     new = old.clone()

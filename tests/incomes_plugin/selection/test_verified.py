@@ -7,7 +7,7 @@ import torch
 
 from incomes_plugin.selection.onward import Query
 from incomes_plugin.selection.routing import RouteKeys, Router, start_from
-from incomes_plugin.selection.verified import may_follow, near_best, verified
+from incomes_plugin.selection.verified import coverage, may_follow, near_best, verified
 from incomes_plugin.selection.verifier import Verifier
 
 F_DIM, PARTS = 12, 3
@@ -84,6 +84,33 @@ def test_candidates_far_below_the_best_are_not_verified(router: Router) -> None:
     assert len(kept(2.0, 4)) == 4
 
 
+def test_what_an_edit_covers_of_a_question_is_the_same_behind_a_text_and_beside_another_question() -> None:
+    question, weights = torch.tensor([[0.9, 0.1], [0.8, 0.2], [-0.5, 0.25]]), torch.tensor([2.0, 1.0, 5.0])
+    torch.testing.assert_close(coverage(weights, question), torch.tensor([2 * 0.6 + 0.5, 0.0]))
+    beside = torch.cat([torch.full((40, 2), 0.29), question])
+    longer = torch.cat([torch.full((40,), 3.0), weights])
+    torch.testing.assert_close(coverage(longer, beside), coverage(weights, question))
+
+
+def test_an_edit_that_covers_too_little_of_a_question_is_not_verified(router: Router) -> None:
+    edits = torch.randn(5, 3, F_DIM)
+    table = RouteKeys(router.route_keys(edits), None, 5)
+    verifier = Verifier(F_DIM, PARTS).eval().requires_grad_(False)
+    query = Query.of(torch.cat([edits[3], edits[3][:1]]))
+
+    def covered(cover: float) -> dict[int, float]:
+        found = verified(router, verifier, query, table, lambda row: edits[row], 5, cover=cover)
+        return {} if found is None else dict(zip(found.edits, coverage(found.weights, found.similar), strict=True))
+
+    amounts = covered(0.0)
+    assert len(amounts) == 5
+    most, next_most = sorted(amounts.values(), reverse=True)[:2]
+    assert amounts[3] == most > next_most
+    assert set(covered(float(next_most))) == {row for row, amount in amounts.items() if amount >= next_most}
+    assert set(covered(float(most + next_most) / 2)) == {3}
+    assert covered(float(most) + 1e-3) == {}
+
+
 def test_nothing_is_verified_where_nothing_can_follow(router: Router) -> None:
     class Fails(Verifier):
         def forward(self, *_: torch.Tensor) -> torch.Tensor:
@@ -96,6 +123,8 @@ def test_nothing_is_verified_where_nothing_can_follow(router: Router) -> None:
         return verified(router, Fails(F_DIM, PARTS), query, unlike, lambda row: edits[row], 4)
 
     assert found() is None
+    whole, fails = Query.of(edits[0]), Fails(F_DIM, PARTS)
+    assert verified(router, fails, whole, unlike, lambda row: edits[row], 4, cover=1e-3) is None
     edits[2, :] = query.features[3:]  # names all that the pick says
     with pytest.raises(AssertionError, match="verified"):
         found()
