@@ -35,7 +35,7 @@ from incomes_plugin.selection.routing import Router
 from incomes_plugin.selection.rules import RoutingRules
 from incomes_plugin.selection.verifier import Verifier
 
-FORMAT = 9
+FORMAT = 10
 CONFIG_FILE = "edit_adapter.json"
 TENSOR_FILE = "edit_adapter.safetensors"
 

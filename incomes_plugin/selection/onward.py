@@ -18,8 +18,11 @@ from incomes_plugin.selection.routing import QUESTION_TOKENS
 _COVERED = 0.7
 """Cosine from which a token of weight shows that a line belongs to the question."""
 
+_OPEN = 0.4
+"""Cosine below which a token is open, the more the smaller it is. Measured, as the next: docs/experiments.md."""
+
 NAMED = 0.2
-"""Share of what a pick says that an edit must name if the pick has led to it. Measured: docs/experiments.md."""
+"""Share of what a pick says that an edit must name if the pick has led to it."""
 
 
 class Query(NamedTuple):
@@ -58,14 +61,15 @@ def beginning(weights: torch.Tensor, covered: torch.Tensor, lines: Sequence[int]
     return max((place for place in lines if place <= first), default=0)
 
 
-def open_share(weights: torch.Tensor, covered: torch.Tensor) -> float:
-    """Share of a question's weight that its picks do not cover.
+def left_open(weights: torch.Tensor, covered: torch.Tensor) -> float:
+    """How much of a question its picks leave open: the sum over tokens t of w_t max(0, `_OPEN` - c_t). A sum and no
+    mean, so that of a short question a single word is not much.
 
     Args:
         weights: `[T]`, w of its tokens.
-        covered: `[T]`, the largest cosine of each with a token of a pick.
+        covered: `[T]`, c, the largest cosine of each with a token of a pick.
     """
-    return 1.0 - float(weights / weights.sum() @ covered.clamp_min(0.0))
+    return float(weights @ (_OPEN - covered).clamp_min(0.0))
 
 
 def onward(query: Query, edit: torch.Tensor, num_parts: int) -> Query:

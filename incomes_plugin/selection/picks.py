@@ -14,7 +14,7 @@ import torch.nn.functional as F
 
 from incomes_plugin.selection.conflicts import Judge, conflict_logits
 from incomes_plugin.selection.likeness import same_tokens
-from incomes_plugin.selection.onward import Query, beginning, led_to, onward, open_share
+from incomes_plugin.selection.onward import Query, beginning, led_to, left_open, onward
 from incomes_plugin.selection.routing import RouteKeys, Router, distances_from_end
 from incomes_plugin.selection.rules import RoutingRules
 from incomes_plugin.selection.verified import FeaturesOf, Verified, verified
@@ -95,7 +95,7 @@ def choose(
         return Picks((), found.logits[:0], found.edits, found.logits)
     covered = found.similar[:, kept].amax(1)
     first = beginning(found.weights, covered, lines)
-    opened = open_share(found.weights[first:], covered[first:]) >= rules.open
+    opened = left_open(found.weights[first:], covered[first:]) >= rules.open
     if opened or len(picked) > 1:
         led = _go_on(picking, query.since(first), table, features_of, age_of, picked, replaced, may_read, opened)
     less = torch.tensor([rules.led * (edit in led) for edit in picked])

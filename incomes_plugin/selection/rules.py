@@ -29,8 +29,8 @@ class RoutingRules:
             is a new answer to the same question. 0 = never.
         conflict: logit of the judge from which two picks count as rivals; a new edit is in conflict with another from
             0 on.
-        open: the question is asked again with what its picks say if they leave at least this share of it open, see
-            `onward.py`; above 1 = never.
+        open: the question is asked again with what its picks say if they leave at least so much of it open, see
+            `onward.left_open`; by default never.
         onward: verifier's logit from which an edit that is found in this way applies.
         led: taken off the bias of an edit that has led to another: it said where to look, and the other one answers.
     """
@@ -43,7 +43,7 @@ class RoutingRules:
     growth: float = 0.0
     rivalry: float = 0.0
     conflict: float = 0.0
-    open: float = 2.0
+    open: float = 1e9
     onward: float = 0.0
     led: float = 0.0
 

@@ -71,7 +71,7 @@ class Shares:
     lose: float = 0.0225
     drop: float = 0.0125
     onward: float = 0.02
-    tried: float = 0.98
+    tried: float = 0.985
 
 
 def calibrate(

@@ -13,7 +13,7 @@ import torch
 
 from incomes_plugin.lab.adapt.features import Ragged
 from incomes_plugin.lab.adapt.verifying import Prompts, route_table
-from incomes_plugin.selection.onward import Query, onward, open_share
+from incomes_plugin.selection.onward import Query, left_open, onward
 from incomes_plugin.selection.routing import Router, distances_from_end
 from incomes_plugin.selection.rules import RoutingRules
 from incomes_plugin.selection.verified import verified
@@ -123,8 +123,8 @@ def onward_rules(
 
 
 def _open(router: Router, edits: Ragged, lead: Lead) -> float:
-    """What share of a question its first pick leaves open."""
+    """How much of a question its first pick leaves open."""
     question = lead.query.features
     weights = router.weights(question, distances_from_end(len(question)))
     edit = edits[lead.picked[-1]].float()
-    return open_share(weights, (router.directions(question) @ router.route_keys(edit).T).amax(-1))
+    return left_open(weights, (router.directions(question) @ router.route_keys(edit).T).amax(-1))

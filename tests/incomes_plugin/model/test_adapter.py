@@ -76,7 +76,7 @@ Change = Callable[[dict[str, Any]], Any]
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        (lambda c: c.update(format=3), "adapter format 3, expected 9"),
+        (lambda c: c.update(format=3), "adapter format 3, expected 10"),
         (lambda c: c.pop("format"), "adapter format None"),
         (lambda c: c.pop("shape"), "damaged adapter.*shape"),
         (lambda c: c["shape"].pop("layers"), "damaged adapter.*layers"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -12,7 +11,7 @@ import torch
 
 from incomes_plugin.selection import conflicts
 from incomes_plugin.selection.conflicts import Judge
-from incomes_plugin.selection.onward import Query, beginning, led_to, onward, open_share
+from incomes_plugin.selection.onward import Query, beginning, led_to, left_open, onward
 from incomes_plugin.selection.picks import Picking, Picks, choose
 from incomes_plugin.selection.routing import RouteKeys, Router, start_from
 from incomes_plugin.selection.rules import RoutingRules
@@ -134,7 +133,7 @@ def test_the_way_goes_on_from_an_edit_that_the_question_picked_itself(router: Ro
 
 def test_of_edits_that_the_question_picked_all_the_last_one_answers(router: Router) -> None:
     texts = ["founder of Xcor Bo", "home of Bo Quill", "mayor of Quill Zed"]
-    rules = RoutingRules(candidates=3, threshold=-2.0, open=0.9, led=4.0, onward=9.0)  # nothing is left to look for
+    rules = RoutingRules(candidates=3, threshold=-2.0, open=99.0, led=4.0, onward=9.0)  # nothing is left to look for
     found = chosen(router, rules, "what mayor of home of founder of Xcor", texts=texts)
     assert found.edits[0] == 0
     assert {edit: bool(bias < -4.0) for edit, bias in zip(found.edits, found.bias, strict=True)} == {
@@ -188,11 +187,11 @@ def test_the_rules_bound_what_is_picked_on_the_way(router: Router) -> None:
     assert picks(router, RoutingRules(open=0.1, most_picks=1), CHAIN) == (0,)
 
 
-def test_open_share_is_what_no_pick_covers() -> None:
+def test_what_is_left_open_counts_the_tokens_that_no_pick_covers() -> None:
     weights = torch.tensor([1.0, 3.0])
-    assert open_share(weights, torch.tensor([1.0, 0.0])) == pytest.approx(0.75)
-    assert open_share(weights, torch.tensor([1.0, -0.5])) == pytest.approx(0.75)
-    assert math.isclose(open_share(weights, torch.ones(2)), 0.0, abs_tol=1e-6)
+    assert left_open(weights, torch.tensor([1.0, 0.0])) == pytest.approx(3 * 0.4)
+    assert left_open(weights, torch.tensor([0.3, -0.5])) == pytest.approx(0.1 + 3 * 0.9)
+    assert left_open(weights, torch.tensor([0.5, 0.4])) == 0.0
 
 
 def test_a_question_begins_at_the_line_in_which_its_picks_cover_something() -> None:

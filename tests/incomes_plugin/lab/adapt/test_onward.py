@@ -63,7 +63,7 @@ def test_rules_ask_on_most_of_those_that_lead_further():
         router, verifier, edits, subjects, [*chains, *ends, *plain], RoutingRules(), tried=0.95, false=0.0
     )
     assert with_ends == rules
-    assert 0.1 < rules.open < 1.0  # a plain question is covered whole by its edit and is not asked on
+    assert 1.0 < rules.open < 1e3  # a plain question is covered whole by its edit and is not asked on
     assert (
         onward_rules(router, verifier, edits, subjects, plain, RoutingRules(), tried=0.95, false=0.0) == RoutingRules()
     )
