@@ -68,7 +68,7 @@ class Shares:
     harm: float = 2.0
     fire: float = 0.005
     uncovered: float = 0.0125
-    lose: float = 0.0225
+    lose: float = 0.02
     drop: float = 0.0125
     onward: float = 0.02
     tried: float = 0.985
